@@ -1,0 +1,169 @@
+"""The demonstration: one order from the quote to the refund, every request shown, and what happens when things race."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from deploy.stack import ROOT
+from deploy.state import StackState
+from shared.contracts.payments import Ledger, OrderContent, PaymentView, SnapshotView
+from shared.ids import new_id
+from shared.money import Money, decimal_text
+
+ORDERS = ROOT / "deploy" / "orders"
+TIMEOUT_SECONDS = 30.0
+RACERS = 2
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class DemoFailed(Exception):
+    """The demonstration did not go as it should; the text says where."""
+
+
+def read_order(file: Path | None) -> OrderContent:
+    """Read an order from a JSON file; the plain one by default."""
+    path = file or ORDERS / "plain.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=OrderContent)
+    except OSError as missing:
+        raise DemoFailed(f"{path} cannot be read: {missing.strerror}.") from missing
+    except msgspec.ValidationError as unfit:
+        raise DemoFailed(f"{path} is not an order: {unfit}.") from unfit
+    except msgspec.DecodeError as broken:
+        raise DemoFailed(f"{path} is not JSON: {broken}.") from broken
+
+
+class Shop:
+    """A shop's backend, as far as the demonstration needs one."""
+
+    def __init__(self, state: StackState) -> None:
+        self._client = httpx.Client(
+            base_url=state.gateway_url, headers={"Authorization": f"Bearer {state.api_key}"}, timeout=TIMEOUT_SECONDS
+        )
+
+    def send(self, title: str, method: str, path: str, body: Any = None, *, key: str | None = None, expect: int) -> httpx.Response:
+        """Make a request, show it with its answer and time, and insist on the status."""
+        answer, elapsed = self.timed(method, path, body, key=key)
+        _show(title, method, path, key, answer, elapsed)
+        if answer.status_code != expect:
+            raise DemoFailed(f"{title}: {answer.status_code} instead of {expect}: {answer.text}")
+        return answer
+
+    def timed(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> tuple[httpx.Response, float]:
+        """Make a request and time it."""
+        headers = {"Content-Type": "application/json"}
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        content = None if body is None else msgspec.json.encode(body)
+        started = time.monotonic()
+        answer = self._client.request(method, path, content=content, headers=headers)
+        return answer, time.monotonic() - started
+
+
+def run(state: StackState, order: OrderContent) -> None:
+    """Take an order through its whole life and show the ledger."""
+    shop, order_id, run_id = Shop(state), new_id(), new_id().hex[-8:]
+    console.rule("[bold]An order, from the quote to the refund")
+    admin = f"/api/v1/admin/orders/{order_id}"
+    shop.send("The shop pushes the order", "PUT", admin, order, key=f"order-{run_id}", expect=200)
+    quoted = shop.send(
+        "The checkout asks for a price", "POST", "/api/v1/checkout/quote", {"order_id": order_id}, key=f"quote-{run_id}", expect=201
+    )
+    snapshot = msgspec.json.decode(quoted.content, type=SnapshotView)
+
+    authorize = {"snapshot_id": snapshot.snapshot_id, "payment_method": "tok_success"}
+    path = f"/api/v1/checkout/orders/{order_id}/payments/authorize"
+    first = shop.send("The customer pays: the money is held", "POST", path, authorize, key=f"pay-{run_id}", expect=201)
+    again = shop.send("The same request again, as after a lost answer", "POST", path, authorize, key=f"pay-{run_id}", expect=201)
+    _insist(again.content == first.content, "the repeated request was answered differently")
+    _insist(again.headers.get("Idempotent-Replayed") == "true", "the repeated request was not a replay")
+    console.print("  [green]the same bytes, and nothing was charged again[/green]\n")
+    intent = msgspec.json.decode(first.content, type=PaymentView).intent
+
+    payments = f"{admin}/payments/{intent.id}"
+    part = intent.authorized_amount * 2 // 3
+    shop.send(
+        "The first parcel goes out: a part is captured", "POST", f"{payments}/capture", {"amount": part}, key=f"part-{run_id}", expect=201
+    )
+    _race(shop, f"{payments}/capture", intent.authorized_amount - part, run_id)
+    back = max(1, part // 2)
+    shop.send(
+        "One item comes back: a part is refunded",
+        "POST",
+        f"{payments}/refund",
+        {"amount": back, "reason": "returned"},
+        key=f"back-{run_id}",
+        expect=201,
+    )
+    _show_ledger(shop, order_id, intent.authorized_amount, back)
+
+
+def _race(shop: Shop, path: str, rest: int, run_id: str) -> None:
+    console.print(f"[bold]Two clerks capture the rest at the same moment[/bold]  POST {path}")
+    with ThreadPoolExecutor(RACERS) as clerks:
+        racing = [clerks.submit(shop.timed, "POST", path, {"amount": rest}, key=f"rest-{n}-{run_id}") for n in range(RACERS)]
+    answers = [each.result() for each in racing]
+    for answer, elapsed in answers:
+        said = "captured" if answer.status_code == 201 else f"{answer.json()['code']}: {answer.json()['detail']}"
+        console.print(f"  {_status(answer)} in {elapsed * 1000:.0f} ms  {said}")
+    _insist(sorted(a.status_code for a, _ in answers) == [201, 409], "a racing double capture was not refused")
+    console.print("  [green]one of them took the money, the other was refused[/green]\n")
+
+
+def _show_ledger(shop: Shop, order_id: UUID, captured: int, refunded: int) -> None:
+    answer, _ = shop.timed("GET", f"/api/v1/admin/orders/{order_id}/payments")
+    ledger = msgspec.json.decode(answer.content, type=Ledger)
+    table = Table(title=f"The ledger (order is {ledger.order_status})", title_style="bold")
+    for column in ("operation", "status", "amount", "source", "provider's id", "at"):
+        table.add_column(column, justify="right" if column == "amount" else "left")
+    for payment in ledger.payments:
+        for row in payment.transactions:
+            amount = f"{decimal_text(Money(row.amount, row.currency))} {row.currency}"
+            table.add_row(
+                row.operation, row.status, amount, row.source, (row.provider_txn_id or "")[:16] + "…", f"{row.created_at:%H:%M:%S.%f}"[:-3]
+            )
+    console.print(table)
+    intent = ledger.payments[0].intent
+    _insist((intent.captured_amount, intent.refunded_amount) == (captured, refunded), "the ledger does not add up")
+    kept = _money(intent.captured_amount - intent.refunded_amount, intent.currency)
+    taken, returned = _money(intent.captured_amount, intent.currency), _money(intent.refunded_amount, intent.currency)
+    console.print(f"Captured {taken}, refunded {returned}: {kept} kept. [green]The books agree.[/green]")
+
+
+def _show(title: str, method: str, path: str, key: str | None, answer: httpx.Response, elapsed: float) -> None:
+    console.print(f"[bold]{title}[/bold]\n  {method} {path}" + (f"  [dim]Idempotency-Key: {key}[/dim]" if key else ""))
+    replayed = "  [dim]Idempotent-Replayed: true[/dim]" if answer.headers.get("Idempotent-Replayed") else ""
+    console.print(f"  {_status(answer)} in {elapsed * 1000:.0f} ms{replayed}  {_gist(answer)}\n")
+
+
+def _gist(answer: httpx.Response) -> str:
+    body = answer.json()
+    if "totals" in body:
+        return f"total {_money(body['totals']['total'], body.get('currency') or body['content']['currency'])}"
+    if "intent" in body:
+        intent, row = body["intent"], body["transaction"]
+        amount = _money(row["amount"], intent["currency"])
+        return f"{row['operation']} of {amount} {row['status']}; the payment is {intent['status']}"
+    return f"{body.get('code', '')} {body.get('detail', '')}"
+
+
+def _money(amount: int, currency: str) -> str:
+    return f"{decimal_text(Money(amount, currency))} {currency}"
+
+
+def _status(answer: httpx.Response) -> str:
+    colour = "green" if answer.status_code < 400 else "yellow"
+    return f"[{colour}]{answer.status_code}[/{colour}]"
+
+
+def _insist(true: bool, otherwise: str) -> None:
+    if not true:
+        raise DemoFailed(otherwise)

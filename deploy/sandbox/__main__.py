@@ -1,0 +1,38 @@
+"""Run the sandbox provider as a process."""
+
+import os
+from pathlib import Path
+
+import uvicorn
+
+from deploy.sandbox.books import Books
+from deploy.sandbox.server import Sandbox, app
+
+# Longer than any time-out of ours that a test or the demo sets.
+SILENCE_SECONDS = 30.0
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    host, port = os.environ.get("HTTP_HOST", "127.0.0.1"), int(os.environ.get("HTTP_PORT", "8090"))
+    file = os.environ.get("SANDBOX_FILE")
+    sandbox = Sandbox(
+        Books(Path(file) if file else None),
+        base_url=os.environ.get("SANDBOX_PUBLIC_URL", f"http://{host}:{port}"),
+        api_key=os.environ.get("SANDBOX_API_KEY", "sk_sandbox_local"),
+        silence_seconds=float(os.environ.get("SANDBOX_SILENCE_SECONDS", SILENCE_SECONDS)),
+    )
+    uvicorn.run(
+        app(sandbox),
+        host=host,
+        port=port,
+        http="httptools",
+        loop="uvloop",
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=1,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""A RabbitMQ of our own: the installed scripts or downloaded packages, with ports, folders and an epmd of its own."""
+
+import os
+import re
+import shutil
+import subprocess
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import msgspec
+
+from deploy.processes import Failed, Process, run, start, wait_until
+from deploy.state import Instance, free_port
+
+START_TIMEOUT_SECONDS = 90.0
+EPMD_TIMEOUT_SECONDS = 10.0
+DOWNLOAD_TIMEOUT_SECONDS = 300
+HTTP_TIMEOUT_SECONDS = 2
+USER = "tender"
+DEBIAN_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+# What rabbitmq-server needs of Erlang on Debian and Ubuntu; the rest of its dependencies is on every such system.
+PACKAGES = (
+    "rabbitmq-server",
+    "erlang-base",
+    "erlang-asn1",
+    "erlang-crypto",
+    "erlang-eldap",
+    "erlang-ftp",
+    "erlang-inets",
+    "erlang-mnesia",
+    "erlang-os-mon",
+    "erlang-parsetools",
+    "erlang-public-key",
+    "erlang-runtime-tools",
+    "erlang-snmp",
+    "erlang-ssl",
+    "erlang-syntax-tools",
+    "erlang-tftp",
+    "erlang-tools",
+    "erlang-xmerl",
+)
+NOT_THERE = (
+    "RabbitMQ is missing and could not be had. Do one of these:\n"
+    "  Debian, Ubuntu:  apt-get install rabbitmq-server\n"
+    "  Fedora:          dnf install rabbitmq-server\n"
+    "  macOS:           brew install rabbitmq\n"
+    "  anywhere:        start Docker and use --docker, or set AMQP_URL to a broker of yours"
+)
+
+
+class Installation(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a broker's start script and its Erlang are."""
+
+    server: Path
+    erlang: Path | None
+
+
+def installed() -> Installation | None:
+    """Find an installed broker; the script itself, because the one on Debian's PATH changes user first."""
+    if DEBIAN_SERVER.exists() and shutil.which("erl"):
+        return Installation(server=DEBIAN_SERVER, erlang=None)
+    found = shutil.which("rabbitmq-server")
+    if found is None or shutil.which("erl") is None:
+        return None
+    return Installation(server=Path(found).resolve(), erlang=None)
+
+
+def downloaded(instance: Instance, say: Callable[[str], None]) -> Installation:
+    """Unpack the distribution's packages into a folder of ours; no root is needed."""
+    folder = instance.folder.parent / "broker"
+    server = folder / "usr/lib/rabbitmq/bin/rabbitmq-server"
+    if not (folder / "complete").exists():
+        if not (shutil.which("apt-get") and shutil.which("dpkg")):
+            raise Failed(NOT_THERE)
+        _unpack(folder, say)
+    return Installation(server=server, erlang=folder / "usr/lib/erlang")
+
+
+def _unpack(folder: Path, say: Callable[[str], None]) -> None:
+    archives = folder / "archives"
+    archives.mkdir(parents=True, exist_ok=True)
+    say("  downloading RabbitMQ and Erlang (about 20 MB) ...")
+    command = ["apt-get", "download", *PACKAGES]
+    done = subprocess.run(command, cwd=archives, capture_output=True, text=True, check=False, timeout=DOWNLOAD_TIMEOUT_SECONDS)
+    if done.returncode != 0:
+        raise Failed(f"{NOT_THERE}\n(apt-get download said: {(done.stderr or done.stdout).strip()[-300:]}; 'apt-get update' may help)")
+    for archive in sorted(archives.glob("*.deb")):
+        run(["dpkg", "-x", str(archive), str(folder)], env=os.environ, what=f"unpacking {archive.name}")
+    erlang = folder / "usr/lib/erlang"
+    script = erlang / "bin/erl"
+    # The script names the place where the package would be installed.
+    script.write_text(re.sub(r"^(\s*)ROOTDIR=.*$", rf"\1ROOTDIR={erlang}", script.read_text(), flags=re.MULTILINE))
+    (folder / "complete").touch()
+
+
+@contextmanager
+def private(instance: Instance, installation: Installation) -> Iterator[tuple[str, str]]:
+    """Run a broker while inside; gives its AMQP and management URLs. The data stays for the next time."""
+    folder = instance.folder / "rabbitmq"
+    folder.mkdir(exist_ok=True)
+    ports = Ports(amqp=free_port(), management=free_port(), distribution=free_port(), epmd=free_port())
+    password = instance.secret("rabbitmq")
+    env = _environment(instance, folder, installation, ports, password)
+    epmd = start("epmd", [_epmd(installation), "-port", str(ports.epmd), "-address", "127.0.0.1"], log=instance.logs / "epmd.log", env=env)
+    broker: Process | None = None
+    try:
+        broker = start("rabbitmq", [str(installation.server)], log=instance.logs / "rabbitmq.log", env=env)
+        wait_until(lambda: _ready(ports, password), process=broker, timeout_seconds=START_TIMEOUT_SECONDS, what="RabbitMQ")
+        amqp_url = f"amqp://{USER}:{password}@127.0.0.1:{ports.amqp}/"
+        management_url = f"http://{USER}:{password}@127.0.0.1:{ports.management}"
+        instance.keep_servers(amqp_url=amqp_url, amqp_port=ports.amqp, management_url=management_url)
+        yield amqp_url, management_url
+    finally:
+        if broker is not None:
+            broker.stop()
+        epmd.stop()
+
+
+class Ports(msgspec.Struct, frozen=True, kw_only=True):
+    """The ports a broker listens on, all of the loopback address."""
+
+    amqp: int
+    management: int
+    distribution: int
+    epmd: int
+
+
+def _environment(instance: Instance, folder: Path, installation: Installation, ports: Ports, password: str) -> dict[str, str]:
+    conf, plugins = folder / "rabbitmq.conf", folder / "enabled_plugins"
+    conf.write_text(
+        f"listeners.tcp.1 = 127.0.0.1:{ports.amqp}\n"
+        f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {ports.management}\n"
+        f"default_user = {USER}\ndefault_pass = {password}\n"
+        "disk_free_limit.absolute = 50MB\nlog.console = true\nlog.console.level = warning\nlog.file = false\n"
+    )
+    conf.chmod(0o600)
+    plugins.write_text("[rabbitmq_management].\n")
+    path = os.environ.get("PATH", "/usr/bin:/bin")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("RABBITMQ_", "ERL_"))}
+    return {
+        **kept,
+        "PATH": f"{installation.erlang / 'bin'}:{path}" if installation.erlang else path,
+        "HOME": str(folder),
+        "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+        "RUNNING_UNDER_SYSTEMD": "true",
+        "RABBITMQ_NODENAME": f"tender-{instance.name}@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_PORT": str(ports.amqp),
+        "RABBITMQ_DIST_PORT": str(ports.distribution),
+        "RABBITMQ_CONFIG_FILE": str(conf),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(plugins),
+        "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(folder / "log"),
+        "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "config"),
+        "RABBITMQ_SCHEMA_DIR": str(folder / "schema"),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        "ERL_EPMD_PORT": str(ports.epmd),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+    }
+
+
+def _epmd(installation: Installation) -> str:
+    if installation.erlang is not None:
+        return str(next(installation.erlang.glob("erts-*/bin/epmd")))
+    found = shutil.which("epmd") or next((str(p) for p in Path("/usr/lib/erlang").glob("erts-*/bin/epmd")), None)
+    if found is None:
+        raise Failed("epmd, a part of Erlang, was not found.")
+    return found
+
+
+def _ready(ports: Ports, password: str) -> bool:
+    token = b64encode(f"{USER}:{password}".encode()).decode()
+    request = Request(f"http://127.0.0.1:{ports.management}/api/vhosts", headers={"Authorization": f"Basic {token}"})
+    try:
+        with urlopen(request, timeout=HTTP_TIMEOUT_SECONDS) as response:
+            return bool(response.status == 200)
+    except (URLError, OSError):
+        return False

@@ -1,0 +1,102 @@
+"""Making a database and a broker ready: schemas, roles, topology, keys; each can be done again without harm."""
+
+import asyncio
+import secrets
+from urllib.parse import quote, urlsplit, urlunsplit
+from uuid import UUID
+
+import asyncpg
+
+from services.gateway import domain as gateway_rules
+from services.gateway import store as gateway_rows
+from services.gateway.app import OWNED as GATEWAY
+from services.gateway.domain import Role
+from services.payments.app import OWNED as PAYMENTS
+from shared import topology
+from shared.ids import new_id
+from shared.messages import Environment
+from shared.migrations import migrate, role_of
+
+SERVICES = (GATEWAY, PAYMENTS)
+# The services that take messages; the gateway only sends them.
+CONSUMERS = ("payments",)
+
+
+def service_url(owner_url: str, service: str, password: str) -> str:
+    """Tell with which URL a service logs into the owner's database."""
+    parts = urlsplit(owner_url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role_of(service)}:{quote(password)}@{host}"))
+
+
+def with_database(url: str, name: str) -> str:
+    """Tell the URL of another database on the same server."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+async def create_database(owner_url: str, name: str, *, template: str = "template1") -> str:
+    """Create a database unless it is there; returns its URL."""
+    connection = await asyncpg.connect(owner_url)
+    try:
+        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name):
+            await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    finally:
+        await connection.close()
+    return with_database(owner_url, name)
+
+
+async def drop_database(owner_url: str, name: str) -> None:
+    """Drop a database with whoever is still in it."""
+    connection = await asyncpg.connect(owner_url)
+    try:
+        await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    finally:
+        await connection.close()
+
+
+async def prepare(database_url: str, amqp_url: str, *, password: str) -> list[str]:
+    """Migrate every schema and declare the topology; returns the migrations that were applied."""
+    applied, _ = await asyncio.gather(migrate(database_url, SERVICES, password=password), topology.declare(amqp_url, CONSUMERS))
+    return applied
+
+
+async def create_key(database_url: str, *, store_id: UUID, environment: Environment, role: Role, name: str) -> str:
+    """Make an API key; it is shown this once and kept as a hash. Takes the gateway's or the owner's database URL."""
+    key_id, secret = new_id(), secrets.token_urlsafe(32)
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute("SET search_path = gateway")
+        await gateway_rows.keep_api_key(
+            connection,
+            key_id=key_id,
+            store_id=store_id,
+            environment=environment,
+            role=role,
+            name=name,
+            secret_hash=gateway_rules.secret_hash(secret),
+        )
+    finally:
+        await connection.close()
+    return gateway_rules.api_key(key_id, environment, secret)
+
+
+async def set_store(
+    database_url: str, *, store_id: UUID, environment: Environment, quote_lifetime_seconds: int, reporting_currency: str
+) -> None:
+    """Decide how long a store's quotes hold and in which currency it reports."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute(
+            """
+            INSERT INTO payments.stores (store_id, environment, quote_lifetime_seconds, reporting_currency)
+            VALUES ($1, $2, $3, $4)
+            ON CONFLICT (store_id, environment) DO UPDATE
+               SET quote_lifetime_seconds = EXCLUDED.quote_lifetime_seconds, reporting_currency = EXCLUDED.reporting_currency
+            """,
+            store_id,
+            environment.value,
+            quote_lifetime_seconds,
+            reporting_currency,
+        )
+    finally:
+        await connection.close()

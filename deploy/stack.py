@@ -1,0 +1,162 @@
+"""The local stack: servers, sandbox and services as children of one process, ready when this says so."""
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+from uuid import UUID, uuid5
+
+import msgspec
+
+from deploy import setup
+from deploy.processes import Failed, Process, start, wait_until
+from deploy.servers import Choice, Say, Servers, servers
+from deploy.state import Instance, StackState, free_port
+from services.gateway.domain import Role
+from shared.messages import Environment
+
+ROOT = Path(__file__).parent.parent
+DATABASE = "tender"
+READY_TIMEOUT_SECONDS = 60.0
+HTTP_TIMEOUT_SECONDS = 2
+# The local store; every installation of the local stack uses the same.
+STORE_ID = uuid5(UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8"), "https://tender.invalid/stores/local")
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How to run the stack."""
+
+    choice: Choice
+    gateway_port: int = 0
+    sandbox_port: int = 0
+    log_level: str = "INFO"
+    otlp_endpoint: str = ""
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """A stack that is up: how to reach it, and its processes."""
+
+    state: StackState
+    processes: dict[str, Process]
+
+
+@contextmanager
+def running(instance: Instance, options: Options, say: Say) -> Iterator[Running]:
+    """Run the whole system while inside."""
+    for port in (options.gateway_port, options.sandbox_port):
+        _refuse_busy(port)
+    started = time.monotonic()
+    with ExitStack() as stack:
+        found = stack.enter_context(servers(instance, options.choice, say))
+        say("Schemas, roles and queues ...")
+        database_url = asyncio.run(setup.create_database(found.database_url, DATABASE))
+        applied = asyncio.run(setup.prepare(database_url, found.amqp_url, password=instance.secret("services")))
+        if applied:
+            say(f"  applied {', '.join(applied)}")
+        say("Services ...")
+        environments = service_environments(instance, options, database_url=database_url, found=found)
+        processes = {name: _start(stack, instance, name, env) for name, env in environments.items()}
+        for name, process in processes.items():
+            _await_ready(name, process, environments[name])
+        say(f"Ready in {time.monotonic() - started:.1f} s.")
+        state = StackState(
+            pid=os.getpid(),
+            started=time.time(),
+            gateway_url=url_of(environments["gateway"]),
+            sandbox_url=url_of(environments["sandbox"]),
+            urls={name: url_of(env) for name, env in environments.items()},
+            api_key=asyncio.run(_key(instance, database_url, Role.ADMIN)),
+            checkout_key=asyncio.run(_key(instance, database_url, Role.CHECKOUT)),
+        )
+        instance.keep_stack(state)
+        stack.callback(instance.forget_stack)
+        yield Running(state=state, processes=processes)
+        say("Stopping ...")
+
+
+def service_environments(instance: Instance, options: Options, *, database_url: str, found: Servers) -> dict[str, dict[str, str]]:
+    """Say with which environment each process is started."""
+    sandbox_port = options.sandbox_port or free_port()
+    password, api_key = instance.secret("services"), f"sk_sandbox_{instance.secret('sandbox')}"
+    common = {
+        **{key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "TZ", "VIRTUAL_ENV")},
+        "PYTHONPATH": str(ROOT),
+        "AMQP_URL": found.amqp_url,
+        "LOG_LEVEL": options.log_level,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": options.otlp_endpoint,
+    }
+    return {
+        "sandbox": {
+            **common,
+            "HTTP_PORT": str(sandbox_port),
+            "SANDBOX_FILE": str(instance.folder / "sandbox.sqlite"),
+            "SANDBOX_API_KEY": api_key,
+        },
+        "payments": {
+            **common,
+            "HTTP_PORT": str(free_port()),
+            "DATABASE_URL": setup.service_url(database_url, "payments", password),
+            "SANDBOX_URL": f"http://127.0.0.1:{sandbox_port}",
+            "SANDBOX_API_KEY": api_key,
+        },
+        "gateway": {
+            **common,
+            "HTTP_PORT": str(options.gateway_port or free_port()),
+            "DATABASE_URL": setup.service_url(database_url, "gateway", password),
+            "TOKEN_SECRET": instance.secret("tokens"),
+        },
+    }
+
+
+def module_of(name: str) -> str:
+    """Tell which module runs a process."""
+    return "deploy.sandbox" if name == "sandbox" else f"services.{name}"
+
+
+def url_of(environment: dict[str, str]) -> str:
+    """Tell where a process serves HTTP."""
+    return f"http://127.0.0.1:{environment['HTTP_PORT']}"
+
+
+def _start(stack: ExitStack, instance: Instance, name: str, environment: dict[str, str]) -> Process:
+    process = start(name, [sys.executable, "-m", module_of(name)], log=instance.logs / f"{name}.log", env=environment)
+    stack.callback(process.stop)
+    return process
+
+
+def _await_ready(name: str, process: Process, environment: dict[str, str]) -> None:
+    path = "/health/live" if name == "sandbox" else "/health/ready"
+    wait_until(
+        lambda: answers(url_of(environment) + path), process=process, timeout_seconds=READY_TIMEOUT_SECONDS, what=f"the readiness of {name}"
+    )
+
+
+def answers(url: str) -> bool:
+    """Tell whether a URL answers 200."""
+    try:
+        with urlopen(url, timeout=HTTP_TIMEOUT_SECONDS) as response:
+            return bool(response.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+def _refuse_busy(port: int) -> None:
+    if port:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as busy:
+                raise Failed(f"Port {port} is in use ({busy.strerror}); choose another with --port or --sandbox-port.") from busy
+
+
+async def _key(instance: Instance, database_url: str, role: Role) -> str:
+    return await setup.create_key(
+        database_url, store_id=STORE_ID, environment=Environment.SANDBOX, role=role, name=f"local {instance.name}"
+    )

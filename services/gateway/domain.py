@@ -1,0 +1,277 @@
+"""The gateway's rules: who may do what, what makes two requests the same, and what must never come in."""
+
+import base64
+import hashlib
+import hmac
+import math
+import re
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from shared.errors import Outcome, Refusal, Retry
+from shared.messages import Environment
+
+KEY_PREFIX = "tender"
+TOKEN_PREFIX = "tok"
+IDEMPOTENCY_KEY = re.compile(r"^[\x20-\x7e]{1,255}$")
+CORRELATION_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
+WAIT_MAX_SECONDS = 60
+CARD_NUMBER = re.compile(r"\d(?:[ -]?\d){11,18}")
+
+
+class Role(StrEnum):
+    """What a caller may do; the last two come from tokens that expire."""
+
+    CHECKOUT = "checkout"
+    ADMIN = "admin"
+    OPERATOR = "operator"
+    SHOPPER = "shopper"
+    CUSTOMER = "customer"
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """Who calls: from which store and environment, in which role, and limited to what."""
+
+    id: str
+    store_id: UUID
+    environment: Environment
+    role: Role
+    order_id: UUID | None = None
+    customer_id: UUID | None = None
+
+    @property
+    def scope(self) -> str:
+        """The room in which this caller's idempotency keys are unique."""
+        return f"{self.store_id}:{self.environment.value}:{self.id}"
+
+    @property
+    def actor(self) -> str:
+        """Who, for the history."""
+        return f"{self.role.value}:{self.id}"
+
+
+# Refusals that come before a key is claimed
+
+
+class Unauthenticated(Refusal):
+    """No valid key or token."""
+
+    code = "unauthenticated"
+    title = "A valid API key or token is needed"
+    status = 401
+    outcome = Outcome.NOT_ATTEMPTED
+
+
+class Forbidden(Refusal):
+    """The caller is known and may not do this."""
+
+    code = "forbidden"
+    title = "This key or token may not do this"
+    status = 403
+    outcome = Outcome.NOT_ATTEMPTED
+
+
+class KeyRequired(Refusal):
+    """Every mutation needs an idempotency key."""
+
+    code = "idempotency-key-required"
+    title = "The Idempotency-Key header is missing"
+    status = 400
+    outcome = Outcome.NOT_ATTEMPTED
+
+
+class KeyMalformed(Refusal):
+    """The idempotency key is not 1 to 255 printable characters."""
+
+    code = "idempotency-key-malformed"
+    title = "The Idempotency-Key header cannot be read"
+    status = 400
+    outcome = Outcome.NOT_ATTEMPTED
+
+
+class KeyReused(Refusal):
+    """The key belongs to another request."""
+
+    code = "idempotency-key-reused"
+    title = "This Idempotency-Key was used for another request"
+    status = 422
+    outcome = Outcome.CONFLICT
+
+
+class TooManyRequests(Refusal):
+    """The caller is over its rate."""
+
+    code = "rate-limited"
+    title = "Too many requests with this key"
+    status = 429
+    outcome = Outcome.NOT_ATTEMPTED
+    retry = Retry.AFTER
+    retry_after_seconds = 1
+
+
+class Overloaded(Refusal):
+    """The gateway takes no more work just now."""
+
+    code = "overloaded"
+    title = "The service takes no more requests just now"
+    status = 503
+    outcome = Outcome.NOT_ATTEMPTED
+    retry = Retry.SAME_KEY
+    retry_after_seconds = 1
+
+
+class CardNumberRefused(Refusal):
+    """A card number came in; only tokens may."""
+
+    code = "card-number-refused"
+    title = "Send a payment method's token, never a card number"
+    status = 422
+    outcome = Outcome.NOT_ATTEMPTED
+
+
+class HeaderMalformed(Refusal):
+    """A header cannot be read."""
+
+    code = "header-malformed"
+    title = "A header cannot be read"
+    status = 400
+    outcome = Outcome.NOT_ATTEMPTED
+
+
+def idempotency_key(header: str | None) -> str:
+    """Read the Idempotency-Key header, bare or quoted (RFC 8941 string)."""
+    if header is None:
+        raise KeyRequired("Send an Idempotency-Key of your choice, the same again on every retry.")
+    bare = header.strip()
+    if len(bare) >= 2 and bare[0] == bare[-1] == '"':
+        bare = bare[1:-1]
+    if not IDEMPOTENCY_KEY.match(bare):
+        raise KeyMalformed("An Idempotency-Key is 1 to 255 printable ASCII characters.")
+    return bare
+
+
+def wait_seconds(prefer: str | None, default_seconds: float) -> float:
+    """Read how long the caller wants to wait from the Prefer header (RFC 7240)."""
+    for preference in (prefer or "").split(","):
+        name, _, value = preference.strip().partition("=")
+        if name.lower() == "respond-async":
+            return 0.0
+        if name.lower() == "wait":
+            if not value.strip().isdigit():
+                raise HeaderMalformed(f"Prefer: wait takes whole seconds, not {value!r}.", {"header": "Prefer"})
+            return float(min(int(value), WAIT_MAX_SECONDS))
+    return default_seconds
+
+
+def expected_version(if_match: str | None) -> int | None:
+    """Read the version a caller expects from If-Match; `*` and no header expect nothing."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    bare = if_match.strip().removeprefix("W/").strip('"')
+    if not bare.isdigit() or len(bare) > 9:
+        raise HeaderMalformed(f"If-Match takes an order's version as its ETag, not {if_match!r}.", {"header": "If-Match"})
+    return int(bare)
+
+
+def request_hash(method: str, path: str, body: Any, headers: tuple[str, ...] = ()) -> bytes:
+    """Fingerprint a request: method, path and the JSON's meaning, whatever its spelling."""
+    canonical = msgspec.json.encode([method, path, body, headers], order="deterministic")
+    return hashlib.sha256(canonical).digest()
+
+
+def refuse_card_numbers(text: str) -> None:
+    """Refuse anything that looks like a card number (12 to 19 digits that pass the Luhn check)."""
+    for found in CARD_NUMBER.findall(text):
+        digits = [int(c) for c in found if c.isdigit()]
+        doubled = [d * 2 - 9 if d > 4 else d * 2 for d in digits[-2::-2]]
+        if (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0:
+            raise CardNumberRefused("This looks like a card number; it was not stored.", {"field": "$.payment_method"})
+
+
+# API keys
+
+
+def api_key(key_id: UUID, environment: Environment, secret: str) -> str:
+    """Write an API key as its owner sees it, once."""
+    return f"{KEY_PREFIX}_{environment.value}_{key_id.hex}_{secret}"
+
+
+def key_parts(key: str) -> tuple[UUID, str] | None:
+    """Read an API key's id and secret; nothing when it is not one."""
+    parts = key.split("_", 3)
+    if len(parts) != 4 or parts[0] != KEY_PREFIX or not re.fullmatch(r"[0-9a-f]{32}", parts[2]):
+        return None
+    return UUID(parts[2]), parts[3]
+
+
+def secret_hash(secret: str) -> bytes:
+    """Hash a key's secret for keeping."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+# Tokens: signed, not stored, and they expire
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a token says of its bearer."""
+
+    id: UUID
+    store_id: UUID
+    environment: Environment
+    role: Role
+    expires_at: datetime
+    order_id: UUID | None = None
+    customer_id: UUID | None = None
+
+
+def unsigned_token(claims: Claims) -> str:
+    """Write a token without its signature: what may be stored, and is worth nothing."""
+    return f"{TOKEN_PREFIX}_{base64.urlsafe_b64encode(msgspec.json.encode(claims)).decode().rstrip('=')}"
+
+
+def sign(unsigned: str, secret: str) -> str:
+    """Complete a token; the same one always gets the same signature."""
+    mac = hmac.new(secret.encode(), unsigned.encode(), hashlib.sha256).digest()
+    return f"{unsigned}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}"
+
+
+def read_token(token: str, secret: str, now: datetime) -> Principal | None:
+    """Read a token; nothing when it is not ours, was altered or has expired."""
+    unsigned, _, _ = token.rpartition(".")
+    if not unsigned.startswith(f"{TOKEN_PREFIX}_") or not hmac.compare_digest(sign(unsigned, secret).encode(), token.encode()):
+        return None
+    payload = unsigned.removeprefix(f"{TOKEN_PREFIX}_")
+    claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=Claims)
+    if claims.expires_at <= now:
+        return None
+    return Principal(
+        id=str(claims.id),
+        store_id=claims.store_id,
+        environment=claims.environment,
+        role=claims.role,
+        order_id=claims.order_id,
+        customer_id=claims.customer_id,
+    )
+
+
+# Rates
+
+
+class Bucket(msgspec.Struct, frozen=True):
+    """What is left of a caller's burst, and since when."""
+
+    tokens: float
+    at_seconds: float
+
+
+def draw(bucket: Bucket | None, *, now_seconds: float, rate_per_second: float, burst: int) -> Bucket:
+    """Take one request out of a caller's bucket; refuses when it is empty."""
+    before = bucket or Bucket(float(burst), now_seconds)
+    tokens = min(float(burst), before.tokens + (now_seconds - before.at_seconds) * rate_per_second)
+    if tokens < 1:
+        raise TooManyRequests(f"Wait {math.ceil((1 - tokens) / rate_per_second)} s.", {"rate_per_second": rate_per_second})
+    return Bucket(tokens - 1, now_seconds)

@@ -1,0 +1,91 @@
+"""What the gateway itself can carry out, beside what it sends to the services; kept with the key, never on the bus."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from shared.contracts import payments
+from shared.contracts.payments import IntentView
+from shared.errors import Problem
+from shared.messages import Environment, Message, type_of
+
+
+class SubmitPayment(Message, frozen=True, kw_only=True, tag="gateway.submit_payment.v1"):
+    """Quote if needed, authorize and capture, each as an operation of its own."""
+
+    order_id: UUID
+    payment_method: str
+    snapshot_id: UUID | None = None
+    amount: int | None = None
+    currency: str | None = None
+    return_url: str | None = None
+
+
+class MakeCheckoutToken(Message, frozen=True, kw_only=True, tag="gateway.make_checkout_token.v1"):
+    """Make a token that lets a shopper's browser pay one order."""
+
+    order_id: UUID
+
+
+class MakeCustomerToken(Message, frozen=True, kw_only=True, tag="gateway.make_customer_token.v1"):
+    """Make a token that lets a customer read their own orders."""
+
+    customer_id: UUID
+
+
+class SubmitResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How a submitted payment ended; authorized and not captured is a result of its own, never a failure."""
+
+    result: str
+    intent: IntentView
+    operations: dict[str, UUID]
+    capture_problem: dict[str, Any] | None = None
+
+
+class TokenView(msgspec.Struct, frozen=True, kw_only=True):
+    """A fresh token and until when it is good."""
+
+    token: str
+    expires_at: datetime
+    environment: Environment
+    order_id: UUID | None = None
+    customer_id: UUID | None = None
+
+
+# With what an operation that was carried out is answered.
+SUCCESS_STATUS: dict[str, int] = {
+    type_of(payments.PutOrder): 200,
+    type_of(payments.Quote): 201,
+    type_of(payments.Authorize): 201,
+    type_of(payments.Confirm): 200,
+    type_of(payments.Capture): 201,
+    type_of(payments.Void): 201,
+    type_of(payments.Refund): 201,
+    type_of(SubmitPayment): 201,
+    type_of(MakeCheckoutToken): 201,
+    type_of(MakeCustomerToken): 201,
+}
+
+# Answers that are stored without their signature.
+TOKEN_TYPES = frozenset({type_of(MakeCheckoutToken), type_of(MakeCustomerToken)})
+
+
+def problem_body(problem: Problem, correlation_id: str) -> dict[str, Any]:
+    """Write a problem as RFC 9457 has it, with our extensions."""
+    body: dict[str, Any] = {
+        "type": f"urn:tender:problem:{problem.code}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "correlation_id": correlation_id,
+    }
+    if problem.outcome is not None:
+        body["outcome"] = problem.outcome.value
+    if problem.retry is not None:
+        body["retry"] = problem.retry.value
+    if problem.retry_after_seconds is not None:
+        body["retry_after"] = problem.retry_after_seconds
+    return {**problem.facts, **body}

@@ -1,0 +1,302 @@
+"""The gateway at work: who calls, how operations are driven, and what the services are asked."""
+
+import hmac
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from services.gateway import store
+from services.gateway.domain import (
+    Bucket,
+    Claims,
+    Overloaded,
+    Principal,
+    Role,
+    Unauthenticated,
+    draw,
+    key_parts,
+    read_token,
+    secret_hash,
+    sign,
+    unsigned_token,
+)
+from services.gateway.handlers.commands import (
+    TOKEN_TYPES,
+    MakeCheckoutToken,
+    MakeCustomerToken,
+    SubmitPayment,
+    SubmitResult,
+    TokenView,
+)
+from services.gateway.handlers.idempotency import Answer, Driver, IdempotencyStore
+from services.gateway.settings import Settings
+from services.gateway.store import Claim, Kept
+from shared.bus import Unroutable
+from shared.contracts import payments
+from shared.errors import Problem, Unavailable
+from shared.ids import derived_id, new_id
+from shared.messages import Done, Envelope, Message, Query, Refused, Reply, done, encode, type_of
+from shared.replies import Replies
+from shared.work import Desk
+
+KEY_CACHE_SECONDS = 5.0
+KEY_CACHE_ROWS_MAX = 10_000
+
+
+class Gateway:
+    """What the routes work with."""
+
+    def __init__(self, *, desk: Desk, settings: Settings, replies: Replies) -> None:
+        self.settings = settings
+        self.in_flight = 0
+        self.pool = desk.pool
+        self.replies = replies
+        self._known: dict[bytes, tuple[Principal, float]] = {}
+        self._buckets: dict[str, Bucket] = {}
+        self.idempotency = IdempotencyStore(desk.pool, self._drivers(), self._resend, settings)
+
+    # Who calls
+
+    async def authenticate(self, authorization: str | None) -> Principal:
+        """Tell who calls from the Authorization header, and count the call against their rate."""
+        scheme, _, credential = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not credential:
+            raise Unauthenticated("Send 'Authorization: Bearer <key or token>'.")
+        principal = read_token(credential, self.settings.token_secret, datetime.now(UTC)) or await self._owner_of(credential)
+        self._buckets[principal.id] = draw(
+            self._buckets.get(principal.id),
+            now_seconds=time.monotonic(),
+            rate_per_second=self.settings.rate_per_second,
+            burst=self.settings.rate_burst,
+        )
+        return principal
+
+    async def _owner_of(self, credential: str) -> Principal:
+        fingerprint = sha256(credential.encode()).digest()
+        principal, until = self._known.get(fingerprint, (None, 0.0))
+        if principal is not None and until > time.monotonic():
+            return principal
+        parts = key_parts(credential)
+        found = None if parts is None else await store.api_key(self.pool, parts[0])
+        if parts is None or found is None or not hmac.compare_digest(found[1], secret_hash(parts[1])):
+            raise Unauthenticated("This key or token is not valid, or no longer.")
+        if len(self._known) >= KEY_CACHE_ROWS_MAX:
+            self._known.clear()
+        self._known[fingerprint] = (found[0], time.monotonic() + KEY_CACHE_SECONDS)
+        return found[0]
+
+    # Commands
+
+    def admit(self) -> None:
+        """Refuse work before a key is claimed when there is too much of it or no way to send it on."""
+        if self.in_flight >= self.settings.requests_in_flight_max:
+            raise Overloaded("Too many requests are under way.", {"in_flight": self.in_flight})
+        if self.replies.trouble is not None:
+            raise Overloaded("The message broker cannot be reached.", {})
+
+    def _drivers(self) -> Mapping[str, Driver]:
+        on_the_bus = (
+            payments.PutOrder,
+            payments.Quote,
+            payments.Authorize,
+            payments.Confirm,
+            payments.Capture,
+            payments.Void,
+            payments.Refund,
+        )
+        return {
+            **{type_of(kind): self._over_the_bus for kind in on_the_bus},
+            type_of(SubmitPayment): self._submit_payment,
+            type_of(MakeCheckoutToken): self._make_checkout_token,
+            type_of(MakeCustomerToken): self._make_customer_token,
+        }
+
+    async def _over_the_bus(self, kept: Kept) -> Reply | None:
+        future = self.replies.expect(kept.operation_id)
+        await self._send(kept)
+        try:
+            return await self.replies.wait(future, timeout_seconds=self.settings.drive_timeout_seconds)
+        except Unavailable:
+            return None
+
+    async def _send(self, kept: Kept) -> None:
+        assert kept.command is not None, "an unfinished operation holds its command"
+        try:
+            await self.replies.send(_envelope(kept), kept.command_type, kept.command)
+        except Unroutable as missing:
+            raise Unavailable(str(missing)) from missing
+
+    async def _resend(self, kept: Kept) -> None:
+        if self.replies.expected(kept.operation_id):
+            await self._send(kept)
+
+    # Queries
+
+    async def ask(self, principal: Principal, query: Query, *, correlation_id: str) -> Reply:
+        """Ask a service for something to show."""
+        envelope = Envelope(
+            id=new_id(),
+            store_id=principal.store_id,
+            environment=principal.environment,
+            source="gateway",
+            actor=principal.actor,
+            correlation_id=correlation_id,
+        )
+        return await self._ask(envelope, query)
+
+    async def _ask(self, envelope: Envelope, query: Query) -> Reply:
+        try:
+            return await self.replies.ask(envelope, query, timeout_seconds=self.settings.query_timeout_seconds)
+        except Unroutable as missing:
+            raise Unavailable(str(missing)) from missing
+
+    async def look(self, operation_id: UUID) -> tuple[Kept, list[Kept]] | None:
+        """Read an operation and its steps."""
+        found = (await store.look(self.pool, [operation_id]))[0]
+        return None if found is None else (found, await store.steps_of(self.pool, operation_id))
+
+    # Tokens
+
+    async def _make_checkout_token(self, kept: Kept) -> Reply | None:
+        command = msgspec.json.decode(kept.command or b"", type=MakeCheckoutToken)
+        asking = msgspec.structs.replace(_envelope(kept), id=derived_id(kept.operation_id, f"order {new_id()}"))
+        order = await self._ask(asking, payments.GetOrder(order_id=command.order_id))
+        if isinstance(order, Refused):
+            return order
+        return self._token(kept, Role.SHOPPER, order_id=command.order_id, customer_id=None)
+
+    async def _make_customer_token(self, kept: Kept) -> Reply | None:
+        command = msgspec.json.decode(kept.command or b"", type=MakeCustomerToken)
+        return self._token(kept, Role.CUSTOMER, order_id=None, customer_id=command.customer_id)
+
+    def _token(self, kept: Kept, role: Role, *, order_id: UUID | None, customer_id: UUID | None) -> Reply:
+        shopper = role is Role.SHOPPER
+        lifetime = self.settings.checkout_token_lifetime_seconds if shopper else self.settings.customer_token_lifetime_seconds
+        # From the claim's time, so that driving it again makes the same token.
+        expires_at = kept.created_at + timedelta(seconds=lifetime)
+        claims = Claims(
+            id=kept.operation_id,
+            store_id=kept.store_id,
+            environment=kept.environment,
+            role=role,
+            expires_at=expires_at,
+            order_id=order_id,
+            customer_id=customer_id,
+        )
+        return done(
+            TokenView(
+                token=unsigned_token(claims),
+                expires_at=expires_at,
+                environment=kept.environment,
+                order_id=order_id,
+                customer_id=customer_id,
+            )
+        )
+
+    def revealed(self, command_type: str, status: int, body: bytes) -> bytes:
+        """Complete an answer that is stored without its signature."""
+        if command_type not in TOKEN_TYPES or status != 201:
+            return body
+        view = msgspec.json.decode(body, type=TokenView)
+        return msgspec.json.encode(msgspec.structs.replace(view, token=sign(view.token, self.settings.token_secret)))
+
+    # The composed operation
+
+    async def _submit_payment(self, kept: Kept) -> Reply | None:
+        command = msgspec.json.decode(kept.command or b"", type=SubmitPayment)
+        steps: dict[str, UUID] = {}
+        snapshot_id = command.snapshot_id
+        if snapshot_id is None:
+            quoted = await self._step(kept, steps, "quote", payments.Quote(order_id=command.order_id))
+            if not quoted.definitive or quoted.status >= 400:
+                return _passed_on(quoted)
+            snapshot_id = msgspec.json.decode(quoted.body or b"", type=_Snapshot).snapshot_id
+        authorize = payments.Authorize(
+            order_id=command.order_id,
+            snapshot_id=snapshot_id,
+            idempotency_key=_step_key(kept, "authorize"),
+            payment_method=command.payment_method,
+            amount=command.amount,
+            currency=command.currency,
+            return_url=command.return_url,
+        )
+        authorized = await self._step(kept, steps, "authorize", authorize)
+        if not authorized.definitive or authorized.status >= 400:
+            return _passed_on(authorized)
+        payment = msgspec.json.decode(authorized.body or b"", type=payments.PaymentView)
+        if payment.intent.status != "authorized":
+            return done(SubmitResult(result=payment.intent.status, intent=payment.intent, operations=steps))
+        capture = payments.Capture(order_id=command.order_id, intent_id=payment.intent.id, idempotency_key=_step_key(kept, "capture"))
+        captured = await self._step(kept, steps, "capture", capture)
+        if not captured.definitive:
+            return None
+        return done(_submitted(payment, captured, steps))
+
+    async def _step(self, parent: Kept, steps: dict[str, UUID], name: str, command: Message) -> Answer:
+        body = encode(command)
+        claim = Claim(
+            scope=f"operation:{parent.operation_id}",
+            key=name,
+            # A driven-on parent may send a step whose bytes differ (another snapshot id cannot be, another release can).
+            request_hash=sha256(f"{parent.operation_id}:{name}".encode()).digest(),
+            command_type=type_of(type(command)),
+            command=body,
+            store_id=parent.store_id,
+            environment=parent.environment,
+            actor=parent.actor,
+            correlation_id=parent.correlation_id,
+            traceparent=parent.traceparent,
+            parent_id=parent.operation_id,
+        )
+        answer = await self.idempotency.execute(claim, wait_seconds=self.settings.drive_timeout_seconds)
+        steps[name] = answer.operation_id
+        return answer
+
+
+class _Snapshot(msgspec.Struct):
+    snapshot_id: UUID
+
+
+def _envelope(kept: Kept) -> Envelope:
+    return Envelope(
+        id=kept.operation_id,
+        store_id=kept.store_id,
+        environment=kept.environment,
+        source="gateway",
+        actor=kept.actor,
+        correlation_id=kept.correlation_id,
+        traceparent=kept.traceparent,
+    )
+
+
+def _step_key(parent: Kept, name: str) -> str:
+    return f"operation:{parent.operation_id}:{name}"
+
+
+def _passed_on(answer: Answer) -> Reply | None:
+    """A step's refusal is the whole's refusal; a step still under way keeps the whole under way."""
+    if not answer.definitive or answer.body is None:
+        return None
+    known: dict[str, Any] = msgspec.json.decode(answer.body)
+    fields = {f.name for f in msgspec.structs.fields(Problem)}
+    said = {key: value for key, value in known.items() if key in fields}
+    facts = {k: v for k, v in known.items() if k not in fields and k not in ("type", "correlation_id", "retry_after")}
+    return Refused(msgspec.convert({**said, "facts": facts}, Problem))
+
+
+def _submitted(payment: payments.PaymentView, captured: Answer, steps: dict[str, UUID]) -> SubmitResult:
+    if captured.status >= 400:
+        problem = msgspec.json.decode(captured.body or b"{}")
+        return SubmitResult(result="authorized_not_captured", intent=payment.intent, operations=steps, capture_problem=problem)
+    after = msgspec.json.decode(captured.body or b"", type=payments.PaymentView)
+    return SubmitResult(result=after.intent.status, intent=after.intent, operations=steps)
+
+
+def unwrap(reply: Reply) -> bytes | Problem:
+    """Take a reply apart: what to show, or why not."""
+    return bytes(reply.body) if isinstance(reply, Done) else reply.problem

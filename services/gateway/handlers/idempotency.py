@@ -1,0 +1,160 @@
+"""The idempotency store: one key, one operation, one answer; whoever asks again joins or is told what was said."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from uuid import UUID
+
+import msgspec
+
+from services.gateway import store
+from services.gateway.domain import KeyReused
+from services.gateway.handlers.commands import SUCCESS_STATUS, problem_body
+from services.gateway.settings import Settings
+from services.gateway.store import Claim, Finished, Kept
+from shared import telemetry
+from shared.database import GroupCommit, Pool
+from shared.errors import Unavailable
+from shared.messages import Done, Refused, Reply
+
+logger = logging.getLogger(__name__)
+
+WATCH_FIRST_SECONDS = 0.05
+WATCH_MAX_SECONDS = 0.5
+
+# Carries an operation out; nothing means that its outcome is not known yet.
+Driver = Callable[[Kept], Awaitable[Reply | None]]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes out: the stored answer, a passing refusal, or (without a body) "still at it"."""
+
+    operation_id: UUID
+    command_type: str
+    status: int = 202
+    body: bytes | None = None
+    replayed: bool = False
+    retry_after_seconds: int | None = None
+    definitive: bool = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether the outcome is still to come."""
+        return self.body is None
+
+
+class IdempotencyStore:
+    """Executes keyed requests exactly once, across crashes and gateways."""
+
+    def __init__(self, pool: Pool, drivers: Mapping[str, Driver], resend: Callable[[Kept], Awaitable[None]], settings: Settings) -> None:
+        self._pool = pool
+        self._drivers = drivers
+        self._resend = resend
+        self._settings = settings
+        self._claims: GroupCommit[Claim, Kept] = GroupCommit(lambda claims: store.claim(pool, claims))
+        self._finishes: GroupCommit[Finished, None] = GroupCommit(lambda finished: store.complete(pool, finished))
+        self._looks: GroupCommit[UUID, Kept | None] = GroupCommit(lambda ids: store.look(pool, ids))
+        self._running: dict[UUID, asyncio.Task[Answer]] = {}
+
+    async def execute(self, request: Claim, *, wait_seconds: float) -> Answer:
+        """Carry a request out once and answer it, or say that it is still being carried out when the wait ends."""
+        kept = await self._claims.submit(request)
+        if kept.request_hash != request.request_hash:
+            raise KeyReused("Take a new key for another request.", {"operation_id": str(kept.operation_id)})
+        if kept.completed:
+            telemetry.idempotency_answers.labels("replayed").inc()
+            return _stored(kept)
+        telemetry.idempotency_answers.labels("first" if kept.claimed_now else "joined").inc()
+        task = await self._task_of(kept)
+        if task is None:
+            return await self._watch(kept, wait_seconds)
+        await asyncio.wait({task}, timeout=wait_seconds)
+        return task.result() if task.done() else Answer(operation_id=kept.operation_id, command_type=kept.command_type)
+
+    async def sweep(self) -> None:
+        """Drive on what a crash or a lost reply has left unfinished."""
+        for kept in await store.take_forgotten(self._pool, after_seconds=self._settings.redrive_after_seconds):
+            if kept.operation_id in self._running:
+                await self._resend(kept)
+            else:
+                telemetry.say(logger, logging.INFO, "driving on a forgotten operation", {"operation_id": str(kept.operation_id)})
+                self._drive(kept)
+
+    async def stop(self) -> None:
+        """Let go of what is running; the rows hold everything, another gateway or a restart goes on."""
+        for task in list(self._running.values()):
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def _task_of(self, kept: Kept) -> "asyncio.Task[Answer] | None":
+        running = self._running.get(kept.operation_id)
+        if running is not None:
+            return running
+        mine = kept.claimed_now or await store.take_up(self._pool, kept.operation_id, stale_seconds=self._settings.redrive_after_seconds)
+        # Another request of this process may have taken it up while we asked.
+        return self._running.get(kept.operation_id) or (self._drive(kept) if mine else None)
+
+    def _drive(self, kept: Kept) -> "asyncio.Task[Answer]":
+        task = asyncio.create_task(self._to_answer(kept))
+        self._running[kept.operation_id] = task
+        task.add_done_callback(lambda _: self._running.pop(kept.operation_id, None))
+        return task
+
+    async def _to_answer(self, kept: Kept) -> Answer:
+        pending = Answer(operation_id=kept.operation_id, command_type=kept.command_type)
+        try:
+            reply = await self._drivers[kept.command_type](kept)
+            return pending if reply is None else await self._keep(kept, reply)
+        except Unavailable as silent:
+            # Claimed is claimed: the row stays, and the sweeper goes on.
+            telemetry.say(logger, logging.WARNING, "an operation waits", {"operation_id": str(kept.operation_id), "reason": str(silent)})
+            return pending
+
+    async def _keep(self, kept: Kept, reply: Reply) -> Answer:
+        match reply:
+            case Done(body=body):
+                finished = Finished(kept.operation_id, SUCCESS_STATUS[kept.command_type], bytes(body))
+            case Refused(problem=problem):
+                raw = msgspec.json.encode(problem_body(problem, kept.correlation_id))
+                finished = Finished(kept.operation_id, problem.status, raw)
+                if not problem.definitive:
+                    await store.rest(self._pool, kept.operation_id)
+                    return _answer(kept, finished, definitive=False, retry_after_seconds=problem.retry_after_seconds)
+        await self._finishes.submit(finished)
+        return _answer(kept, finished, definitive=True)
+
+    async def _watch(self, kept: Kept, wait_seconds: float) -> Answer:
+        """Another gateway is at it: watch the row until it is answered or the wait ends."""
+        loop = asyncio.get_running_loop()
+        ends, pause = loop.time() + wait_seconds, WATCH_FIRST_SECONDS
+        while loop.time() < ends:
+            await asyncio.sleep(min(pause, max(0.0, ends - loop.time())))
+            pause = min(pause * 2, WATCH_MAX_SECONDS)
+            now = await self._looks.submit(kept.operation_id)
+            if now is not None and now.completed:
+                return msgspec.structs.replace(_stored(now), replayed=False)
+        return Answer(operation_id=kept.operation_id, command_type=kept.command_type)
+
+
+def _stored(kept: Kept) -> Answer:
+    assert kept.response_code is not None, "a completed key holds its answer's status"
+    assert kept.response_body is not None, "a completed key holds its answer's body"
+    return Answer(
+        operation_id=kept.operation_id,
+        command_type=kept.command_type,
+        status=kept.response_code,
+        body=kept.response_body,
+        replayed=True,
+        definitive=True,
+    )
+
+
+def _answer(kept: Kept, finished: Finished, *, definitive: bool, retry_after_seconds: int | None = None) -> Answer:
+    return Answer(
+        operation_id=kept.operation_id,
+        command_type=kept.command_type,
+        status=finished.code,
+        body=finished.body,
+        definitive=definitive,
+        retry_after_seconds=retry_after_seconds,
+    )

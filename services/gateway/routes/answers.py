@@ -1,0 +1,297 @@
+"""How the API answers: stored answers as they are, problems as problem+json, and who may come in."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from typing import Annotated, Any, TypeAlias
+from uuid import UUID
+
+import msgspec
+from litestar import Request, Response
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.handlers.base import BaseRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import HeaderParameter
+from litestar.types import ExceptionHandlersMap
+
+from services.gateway.domain import Forbidden, Principal, Role, idempotency_key, request_hash, wait_seconds
+from services.gateway.handlers.commands import problem_body
+from services.gateway.handlers.gateway import Gateway, unwrap
+from services.gateway.handlers.idempotency import Answer
+from services.gateway.store import Claim
+from shared import telemetry
+from shared.errors import Outcome, Problem, Refusal, Retry, Unavailable
+from shared.messages import Message, Query, encode, type_of
+
+logger = logging.getLogger(__name__)
+
+HttpRequest: TypeAlias = Request[Any, Any, State]
+
+PROBLEM_TYPE = "application/problem+json"
+JSON_TYPE = "application/json"
+
+KeyHeader = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key", description="1 to 255 printable characters of your choice; the same on every retry.", required=False
+    ),
+]
+PreferHeader = Annotated[
+    str | None,
+    HeaderParameter(name="Prefer", description="`wait=N` seconds for the outcome (10 by default), or `respond-async`.", required=False),
+]
+
+
+class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """An error, as RFC 9457 has it; further members say what the rule knows."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    correlation_id: str
+    outcome: Outcome | None = None
+    retry: Retry | None = None
+    retry_after: int | None = None
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome is not known yet; ask at the Location, or again with the same key."""
+
+    operation_id: UUID
+    status: str
+    outcome: str
+
+
+def documented(success: int, view: type, text: str, *refusals: int, keyed: bool = True) -> dict[int, ResponseSpec]:
+    """Document what a route answers."""
+    codes = {401, 403, 404, 429, 503, *refusals, *((400, 409, 413, 422) if keyed else ())}
+    specs = {
+        code: ResponseSpec(ProblemDocument, description=HTTPStatus(code).phrase, media_type=PROBLEM_TYPE, generate_examples=False)
+        for code in sorted(codes)
+    }
+    if keyed:
+        specs[202] = ResponseSpec(Accepted, description="Accepted; the outcome is still to come.", generate_examples=False)
+    specs[success] = ResponseSpec(view, description=text, generate_examples=False)
+    return specs
+
+
+# Who may come in
+
+Guard: TypeAlias = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Any]
+
+
+def allows(*roles: Role) -> Guard:
+    """Let only these roles in; a shopper's token only to its own order."""
+
+    async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        gateway: Gateway = connection.app.state.gateway
+        principal = await gateway.authenticate(connection.headers.get("authorization"))
+        if principal.role not in roles:
+            raise Forbidden(f"This needs one of the roles {', '.join(sorted(roles))}.", {"role": principal.role.value})
+        order_id = connection.path_params.get("order_id")
+        if principal.order_id is not None and order_id is not None and principal.order_id != order_id:
+            raise Forbidden("This token is for another order.", {"order_id": str(principal.order_id)})
+        connection.scope["state"]["principal"] = principal
+
+    return guard
+
+
+CHECKOUT = allows(Role.CHECKOUT, Role.ADMIN, Role.SHOPPER)
+ADMIN = allows(Role.ADMIN, Role.OPERATOR)
+CUSTOMER = allows(Role.CUSTOMER)
+ANYONE = allows(*Role)
+
+
+def principal_of(request: HttpRequest) -> Principal:
+    """Tell who was let in."""
+    principal: Principal = request.scope["state"]["principal"]
+    return principal
+
+
+def gateway_of(request: HttpRequest) -> Gateway:
+    """Find the gateway at work."""
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+def correlation_of(request: HttpRequest) -> str:
+    """Tell the correlation id of a request."""
+    return str(request.scope["state"].get("correlation_id", ""))
+
+
+# Carrying out and showing
+
+
+async def carry_out(request: HttpRequest, make: Callable[[str], Message], *, headers: tuple[str, ...] = ()) -> Response[Any]:
+    """Carry a keyed request out once and answer it."""
+    gateway, principal = gateway_of(request), principal_of(request)
+    key = idempotency_key(request.headers.get("idempotency-key"))
+    wait = wait_seconds(request.headers.get("prefer"), gateway.settings.wait_seconds)
+    raw = await request.body()
+    command = make(key)
+    claim = Claim(
+        scope=principal.scope,
+        key=key,
+        request_hash=request_hash(request.method, request.url.path, msgspec.json.decode(raw) if raw else None, headers),
+        command_type=type_of(type(command)),
+        command=encode(command),
+        store_id=principal.store_id,
+        environment=principal.environment,
+        actor=principal.actor,
+        correlation_id=correlation_of(request),
+        traceparent=telemetry.traceparent(),
+    )
+    with _in_flight(gateway):
+        answer = await gateway.idempotency.execute(claim, wait_seconds=wait)
+    _bind_intent(answer)
+    return answered(gateway, answer)
+
+
+@contextlib.contextmanager
+def _in_flight(gateway: Gateway) -> Iterator[None]:
+    gateway.admit()
+    gateway.in_flight += 1
+    try:
+        yield
+    finally:
+        gateway.in_flight -= 1
+
+
+def answered(gateway: Gateway, answer: Answer) -> Response[Any]:
+    """Write an operation's answer as it is stored, or 202 while there is none."""
+    if answer.body is None:
+        location = f"/api/v1/operations/{answer.operation_id}"
+        body = Accepted(operation_id=answer.operation_id, status="in_progress", outcome=Outcome.UNKNOWN.value)
+        return Response(body, status_code=202, headers={"Location": location, "Retry-After": "1"})
+    headers = {"Operation-Id": str(answer.operation_id)}
+    if answer.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    if answer.retry_after_seconds is not None:
+        headers["Retry-After"] = str(answer.retry_after_seconds)
+    return Response(
+        gateway.revealed(answer.command_type, answer.status, answer.body),
+        status_code=answer.status,
+        media_type=PROBLEM_TYPE if answer.status >= 400 else JSON_TYPE,
+        headers=headers,
+    )
+
+
+async def show(request: HttpRequest, query: Query, *, headers: Callable[[bytes], dict[str, str]] = lambda _: {}) -> Response[Any]:
+    """Ask a service and show what it answers."""
+    found = unwrap(await gateway_of(request).ask(principal_of(request), query, correlation_id=correlation_of(request)))
+    if isinstance(found, Problem):
+        return _problem(request, found)
+    return Response(found, media_type=JSON_TYPE, headers=headers(found))
+
+
+class _IntentId(msgspec.Struct):
+    id: UUID
+
+
+class _Payment(msgspec.Struct):
+    intent: _IntentId | None = None
+    intent_id: UUID | None = None
+
+
+def _bind_intent(answer: Answer) -> None:
+    # The request's own log line bears the intent it was about, also when the request could not know it.
+    if answer.body is None:
+        return
+    with contextlib.suppress(msgspec.DecodeError):
+        said = msgspec.json.decode(answer.body, type=_Payment)
+        intent_id = said.intent.id if said.intent else said.intent_id
+        if intent_id is not None:
+            telemetry.bind({"intent_id": str(intent_id)})
+
+
+# Problems
+
+
+def problem_handlers() -> ExceptionHandlersMap:
+    """Write every error as problem+json."""
+    return {Refusal: _refusal, Unavailable: _unavailable, HTTPException: _http, Exception: _bug}
+
+
+def _refusal(request: HttpRequest, refusal: Refusal) -> Response[Any]:
+    return _problem(request, refusal.problem())
+
+
+def _unavailable(request: HttpRequest, silent: Unavailable) -> Response[Any]:
+    return _problem(
+        request,
+        Problem(
+            code="unavailable",
+            title="This cannot be answered right now",
+            status=503,
+            detail="A part of the system that this needs is not available; try again with the same key.",
+            retry=Retry.SAME_KEY,
+            retry_after_seconds=1,
+        ),
+    )
+
+
+def _http(request: HttpRequest, error: HTTPException) -> Response[Any]:
+    problem = _of_http(error)
+    headers = {key: value for key, value in (error.headers or {}).items() if key.lower() == "allow"}
+    return _problem(request, problem, headers)
+
+
+# Schema errors come before a key is claimed: nothing was attempted and nothing is stored.
+_CODES = {400: "malformed-request", 404: "no-such-route", 405: "method-not-allowed", 413: "body-too-large", 415: "unsupported-media-type"}
+
+
+def _of_http(error: HTTPException) -> Problem:
+    if isinstance(error, ValidationException) and error.extra:
+        errors = [_field_error(each) for each in error.extra if isinstance(each, dict)]
+        return Problem(
+            code="invalid-request",
+            title="The request does not fit its schema",
+            status=422,
+            detail="; ".join(f"{each['field']}: {each['reason']}" for each in errors),
+            outcome=Outcome.NOT_ATTEMPTED,
+            retry=Retry.NEVER,
+            facts={"errors": errors},
+        )
+    return Problem(
+        code=_CODES.get(error.status_code, "http-error"),
+        title=HTTPStatus(error.status_code).phrase,
+        status=error.status_code,
+        detail=error.detail,
+        outcome=Outcome.NOT_ATTEMPTED if error.status_code < 500 else None,
+        retry=Retry.NEVER if error.status_code < 500 else Retry.SAME_KEY,
+    )
+
+
+def _field_error(error: dict[str, Any]) -> dict[str, str]:
+    field = str(error.get("key") or "")
+    where = "" if str(error.get("source", "body")) == "body" else f"{error.get('source')} "
+    return {"field": f"{where}{field}" if field else "$", "reason": str(error.get("message", ""))}
+
+
+def _bug(request: HttpRequest, bug: Exception) -> Response[Any]:
+    logger.error("a request failed", exc_info=bug)
+    return _problem(
+        request,
+        Problem(
+            code="internal-error",
+            title="This is a bug on our side",
+            status=500,
+            detail="The request may have been taken up; ask again with the same key.",
+            retry=Retry.SAME_KEY,
+        ),
+    )
+
+
+def _problem(request: HttpRequest, problem: Problem, headers: dict[str, str] | None = None) -> Response[Any]:
+    more = dict(headers or {})
+    if problem.retry_after_seconds is not None:
+        more["Retry-After"] = str(problem.retry_after_seconds)
+    if problem.status == 401:
+        more["WWW-Authenticate"] = "Bearer"
+    body = msgspec.json.encode(problem_body(problem, correlation_of(request)))
+    return Response(body, status_code=problem.status, media_type=PROBLEM_TYPE, headers=more)

@@ -1,0 +1,72 @@
+"""Around every request: its correlation id, its log line, its metric, its trace."""
+
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from services.gateway.domain import CORRELATION_ID
+from shared import telemetry
+from shared.ids import new_id
+
+logger = logging.getLogger(__name__)
+
+ORDER_AND_INTENT = re.compile(r"/orders/([0-9a-f-]{36})(?:/payments/([0-9a-f-]{36}))?")
+QUIET = ("/health/", "/metrics")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Watched:
+    """An ASGI application whose requests are correlated, logged and measured."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.monotonic(), 500
+        correlation_id = _correlation_id(scope)
+        scope.setdefault("state", {})["correlation_id"] = correlation_id
+
+        async def answer(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", []), (b"x-correlation-id", correlation_id.encode())]
+            await send(message)
+
+        with telemetry.bound({"correlation_id": correlation_id, **_path_facts(scope["path"])}):
+            await self._app(scope, receive, answer)
+            _tell(scope, status, time.monotonic() - started)
+
+
+def _tell(scope: Scope, status: int, elapsed_seconds: float) -> None:
+    route = str(scope.get("path_template") or "none")
+    telemetry.http_requests.labels("gateway", scope["method"], route, str(status)).observe(elapsed_seconds)
+    if not scope["path"].startswith(QUIET):
+        facts = {"method": scope["method"], "path": scope["path"], "status": status, "elapsed_ms": round(elapsed_seconds * 1000, 1)}
+        telemetry.say(logger, logging.INFO, "answered", facts)
+
+
+def _correlation_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-correlation-id":
+            given = value.decode("latin-1")
+            if CORRELATION_ID.match(given):
+                return str(given)
+    return str(new_id())
+
+
+def _path_facts(path: str) -> dict[str, str]:
+    found = ORDER_AND_INTENT.search(path)
+    if found is None:
+        return {}
+    order_id, intent_id = found.groups()
+    return {"order_id": order_id, **({"intent_id": intent_id} if intent_id else {})}

@@ -1,0 +1,82 @@
+"""Operations: what became of a request whose answer was not awaited."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from litestar import Response, get
+from litestar.params import FromPath
+
+from services.gateway.domain import Principal, Role
+from services.gateway.routes.answers import ANYONE, HttpRequest, documented, gateway_of, principal_of
+from services.gateway.store import Kept
+from shared.errors import NotFound
+
+
+class OperationStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A step of a composed operation."""
+
+    operation_id: UUID
+    type: str
+    status: str
+
+
+class OperationAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer an operation ended with."""
+
+    status: int
+    body: Any
+
+
+class OperationView(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation and, once it has ended, its answer."""
+
+    operation_id: UUID
+    type: str
+    status: str
+    created_at: datetime
+    correlation_id: str
+    response: OperationAnswer | None
+    steps: list[OperationStep]
+
+
+@get(
+    "/operations/{operation_id:uuid}",
+    guards=[ANYONE],
+    tags=["Operations"],
+    summary="Ask what became of a request",
+    responses=documented(200, OperationView, "The operation and, once it has ended, its answer.", keyed=False),
+)
+async def get_operation(request: HttpRequest, operation_id: FromPath[UUID]) -> Response[Any]:
+    gateway = gateway_of(request)
+    found = await gateway.look(operation_id)
+    if found is None or not _may_see(principal_of(request), found[0]):
+        raise NotFound(f"There is no operation {operation_id}.")
+    kept, steps = found
+    body = None if kept.response_body is None else gateway.revealed(kept.command_type, kept.response_code or 0, kept.response_body)
+    return Response(
+        OperationView(
+            operation_id=kept.operation_id,
+            type=kept.command_type,
+            status=_status(kept),
+            created_at=kept.created_at,
+            correlation_id=kept.correlation_id,
+            response=None if body is None else OperationAnswer(status=kept.response_code or 0, body=msgspec.Raw(body)),
+            steps=[OperationStep(operation_id=s.operation_id, type=s.command_type, status=_status(s)) for s in steps],
+        ),
+        headers={} if kept.completed else {"Retry-After": "1"},
+    )
+
+
+def _status(kept: Kept) -> str:
+    return "completed" if kept.completed else "in_progress"
+
+
+def _may_see(principal: Principal, kept: Kept) -> bool:
+    staff = principal.role in (Role.ADMIN, Role.OPERATOR)
+    same = (kept.store_id, kept.environment) == (principal.store_id, principal.environment)
+    return kept.scope == principal.scope or (same and staff)
+
+
+ROUTES = [get_operation]

@@ -1,0 +1,102 @@
+"""Orders: pushed by the shop's backend, read by staff; and the tokens that open them to a browser."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Response, get, post, put
+from litestar.params import FromPath, HeaderParameter, JSONBody
+
+from services.gateway.domain import expected_version
+from services.gateway.handlers.commands import MakeCheckoutToken, MakeCustomerToken, TokenView
+from services.gateway.routes.answers import ADMIN, HttpRequest, KeyHeader, PreferHeader, carry_out, documented, show
+from shared.contracts.payments import GetOrder, GetPayments, Ledger, OrderContent, OrderView, PutOrder
+
+IfMatch = Annotated[
+    str | None, HeaderParameter(name="If-Match", description="The version (ETag) you read; 412 when it is stale.", required=False)
+]
+
+
+class _Version(msgspec.Struct):
+    version: int = 0
+
+
+def _etag(body: bytes) -> dict[str, str]:
+    return {"ETag": f'"{msgspec.json.decode(body, type=_Version).version}"'}
+
+
+@put(
+    "/admin/orders/{order_id:uuid}",
+    guards=[ADMIN],
+    tags=["Orders"],
+    summary="Create an order or replace what it says",
+    responses=documented(200, OrderView, "The order as it is now; ETag is its version.", 412),
+)
+async def put_order(
+    request: HttpRequest,
+    order_id: FromPath[UUID],
+    data: JSONBody[OrderContent],
+    key: KeyHeader = None,
+    prefer: PreferHeader = None,
+    if_match: IfMatch = None,
+) -> Response[Any]:
+    version = expected_version(if_match)
+    answer = await carry_out(
+        request,
+        lambda _: PutOrder(order_id=order_id, content=data, expected_version=version),
+        headers=() if if_match is None else (if_match,),
+    )
+    if answer.status_code == 200:
+        answer.headers.update(_etag(answer.content))
+    return answer
+
+
+@get(
+    "/admin/orders/{order_id:uuid}",
+    guards=[ADMIN],
+    tags=["Orders"],
+    summary="Read an order",
+    responses=documented(200, OrderView, "The order; ETag is its version.", keyed=False),
+)
+async def get_order(request: HttpRequest, order_id: FromPath[UUID]) -> Response[Any]:
+    return await show(request, GetOrder(order_id=order_id), headers=_etag)
+
+
+@get(
+    "/admin/orders/{order_id:uuid}/payments",
+    guards=[ADMIN],
+    tags=["Payments"],
+    summary="Read an order's full ledger",
+    responses=documented(200, Ledger, "Every payment, every transaction, every change of status.", keyed=False),
+)
+async def get_payments(request: HttpRequest, order_id: FromPath[UUID]) -> Response[Any]:
+    return await show(request, GetPayments(order_id=order_id))
+
+
+@post(
+    "/admin/orders/{order_id:uuid}/checkout-token",
+    guards=[ADMIN],
+    tags=["Tokens"],
+    summary="Make a token with which a shopper's browser can pay this order",
+    responses=documented(201, TokenView, "The token; it is not stored."),
+)
+async def make_checkout_token(
+    request: HttpRequest, order_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None
+) -> Response[Any]:
+    return await carry_out(request, lambda _: MakeCheckoutToken(order_id=order_id))
+
+
+@post(
+    "/admin/customers/{customer_id:uuid}/token",
+    guards=[ADMIN],
+    tags=["Tokens"],
+    summary="Make a token with which a customer can read their own orders",
+    responses=documented(201, TokenView, "The token; it is not stored."),
+)
+async def make_customer_token(
+    request: HttpRequest, customer_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None
+) -> Response[Any]:
+    return await carry_out(request, lambda _: MakeCustomerToken(customer_id=customer_id))
+
+
+ROUTES = [put_order, get_order, get_payments, make_checkout_token, make_customer_token]

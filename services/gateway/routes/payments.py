@@ -1,0 +1,241 @@
+"""Payments: quote, authorize, confirm, capture, void, refund, and the old way that does it all in one."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Response, post
+from litestar.params import FromPath, JSONBody
+from msgspec import Meta
+
+from services.gateway.domain import Forbidden, refuse_card_numbers
+from services.gateway.handlers.commands import SubmitPayment, SubmitResult
+from services.gateway.routes.answers import (
+    ADMIN,
+    CHECKOUT,
+    HttpRequest,
+    KeyHeader,
+    PreferHeader,
+    carry_out,
+    documented,
+    principal_of,
+)
+from shared.contracts.payments import (
+    Authorize,
+    Capture,
+    Confirm,
+    CurrencyCode,
+    PaymentView,
+    PositiveAmount,
+    Quote,
+    Refund,
+    SnapshotView,
+    Token,
+    Void,
+)
+
+# The wrapper goes when storefronts have moved to authorize and capture (RFC 9745, RFC 8594).
+SUBMIT_DEPRECATED = "@1798761600"
+SUBMIT_SUNSET = "Fri, 31 Dec 2027 23:59:59 GMT"
+
+ReturnUrl = Annotated[str, Meta(pattern="^https?://", max_length=2000)]
+
+
+class QuoteBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which order to quote, and with whom it will be paid."""
+
+    order_id: UUID
+    payment_provider: Annotated[str, Meta(min_length=1, max_length=60)] | None = None
+
+
+class AuthorizeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which frozen price to pay, and with what; amount and currency, if sent, must be the quoted ones."""
+
+    snapshot_id: UUID
+    payment_method: Token
+    amount: PositiveAmount | None = None
+    currency: CurrencyCode | None = None
+    return_url: ReturnUrl | None = None
+
+
+class SubmitBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """With what to pay; without a snapshot the order is quoted first."""
+
+    payment_method: Token
+    snapshot_id: UUID | None = None
+    amount: PositiveAmount | None = None
+    currency: CurrencyCode | None = None
+    return_url: ReturnUrl | None = None
+
+
+class CaptureBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much to take; all that is left when no amount is sent. `final` releases the rest."""
+
+    amount: PositiveAmount | None = None
+    currency: CurrencyCode | None = None
+    final: bool = False
+
+
+class RefundBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much to give back; all that is left when no amount is sent."""
+
+    amount: PositiveAmount | None = None
+    currency: CurrencyCode | None = None
+    reason: Annotated[str, Meta(max_length=200)] = ""
+
+
+@post(
+    "/checkout/quote",
+    guards=[CHECKOUT],
+    tags=["Checkout"],
+    summary="Freeze an order's price",
+    responses=documented(201, SnapshotView, "The frozen price."),
+)
+async def quote(request: HttpRequest, data: JSONBody[QuoteBody], key: KeyHeader = None, prefer: PreferHeader = None) -> Response[Any]:
+    own = principal_of(request).order_id
+    if own is not None and own != data.order_id:
+        raise Forbidden("This token is for another order.", {"order_id": str(own)})
+    return await carry_out(request, lambda _: Quote(order_id=data.order_id, payment_provider=data.payment_provider))
+
+
+@post(
+    "/checkout/orders/{order_id:uuid}/payments/authorize",
+    guards=[CHECKOUT],
+    tags=["Checkout"],
+    summary="Hold the customer's money",
+    responses=documented(201, PaymentView, "The payment: authorized, or waiting for its customer (next_action).", 402),
+)
+async def authorize(
+    request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[AuthorizeBody], key: KeyHeader = None, prefer: PreferHeader = None
+) -> Response[Any]:
+    refuse_card_numbers(data.payment_method)
+    return await carry_out(
+        request,
+        lambda key: Authorize(
+            order_id=order_id,
+            snapshot_id=data.snapshot_id,
+            idempotency_key=_owned(request, key),
+            payment_method=data.payment_method,
+            amount=data.amount,
+            currency=data.currency,
+            return_url=data.return_url,
+        ),
+    )
+
+
+@post(
+    "/checkout/orders/{order_id:uuid}/payments/{intent_id:uuid}/confirm",
+    guards=[CHECKOUT],
+    tags=["Checkout"],
+    summary="Go on after the customer acted (3DS)",
+    status_code=200,
+    responses=documented(200, PaymentView, "The payment as it stands now.", 402),
+)
+async def confirm(
+    request: HttpRequest, order_id: FromPath[UUID], intent_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None
+) -> Response[Any]:
+    return await carry_out(request, lambda key: Confirm(order_id=order_id, intent_id=intent_id, idempotency_key=_owned(request, key)))
+
+
+@post(
+    "/admin/orders/{order_id:uuid}/payments/{intent_id:uuid}/capture",
+    guards=[ADMIN],
+    tags=["Payments"],
+    summary="Take held money, all or part of it",
+    responses=documented(201, PaymentView, "The payment after it, and the capture's own row.", 402),
+)
+async def capture(
+    request: HttpRequest,
+    order_id: FromPath[UUID],
+    intent_id: FromPath[UUID],
+    data: JSONBody[CaptureBody],
+    key: KeyHeader = None,
+    prefer: PreferHeader = None,
+) -> Response[Any]:
+    return await carry_out(
+        request,
+        lambda key: Capture(
+            order_id=order_id,
+            intent_id=intent_id,
+            idempotency_key=_owned(request, key),
+            amount=data.amount,
+            currency=data.currency,
+            final=data.final,
+        ),
+    )
+
+
+@post(
+    "/admin/orders/{order_id:uuid}/payments/{intent_id:uuid}/void",
+    guards=[ADMIN],
+    tags=["Payments"],
+    summary="Release what is held and not captured",
+    responses=documented(201, PaymentView, "The payment after it, and the void's own row.", 402),
+)
+async def void(
+    request: HttpRequest, order_id: FromPath[UUID], intent_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None
+) -> Response[Any]:
+    return await carry_out(request, lambda key: Void(order_id=order_id, intent_id=intent_id, idempotency_key=_owned(request, key)))
+
+
+@post(
+    "/admin/orders/{order_id:uuid}/payments/{intent_id:uuid}/refund",
+    guards=[ADMIN],
+    tags=["Payments"],
+    summary="Give captured money back, all or part of it",
+    responses=documented(201, PaymentView, "The payment after it, and the refund's own row.", 402),
+)
+async def refund(
+    request: HttpRequest,
+    order_id: FromPath[UUID],
+    intent_id: FromPath[UUID],
+    data: JSONBody[RefundBody],
+    key: KeyHeader = None,
+    prefer: PreferHeader = None,
+) -> Response[Any]:
+    return await carry_out(
+        request,
+        lambda key: Refund(
+            order_id=order_id,
+            intent_id=intent_id,
+            idempotency_key=_owned(request, key),
+            amount=data.amount,
+            currency=data.currency,
+            reason=data.reason,
+        ),
+    )
+
+
+@post(
+    "/checkout/orders/{order_id:uuid}/submit-payment",
+    guards=[CHECKOUT],
+    tags=["Checkout"],
+    summary="Quote if needed, authorize and capture in one (deprecated)",
+    deprecated=True,
+    responses=documented(201, SubmitResult, "How it ended; authorized and not captured is a result of its own.", 402),
+)
+async def submit_payment(
+    request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[SubmitBody], key: KeyHeader = None, prefer: PreferHeader = None
+) -> Response[Any]:
+    refuse_card_numbers(data.payment_method)
+    answer = await carry_out(
+        request,
+        lambda _: SubmitPayment(
+            order_id=order_id,
+            payment_method=data.payment_method,
+            snapshot_id=data.snapshot_id,
+            amount=data.amount,
+            currency=data.currency,
+            return_url=data.return_url,
+        ),
+    )
+    answer.headers.update({"Deprecation": SUBMIT_DEPRECATED, "Sunset": SUBMIT_SUNSET})
+    return answer
+
+
+def _owned(request: HttpRequest, key: str) -> str:
+    # Two principals may choose the same key for one payment; in the ledger they must not be one.
+    return f"{principal_of(request).id}:{key}"
+
+
+ROUTES = [quote, authorize, confirm, capture, void, refund, submit_payment]

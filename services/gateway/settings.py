@@ -1,0 +1,19 @@
+"""The settings of the gateway."""
+
+from shared.settings import BusSettings
+
+
+class Settings(BusSettings, frozen=True, kw_only=True):
+    """Read from the environment; see README for what each means."""
+
+    token_secret: str
+    wait_seconds: float = 10.0
+    drive_timeout_seconds: float = 60.0
+    redrive_after_seconds: float = 3.0
+    sweep_every_seconds: float = 1.0
+    query_timeout_seconds: float = 5.0
+    requests_in_flight_max: int = 512
+    rate_per_second: float = 1000.0
+    rate_burst: int = 2000
+    checkout_token_lifetime_seconds: int = 3600
+    customer_token_lifetime_seconds: int = 3600

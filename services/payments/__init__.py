@@ -1,0 +1,1 @@
+"""Payments: orders, price snapshots, intents and the ledger."""

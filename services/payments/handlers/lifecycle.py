@@ -1,0 +1,338 @@
+"""The payment lifecycle: authorize, confirm, capture, void, refund; and what happened at the provider without us."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from services.payments.domain import intents, orders
+from services.payments.domain.intents import Intent, Observation, Operation, Source, Transaction, TransactionStatus
+from services.payments.handlers.asking import Payments, ask, conclude, keep_applied, reply_of
+from services.payments.handlers.resolving import resolve
+from services.payments.providers import (
+    AuthorizeRequest,
+    CaptureRequest,
+    ConfirmRequest,
+    PaymentProvider,
+    RefundRequest,
+    Request,
+    VoidRequest,
+)
+from services.payments.store import ledger
+from services.payments.store import orders as order_rows
+from services.payments.store.ledger import Locked, Question
+from shared import telemetry
+from shared.contracts.payments import Authorize, Capture, Confirm, Observe, PaymentView, Refund, Void
+from shared.database import Connection
+from shared.errors import NotFound, Unavailable
+from shared.ids import new_id
+from shared.messages import done
+from shared.work import Work
+
+
+async def authorize(work: Work, command: Authorize, context: Payments) -> None:
+    """Hold the customer's money for a snapshot."""
+    question = await _new_payment(work, command, context)
+    if question is None:
+        return
+
+    provider = context.provider(work.envelope.environment, question.provider)
+    heard = await ask(context, question, lambda: _send(provider, question))
+
+    await conclude(work, context, question, heard, source=Source.API)
+
+
+async def confirm(work: Work, command: Confirm, context: Payments) -> None:
+    """Go on with a payment after its customer has acted."""
+    question = await _continued(work, command, context)
+    if question is None:
+        return
+
+    provider = context.provider(work.envelope.environment, question.provider)
+    assert question.provider_payment_id is not None, "a payment that waits for its customer is known to its provider"
+    prepared = provider.prepare(ConfirmRequest(provider_payment_id=question.provider_payment_id))
+    key = f"{question.idempotency_key}-confirm-{command.idempotency_key}"[:255]
+    heard = await ask(context, question, lambda: provider.send(prepared, idempotency_key=key, reference=question.transaction_id))
+
+    await conclude(work, context, question, heard, source=Source.API)
+
+
+async def capture(work: Work, command: Capture, context: Payments) -> None:
+    """Take held money, all or part of it."""
+
+    def plan(locked: Locked, provider: PaymentProvider) -> tuple[Transaction, Request]:
+        intent = locked.intent
+        amount = intents.amount_to_capture(intent, command.amount, command.currency)
+        _check_capture(provider, intent, amount, final=command.final)
+        row = Transaction(id=new_id(), operation=Operation.CAPTURE, amount=amount, status=TransactionStatus.PENDING, final=command.final)
+        return row, CaptureRequest(
+            reference=row.id,
+            provider_payment_id=_known(intent),
+            amount=amount,
+            currency=intent.currency,
+            final=command.final,
+        )
+
+    await _operate(work, command, context, plan)
+
+
+async def void(work: Work, command: Void, context: Payments) -> None:
+    """Release what is held and not captured."""
+
+    def plan(locked: Locked, provider: PaymentProvider) -> tuple[Transaction, Request]:
+        intent = locked.intent
+        amount = intents.amount_to_void(intent)
+        if intent.captured_amount > 0 and not provider.capabilities.void_after_capture:
+            raise intents.UnsupportedByProvider(f"{provider.name} cannot release the rest after a capture.", {"provider": provider.name})
+        row = Transaction(id=new_id(), operation=Operation.VOID, amount=amount, status=TransactionStatus.PENDING)
+        return row, VoidRequest(reference=row.id, provider_payment_id=_known(intent))
+
+    await _operate(work, command, context, plan)
+
+
+async def refund(work: Work, command: Refund, context: Payments) -> None:
+    """Give captured money back, all or part of it."""
+
+    def plan(locked: Locked, provider: PaymentProvider) -> tuple[Transaction, Request]:
+        intent = locked.intent
+        amount = intents.amount_to_refund(intent, command.amount, command.currency)
+        _check_refund(provider, intent, amount)
+        row = Transaction(id=new_id(), operation=Operation.REFUND, amount=amount, status=TransactionStatus.PENDING, reason=command.reason)
+        return row, RefundRequest(
+            reference=row.id,
+            provider_payment_id=_known(intent),
+            amount=amount,
+            currency=intent.currency,
+            reason=command.reason,
+        )
+
+    await _operate(work, command, context, plan)
+
+
+async def observe(work: Work, command: Observe, context: Payments) -> None:
+    """Take in what a provider says of a payment; a payment not known yet is waited for."""
+    async with work.transaction() as db:
+        found = await ledger.find_intent(
+            db,
+            provider_account=command.provider_account,
+            provider_payment_id=command.provider_payment_id,
+            reference=command.reference,
+        )
+        if found is None:
+            raise Unavailable(f"no payment is known as {command.provider_payment_id} yet")
+        intent_id, store_id, environment = found
+        if (store_id, environment) != (work.envelope.store_id, work.envelope.environment.value):
+            raise NotFound("This payment belongs to another store or environment.")
+        locked = await ledger.lock_intent(db, work.envelope, intent_id)
+        assert locked is not None, "it was found just now and intents are never deleted"
+        telemetry.bind({"order_id": str(locked.intent.order_id), "intent_id": str(intent_id)})
+        source = Source(command.origin)
+        applied = intents.observe(locked.intent, locked.transactions, [_observation(command)], source=source, ids=[new_id()])
+        intent = await keep_applied(work, db, locked, applied, source=source, why=command.operation)
+        await work.conclude(db, done(ledger.view(intent)))
+    context.wake_resolver()
+
+
+Plan = Callable[[Locked, PaymentProvider], tuple[Transaction, Request]]
+
+
+async def _operate(work: Work, command: Capture | Void | Refund, context: Payments, plan: Plan) -> None:
+    question = await _remembered(work, command, context, plan)
+    if question is None:
+        return
+
+    provider = context.provider(work.envelope.environment, question.provider)
+    heard = await ask(context, question, lambda: _send(provider, question))
+
+    await conclude(work, context, question, heard, source=Source.API)
+
+
+async def _remembered(work: Work, command: Capture | Void | Refund, context: Payments, plan: Plan) -> Question | None:
+    first = await _try_to_remember(work, command, context, plan, resolve_first=True)
+    if not isinstance(first, _Unknown):
+        return first
+    # An earlier outcome is not known: that one first, then ours, or the caller comes back.
+    await resolve(context, first.question)
+    again = await _try_to_remember(work, command, context, plan, resolve_first=False)
+    assert not isinstance(again, _Unknown), "the second try refuses instead of looking once more"
+    return again
+
+
+class _Unknown(msgspec.Struct, frozen=True):
+    question: Question
+
+
+async def _try_to_remember(
+    work: Work, command: Capture | Void | Refund, context: Payments, plan: Plan, *, resolve_first: bool
+) -> Question | _Unknown | None:
+    async with work.transaction() as db:
+        locked = await ledger.lock_intent(db, work.envelope, command.intent_id, order_id=command.order_id)
+        if locked is None:
+            raise NotFound(f"Order {command.order_id} has no payment {command.intent_id}.")
+        if any(t.command_id == work.envelope.id for t in locked.transactions):
+            # It was asked before: only the resolver goes on with it.
+            context.wake_resolver()
+            return None
+        unknown = next((t for t in locked.transactions if t.status is TransactionStatus.UNKNOWN), None)
+        if unknown is not None and resolve_first and (due := await ledger.take_one(db, unknown.id)) is not None:
+            return _Unknown(due)
+        intents.check_nothing_open(locked.transactions)
+        provider = context.provider(work.envelope.environment, locked.intent.provider)
+        row, request = plan(locked, provider)
+        await work.begin(db)
+        return await _keep_question(work, db, locked.intent, row, provider, request, command.idempotency_key)
+
+
+async def _keep_question(
+    work: Work, db: Connection, intent: Intent, row: Transaction, provider: PaymentProvider, request: Request, idempotency_key: str
+) -> Question:
+    if row.operation in (Operation.CAPTURE, Operation.REFUND) and not await ledger.reserve(db, intent, row):
+        raise intents.AmountExceeded("The amount is no longer there.", {"requested": row.amount})
+    return await ledger.keep_question(
+        db,
+        work.envelope,
+        intent,
+        row,
+        provider.prepare(request),
+        idempotency_key=idempotency_key,
+        command_type=work.kind,
+        command_digest=work.digest,
+    )
+
+
+async def _new_payment(work: Work, command: Authorize, context: Payments) -> Question | None:
+    async with work.transaction() as db:
+        order = await order_rows.lock_order(db, work.envelope, command.order_id)
+        if order is None:
+            raise NotFound(f"There is no order {command.order_id}.")
+        existing = await ledger.intents_of(db, work.envelope, command.order_id)
+        if work.seen_before and await ledger.asked_before(db, work.envelope):
+            context.wake_resolver()
+            return None
+        snapshot = await order_rows.get_snapshot(db, work.envelope, command.order_id, command.snapshot_id)
+        if snapshot is None:
+            raise NotFound(f"Order {command.order_id} has no snapshot {command.snapshot_id}.")
+        _check_payable(order, snapshot, existing, command)
+        provider = context.provider(work.envelope.environment, snapshot.provider)
+        _check_currency(provider, snapshot.currency)
+
+        intent = Intent(
+            id=new_id(),
+            order_id=order.id,
+            snapshot_id=snapshot.id,
+            provider=provider.name,
+            provider_account=provider.account,
+            currency=snapshot.currency,
+            requested_amount=snapshot.total,
+            created_at=order.created_at,
+            updated_at=order.updated_at,
+        )
+        row = Transaction(id=new_id(), operation=Operation.AUTHORIZE, amount=snapshot.total, status=TransactionStatus.PENDING)
+        request = AuthorizeRequest(
+            reference=row.id,
+            order_id=order.id,
+            amount=snapshot.total,
+            currency=snapshot.currency,
+            payment_method=command.payment_method,
+            return_url=command.return_url,
+        )
+        telemetry.bind({"intent_id": str(intent.id)})
+        await work.begin(db)
+        await ledger.keep_new_intent(db, work.envelope, intent)
+        await order_rows.change_status(
+            db,
+            work.envelope,
+            order.id,
+            before=order.status,
+            after=orders.OrderStatus.PAYMENT_PENDING,
+            reason="authorize: payment is processing",
+            source=Source.API.value,
+        )
+        return await _keep_question(work, db, intent, row, provider, request, command.idempotency_key)
+
+
+def _check_payable(order: order_rows.Order, snapshot: order_rows.Snapshot, existing: list[Intent], command: Authorize) -> None:
+    orders.check_snapshot(
+        expired=snapshot.expired,
+        snapshot_hash=snapshot.priced_hash,
+        order_hash=order.priced_hash,
+        differing=orders.differing_fields(snapshot.priced, order.content),
+        cancelled=order.content.cancelled,
+    )
+    orders.check_amount(
+        amount=command.amount, currency=command.currency, expected_amount=snapshot.total, expected_currency=snapshot.currency
+    )
+    if snapshot.total == 0:
+        raise orders.NothingToPay("The order's total is zero.")
+    for intent in existing:
+        if intent.holds_order:
+            raise intents.ActivePayment(
+                "End the active payment first, or go on with it.", {"intent_id": str(intent.id), "status": intent.status.value}
+            )
+        if intent.captured_amount > 0:
+            raise orders.OrderPaid("This order has been paid before.", {"intent_id": str(intent.id), "status": intent.status.value})
+
+
+async def _continued(work: Work, command: Confirm, context: Payments) -> Question | None:
+    async with work.transaction() as db:
+        locked = await ledger.lock_intent(db, work.envelope, command.intent_id, order_id=command.order_id)
+        if locked is None:
+            raise NotFound(f"Order {command.order_id} has no payment {command.intent_id}.")
+        row = next(t for t in locked.transactions if t.operation is Operation.AUTHORIZE)
+        if work.seen_before and await ledger.is_answered_by(db, row.id, work.envelope):
+            context.wake_resolver()
+            return None
+        if not row.open:
+            # The bank told us before the customer did.
+            view = await ledger.transaction_view(db, row.id, locked.intent.currency)
+            await work.conclude(db, reply_of(locked.intent, row, PaymentView(intent=ledger.view(locked.intent), transaction=view)))
+            return None
+        intents.check_nothing_open(locked.transactions)
+        intents.check_confirmable(locked.intent)
+        await work.begin(db)
+        return await ledger.continue_question(db, row.id, answers=work.envelope, command_type=work.kind, command_digest=work.digest)
+
+
+async def _send(provider: PaymentProvider, question: Question) -> tuple[Observation, ...]:
+    assert question.prepared is not None, "a question of ours holds its exact call"
+    return await provider.send(question.prepared, idempotency_key=question.idempotency_key, reference=question.transaction_id)
+
+
+def _known(intent: Intent) -> str:
+    assert intent.provider_payment_id is not None, "a payment with anything to capture, void or refund is known to its provider"
+    return intent.provider_payment_id
+
+
+def _check_currency(provider: PaymentProvider, currency: str) -> None:
+    allowed = provider.capabilities.currencies
+    if allowed is not None and currency not in allowed:
+        raise intents.UnsupportedByProvider(f"{provider.name} cannot take {currency}.", {"provider": provider.name, "currency": currency})
+
+
+def _check_capture(provider: PaymentProvider, intent: Intent, amount: int, *, final: bool) -> None:
+    able = provider.capabilities
+    partial = amount < intent.capturable
+    if (
+        (partial and not able.partial_capture)
+        or (intent.captured_amount > 0 and not able.multiple_captures)
+        or (final and not able.final_capture)
+    ):
+        raise intents.UnsupportedByProvider(f"{provider.name} cannot capture like this.", {"provider": provider.name})
+
+
+def _check_refund(provider: PaymentProvider, intent: Intent, amount: int) -> None:
+    able = provider.capabilities
+    if (amount < intent.refundable and not able.partial_refund) or (intent.refunded_amount > 0 and not able.multiple_refunds):
+        raise intents.UnsupportedByProvider(f"{provider.name} cannot refund like this.", {"provider": provider.name})
+
+
+def _observation(command: Observe) -> Observation:
+    return Observation(
+        operation=Operation(command.operation),
+        status=TransactionStatus(command.status),
+        amount=command.amount,
+        currency=command.currency,
+        provider_payment_id=command.provider_payment_id,
+        provider_txn_id=command.provider_txn_id,
+        reference=command.reference,
+        reason=command.reason,
+    )

@@ -1,0 +1,137 @@
+"""Orders and their quotes, and reading what is known of them."""
+
+from datetime import timedelta
+
+import msgspec
+
+from services.payments.domain import orders as rules
+from services.payments.domain.orders import OrderStatus
+from services.payments.handlers.asking import Payments
+from services.payments.store import ledger
+from services.payments.store import orders as rows
+from shared.contracts.payments import (
+    PAGE_ROWS_MAX,
+    GetOrder,
+    GetPayments,
+    Ledger,
+    ListOrders,
+    OrderPage,
+    OrderView,
+    ProviderMetadata,
+    PutOrder,
+    Quote,
+    SnapshotView,
+)
+from shared.database import connected
+from shared.errors import NotFound
+from shared.ids import new_id
+from shared.messages import Envelope, done
+from shared.work import Work
+
+
+async def put_order(work: Work, command: PutOrder, context: Payments) -> None:
+    """Create an order or replace what it says."""
+    priced = rules.price(command.content)
+    async with work.transaction() as db:
+        before = await rows.lock_order(db, work.envelope, command.order_id)
+        version = 0 if before is None else before.version
+        if command.expected_version is not None and command.expected_version != version:
+            raise rules.StaleVersion(f"The order is at version {version}.", {"expected": command.expected_version, "current": version})
+        if before is not None and before.content == command.content:
+            await work.conclude(db, done(rows.view(before)))
+            return
+        if before is not None and before.priced_hash != priced.hash and await rows.has_active_intent(db, work.envelope, command.order_id):
+            differing = rules.differing_fields(before.content, command.content)
+            raise rules.OrderLocked("End the payment first, then change the order.", {"differing_fields": differing})
+        status = _status_after(before, cancelled=command.content.cancelled)
+        order = await rows.keep_order(db, work.envelope, command.order_id, command.content, priced, status=status, version=version + 1)
+        if before is None or before.status is not status:
+            await rows.change_status(
+                db,
+                work.envelope,
+                command.order_id,
+                before=None if before is None else before.status,
+                after=status,
+                reason="created" if before is None else "cancelled" if command.content.cancelled else "reopened",
+                source="api",
+            )
+        await work.conclude(db, done(rows.view(order)))
+
+
+def _status_after(before: rows.Order | None, *, cancelled: bool) -> OrderStatus:
+    if before is not None and before.status not in (OrderStatus.OPEN, OrderStatus.CANCELLED):
+        return before.status
+    return OrderStatus.CANCELLED if cancelled else OrderStatus.OPEN
+
+
+async def quote(work: Work, command: Quote, context: Payments) -> None:
+    """Freeze an order's prices into a snapshot."""
+    async with connected(context.desk.pool) as db:
+        order = await rows.get_order(db, work.envelope, command.order_id)
+        policy = await rows.store_policy(db, work.envelope, default_lifetime_seconds=context.settings.quote_lifetime_seconds)
+    if order is None:
+        raise NotFound(f"There is no order {command.order_id}.")
+    if order.content.cancelled:
+        raise rules.OrderCancelled("A cancelled order has no price.")
+    name = command.payment_provider or context.default_provider(work.envelope.environment)
+    provider = context.provider(work.envelope.environment, name)
+
+    figures = await context.pricing.shipping_and_tax(order.content)
+
+    priced = rules.price(msgspec.structs.replace(order.content, tax_lines=figures.tax_lines))
+    payment = ProviderMetadata(name=name, capabilities=msgspec.to_builtins(provider.capabilities), browser=provider.browser())
+    as_ordered = ProviderMetadata(name="as-ordered", capabilities={}, browser={})
+    async with work.transaction() as db:
+        now = await rows.clock(db)
+        snapshot = SnapshotView(
+            snapshot_id=new_id(),
+            order_id=order.id,
+            order_version=order.version,
+            currency=order.currency,
+            lines=priced.lines,
+            tax_lines=priced.tax_lines,
+            totals=priced.totals,
+            shipping_rates=figures.rates,
+            selected_shipping_rate=figures.selected,
+            shipping_address=rules.normalized(order.content.shipping_address),
+            billing_address=rules.normalized(order.content.billing_address),
+            providers={"payment": payment, "shipping": as_ordered, "tax": as_ordered},
+            fx_reference=await rows.fx_reference(db, order.currency, policy.reporting_currency),
+            created_at=now,
+            expires_at=now + timedelta(seconds=policy.quote_lifetime_seconds),
+        )
+        await rows.keep_snapshot(db, work.envelope, snapshot, order=order, provider=name)
+        await work.conclude(db, done(snapshot))
+
+
+async def get_order(envelope: Envelope, query: GetOrder, context: Payments) -> OrderView:
+    """Read an order, as staff or as the customer it belongs to."""
+    async with connected(context.desk.pool) as db:
+        order = await rows.get_order(db, envelope, query.order_id, customer_id=query.customer_id)
+    if order is None:
+        raise NotFound(f"There is no order {query.order_id}.")
+    return rows.view(order)
+
+
+async def list_orders(envelope: Envelope, query: ListOrders, context: Payments) -> OrderPage:
+    """Read a page of a customer's orders, the newest first."""
+    limit = min(query.limit, PAGE_ROWS_MAX)
+    async with connected(context.desk.pool) as db:
+        found = await rows.list_orders(db, envelope, query.customer_id, before=query.before, limit=limit + 1)
+    page = found[:limit]
+    return OrderPage(orders=[rows.view(order) for order in page], next=page[-1].id if len(found) > limit else None)
+
+
+async def get_payments(envelope: Envelope, query: GetPayments, context: Payments) -> Ledger:
+    """Read everything about an order's money."""
+    async with connected(context.desk.pool) as db:
+        order = await rows.get_order(db, envelope, query.order_id)
+        if order is None:
+            raise NotFound(f"There is no order {query.order_id}.")
+        return Ledger(
+            order_id=order.id,
+            order_status=order.status.value,
+            currency=order.currency,
+            payments=await ledger.ledger(db, envelope, query.order_id),
+            history=await rows.history(db, envelope, query.order_id),
+        )

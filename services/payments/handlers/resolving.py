@@ -1,0 +1,82 @@
+"""The resolver: goes on with questions whose answer never came; looks first, repeats only inside the replay window."""
+
+import asyncio
+import logging
+
+from services.payments.domain.intents import Observation, Operation, Source, TransactionStatus
+from services.payments.handlers.asking import Heard, Payments, ask, conclude
+from services.payments.providers import PaymentProvider
+from services.payments.store import ledger
+from services.payments.store.ledger import Question
+from shared import telemetry
+from shared.database import connected
+from shared.work import Work
+
+logger = logging.getLogger(__name__)
+
+NOT_EXECUTED = "not_executed"
+
+
+async def resolve_due(context: Payments) -> None:
+    """Go on with every open question that is due and that nobody works on."""
+    questions = await ledger.take_due(context.desk.pool)
+    await asyncio.gather(*(resolve(context, question) for question in questions))
+    async with connected(context.desk.pool) as db:
+        count, oldest_seconds = await ledger.unknown_outcomes(db)
+    telemetry.unknown_outcomes.labels("payments").set(count)
+    telemetry.oldest_unknown_seconds.labels("payments").set(oldest_seconds)
+
+
+async def resolve(context: Payments, question: Question) -> None:
+    """Find out what became of one question, under its lease, and conclude under the command it belongs to."""
+    work = Work(context.desk, question.envelope, kind=question.command_type, digest=question.command_digest, seen_before=True)
+    facts = {
+        "correlation_id": question.envelope.correlation_id,
+        "operation_id": str(question.envelope.id),
+        "order_id": str(question.order_id),
+        "intent_id": str(question.intent_id),
+    }
+    with telemetry.bound(facts), telemetry.span("resolve", facts=facts):
+        provider = context.provider(question.envelope.environment, question.provider)
+
+        heard = await ask(context, question, lambda: _look(provider, question))
+        if heard.observations == ():
+            heard = await _absent(context, provider, question, heard)
+
+        await conclude(work, context, question, heard, source=Source.API if question.command_type != "job" else Source.JOB)
+
+
+async def _look(provider: PaymentProvider, question: Question) -> tuple[Observation, ...]:
+    found = await provider.find_by_reference(question.transaction_id)
+    return () if found is None else found.observations
+
+
+async def _absent(context: Payments, provider: PaymentProvider, question: Question, looked: Heard) -> Heard:
+    """The provider knows nothing of it: repeat the same bytes while that is safe, else wait for proof."""
+    inside_window = question.age_seconds < provider.capabilities.replay_window_seconds
+    if question.prepared is not None and inside_window and not question.intent_abandoned and not question.awaiting_customer:
+        prepared = question.prepared
+        repeated = await ask(
+            context,
+            question,
+            lambda: provider.send(prepared, idempotency_key=question.idempotency_key, reference=question.transaction_id),
+        )
+        return Heard(observations=repeated.observations, calls=(*looked.calls, *repeated.calls), trouble=repeated.trouble)
+    proof_after = provider.capabilities.absence_is_proof_after_seconds
+    if proof_after is not None and question.age_seconds >= proof_after and not question.awaiting_customer:
+        return Heard(observations=(_never_executed(question),), calls=looked.calls)
+    return Heard(observations=None, calls=looked.calls, trouble="the provider does not know it, which is no proof yet")
+
+
+def _never_executed(question: Question) -> Observation:
+    return Observation(
+        operation=Operation(question.operation),
+        status=TransactionStatus.FAILED,
+        amount=0,
+        currency="",
+        provider_payment_id="",
+        provider_txn_id=None,
+        reference=question.transaction_id,
+        decline_code=NOT_EXECUTED,
+        raw={"evidence": "not found by reference", "age_seconds": round(question.age_seconds), "looks": question.looks},
+    )

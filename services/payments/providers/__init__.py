@@ -1,0 +1,155 @@
+"""What a payment provider must do, and how it may answer."""
+
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+
+from services.payments.domain.intents import Observation
+from shared.contracts.payments import OrderContent, ShippingRate, TaxLine
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider can do; what it cannot is refused before anything is written."""
+
+    partial_capture: bool
+    multiple_captures: bool
+    final_capture: bool
+    partial_refund: bool
+    multiple_refunds: bool
+    void_after_capture: bool
+    currencies: tuple[str, ...] | None
+    # How long the provider remembers an idempotency key; a repeat after that could execute twice.
+    replay_window_seconds: int
+    # From when on "not found" proves that nothing happened; None where it never does.
+    absence_is_proof_after_seconds: int | None
+
+
+class AuthorizeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold an amount on a payment method."""
+
+    reference: UUID
+    order_id: UUID
+    amount: int
+    currency: str
+    payment_method: str
+    return_url: str | None
+
+
+class ConfirmRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Go on after the customer acted."""
+
+    provider_payment_id: str
+
+
+class CaptureRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Take an amount that is held."""
+
+    reference: UUID
+    provider_payment_id: str
+    amount: int
+    currency: str
+    final: bool
+
+
+class VoidRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Release what is held."""
+
+    reference: UUID
+    provider_payment_id: str
+
+
+class RefundRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Give an amount back."""
+
+    reference: UUID
+    provider_payment_id: str
+    amount: int
+    currency: str
+    reason: str
+
+
+Request = AuthorizeRequest | ConfirmRequest | CaptureRequest | VoidRequest | RefundRequest
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """The exact call, pinned in the ledger before it is made, so that a repeat sends the same bytes."""
+
+    operation: str
+    method: str
+    path: str
+    body: bytes
+
+
+class ProviderTransaction(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider's payment as its books show it: everything observed about it."""
+
+    provider_payment_id: str
+    reference: UUID | None
+    observations: tuple[Observation, ...]
+    created_at: datetime
+
+
+class TransactionPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of a provider's books; `next` is the cursor of the following one."""
+
+    transactions: tuple[ProviderTransaction, ...]
+    next: str | None
+
+
+class Ambiguous(Exception):
+    """The provider answered, but not with an outcome (5xx, 429, busy): it must be looked up."""
+
+
+class PaymentProvider(Protocol):
+    """One provider account; `NotSent`, `NoAnswer` and `Ambiguous` are the only ways a call may fail."""
+
+    name: str
+    account: str
+    capabilities: Capabilities
+
+    def browser(self) -> dict[str, str]:
+        """Say what the shopper's browser needs for it; never a secret."""
+        ...
+
+    def prepare(self, request: Request) -> Prepared:
+        """Write the exact call for a request; pure."""
+        ...
+
+    async def send(self, prepared: Prepared, *, idempotency_key: str, reference: UUID) -> tuple[Observation, ...]:
+        """Make a call and say what it shows of the payment."""
+        ...
+
+    async def get_transaction(self, provider_payment_id: str) -> ProviderTransaction | None:
+        """Read a payment from the provider's books."""
+        ...
+
+    async def find_by_reference(self, reference: UUID) -> ProviderTransaction | None:
+        """Find the payment that one of our transactions made or changed."""
+        ...
+
+    async def list_transactions(self, *, since: datetime, until: datetime, cursor: str | None) -> TransactionPage:
+        """Page through a provider's books by time of creation."""
+        ...
+
+    async def close(self) -> None:
+        """Close its connections."""
+        ...
+
+
+class ShippingAndTax(msgspec.Struct, frozen=True, kw_only=True):
+    """What a quote needs besides the goods: ways to ship, the selected one, and the tax lines."""
+
+    rates: list[ShippingRate]
+    selected: ShippingRate | None
+    tax_lines: list[TaxLine]
+    providers: dict[str, dict[str, Any]]
+
+
+class Pricing(Protocol):
+    """Prices shipping and tax for a quote; from the order itself now, from fulfillment later."""
+
+    async def shipping_and_tax(self, content: OrderContent) -> ShippingAndTax:
+        """Say what shipping and tax come to."""
+        ...

@@ -1,0 +1,185 @@
+"""The sandbox provider: our own simulator over HTTP, which hangs, lies and repeats itself on request."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from services.payments.domain.intents import Observation, Operation, TransactionStatus
+from services.payments.providers import (
+    Ambiguous,
+    AuthorizeRequest,
+    Capabilities,
+    CaptureRequest,
+    ConfirmRequest,
+    Prepared,
+    ProviderTransaction,
+    RefundRequest,
+    Request,
+    TransactionPage,
+    VoidRequest,
+)
+from shared.contracts.payments import NextAction
+from shared.http_client import ProviderClient
+
+REPLAY_WINDOW_SECONDS = 24 * 3600
+PAGE_ROWS = 100
+
+# What the audit may keep; everything else in a request or an answer is left out.
+AUDITED = frozenset(
+    {
+        *("id", "object", "kind", "type", "reference", "order_id", "created_at", "operations", "data", "next_cursor", "next_action"),
+        *("amount", "processed_amount", "currency", "status", "final", "authorization_expires_at"),
+        *("error", "code", "message", "decline_code"),
+    }
+)
+
+
+class SandboxPayments:
+    """Speaks the sandbox's payment API."""
+
+    name = "sandbox"
+    capabilities = Capabilities(
+        partial_capture=True,
+        multiple_captures=True,
+        final_capture=True,
+        partial_refund=True,
+        multiple_refunds=True,
+        void_after_capture=True,
+        currencies=None,
+        replay_window_seconds=REPLAY_WINDOW_SECONDS,
+        absence_is_proof_after_seconds=0,
+    )
+
+    def __init__(self, *, base_url: str, api_key: str, timeout_seconds: float) -> None:
+        self.account = "sandbox:default"
+        self._base_url = base_url
+        self._client = ProviderClient(
+            service="payments",
+            provider=self.name,
+            base_url=base_url,
+            headers={"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"},
+            timeout_seconds=timeout_seconds,
+            audited=AUDITED,
+        )
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+    def browser(self) -> dict[str, str]:
+        """Say where the browser finds the sandbox's pages."""
+        return {"base_url": self._base_url, "tokens": "tok_success and the other magic tokens of the README"}
+
+    def prepare(self, request: Request) -> Prepared:
+        """Write the exact call for a request."""
+        operation, path = _where(request)
+        body = {key: value for key, value in msgspec.to_builtins(request).items() if key != "provider_payment_id" and value is not None}
+        return Prepared(operation=operation, method="POST", path=path, body=msgspec.json.encode(body))
+
+    async def send(self, prepared: Prepared, *, idempotency_key: str, reference: UUID) -> tuple[Observation, ...]:
+        """Make a call and say what it shows of the payment."""
+        answer = await self._client.call(
+            prepared.operation, prepared.method, prepared.path, body=prepared.body, headers={"Idempotency-Key": idempotency_key}
+        )
+        if answer.status in (409, 425, 429) or answer.status >= 500:
+            raise Ambiguous(f"sandbox answered {answer.status}")
+        if answer.status in (200, 201):
+            return _payment(answer.body).observations
+        return (_refused(prepared, answer.status, answer.body, reference),)
+
+    async def get_transaction(self, provider_payment_id: str) -> ProviderTransaction | None:
+        """Read a payment from the sandbox's books."""
+        return await self._read("get_transaction", f"/v1/payments/{provider_payment_id}", {})
+
+    async def find_by_reference(self, reference: UUID) -> ProviderTransaction | None:
+        """Find the payment that one of our transactions made or changed."""
+        return await self._read("find_by_reference", "/v1/payments", {"reference": str(reference)})
+
+    async def list_transactions(self, *, since: datetime, until: datetime, cursor: str | None) -> TransactionPage:
+        """Page through the sandbox's books by time of creation."""
+        query = {"since": since.isoformat(), "until": until.isoformat(), "limit": str(PAGE_ROWS), "cursor": cursor or ""}
+        answer = await self._client.call("list_transactions", "GET", "/v1/payments", query=query)
+        if answer.status != 200:
+            raise Ambiguous(f"sandbox answered {answer.status}")
+        return TransactionPage(transactions=tuple(_payment(each) for each in answer.body["data"]), next=answer.body["next_cursor"])
+
+    async def _read(self, operation: str, path: str, query: Mapping[str, str]) -> ProviderTransaction | None:
+        answer = await self._client.call(operation, "GET", path, query=query)
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise Ambiguous(f"sandbox answered {answer.status}")
+        if "data" not in answer.body:
+            return _payment(answer.body)
+        found = answer.body["data"]
+        return _payment(found[0]) if found else None
+
+
+def _where(request: Request) -> tuple[str, str]:
+    match request:
+        case AuthorizeRequest():
+            return "authorize", "/v1/payments"
+        case ConfirmRequest():
+            return "confirm", f"/v1/payments/{request.provider_payment_id}/confirm"
+        case CaptureRequest():
+            return "capture", f"/v1/payments/{request.provider_payment_id}/capture"
+        case VoidRequest():
+            return "void", f"/v1/payments/{request.provider_payment_id}/void"
+        case RefundRequest():
+            return "refund", f"/v1/payments/{request.provider_payment_id}/refund"
+
+
+def _payment(body: Mapping[str, Any]) -> ProviderTransaction:
+    return ProviderTransaction(
+        provider_payment_id=body["id"],
+        reference=_uuid(body.get("reference")),
+        observations=tuple(_observation(body, operation) for operation in body["operations"]),
+        created_at=datetime.fromisoformat(body["created_at"]),
+    )
+
+
+def _observation(payment: Mapping[str, Any], operation: Mapping[str, Any]) -> Observation:
+    action = operation.get("next_action")
+    expires = payment.get("authorization_expires_at")
+    return Observation(
+        operation=Operation(operation["kind"]),
+        status=TransactionStatus(operation["status"]),
+        amount=operation["amount"],
+        currency=payment["currency"],
+        provider_payment_id=payment["id"],
+        provider_txn_id=operation["id"],
+        reference=_uuid(operation.get("reference")),
+        reason=operation.get("reason") or "",
+        decline_code=operation.get("decline_code"),
+        next_action=NextAction(type=action["type"], url=action["url"]) if action else None,
+        authorization_expires_at=datetime.fromisoformat(expires) if expires else None,
+        raw={key: value for key, value in operation.items() if key in AUDITED},
+    )
+
+
+def _refused(prepared: Prepared, status: int, body: Mapping[str, Any], reference: UUID) -> Observation:
+    # A 4xx with an error of its own is proof that this request was not executed.
+    error = body.get("error", {})
+    sent = msgspec.json.decode(prepared.body) if prepared.body else {}
+    operation = Operation.AUTHORIZE if prepared.operation == "confirm" else Operation(prepared.operation)
+    return Observation(
+        operation=operation,
+        status=TransactionStatus.FAILED,
+        amount=sent.get("amount", 0),
+        currency=sent.get("currency", ""),
+        provider_payment_id="",
+        provider_txn_id=None,
+        reference=reference,
+        decline_code=str(error.get("code", f"http_{status}")),
+        raw={"error": {"code": error.get("code"), "message": error.get("message")}, "status": status},
+    )
+
+
+def _uuid(text: str | None) -> UUID | None:
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        return None

@@ -1,0 +1,17 @@
+"""The settings of payments."""
+
+from shared.settings import BusSettings
+
+
+class Settings(BusSettings, frozen=True, kw_only=True):
+    """Read from the environment; see README for what each means."""
+
+    sandbox_url: str = ""
+    sandbox_api_key: str = "sk_sandbox_local"
+    provider_timeout_seconds: float = 10.0
+    quote_lifetime_seconds: int = 900
+    abandon_after_seconds: float = 3600.0
+    resolve_every_seconds: float = 1.0
+    housekeeping_every_seconds: float = 2.0
+    customer_look_seconds: float = 60.0
+    retry_tiers_bug: str = "1s,30s"

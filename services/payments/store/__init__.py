@@ -1,0 +1,1 @@
+"""Every SQL statement of payments, one typed function each."""

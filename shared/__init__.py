@@ -1,0 +1,1 @@
+"""Mechanics that every service uses; this package knows no service."""

@@ -1,0 +1,1 @@
+"""What two services share: their messages and nothing else."""

@@ -1,0 +1,432 @@
+"""What payments can be told and asked, and what it answers."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from shared.messages import Event, Message, Query
+from shared.money import AMOUNT_MAX_MINOR_UNITS
+
+ITEMS_MAX = 500
+ADJUSTMENTS_MAX = 50
+TAX_LINES_MAX = 2_000
+PAGE_ROWS_MAX = 200
+
+Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX_MINOR_UNITS, description="Minor units of the currency.")]
+PositiveAmount = Annotated[int, Meta(gt=0, le=AMOUNT_MAX_MINOR_UNITS, description="Minor units of the currency.")]
+CurrencyCode = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217.")]
+CountryCode = Annotated[str, Meta(pattern="^[A-Z]{2}$", description="ISO 3166-1 alpha-2.")]
+ShortText = Annotated[str, Meta(min_length=1, max_length=200)]
+Token = Annotated[str, Meta(min_length=1, max_length=200, description="A payment method's token; never a card number.")]
+Rate = Annotated[str, Meta(pattern=r"^\d{1,3}(\.\d{1,6})?$", description="Percent, as a decimal string.")]
+
+
+class FundedBy(StrEnum):
+    """Who bears a discount."""
+
+    MERCHANT = "merchant"
+    THIRD_PARTY = "third_party"
+
+
+class TaxBehavior(StrEnum):
+    """Whether a price holds its tax already."""
+
+    INCLUSIVE = "inclusive"
+    EXCLUSIVE = "exclusive"
+
+
+class AdjustmentKind(StrEnum):
+    """Where a discount comes from."""
+
+    CAMPAIGN = "campaign"
+    LEVEL = "level"
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A postal address as the customer typed it."""
+
+    name: ShortText
+    country_code: CountryCode
+    street_address: Annotated[str, Meta(max_length=400)] = ""
+    city: Annotated[str, Meta(max_length=200)] = ""
+    postal_code: Annotated[str, Meta(max_length=40)] = ""
+    country_area: Annotated[str, Meta(max_length=200)] = ""
+    company_name: Annotated[str, Meta(max_length=200)] = ""
+    phone: Annotated[str, Meta(max_length=60)] = ""
+
+
+class Adjustment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A discount on one line, as a positive amount taken off."""
+
+    label: ShortText
+    amount: PositiveAmount
+    kind: AdjustmentKind = AdjustmentKind.CAMPAIGN
+    funded_by: FundedBy = FundedBy.MERCHANT
+
+
+class Dimensions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Outer size of one unit."""
+
+    length_mm: Annotated[int, Meta(gt=0, le=100_000)]
+    width_mm: Annotated[int, Meta(gt=0, le=100_000)]
+    height_mm: Annotated[int, Meta(gt=0, le=100_000)]
+
+
+class Customs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What customs want to know of one unit."""
+
+    hs_code: Annotated[str, Meta(pattern=r"^\d{6,10}$", description="Harmonized System code.")]
+    origin_country: CountryCode
+    description: ShortText
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One line of an order: a product variant, how many, at what price."""
+
+    product_variant_id: UUID
+    name: ShortText
+    quantity: Annotated[int, Meta(gt=0, le=1_000_000)]
+    unit_price: Amount
+    tax_code: Annotated[str, Meta(max_length=60)] = ""
+    tax_behavior: TaxBehavior = TaxBehavior.EXCLUSIVE
+    weight_grams: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
+    dimensions: Dimensions | None = None
+    customs: Customs | None = None
+    adjustments: Annotated[list[Adjustment], Meta(max_length=ADJUSTMENTS_MAX)] = []
+
+
+class TaxLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Tax on one line (by its position, from 0) or, without a position, on shipping."""
+
+    jurisdiction: ShortText
+    rate_percent: Rate
+    amount: Amount
+    behavior: TaxBehavior = TaxBehavior.EXCLUSIVE
+    line: Annotated[int, Meta(ge=0)] | None = None
+
+
+class OrderContent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the shop says of an order."""
+
+    currency: CurrencyCode
+    items: Annotated[list[Item], Meta(min_length=1, max_length=ITEMS_MAX)]
+    shipping_amount: Amount = 0
+    tax_lines: Annotated[list[TaxLine], Meta(max_length=TAX_LINES_MAX)] = []
+    shipping_address: Address | None = None
+    billing_address: Address | None = None
+    customer_id: UUID | None = None
+    cancelled: bool = False
+
+
+# Commands
+
+
+class PutOrder(Message, frozen=True, kw_only=True, tag="payments.put_order.v1"):
+    """Create an order or replace what it says."""
+
+    order_id: UUID
+    content: OrderContent
+    expected_version: int | None = None
+
+
+class Quote(Message, frozen=True, kw_only=True, tag="payments.quote.v1"):
+    """Freeze an order's prices into a snapshot."""
+
+    order_id: UUID
+    payment_provider: str | None = None
+
+
+class Authorize(Message, frozen=True, kw_only=True, tag="payments.authorize.v1"):
+    """Hold the customer's money for a snapshot."""
+
+    order_id: UUID
+    snapshot_id: UUID
+    idempotency_key: str
+    payment_method: str
+    amount: int | None = None
+    currency: str | None = None
+    return_url: str | None = None
+
+
+class Confirm(Message, frozen=True, kw_only=True, tag="payments.confirm.v1"):
+    """Go on after the customer has done what the provider asked (3DS)."""
+
+    order_id: UUID
+    intent_id: UUID
+    idempotency_key: str
+
+
+class Capture(Message, frozen=True, kw_only=True, tag="payments.capture.v1"):
+    """Take held money, all or part of it; `final` releases the rest."""
+
+    order_id: UUID
+    intent_id: UUID
+    idempotency_key: str
+    amount: int | None = None
+    currency: str | None = None
+    final: bool = False
+
+
+class Void(Message, frozen=True, kw_only=True, tag="payments.void.v1"):
+    """Release what is held and not captured."""
+
+    order_id: UUID
+    intent_id: UUID
+    idempotency_key: str
+
+
+class Refund(Message, frozen=True, kw_only=True, tag="payments.refund.v1"):
+    """Give captured money back, all or part of it."""
+
+    order_id: UUID
+    intent_id: UUID
+    idempotency_key: str
+    amount: int | None = None
+    currency: str | None = None
+    reason: str = ""
+
+
+class Observe(Message, frozen=True, kw_only=True, tag="background.payments.observe.v1"):
+    """Take in what a provider says of a payment: one of its operations, and how it stands."""
+
+    provider: str
+    provider_account: str
+    provider_payment_id: str
+    operation: str
+    status: str
+    amount: int
+    currency: str
+    provider_txn_id: str
+    origin: str
+    reference: UUID | None = None
+    reason: str = ""
+
+
+# Queries
+
+
+class GetOrder(Query, frozen=True, kw_only=True, tag="payments.get_order.v1"):
+    """Read an order, as staff or as the customer it belongs to."""
+
+    order_id: UUID
+    customer_id: UUID | None = None
+
+
+class ListOrders(Query, frozen=True, kw_only=True, tag="payments.list_orders.v1"):
+    """Read a page of a customer's orders, the newest first."""
+
+    customer_id: UUID
+    before: UUID | None = None
+    limit: int = 50
+
+
+class GetPayments(Query, frozen=True, kw_only=True, tag="payments.get_payments.v1"):
+    """Read an order's full ledger."""
+
+    order_id: UUID
+
+
+# Views
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """What an order comes to, in minor units."""
+
+    items: int
+    discounts: int
+    shipping: int
+    tax_exclusive: int
+    tax_inclusive: int
+    total: int
+
+
+class OrderView(msgspec.Struct, frozen=True, kw_only=True):
+    """An order and where it stands."""
+
+    id: UUID
+    version: int
+    status: str
+    content: OrderContent
+    totals: Totals
+    created_at: datetime
+    updated_at: datetime
+
+
+class OrderPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of orders; `next` is the cursor of the following one."""
+
+    orders: list[OrderView]
+    next: UUID | None = None
+
+
+class ProviderMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """A selected provider: its name, what it can do, and what the browser needs for it."""
+
+    name: str
+    capabilities: dict[str, Any]
+    browser: dict[str, str]
+
+
+class ShippingRate(msgspec.Struct, frozen=True, kw_only=True):
+    """A way to ship and its price."""
+
+    service: str
+    amount: int
+    currency: str
+
+
+class SnapshotLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One priced line of a snapshot."""
+
+    line: int
+    product_variant_id: UUID
+    name: str
+    quantity: int
+    unit_price: int
+    discount: int
+    amount: int
+
+
+class NormalizedAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """An address as typed, as normalised, and what is doubtful about it."""
+
+    typed: Address
+    normalized: dict[str, str]
+    doubts: dict[str, str] = {}
+
+
+class SnapshotView(msgspec.Struct, frozen=True, kw_only=True):
+    """A frozen price: what it consists of and until when it holds."""
+
+    snapshot_id: UUID
+    order_id: UUID
+    order_version: int
+    currency: str
+    lines: list[SnapshotLine]
+    tax_lines: list[TaxLine]
+    totals: Totals
+    shipping_rates: list[ShippingRate]
+    selected_shipping_rate: ShippingRate | None
+    shipping_address: NormalizedAddress | None
+    billing_address: NormalizedAddress | None
+    providers: dict[str, ProviderMetadata]
+    fx_reference: dict[str, str] | None
+    created_at: datetime
+    expires_at: datetime
+
+
+class NextAction(msgspec.Struct, frozen=True, kw_only=True):
+    """What the customer must do before the payment can go on."""
+
+    type: str
+    url: str
+
+
+class TransactionView(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the ledger."""
+
+    id: UUID
+    operation: str
+    status: str
+    amount: int
+    processed_amount: int | None
+    currency: str
+    final: bool
+    source: str
+    reason: str
+    provider_txn_id: str | None
+    decline_code: str | None
+    raw_response_redacted: dict[str, Any]
+    correlation_id: str
+    created_at: datetime
+    concluded_at: datetime | None
+
+
+class IntentView(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment intent: its amounts and where it stands."""
+
+    id: UUID
+    order_id: UUID
+    snapshot_id: UUID
+    provider: str
+    status: str
+    currency: str
+    authorized_amount: int
+    captured_amount: int
+    refunded_amount: int
+    voided_amount: int
+    charged_back_amount: int
+    capture_reserved: int
+    refund_reserved: int
+    attention: str | None
+    next_action: NextAction | None
+    authorization_expires_at: datetime | None
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of an operation: the intent after it, and the operation's own row."""
+
+    intent: IntentView
+    transaction: TransactionView
+
+
+class IntentLedger(msgspec.Struct, frozen=True, kw_only=True):
+    """An intent with every row of its ledger."""
+
+    intent: IntentView
+    transactions: list[TransactionView]
+
+
+class StatusChange(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of an order's status."""
+
+    from_status: str | None
+    to_status: str
+    reason: str
+    source: str
+    actor: str
+    correlation_id: str
+    changed_at: datetime
+
+
+class Ledger(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about an order's money."""
+
+    order_id: UUID
+    order_status: str
+    currency: str
+    payments: list[IntentLedger]
+    history: list[StatusChange]
+
+
+# Events
+
+
+class IntentChanged(Event, frozen=True, kw_only=True, tag="payments.intent_changed.v1"):
+    """An intent has other amounts or another status; older versions than known are to be ignored."""
+
+    intent: IntentView
+    order_status: str
+
+
+MESSAGES: tuple[type[Message], ...] = (
+    PutOrder,
+    Quote,
+    Authorize,
+    Confirm,
+    Capture,
+    Void,
+    Refund,
+    Observe,
+    GetOrder,
+    ListOrders,
+    GetPayments,
+    IntentChanged,
+)

@@ -1,0 +1,138 @@
+"""Postgres as we use it: pools without session state, and group commit for rows that arrive together."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+import asyncpg
+import asyncpg.pool
+
+from shared import telemetry
+from shared.backoff import a_few_times
+from shared.errors import Unavailable
+
+ACQUIRE_TIMEOUT_SECONDS = 10.0
+COMMAND_TIMEOUT_SECONDS = 30.0
+CONNECT_TIMEOUT_SECONDS = 5.0
+GROUP_ROWS_MAX = 200
+SERIALIZATION_ATTEMPTS_MAX = 3
+
+if TYPE_CHECKING:
+    _AnyConnection = asyncpg.Connection[asyncpg.Record]
+else:
+    _AnyConnection = asyncpg.Connection  # Generic only for type checkers.
+
+Record: TypeAlias = asyncpg.Record
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+SILENT = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+class _StatelessConnection(_AnyConnection):
+    """A connection that keeps no session state, so that releasing it needs no round trip."""
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+async def open_pool(url: str, *, connections: int, cached_statements: int = 200) -> Pool:
+    """Open a pool; fails when the database cannot be reached."""
+    pool: Pool = await asyncpg.create_pool(
+        url,
+        min_size=1,
+        max_size=connections,
+        connection_class=_StatelessConnection,
+        command_timeout=COMMAND_TIMEOUT_SECONDS,
+        timeout=CONNECT_TIMEOUT_SECONDS,
+        statement_cache_size=cached_statements,
+        init=_watch,
+    )
+    return pool
+
+
+async def _watch(connection: Connection) -> None:
+    if telemetry.tracing():
+        connection.add_query_logger(telemetry.record_query)
+
+
+@asynccontextmanager
+async def connected(pool: Pool) -> AsyncIterator[Connection]:
+    """Borrow a connection; a database that cannot be reached is Unavailable, not a bug."""
+    try:
+        async with pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+            yield connection
+    except SILENT as silent:
+        raise Unavailable(f"database: {type(silent).__name__}: {silent}") from silent
+
+
+@asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """Run statements as one; commits at the end, rolls back on any exception."""
+    async with connected(pool) as connection, connection.transaction():
+        yield connection
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+async def again_when_serialized(work: Callable[[], Awaitable[R]]) -> R:
+    """Run a transaction again when Postgres chose it as a deadlock's or race's victim."""
+    victims = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+    async for attempt in a_few_times(SERIALIZATION_ATTEMPTS_MAX, *victims):
+        with attempt:
+            return await work()
+    raise AssertionError("the last attempt returns or raises")
+
+
+class GroupCommit(Generic[T, R]):
+    """Carry out what piled up during the last flush as one, with no timer; a poisoned item falls back to one by one."""
+
+    def __init__(self, flush: Callable[[list[T]], Awaitable[Sequence[R]]]) -> None:
+        self._flush = flush
+        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def submit(self, item: T) -> R:
+        """Hand in one item; returns its result once its group is committed."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._drain())
+        return await future
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            batch = self._waiting[:GROUP_ROWS_MAX]
+            del self._waiting[: len(batch)]
+            await self._carry_out(batch)
+
+    async def _carry_out(self, batch: list[tuple[T, "asyncio.Future[R]"]]) -> None:
+        try:
+            results = await self._flush([item for item, _ in batch])
+        except Exception as failure:
+            await self._one_by_one(batch, failure)
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+    async def _one_by_one(self, batch: list[tuple[T, "asyncio.Future[R]"]], failure: Exception) -> None:
+        if len(batch) == 1 or isinstance(failure, Unavailable):
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(failure)
+        else:
+            for single in batch:
+                await self._carry_out([single])

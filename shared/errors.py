@@ -1,0 +1,92 @@
+"""The three ways a thing goes wrong: a rule says no, the world is silent, or we have a bug."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import msgspec
+
+
+class Outcome(StrEnum):
+    """What became of the money-moving attempt that an error answers."""
+
+    NOT_ATTEMPTED = "not_attempted"
+    DECLINED = "declined"
+    UNKNOWN = "unknown"
+    CONFLICT = "conflict"
+
+
+class Retry(StrEnum):
+    """What the caller should do next with the same request."""
+
+    NEVER = "never"
+    SAME_KEY = "same_key"
+    AFTER = "after"
+    NEW_METHOD = "new_method"
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One error as it travels: over the bus as it is, over HTTP as problem+json (RFC 9457)."""
+
+    code: str
+    title: str
+    status: int
+    detail: str
+    outcome: Outcome | None = None
+    retry: Retry | None = None
+    retry_after_seconds: int | None = None
+    facts: dict[str, Any] = {}
+
+    @property
+    def definitive(self) -> bool:
+        """Whether another try of the same request can never change this answer."""
+        return self.status < 500 and self.retry in (Retry.NEVER, Retry.NEW_METHOD)
+
+
+class Refusal(Exception):
+    """A rule says no; never retried by us, told to the caller with its code."""
+
+    code: ClassVar[str]
+    title: ClassVar[str]
+    status: ClassVar[int] = 409
+    outcome: ClassVar[Outcome | None] = None
+    retry: ClassVar[Retry] = Retry.NEVER
+    retry_after_seconds: ClassVar[int | None] = None
+
+    def __init__(self, detail: str, facts: Mapping[str, Any] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.facts = dict(facts or {})
+
+    def problem(self) -> Problem:
+        """Say the refusal in the form that travels."""
+        return Problem(
+            code=self.code,
+            title=self.title,
+            status=self.status,
+            detail=self.detail,
+            outcome=self.outcome,
+            retry=self.retry,
+            retry_after_seconds=self.retry_after_seconds,
+            facts=self.facts,
+        )
+
+
+class NotFound(Refusal):
+    """What was asked for does not exist for this caller."""
+
+    code = "not-found"
+    title = "There is no such thing here"
+    status = 404
+
+
+class Invalid(Refusal):
+    """The request is well-formed and still makes no sense; facts name the field."""
+
+    code = "invalid-request"
+    title = "The request does not make sense"
+    status = 422
+
+
+class Unavailable(Exception):
+    """Outside is silent; the worker tries again later."""

@@ -1,0 +1,184 @@
+"""Calling providers: one policy for time-outs, retries, traces, and for telling what may have happened."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from enum import StrEnum
+from typing import Any
+
+import httpx
+import msgspec
+from opentelemetry.trace import SpanKind
+
+from shared import telemetry
+from shared.backoff import a_few_times
+
+CONNECT_TIMEOUT_SECONDS = 3.0
+POOL_TIMEOUT_SECONDS = 5.0
+CONNECTIONS_MAX = 64
+NOT_SENT_ATTEMPTS_MAX = 3
+AUDIT_TEXT_MAX_CHARACTERS = 200
+
+
+class Classification(StrEnum):
+    """What is certain about a call: nothing left us, nobody answered, or somebody did."""
+
+    NOT_SENT = "not_sent"
+    SENT_NO_ANSWER = "sent_no_answer"
+    ANSWERED = "answered"
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One outbound call as the audit keeps it: only allowed fields, never a secret."""
+
+    provider: str
+    operation: str
+    method: str
+    path: str
+    request: dict[str, Any]
+    response: dict[str, Any]
+    status: int | None
+    latency_ms: int
+    attempt: int
+    classification: Classification
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the provider answered, whatever its status."""
+
+    status: int
+    body: dict[str, Any]
+    headers: dict[str, str]
+
+
+class NotSent(Exception):
+    """The request never left: the provider cannot have acted."""
+
+
+class NoAnswer(Exception):
+    """The request may have left and no answer came: the outcome is unknown."""
+
+
+_calls: ContextVar[list[Call] | None] = ContextVar("tender_provider_calls", default=None)
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[list[Call]]:
+    """Collect every call made inside, for the audit."""
+    calls: list[Call] = []
+    token = _calls.set(calls)
+    try:
+        yield calls
+    finally:
+        _calls.reset(token)
+
+
+def allowed(value: Any, names: frozenset[str]) -> Any:
+    """Keep only the named fields of a JSON value, at every depth; the rest is not even hinted at."""
+    if isinstance(value, dict):
+        return {key: allowed(inner, names) for key, inner in value.items() if key in names}
+    if isinstance(value, list):
+        return [allowed(inner, names) for inner in value]
+    return value[:AUDIT_TEXT_MAX_CHARACTERS] if isinstance(value, str) else value
+
+
+class ProviderClient:
+    """A provider's HTTP API: JSON in and out, a limit of connections of its own, every call recorded."""
+
+    def __init__(
+        self, *, service: str, provider: str, base_url: str, headers: Mapping[str, str], timeout_seconds: float, audited: frozenset[str]
+    ) -> None:
+        self._service = service
+        self._provider = provider
+        self._audited = audited
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            headers=dict(headers),
+            timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS, pool=POOL_TIMEOUT_SECONDS),
+            limits=httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX),
+        )
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.aclose()
+
+    async def call(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        *,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Make one call; tries again only what provably never left; raises NotSent or NoAnswer."""
+        attempt_number = 0
+        async for attempt in a_few_times(NOT_SENT_ATTEMPTS_MAX, NotSent):
+            with attempt:
+                attempt_number += 1
+                return await self._once(operation, method, path, body, dict(headers or {}), dict(query or {}), attempt_number)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _once(
+        self, operation: str, method: str, path: str, body: bytes, headers: dict[str, str], query: dict[str, str], attempt: int
+    ) -> Answer:
+        started = time.monotonic()
+        classification, answer = Classification.NOT_SENT, None
+        facts = {"http.request.method": method, "url.path": path, "tender.provider": self._provider}
+        with telemetry.span(f"{self._provider} {operation}", kind=SpanKind.CLIENT, facts=facts):
+            try:
+                if parent := telemetry.traceparent():
+                    headers["traceparent"] = parent
+                response = await self._client.request(method, path, content=body, headers=headers, params=query)
+                answer = Answer(response.status_code, _json(response.content), dict(response.headers))
+                classification = Classification.ANSWERED
+                return answer
+            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as silent:
+                raise NotSent(f"{self._provider}: {type(silent).__name__}") from silent
+            except httpx.HTTPError as silent:
+                classification = Classification.SENT_NO_ANSWER
+                raise NoAnswer(f"{self._provider}: {type(silent).__name__}") from silent
+            finally:
+                elapsed = time.monotonic() - started
+                self._record(operation, method, path, body, answer, elapsed, attempt, classification)
+
+    def _record(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        body: bytes,
+        answer: Answer | None,
+        elapsed: float,
+        attempt: int,
+        classification: Classification,
+    ) -> None:
+        telemetry.provider_calls.labels(self._service, self._provider, operation, classification.value).observe(elapsed)
+        calls = _calls.get()
+        if calls is not None:
+            calls.append(
+                Call(
+                    provider=self._provider,
+                    operation=operation,
+                    method=method,
+                    path=path,
+                    request=allowed(_json(body), self._audited),
+                    response=allowed(answer.body if answer else {}, self._audited),
+                    status=answer.status if answer else None,
+                    latency_ms=round(elapsed * 1000),
+                    attempt=attempt,
+                    classification=classification,
+                )
+            )
+
+
+def _json(raw: bytes) -> dict[str, Any]:
+    if not raw:
+        return {}
+    try:
+        value = msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return {}
+    return value if isinstance(value, dict) else {"data": value}

@@ -1,0 +1,152 @@
+"""The inbox: what became of each command, so that the same id has the same result for ever."""
+
+import hashlib
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+
+from shared.database import Connection, GroupCommit, Pool, connected
+from shared.messages import Envelope
+
+KEPT_DAYS = 45
+DELETE_ROWS_MAX = 5_000
+ERROR_MAX_CHARACTERS = 2_000
+
+
+class State(StrEnum):
+    """Where a command stands; parked waits for an operator, discarded was put away by one."""
+
+    OPEN = "open"
+    DONE = "done"
+    PARKED = "parked"
+    DISCARDED = "discarded"
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What the inbox knows of a command that came before."""
+
+    state: State
+    digest: bytes
+    reply: bytes | None
+    attempts: int
+
+
+class AlreadyConcluded(Exception):
+    """Somebody else concluded this command meanwhile; what we did is rolled back and theirs is kept."""
+
+
+def digest_of(kind: str, body: bytes) -> bytes:
+    """Fingerprint the exact bytes of a message."""
+    return hashlib.sha256(kind.encode() + b"\0" + body).digest()
+
+
+class Inbox:
+    """Looks commands up in groups; rows are written in the handlers' own transactions."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._lookups = GroupCommit(self._look_up)
+
+    async def seen(self, envelope: Envelope) -> Seen | None:
+        """Tell what is known of this command."""
+        return await self._lookups.submit(envelope)
+
+    async def _look_up(self, envelopes: list[Envelope]) -> Sequence[Seen | None]:
+        async with connected(self._pool) as db:
+            rows = await db.fetch(
+                """
+                SELECT asked.position, inbox.state, inbox.digest, inbox.reply, inbox.attempts
+                  FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[])
+                       WITH ORDINALITY AS asked (store_id, environment, source, message_id, position)
+                  JOIN inbox USING (store_id, environment, source, message_id)
+                """,
+                [e.store_id for e in envelopes],
+                [e.environment.value for e in envelopes],
+                [e.source for e in envelopes],
+                [e.id for e in envelopes],
+            )
+        found = {row["position"]: Seen(State(row["state"]), row["digest"], row["reply"], row["attempts"]) for row in rows}
+        return [found.get(position) for position in range(1, len(envelopes) + 1)]
+
+
+async def begin(db: Connection, envelope: Envelope, kind: str, digest: bytes) -> None:
+    """Remember, in the caller's transaction, that a command was taken up."""
+    await db.execute(
+        """
+        INSERT INTO inbox (store_id, environment, source, message_id, type, digest, state, reply_to)
+        VALUES ($1, $2, $3, $4, $5, $6, 'open', $7)
+        ON CONFLICT (store_id, environment, source, message_id) DO UPDATE
+           SET reply_to = EXCLUDED.reply_to
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        envelope.source,
+        envelope.id,
+        kind,
+        digest,
+        envelope.reply_to,
+    )
+
+
+async def finish(db: Connection, envelope: Envelope, kind: str, digest: bytes, reply: bytes) -> str | None:
+    """Keep the reply in the caller's transaction; returns where it is awaited, or nothing when one is kept already."""
+    reply_to: str | None = await db.fetchval(
+        """
+        INSERT INTO inbox (store_id, environment, source, message_id, type, digest, state, reply, reply_to, finished_at)
+        VALUES ($1, $2, $3, $4, $5, $6, 'done', $7, $8, now())
+        ON CONFLICT (store_id, environment, source, message_id) DO UPDATE
+           SET state = 'done', reply = EXCLUDED.reply, finished_at = now()
+         WHERE inbox.state IN ('open', 'parked')
+        RETURNING reply_to
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        envelope.source,
+        envelope.id,
+        kind,
+        digest,
+        reply,
+        envelope.reply_to,
+    )
+    return reply_to
+
+
+async def failed(pool: Pool, envelope: Envelope, kind: str, digest: bytes, *, error: str, parked: bool) -> None:
+    """Count a failed try of a command, and park it when it was the last."""
+    async with connected(pool) as db:
+        await db.execute(
+            """
+            INSERT INTO inbox (store_id, environment, source, message_id, type, digest, state, attempts, last_error, reply_to)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9)
+            ON CONFLICT (store_id, environment, source, message_id) DO UPDATE
+               SET state = EXCLUDED.state, attempts = inbox.attempts + 1, last_error = EXCLUDED.last_error
+             WHERE inbox.state = 'open'
+            """,
+            envelope.store_id,
+            envelope.environment.value,
+            envelope.source,
+            envelope.id,
+            kind,
+            digest,
+            (State.PARKED if parked else State.OPEN).value,
+            error[-ERROR_MAX_CHARACTERS:],
+            envelope.reply_to,
+        )
+
+
+async def forget_finished(pool: Pool) -> int:
+    """Delete a batch of commands finished longer ago than any key or retry lives; returns how many."""
+    async with connected(pool) as db:
+        result = await db.execute(
+            """
+            DELETE FROM inbox
+             WHERE ctid = ANY(ARRAY(SELECT ctid
+                                      FROM inbox
+                                     WHERE finished_at < now() - make_interval(days => $1)
+                                     LIMIT $2))
+            """,
+            KEPT_DAYS,
+            DELETE_ROWS_MAX,
+        )
+    return int(result.split()[-1])

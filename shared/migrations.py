@@ -1,0 +1,105 @@
+"""Migrations: forward only, under a lock, by the owner; each service gets a schema and a login role of its own."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import asyncpg
+import msgspec
+
+from shared.backoff import reconnecting
+from shared.database import Connection, Pool
+
+MIGRATION_LOCK = 7_230_511_001
+MESSAGING = Path(__file__).parent / "schema"
+
+
+class Owned(msgspec.Struct, frozen=True, kw_only=True):
+    """A service's share of the database: its schema's name and where its SQL files lie."""
+
+    name: str
+    files: Path
+
+
+class MigrationRefused(Exception):
+    """An applied migration was changed, or the owner may not do what migrating needs; the text says which."""
+
+
+def role_of(service: str) -> str:
+    """Name the login role of a service."""
+    return f"tender_{service}"
+
+
+async def migrate(owner_url: str, services: Sequence[Owned], *, password: str) -> list[str]:
+    """Bring every schema up to date; returns the names of the migrations that were applied."""
+    connection = await asyncpg.connect(owner_url)
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
+        applied: list[str] = []
+        for service in services:
+            await _give_role(connection, service.name, password)
+            applied += await _bring_up(connection, service)
+        return applied
+    except asyncpg.InsufficientPrivilegeError as denied:
+        raise MigrationRefused(f"the owner role may not migrate: {denied}") from denied
+    finally:
+        await connection.close()
+
+
+def files_of(service: Owned) -> list[Path]:
+    """List a service's migrations in order, the messaging tables first."""
+    return sorted(MESSAGING.glob("*.sql")) + sorted(service.files.glob("*.sql"))
+
+
+async def up_to_date(pool: Pool, service: Owned) -> bool:
+    """Tell whether the database already holds every migration this code was written for."""
+    try:
+        names = {row["name"] for row in await pool.fetch("SELECT name FROM schema_migrations")}
+    except asyncpg.UndefinedTableError:
+        return False
+    return {file.name for file in files_of(service)} <= names
+
+
+async def _give_role(connection: Connection, service: str, password: str) -> None:
+    role = role_of(service)
+    async for attempt in reconnecting(asyncpg.InternalServerError, asyncpg.UniqueViolationError):
+        # Roles belong to the whole cluster: two databases migrating at once may meet here.
+        with attempt:
+            await connection.execute(f"DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+            quoted = await connection.fetchval("SELECT quote_literal($1)", password)
+            await connection.execute(f"ALTER ROLE {role} PASSWORD {quoted}")
+    database = await connection.fetchval("SELECT quote_ident(current_database())")
+    await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {service}")
+    await connection.execute(f"GRANT USAGE ON SCHEMA {service} TO {role}")
+    async for attempt in reconnecting(asyncpg.InternalServerError, asyncpg.UniqueViolationError):
+        with attempt:
+            await connection.execute(f"ALTER ROLE {role} IN DATABASE {database} SET search_path = {service}")
+    await connection.execute(f"ALTER DEFAULT PRIVILEGES IN SCHEMA {service} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}")
+    await connection.execute(f"ALTER DEFAULT PRIVILEGES IN SCHEMA {service} GRANT USAGE ON SEQUENCES TO {role}")
+
+
+async def _bring_up(connection: Connection, service: Owned) -> list[str]:
+    applied: list[str] = []
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL search_path = {service.name}")
+        await connection.execute(
+            """
+            CREATE TABLE IF NOT EXISTS schema_migrations (
+                name       text        PRIMARY KEY,
+                digest     text        NOT NULL,
+                applied_at timestamptz NOT NULL DEFAULT now()
+            )
+            """
+        )
+        known = {row["name"]: row["digest"] for row in await connection.fetch("SELECT name, digest FROM schema_migrations")}
+        for file in files_of(service):
+            sql = await asyncio.to_thread(file.read_text)
+            digest = hashlib.sha256(sql.encode()).hexdigest()
+            if known.get(file.name, digest) != digest:
+                raise MigrationRefused(f"{service.name}/{file.name} was changed after it was applied; add a new file instead.")
+            if file.name not in known:
+                await connection.execute(sql)
+                await connection.execute("INSERT INTO schema_migrations (name, digest) VALUES ($1, $2)", file.name, digest)
+                applied.append(f"{service.name}/{file.name}")
+    return applied

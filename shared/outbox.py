@@ -1,0 +1,136 @@
+"""The outbox: events promised in the transaction that made them true, published right after it, swept after a crash."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+
+from shared import telemetry, topology
+from shared.bus import Letter, Publisher, headers_of
+from shared.database import Connection, GroupCommit, Pool, connected, transaction
+from shared.errors import Unavailable
+from shared.ids import new_id
+from shared.messages import Envelope, Event, encode, type_of
+
+logger = logging.getLogger(__name__)
+
+SWEEP_ROWS_MAX = 200
+SWEEP_INTERVAL_SECONDS = 0.25
+# How long the process that wrote an event may take to publish it before a sweeper does.
+HEAD_START_SECONDS = 5.0
+STOP_TIMEOUT_SECONDS = 5.0
+
+
+class Parcel(msgspec.Struct, frozen=True, kw_only=True):
+    """One event as its row holds it."""
+
+    id: UUID
+    routing_key: str
+    headers: dict[str, object]
+    body: bytes
+
+    def letter(self) -> Letter:
+        """Address it to the exchange of events."""
+        return Letter(exchange=topology.EVENTS, routing_key=self.routing_key, body=self.body, headers=self.headers, type=self.routing_key)
+
+
+def parcel(event: Event, cause: Envelope) -> Parcel:
+    """Wrap an event with an id of its own and the facts of the message that caused it."""
+    envelope = msgspec.structs.replace(cause, id=new_id(), attempt=0, deadline=None, first_seen=None)
+    kind = type_of(type(event))
+    return Parcel(id=envelope.id, routing_key=kind, headers=headers_of(envelope), body=encode(event))
+
+
+async def promise(db: Connection, parcels: Sequence[Parcel]) -> None:
+    """Write events in the caller's transaction."""
+    if not parcels:
+        return
+    await db.execute(
+        """
+        INSERT INTO outbox (id, routing_key, headers, body, available_at)
+        SELECT id, routing_key, headers::jsonb, body, now() + make_interval(secs => $5)
+          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[]) AS t (id, routing_key, headers, body)
+        """,
+        [each.id for each in parcels],
+        [each.routing_key for each in parcels],
+        [encode(each.headers).decode() for each in parcels],
+        [each.body for each in parcels],
+        HEAD_START_SECONDS,
+    )
+
+
+class Relay:
+    """Publishes events after their commit and deletes what the broker confirmed; several may run."""
+
+    def __init__(self, pool: Pool, publisher: Publisher, *, service: str) -> None:
+        self._pool = pool
+        self._publisher = publisher
+        self._service = service
+        self._sent = GroupCommit(self._delete)
+        self._underway: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Relay":
+        self._sweeper = asyncio.create_task(self._sweep())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        if self._underway:
+            await asyncio.wait(self._underway, timeout=STOP_TIMEOUT_SECONDS)
+
+    def send_soon(self, parcels: Sequence[Parcel]) -> None:
+        """Publish committed events without holding anybody up."""
+        for each in parcels:
+            task = asyncio.create_task(self._send(each))
+            self._underway.add(task)
+            task.add_done_callback(self._underway.discard)
+
+    async def _send(self, each: Parcel) -> None:
+        try:
+            await self._publisher.publish(each.letter())
+            await self._sent.submit(each.id)
+        except Unavailable:
+            return  # The row stays; the sweeper sends it.
+        telemetry.events_published.labels(self._service).inc()
+
+    async def _delete(self, ids: list[UUID]) -> list[None]:
+        async with connected(self._pool) as db:
+            await db.execute("DELETE FROM outbox WHERE id = ANY($1::uuid[])", ids)
+        return [None] * len(ids)
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                swept = await self.sweep_once()
+            except Unavailable as silent:
+                telemetry.say(logger, logging.WARNING, "the outbox waits", {"reason": str(silent)})
+                swept = 0
+            if swept < SWEEP_ROWS_MAX:
+                await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
+
+    async def sweep_once(self) -> int:
+        """Publish one batch of what was left behind; rows go only when every confirm came."""
+        async with transaction(self._pool) as db:
+            rows = await db.fetch(
+                """
+                DELETE FROM outbox
+                 WHERE id IN (SELECT id
+                                FROM outbox
+                               WHERE available_at <= now()
+                               ORDER BY id
+                               LIMIT $1
+                                 FOR UPDATE SKIP LOCKED)
+                RETURNING id, routing_key, headers, body
+                """,
+                SWEEP_ROWS_MAX,
+            )
+            parcels = [
+                Parcel(id=r["id"], routing_key=r["routing_key"], headers=msgspec.json.decode(r["headers"]), body=r["body"]) for r in rows
+            ]
+            await asyncio.gather(*(self._publisher.publish(each.letter()) for each in sorted(parcels, key=lambda p: p.id)))
+        return len(parcels)

@@ -1,0 +1,49 @@
+"""Running one service as a process: settings from the environment, signals, and an exit code that tells the truth."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import uvloop
+
+from shared import telemetry
+from shared.service import AddressInUse, Service
+from shared.settings import BusSettings, SettingsRefused, load
+
+S = TypeVar("S", bound=BusSettings)
+
+
+def run(build: Callable[[S], Service[Any]], settings_kind: type[S]) -> None:
+    """Run a service until SIGTERM or SIGINT."""
+    try:
+        settings = load(settings_kind, os.environ)
+        uvloop.run(_until_told(build(settings)))
+    except (SettingsRefused, AddressInUse) as refused:
+        sys.exit(str(refused))
+
+
+async def _until_told(service: Service[Any]) -> None:
+    settings = service.settings
+    telemetry.log_to_stderr(service.name, settings.log_level)
+    telemetry.trace_to(settings.otel_exporter_otlp_endpoint, service=service.name, ratio=settings.trace_sample_ratio)
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    serving = asyncio.create_task(_serve(service, told))
+    stopping = asyncio.create_task(told.wait())
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        # Still starting, perhaps waiting for a server that is away: nothing is in hand yet.
+        serving.get_loop().call_later(settings.shutdown_grace_seconds * 2, serving.cancel)
+    await asyncio.gather(serving, return_exceptions=False)
+    stopping.cancel()
+    telemetry.stop_tracing()
+
+
+async def _serve(service: Service[Any], told: asyncio.Event) -> None:
+    async with service.running():
+        await told.wait()

@@ -1,0 +1,48 @@
+"""Jobs: work that comes round, or at once when somebody wakes it; a failing round never ends the job."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from shared import telemetry
+from shared.errors import Unavailable
+
+logger = logging.getLogger(__name__)
+
+
+class Job:
+    """Calls a function every so often until it is stopped."""
+
+    def __init__(self, name: str, run: Callable[[], Awaitable[None]], *, every_seconds: float) -> None:
+        self.name = name
+        self._run = run
+        self._every_seconds = every_seconds
+        self._woken = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Job":
+        self._task = asyncio.create_task(self._rounds())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def wake(self) -> None:
+        """Have the next round at once."""
+        self._woken.set()
+
+    async def _rounds(self) -> None:
+        while True:
+            self._woken.clear()
+            try:
+                await self._run()
+            except Unavailable as silent:
+                telemetry.say(logger, logging.WARNING, "a job waits", {"job": self.name, "reason": str(silent)})
+            except Exception as bug:
+                logger.error("a job failed", exc_info=bug, extra={"tender": {"job": self.name}})
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), self._every_seconds)

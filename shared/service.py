@@ -1,0 +1,212 @@
+"""A service: what it is made of, how its parts start one after the other, and how they stop without losing anything."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, Generic, TypeVar
+
+import asyncpg
+import msgspec
+import uvicorn
+from litestar import Litestar
+
+from shared import inbox, telemetry, topology
+from shared.backoff import reconnecting
+from shared.bus import LOST, Consumer, Publisher
+from shared.database import SILENT, Pool, connected, open_pool
+from shared.errors import Unavailable
+from shared.health import Check, health_routes
+from shared.messages import Message, Query
+from shared.migrations import Owned, up_to_date
+from shared.outbox import Relay
+from shared.schedule import Job
+from shared.settings import BusSettings
+from shared.work import Desk
+from shared.worker import CommandHandler, QueryHandler, RetrySchedules, Worker
+
+logger = logging.getLogger(__name__)
+
+MIGRATIONS_INTERVAL_SECONDS = 0.2
+CLEANING_INTERVAL_SECONDS = 60.0
+
+C = TypeVar("C")
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a running service hands to its routes and its tests."""
+
+    desk: Desk
+    url: str
+
+
+class Service(Generic[C]):
+    """The composition of one service; `running()` starts it."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        settings: BusSettings,
+        owned: Owned,
+        context: Callable[[Desk], AbstractAsyncContextManager[C]],
+        handlers: Mapping[type[Message], CommandHandler[C]] | None = None,
+        queries: Mapping[type[Query], QueryHandler[C]] | None = None,
+        jobs: Callable[[C], Sequence[Job]] = lambda _: (),
+        http: Callable[[C, dict[str, Check]], Any] | None = None,
+        checks: Callable[[C], dict[str, Check]] = lambda _: {},
+        schedules: RetrySchedules | None = None,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.context: C
+        self._owned = owned
+        self._make_context = context
+        self._handlers = handlers or {}
+        self._queries = queries or {}
+        self._jobs = jobs
+        self._http = http or (lambda _, checks: Litestar(health_routes(checks), openapi_config=None))
+        self._checks = checks
+        self._schedules = schedules or RetrySchedules()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Parts]:
+        """Start everything in order; on leaving, stop taking, finish what is in hand, close."""
+        async with AsyncExitStack() as stack:
+            pool = await self._database(stack)
+            publisher = await self._publisher(stack)
+            relay = await stack.enter_async_context(Relay(pool, publisher, service=self.name))
+            desk = Desk(pool=pool, publisher=publisher, relay=relay)
+            self.context = context = await stack.enter_async_context(self._make_context(desk))
+            for job in [*self._jobs(context), self._cleaning(pool)]:
+                await stack.enter_async_context(job)
+            consumer = await self._consumer(stack, desk, context)
+            checks = self._all_checks(pool, publisher, consumer, context)
+            url = await stack.enter_async_context(_serving(self._http(context, checks), self.settings, self.name))
+            telemetry.say(logger, logging.INFO, "started", {"url": url})
+            yield Parts(desk=desk, url=url)
+            if consumer is not None:
+                await consumer.drain(self.settings.shutdown_grace_seconds)
+
+    async def _database(self, stack: AsyncExitStack) -> Pool:
+        pool: Pool | None = None
+        async for attempt in reconnecting(*SILENT):
+            with attempt:
+                pool = await open_pool(self.settings.database_url, connections=self.settings.database_connections)
+        assert pool is not None, "the loop above ends only with a pool"
+        stack.push_async_callback(_close_pool, pool)
+        while not await up_to_date(pool, self._owned):
+            telemetry.say(logger, logging.INFO, "waiting for migrations")
+            await asyncio.sleep(MIGRATIONS_INTERVAL_SECONDS)
+        return pool
+
+    async def _publisher(self, stack: AsyncExitStack) -> Publisher:
+        publisher = Publisher(self.settings.amqp_url, name=self.name)
+        async for attempt in reconnecting(*LOST):
+            with attempt:
+                await stack.enter_async_context(publisher)
+        return publisher
+
+    async def _consumer(self, stack: AsyncExitStack, desk: Desk, context: C) -> Consumer | None:
+        if not self._handlers and not self._queries:
+            return None
+        worker = Worker(
+            service=self.name,
+            desk=desk,
+            context=context,
+            handlers=self._handlers,
+            queries=self._queries,
+            handler_timeout_seconds=self.settings.handler_timeout_seconds,
+            schedules=self._schedules,
+        )
+        consumer = Consumer(
+            self.settings.amqp_url,
+            [topology.lane(self.name), topology.background_lane(self.name)],
+            worker.handle,
+            name=self.name,
+            prefetch=self.settings.prefetch,
+            also_needed=topology.names(self.name),
+        )
+        return await stack.enter_async_context(consumer)
+
+    def _all_checks(self, pool: Pool, publisher: Publisher, consumer: Consumer | None, context: C) -> dict[str, Check]:
+        async def database() -> str | None:
+            try:
+                async with connected(pool) as db:
+                    await db.execute("SELECT 1")
+            except Unavailable as silent:
+                return str(silent)
+            return None if await up_to_date(pool, self._owned) else "migrations are missing"
+
+        async def broker() -> str | None:
+            # Opened again on the next publish, so a lost channel alone is no trouble; an unreachable broker is.
+            try:
+                await asyncio.wait_for(publisher.reopen(), BROKER_CHECK_TIMEOUT_SECONDS)
+            except LOST as lost:
+                return f"{type(lost).__name__}: {lost}"
+            return consumer.trouble if consumer is not None else None
+
+        return {"database": database, "broker": broker, **self._checks(context)}
+
+    def _cleaning(self, pool: Pool) -> Job:
+        async def clean() -> None:
+            await inbox.forget_finished(pool)
+
+        return Job("inbox cleaning", clean, every_seconds=CLEANING_INTERVAL_SECONDS)
+
+
+BROKER_CHECK_TIMEOUT_SECONDS = 5.0
+POOL_CLOSE_TIMEOUT_SECONDS = 5.0
+
+
+async def _close_pool(pool: Pool) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), POOL_CLOSE_TIMEOUT_SECONDS)
+    except (TimeoutError, asyncpg.InterfaceError, OSError):
+        pool.terminate()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that leaves signals to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def _serving(app: Any, settings: BusSettings, name: str) -> AsyncIterator[str]:
+    """Serve HTTP with httptools until left; an address in use is refused with a clear error."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.http_host, settings.http_port))
+    except OSError as busy:
+        listener.close()
+        raise AddressInUse(f"{name}: {settings.http_host}:{settings.http_port} cannot be bound: {busy.strerror}") from busy
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        loop="none",
+        lifespan="off",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=round(settings.shutdown_grace_seconds),
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.005)
+    try:
+        yield f"http://{settings.http_host}:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+class AddressInUse(Exception):
+    """Another program listens where this service should; the text says where."""

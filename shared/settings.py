@@ -1,0 +1,38 @@
+"""Settings: a frozen struct per service, read once from the environment, refused loudly when wrong."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+
+
+class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What every service needs to reach its database, the broker and its watchers."""
+
+    database_url: str
+    amqp_url: str
+    http_host: str = "127.0.0.1"
+    http_port: int = 0
+    log_level: str = "INFO"
+    database_connections: int = 12
+    prefetch: int = 64
+    handler_timeout_seconds: float = 120
+    shutdown_grace_seconds: float = 20
+    otel_exporter_otlp_endpoint: str = ""
+    trace_sample_ratio: float = 1.0
+
+
+class SettingsRefused(Exception):
+    """The environment lacks a setting or holds one that cannot be read; the text says which."""
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def load(kind: type[S], environ: Mapping[str, str]) -> S:
+    """Read a settings struct from environment variables named like its fields, upper-cased."""
+    given = {field.name: environ[field.name.upper()] for field in msgspec.structs.fields(kind) if environ.get(field.name.upper(), "") != ""}
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as wrong:
+        raise SettingsRefused(f"settings of {kind.__module__.split('.')[1]}: {wrong}") from None

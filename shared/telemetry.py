@@ -1,0 +1,183 @@
+"""What can be watched: JSON log lines with bound facts, Prometheus metrics, and traces when they go somewhere."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import Counter, Gauge, Histogram
+
+LATENCY_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+http_requests = Histogram(
+    "tender_http_request_seconds",
+    "Time to answer an HTTP request.",
+    ["service", "method", "route", "status"],
+    buckets=LATENCY_BUCKETS_SECONDS,
+)
+messages_handled = Histogram(
+    "tender_message_seconds",
+    "Time to handle one message, by what became of it.",
+    ["service", "type", "result"],
+    buckets=LATENCY_BUCKETS_SECONDS,
+)
+messages_retried = Counter("tender_messages_retried_total", "Messages sent to a retry tier.", ["service", "tier"])
+messages_dead = Counter("tender_messages_dead_total", "Messages parked as dead letters.", ["service", "type"])
+events_published = Counter("tender_events_published_total", "Events confirmed by the broker.", ["service"])
+provider_calls = Histogram(
+    "tender_provider_call_seconds",
+    "Time of one outbound provider call.",
+    ["service", "provider", "operation", "classification"],
+    buckets=LATENCY_BUCKETS_SECONDS,
+)
+unknown_outcomes = Gauge("tender_unknown_outcomes", "Transactions whose outcome is not known.", ["service"])
+oldest_unknown_seconds = Gauge("tender_oldest_unknown_outcome_seconds", "Age of the oldest unknown outcome.", ["service"])
+idempotency_answers = Counter("tender_idempotency_answers_total", "Keyed requests by how they were answered.", ["how"])
+
+_NO_FACTS: Mapping[str, str] = MappingProxyType({})
+_facts: ContextVar[Mapping[str, str]] = ContextVar("tender_log_facts", default=_NO_FACTS)
+_tracing = False
+_propagator = TraceContextTextMapPropagator()
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+@contextlib.contextmanager
+def bound(facts: Mapping[str, str]) -> Iterator[None]:
+    """Put facts (correlation_id, order_id, intent_id …) on every log line written inside."""
+    token = _facts.set({**_facts.get(), **facts})
+    try:
+        yield
+    finally:
+        _facts.reset(token)
+
+
+def bind(facts: Mapping[str, str]) -> None:
+    """Put facts that were learnt on the way on the log lines that follow in this task."""
+    _facts.set({**_facts.get(), **facts})
+
+
+def say(logger: logging.Logger, level: int, text: str, facts: Mapping[str, Any] | None = None) -> None:
+    """Write one structured log line."""
+    logger.log(level, text, extra={"tender": facts or {}})
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, bound facts, trace id, traceback."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "service": self._service,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_facts.get(),
+            **getattr(record, "tender", {}),
+        }
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            line["trace_id"] = f"{span.trace_id:032x}"
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return _encode(line).decode()
+
+
+def log_to_stderr(service: str, level: str) -> None:
+    """Send every logger's lines to stderr as JSON; libraries only from warnings up."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines(service))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    for ours in ("services", "shared", "deploy"):
+        logging.getLogger(ours).setLevel(level)
+    # The bus tells of lost connections itself; aio-pika's own lines repeat it at each restart (aio-pika #668).
+    logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+
+
+def trace_to(endpoint: str, *, service: str, ratio: float) -> None:
+    """Export spans by OTLP over HTTP; without an endpoint nothing is traced and nothing costs."""
+    global _tracing
+    if not endpoint:
+        return
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": f"tender-{service}"}),
+        sampler=ParentBased(TraceIdRatioBased(ratio)),
+    )
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint.rstrip("/") + "/v1/traces")))
+    trace.set_tracer_provider(provider)
+    _tracing = True
+
+
+def stop_tracing() -> None:
+    """Send what is left before the process ends."""
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, TracerProvider):
+        provider.shutdown()
+
+
+def tracing() -> bool:
+    """Tell whether traces go anywhere."""
+    return _tracing
+
+
+@contextlib.contextmanager
+def span(name: str, *, kind: SpanKind = SpanKind.INTERNAL, parent: str = "", facts: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Time a piece of work as a span, below the parent given as a traceparent or below the current one."""
+    if not _tracing:
+        yield
+        return
+    above = _propagator.extract({"traceparent": parent}) if parent else otel_context.get_current()
+    with trace.get_tracer("tender").start_as_current_span(name, context=above, kind=kind, attributes=dict(facts or {})):
+        yield
+
+
+def traced(app: Any) -> Any:
+    """Make an ASGI application start or continue a trace per request; as it is when traces go nowhere."""
+    # Receive and send spans would triple the cost of a request and say nothing.
+    return OpenTelemetryMiddleware(app, exclude_spans=["receive", "send"]) if _tracing else app
+
+
+def traceparent() -> str:
+    """Write the current span as a W3C traceparent, or nothing when not tracing."""
+    if not _tracing:
+        return ""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier)
+    return carrier.get("traceparent", "")
+
+
+def record_query(query: Any) -> None:
+    """Add a finished SQL statement as a span of the trace it was run in."""
+    if not trace.get_current_span().is_recording():
+        return
+    ended = time.time_ns()
+    statement = " ".join(str(query.query).split())[:200]
+    made = trace.get_tracer("tender").start_span(
+        statement.split(" ", 1)[0] or "SQL",
+        kind=SpanKind.CLIENT,
+        start_time=ended - int(query.elapsed * 1e9),
+        attributes={"db.system.name": "postgresql", "db.query.text": statement},
+    )
+    made.end(ended)

@@ -1,0 +1,133 @@
+"""The broker's shape, declared in one place; services only look whether it is there."""
+
+from collections.abc import Sequence
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, ExchangeType
+from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
+from aiormq.abc import FieldTable
+
+COMMANDS = "tender.commands"
+EVENTS = "tender.events"
+UNROUTED = "tender.unrouted"
+DEAD = "tender.dead"
+UNROUTED_QUEUE = "tender.unrouted.v1"
+
+VERSION = "v1"
+LANE_LENGTH_MAX = 1_000_000
+LANE_DELIVERIES_MAX = 20
+# -1 drops messages on RabbitMQ 3.10 and no limit means 20 on 4.x, so "for ever" is a large number.
+FOREVER_DELIVERIES = 1_000_000
+UNROUTED_LENGTH_MAX = 100_000
+TIERS_MILLISECONDS = {"1s": 1_000, "30s": 30_000, "10m": 600_000}
+CONNECT_TIMEOUT_SECONDS = 5.0
+
+
+class TopologyRefused(Exception):
+    """The broker cannot be reached or holds something declared otherwise; the text says which."""
+
+
+def lane(service: str) -> str:
+    """Name the queue of API commands and queries of a service."""
+    return f"{service}.in.{VERSION}"
+
+
+def background_lane(service: str) -> str:
+    """Name the queue of a service's background work."""
+    return f"{service}.background.{VERSION}"
+
+
+def dead_queue(service: str) -> str:
+    """Name the queue in which a service's dead letters lie."""
+    return f"{service}.dead.{VERSION}"
+
+
+def retry_exchange(service: str, tier: str) -> str:
+    """Name the exchange that sends a message round through a delay."""
+    return f"{service}.retry.{tier}"
+
+
+def reply_queue(instance: str) -> str:
+    """Name the queue in which one process awaits its replies."""
+    return f"gateway.reply.{instance}"
+
+
+def names(service: str) -> list[str]:
+    """List every queue a service cannot work without."""
+    return [lane(service), background_lane(service), dead_queue(service), *(_tier_queue(service, t) for t in TIERS_MILLISECONDS)]
+
+
+async def declare(url: str, services: Sequence[str]) -> None:
+    """Declare everything for these services; doing it again changes nothing."""
+    try:
+        connection = await aio_pika.connect(url, timeout=CONNECT_TIMEOUT_SECONDS)
+    except (AMQPError, OSError, TimeoutError) as silent:
+        raise TopologyRefused(f"the broker cannot be reached: {silent}") from silent
+    async with connection:
+        channel = await connection.channel()
+        try:
+            await _declare_shared(channel)
+            for service in services:
+                await _declare_service(channel, service)
+        except AMQPError as different:
+            raise TopologyRefused(f"the broker holds something declared otherwise: {different}") from different
+
+
+async def missing(channel: AbstractChannel, queues: Sequence[str]) -> str | None:
+    """Name the first queue that is not there; the channel is closed when one is missing."""
+    for queue in queues:
+        try:
+            await channel.declare_queue(queue, passive=True)
+        except ChannelNotFoundEntity:
+            return queue
+    return None
+
+
+def _tier_queue(service: str, tier: str) -> str:
+    return f"{service}.retry.{tier}.{VERSION}"
+
+
+async def _declare_shared(channel: AbstractChannel) -> None:
+    await channel.declare_exchange(COMMANDS, ExchangeType.TOPIC, durable=True)
+    await channel.declare_exchange(EVENTS, ExchangeType.TOPIC, durable=True, arguments={"alternate-exchange": UNROUTED})
+    unrouted = await channel.declare_exchange(UNROUTED, ExchangeType.FANOUT, durable=True)
+    await channel.declare_exchange(DEAD, ExchangeType.DIRECT, durable=True)
+    # Kept for looking at, not for ever: nothing waits for an event that nobody subscribed to.
+    kept = await channel.declare_queue(
+        UNROUTED_QUEUE, durable=True, arguments={"x-queue-type": "quorum", "x-max-length": UNROUTED_LENGTH_MAX}
+    )
+    await kept.bind(unrouted)
+
+
+async def _declare_service(channel: AbstractChannel, service: str) -> None:
+    dead = await channel.declare_queue(
+        dead_queue(service), durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": FOREVER_DELIVERIES}
+    )
+    await dead.bind(DEAD, routing_key=service)
+    lanes: FieldTable = {
+        "x-queue-type": "quorum",
+        "x-dead-letter-exchange": DEAD,
+        "x-dead-letter-routing-key": service,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+        "x-delivery-limit": LANE_DELIVERIES_MAX,
+        "x-max-length": LANE_LENGTH_MAX,
+    }
+    inward = await channel.declare_queue(lane(service), durable=True, arguments=lanes)
+    await inward.bind(COMMANDS, routing_key=f"{service}.#")
+    background = await channel.declare_queue(background_lane(service), durable=True, arguments=lanes)
+    await background.bind(COMMANDS, routing_key=f"background.{service}.#")
+    for tier, milliseconds in TIERS_MILLISECONDS.items():
+        exchange = await channel.declare_exchange(retry_exchange(service, tier), ExchangeType.FANOUT, durable=True)
+        queue = await channel.declare_queue(
+            _tier_queue(service, tier),
+            durable=True,
+            arguments={
+                "x-queue-type": "quorum",
+                "x-message-ttl": milliseconds,
+                "x-dead-letter-exchange": "",
+                "x-dead-letter-strategy": "at-least-once",
+                "x-overflow": "reject-publish",
+            },
+        )
+        await queue.bind(exchange)

@@ -1,0 +1,241 @@
+"""The worker: takes a message, looks in the inbox, calls the handler, and never loses or blocks on what fails."""
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from opentelemetry.trace import SpanKind
+
+from shared import inbox, telemetry, topology
+from shared.bus import Letter, Publisher, Received, envelope_of, headers_of
+from shared.errors import Outcome, Problem, Refusal, Retry, Unavailable
+from shared.inbox import AlreadyConcluded, Inbox, State, digest_of
+from shared.messages import Envelope, Message, Query, Refused, done, encode_reply, type_of
+from shared.work import Desk, Work
+
+logger = logging.getLogger(__name__)
+
+TRACEBACK_MAX_BYTES = 4096
+# The broker's own counters must not travel on: 4.x ignores them and cycle detection may drop the copy.
+STRIPPED_PREFIXES = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+
+# What every log line about a payment must bear, where the message says it.
+BOUND_FIELDS = ("order_id", "intent_id")
+
+C = TypeVar("C")
+CommandHandler = Callable[[Work, Any, C], Awaitable[None]]
+QueryHandler = Callable[[Envelope, Any, C], Awaitable[Any]]
+
+
+class RetrySchedules(msgspec.Struct, frozen=True, kw_only=True):
+    """Through which tiers a message goes before it is parked, by why it failed."""
+
+    silent: tuple[str, ...] = ("1s", "1s", "30s", "30s", "10m", "10m", "10m", "10m")
+    bug: tuple[str, ...] = ("1s", "30s")
+
+    def tier(self, failure: BaseException, attempt: int) -> str | None:
+        """Name the next tier, or nothing when it was the last try."""
+        schedule = self.silent if isinstance(failure, Unavailable) else self.bug
+        return schedule[attempt] if attempt < len(schedule) else None
+
+
+class Worker(Generic[C]):
+    """Handles the messages of one service; give it what to call for which message."""
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        desk: Desk,
+        context: C,
+        handlers: Mapping[type[Message], CommandHandler[C]],
+        queries: Mapping[type[Query], QueryHandler[C]],
+        handler_timeout_seconds: float,
+        schedules: RetrySchedules,
+    ) -> None:
+        self._service = service
+        self._desk = desk
+        self._context = context
+        self._inbox = Inbox(desk.pool)
+        self._publisher: Publisher = desk.publisher
+        self._timeout_seconds = handler_timeout_seconds
+        self._schedules = schedules
+        self._commands = {type_of(kind): (msgspec.json.Decoder(kind), handler) for kind, handler in handlers.items()}
+        self._queries = {type_of(kind): (msgspec.json.Decoder(kind), handler) for kind, handler in queries.items()}
+
+    async def handle(self, received: Received) -> None:
+        """Carry out one message and acknowledge it."""
+        started = time.monotonic()
+        try:
+            envelope = envelope_of(received)
+        except (KeyError, ValueError) as broken:
+            await self._park(received, None, broken)
+            return
+        facts = {"correlation_id": envelope.correlation_id, "operation_id": str(envelope.id)}
+        with (
+            telemetry.bound(facts),
+            telemetry.span(f"{received.type} process", kind=SpanKind.CONSUMER, parent=envelope.traceparent, facts=facts),
+        ):
+            if received.type in self._queries:
+                result = await self._answer(received, envelope)
+            else:
+                result = await self._carry_out(received, envelope)
+        telemetry.messages_handled.labels(self._service, received.type, result).observe(time.monotonic() - started)
+
+    async def _carry_out(self, received: Received, envelope: Envelope) -> str:
+        digest = digest_of(received.type, received.body)
+        try:
+            seen = await self._inbox.seen(envelope)
+            if seen is not None and seen.digest != digest:
+                raise DifferentContent(f"{envelope.id} came before with other content")
+            if seen is not None and seen.state is not State.OPEN:
+                return await self._answer_again(received, envelope, seen)
+            await self._call(received, envelope, digest, seen_before=seen is not None)
+            result = "done"
+        except AlreadyConcluded:
+            return await self._answer_again(received, envelope, await self._inbox.seen(envelope))
+        except Refusal as refusal:
+            await self._refuse(envelope, received.type, digest, refusal.problem())
+            result = "refused"
+        except Exception as failure:
+            return await self._try_later(received, envelope, digest, failure)
+        await received.ack()
+        return result
+
+    async def _call(self, received: Received, envelope: Envelope, digest: bytes, *, seen_before: bool) -> None:
+        decoder, handler = self._known(received.type)
+        try:
+            command = decoder.decode(received.body)
+        except msgspec.DecodeError as broken:
+            raise Poison(f"{received.type} cannot be read: {broken}") from broken
+        telemetry.bind({name: str(getattr(command, name)) for name in BOUND_FIELDS if hasattr(command, name)})
+        work = Work(self._desk, envelope, kind=received.type, digest=digest, seen_before=seen_before)
+        async with asyncio.timeout(self._timeout_seconds):
+            await handler(work, command, self._context)
+
+    def _known(self, kind: str) -> tuple[msgspec.json.Decoder[Any], CommandHandler[C]]:
+        try:
+            return self._commands[kind]
+        except KeyError:
+            raise Poison(f"{self._service} does not know messages of type {kind!r}") from None
+
+    async def _answer_again(self, received: Received, envelope: Envelope, seen: "inbox.Seen | None") -> str:
+        if seen is not None and seen.reply is not None:
+            self._desk.reply_soon(received.reply_to, envelope, seen.reply)
+        elif seen is not None and seen.state is State.DISCARDED:
+            self._desk.reply_soon(received.reply_to, envelope, encode_reply(Refused(_DISCARDED)))
+        await received.ack()
+        return "repeated"
+
+    async def _refuse(self, envelope: Envelope, kind: str, digest: bytes, problem: Problem) -> None:
+        work = Work(self._desk, envelope, kind=kind, digest=digest)
+        reply = Refused(problem)
+        if problem.definitive:
+            async with work.transaction() as db:
+                await work.conclude(db, reply)
+        else:
+            self._desk.reply_soon(envelope.reply_to, envelope, encode_reply(reply))
+        telemetry.say(logger, logging.INFO, "refused", {"type": kind, "code": problem.code, "detail": problem.detail})
+
+    async def _try_later(self, received: Received, envelope: Envelope, digest: bytes, failure: Exception) -> str:
+        poison = isinstance(failure, (Poison, DifferentContent))
+        tier = None if poison else self._schedules.tier(failure, envelope.attempt)
+        level = logging.WARNING if isinstance(failure, Unavailable) else logging.ERROR
+        logger.log(
+            level,
+            "a message failed",
+            exc_info=failure,
+            extra={"tender": {"type": received.type, "attempt": envelope.attempt, "tier": tier}},
+        )
+        if not isinstance(failure, DifferentContent):
+            # The header counts too; a database that is away must not stop the retry.
+            with suppress(Unavailable):
+                await inbox.failed(self._desk.pool, envelope, received.type, digest, error=repr(failure), parked=tier is None)
+        if tier is None:
+            await self._park(received, envelope, failure)
+            return "parked"
+        again = msgspec.structs.replace(envelope, attempt=envelope.attempt + 1, first_seen=envelope.first_seen or datetime.now(UTC))
+        await self._publisher.publish(self._copy(received, topology.retry_exchange(self._service, tier), received.queue, headers_of(again)))
+        telemetry.messages_retried.labels(self._service, tier).inc()
+        await received.ack()
+        return "retried"
+
+    async def _park(self, received: Received, envelope: Envelope | None, failure: BaseException) -> None:
+        kept = {key: value for key, value in received.headers.items() if not key.startswith(STRIPPED_PREFIXES)}
+        headers = kept if envelope is None else {**kept, **headers_of(envelope)}
+        headers |= {
+            "dead_reason": f"{type(failure).__name__}: {failure}"[:500],
+            "dead_attempts": 1 if envelope is None else envelope.attempt + 1,
+            "dead_traceback": "".join(traceback.format_exception(failure)).encode()[-TRACEBACK_MAX_BYTES:].decode(errors="replace"),
+            "dead_at": datetime.now(UTC).isoformat(),
+            "dead_queue": received.queue,
+        }
+        try:
+            await self._publisher.publish(self._copy(received, topology.DEAD, self._service, headers))
+        except Unavailable:
+            await received.reject()
+        else:
+            await received.ack()
+        telemetry.messages_dead.labels(self._service, received.type).inc()
+
+    def _copy(self, received: Received, exchange: str, routing_key: str, headers: dict[str, Any]) -> Letter:
+        return Letter(
+            exchange=exchange,
+            routing_key=routing_key,
+            body=received.body,
+            headers=headers,
+            type=received.type,
+            reply_to=received.reply_to,
+            correlation_id=received.correlation_id,
+        )
+
+    async def _answer(self, received: Received, envelope: Envelope) -> str:
+        reply: bytes
+        decoder, handler = self._queries[received.type]
+        try:
+            if envelope.deadline is not None and envelope.deadline < datetime.now(UTC):
+                await received.ack()
+                return "too late"
+            async with asyncio.timeout(self._timeout_seconds):
+                reply = encode_reply(done(await handler(envelope, decoder.decode(received.body), self._context)))
+            result = "done"
+        except Refusal as refusal:
+            reply, result = encode_reply(Refused(refusal.problem())), "refused"
+        except Exception as failure:
+            logger.error("a query failed", exc_info=failure)
+            reply, result = encode_reply(Refused(_NOT_NOW)), "failed"
+        self._desk.reply_soon(received.reply_to, envelope, reply)
+        await received.ack()
+        return result
+
+
+class Poison(Exception):
+    """This message can never be handled as it is; trying again is useless."""
+
+
+class DifferentContent(Exception):
+    """The same id came before with other content; refused and parked for somebody to look."""
+
+
+_DISCARDED = Problem(
+    code="operation-discarded",
+    title="An operator discarded this operation",
+    status=409,
+    detail="The operation failed and an operator put it away; it was not carried out.",
+    outcome=Outcome.CONFLICT,
+    retry=Retry.NEVER,
+)
+_NOT_NOW = Problem(
+    code="unavailable",
+    title="This cannot be answered right now",
+    status=503,
+    detail="A service needed for the answer is not available; nothing was changed.",
+    retry=Retry.AFTER,
+    retry_after_seconds=1,
+)

@@ -1,0 +1,78 @@
+"""Where tests get their servers: a database and a vhost per module, cloned from ones made once."""
+
+import os
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+import pytest
+
+from deploy import setup
+from shared import telemetry, topology
+from shared.ids import new_id
+from tests.world import PASSWORD, Place, World, a_world
+
+
+def pytest_configure() -> None:
+    telemetry.log_to_stderr("tests", "INFO")
+
+
+@pytest.fixture(scope="session")
+def database_server() -> str:
+    url = os.environ.get("TENDER_TEST_DATABASE_URL")
+    assert url, "run the tests with ./tender test, which brings the servers"
+    return url
+
+
+@pytest.fixture(scope="session")
+def broker() -> tuple[str, str | None]:
+    url = os.environ.get("TENDER_TEST_AMQP_URL")
+    assert url, "run the tests with ./tender test, which brings the servers"
+    return url, os.environ.get("TENDER_TEST_MANAGEMENT_URL") or None
+
+
+@pytest.fixture(scope="session")
+async def template(database_server: str) -> AsyncIterator[str]:
+    """A migrated database that modules clone."""
+    name = f"tender_template_{new_id().hex}"
+    url = await setup.create_database(database_server, name)
+    await setup.migrate(url, setup.SERVICES, password=PASSWORD)
+    yield name
+    await setup.drop_database(database_server, name)
+
+
+@pytest.fixture(scope="module")
+async def place(database_server: str, broker: tuple[str, str | None], template: str) -> AsyncIterator[Place]:
+    """A database and a vhost of the module's own."""
+    name = f"tender_test_{new_id().hex}"
+    database_url = await setup.create_database(database_server, name, template=template)
+    for service in setup.SERVICES:
+        await _find_own_schema(database_url, service.name)
+    amqp_url, management_url = broker
+    async with httpx.AsyncClient() as http:
+        if management_url is not None:
+            amqp_url = await _make_vhost(http, management_url, amqp_url, name)
+        await topology.declare(amqp_url, setup.CONSUMERS)
+        yield Place(database_url=database_url, amqp_url=amqp_url, management_url=management_url, vhost=name if management_url else "/")
+        if management_url is not None:
+            await http.delete(f"{management_url}/api/vhosts/{name}")
+    await setup.drop_database(database_server, name)
+
+
+async def _find_own_schema(database_url: str, service: str) -> None:
+    # A search path is set per role and database, which a clone does not bring along.
+    connection = await setup.asyncpg.connect(database_url)
+    database = urlsplit(database_url).path.removeprefix("/")
+    await connection.execute(f'ALTER ROLE {setup.role_of(service)} IN DATABASE "{database}" SET search_path = {service}')
+    await connection.close()
+
+
+async def _make_vhost(http: httpx.AsyncClient, management_url: str, amqp_url: str, name: str) -> str:
+    (await http.put(f"{management_url}/api/vhosts/{name}")).raise_for_status()
+    return urlunsplit(urlsplit(amqp_url)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="module")
+async def world(place: Place) -> AsyncIterator[World]:
+    async with a_world(place) as made:
+        yield made

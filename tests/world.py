@@ -1,0 +1,351 @@
+"""The world a test acts in: the real services over HTTP, a real database and broker, and the sandbox outside."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+import jsonschema
+import msgspec
+import uvicorn
+
+from deploy import setup
+from deploy.sandbox.books import Books
+from deploy.sandbox.server import Sandbox
+from deploy.sandbox.server import app as sandbox_app
+from deploy.state import free_port
+from services.gateway.app import build as build_gateway
+from services.gateway.domain import Role
+from services.gateway.settings import Settings as GatewaySettings
+from services.payments.app import build as build_payments
+from services.payments.settings import Settings as PaymentsSettings
+from shared.ids import new_id
+from shared.messages import Environment
+from shared.service import Parts
+
+PASSWORD = "services-of-the-tests"
+SANDBOX_KEY = "sk_sandbox_tests"
+TOKEN_SECRET = "tokens-of-the-tests"
+CONDITION_TIMEOUT_SECONDS = 20.0
+CONDITION_POLL_SECONDS = 0.02
+PROVIDER_TIMEOUT_SECONDS = 1.5
+SILENCE_SECONDS = 2.5
+
+MUG = {"product_variant_id": "0192f0c1-7e00-7000-8000-000000000001", "name": "Mug", "quantity": 2, "unit_price": 5000}
+ORDER: dict[str, Any] = {"currency": "EUR", "items": [MUG]}
+TOTAL = 10_000
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A database and a vhost of a test module's own."""
+
+    database_url: str
+    amqp_url: str
+    management_url: str | None
+    vhost: str
+
+
+class Answer:
+    """An HTTP answer, taken apart."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.status = response.status_code
+        self.content = response.content
+        self.headers = response.headers
+        self.json: Any = response.json() if response.content and "json" in response.headers.get("content-type", "") else None
+
+    @property
+    def code(self) -> str:
+        """The problem's code."""
+        return str(self.json["code"])
+
+    def __repr__(self) -> str:
+        return f"<{self.status} {self.response.text[:600]}>"
+
+
+class World:
+    """What a test can do: call the API as a shop, look into the sandbox, look into the database."""
+
+    def __init__(self, place: Place, *, gateway_url: str, payments_url: str, sandbox: Sandbox, keys: Mapping[Role, str], store_id: UUID) -> None:
+        self.place = place
+        self.gateway_url = gateway_url
+        self.payments_url = payments_url
+        self.sandbox = sandbox
+        self.keys = keys
+        self.store_id = store_id
+        self.http = httpx.AsyncClient(base_url=gateway_url, timeout=60)
+        self._contract: Contract | None = None
+
+    # HTTP
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = "",
+        role: Role = Role.ADMIN,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> Answer:
+        """Make a request; a fresh idempotency key by default, none when it is None. The answer must fit the served contract."""
+        sent = {"Authorization": f"Bearer {token or self.keys[role]}", **(headers or {})}
+        if key is not None and method != "GET":
+            sent["Idempotency-Key"] = key or new_id().hex
+        if body is not None:
+            content = msgspec.json.encode(body)
+        if content is not None:
+            sent.setdefault("Content-Type", "application/json")
+        response = await self.http.request(method, path, content=content, headers=sent)
+        await self._check(method, path, response)
+        return Answer(response)
+
+    async def _check(self, method: str, path: str, response: httpx.Response) -> None:
+        if self._contract is None:
+            document = (await self.http.get("/openapi/openapi.json")).json()
+            self._contract = Contract(document)
+        self._contract.check(method, path, response)
+
+    # The shop's ways
+
+    async def an_order(self, **changes: Any) -> UUID:
+        """Push an order."""
+        order_id = new_id()
+        answer = await self.put_order(order_id, {**ORDER, **changes})
+        assert answer.status == 200, answer
+        return order_id
+
+    async def put_order(self, order_id: UUID, content: Any, **how: Any) -> Answer:
+        return await self.send("PUT", f"/api/v1/admin/orders/{order_id}", content, **how)
+
+    async def quote(self, order_id: UUID, **how: Any) -> Answer:
+        return await self.send("POST", "/api/v1/checkout/quote", {"order_id": order_id}, **how)
+
+    async def a_snapshot(self, order_id: UUID) -> str:
+        """Quote an order and give the snapshot's id."""
+        answer = await self.quote(order_id)
+        assert answer.status == 201, answer
+        return str(answer.json["snapshot_id"])
+
+    async def authorize(self, order_id: UUID, snapshot_id: str, method: str = "tok_success", *, more: Any = None, **how: Any) -> Answer:
+        body = {"snapshot_id": snapshot_id, "payment_method": method, **(more or {})}
+        return await self.send("POST", f"/api/v1/checkout/orders/{order_id}/payments/authorize", body, **how)
+
+    async def a_payment(self, method: str = "tok_success", **changes: Any) -> "Payment":
+        """Push, quote and authorize an order."""
+        order_id = await self.an_order(**changes)
+        answer = await self.authorize(order_id, await self.a_snapshot(order_id), method)
+        assert answer.status == 201, answer
+        return Payment(self, order_id, UUID(answer.json["intent"]["id"]))
+
+    async def a_captured_payment(self, method: str = "tok_success") -> "Payment":
+        """Push, quote, authorize and capture an order."""
+        payment = await self.a_payment(method)
+        assert (await payment.capture()).status == 201
+        return payment
+
+    async def ledger(self, order_id: UUID) -> Any:
+        answer = await self.send("GET", f"/api/v1/admin/orders/{order_id}/payments")
+        assert answer.status == 200, answer
+        return answer.json
+
+    async def operation(self, location: str) -> Any:
+        return (await self.send("GET", location)).json
+
+    # Looking behind
+
+    async def rows(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Read the database as its owner."""
+        connection = await asyncpg.connect(self.place.database_url)
+        try:
+            return await connection.fetch(sql, *arguments)
+        finally:
+            await connection.close()
+
+    async def change(self, sql: str, *arguments: Any) -> None:
+        """Change the database as its owner, where a test must make time pass."""
+        await self.rows(sql, *arguments)
+
+    async def books_agree(self, order_id: UUID) -> None:
+        """Insist that the ledger and the sandbox say the same of an order, to the unit, and that amounts equal the fold."""
+        ledger = await self.ledger(order_id)
+        theirs = [p for p in self.sandbox.books.payments.values() if p.order_id == str(order_id)]
+        for kind in ("authorize", "capture", "refund", "chargeback"):
+            ours = sum(
+                t["processed_amount"]
+                for payment in ledger["payments"]
+                for t in payment["transactions"]
+                if t["operation"] == kind and t["status"] == "succeeded"
+            )
+            assert ours == sum(p.moved(kind) for p in theirs), (kind, ledger)
+        for payment in ledger["payments"]:
+            amounts = {kind: payment["intent"][f"{name}_amount"] for kind, name in FOLDED.items()}
+            folded = {
+                kind: sum(t["processed_amount"] for t in payment["transactions"] if (t["operation"], t["status"]) == (kind, "succeeded"))
+                for kind in FOLDED
+            }
+            assert amounts == folded
+
+
+FOLDED = {"authorize": "authorized", "capture": "captured", "refund": "refunded", "chargeback": "charged_back"}
+
+
+class Payment:
+    """A payment in a test's hands."""
+
+    def __init__(self, world: World, order_id: UUID, intent_id: UUID) -> None:
+        self.world = world
+        self.order_id = order_id
+        self.id = intent_id
+
+    async def _do(self, what: str, body: Any, **how: Any) -> Answer:
+        return await self.world.send("POST", f"/api/v1/admin/orders/{self.order_id}/payments/{self.id}/{what}", body, **how)
+
+    async def capture(self, amount: int | None = None, *, final: bool = False, **how: Any) -> Answer:
+        return await self._do("capture", {"final": final, **({} if amount is None else {"amount": amount})}, **how)
+
+    async def refund(self, amount: int | None = None, **how: Any) -> Answer:
+        return await self._do("refund", {} if amount is None else {"amount": amount}, **how)
+
+    async def void(self, **how: Any) -> Answer:
+        return await self._do("void", None, **how)
+
+    async def confirm(self, **how: Any) -> Answer:
+        path = f"/api/v1/checkout/orders/{self.order_id}/payments/{self.id}/confirm"
+        return await self.world.send("POST", path, **how)
+
+    async def intent(self) -> Any:
+        payments = (await self.world.ledger(self.order_id))["payments"]
+        return next(p["intent"] for p in payments if p["intent"]["id"] == str(self.id))
+
+    async def transactions(self) -> Any:
+        payments = (await self.world.ledger(self.order_id))["payments"]
+        return next(p["transactions"] for p in payments if p["intent"]["id"] == str(self.id))
+
+    def at_the_provider(self) -> Any:
+        """What the sandbox's books hold of it."""
+        return next(p for p in self.world.sandbox.books.payments.values() if p.order_id == str(self.order_id))
+
+
+class Contract:
+    """The served OpenAPI document, as a judge of answers."""
+
+    def __init__(self, document: Any) -> None:
+        self.document = document
+
+    def check(self, method: str, path: str, response: httpx.Response) -> None:
+        """Insist that an answer is documented and fits its schema."""
+        operation = self._operation(method, path.split("?")[0])
+        if operation is None:
+            return
+        status = str(response.status_code)
+        assert status in operation["responses"], f"{method} {path} answered {status}, which is not documented"
+        content = operation["responses"][status].get("content", {})
+        kind = response.headers.get("content-type", "").split(";")[0]
+        assert kind in content, f"{method} {path} {status} is {kind}, documented are {list(content)}"
+        schema = {**content[kind]["schema"], "components": self.document["components"]}
+        jsonschema.Draft202012Validator(schema).validate(response.json())
+
+    def _operation(self, method: str, path: str) -> Any:
+        parts = path.split("/")
+        for template, item in self.document["paths"].items():
+            wanted = template.split("/")
+            if len(wanted) == len(parts) and all(w == p or w.startswith("{") for w, p in zip(wanted, parts, strict=True)):
+                return item.get(method.lower())
+        return None
+
+
+async def until(condition: Callable[[], Awaitable[Any]], *, timeout_seconds: float = CONDITION_TIMEOUT_SECONDS) -> Any:
+    """Wait until a condition holds and give what it gave."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + timeout_seconds
+    while not (found := await condition()):
+        assert loop.time() < ends, f"the condition did not come to hold within {timeout_seconds} s"
+        await asyncio.sleep(CONDITION_POLL_SECONDS)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def a_sandbox(file: Path | None = None, *, port: int = 0) -> AsyncIterator[Sandbox]:
+    """Run the sandbox provider over HTTP in this process."""
+    port = port or free_port()
+    sandbox = Sandbox(Books(file), base_url=f"http://127.0.0.1:{port}", api_key=SANDBOX_KEY, silence_seconds=SILENCE_SECONDS)
+    config = uvicorn.Config(
+        sandbox_app(sandbox), port=port, http="httptools", loop="none", lifespan="off", access_log=False, log_config=None, timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.005)
+    try:
+        yield sandbox
+    finally:
+        server.should_exit = True
+        await serving
+        sandbox.books.close()
+
+
+@contextlib.asynccontextmanager
+async def a_world(place: Place, *, payments: Mapping[str, Any] | None = None, gateway: Mapping[str, Any] | None = None) -> AsyncIterator[World]:
+    """Run sandbox, payments and gateway in this process, each over its real wires."""
+    async with contextlib.AsyncExitStack() as stack:
+        sandbox = await stack.enter_async_context(a_sandbox())
+        paying: Parts = await stack.enter_async_context(build_payments(payments_settings(place, sandbox.base_url, payments)).running())
+        gating: Parts = await stack.enter_async_context(build_gateway(gateway_settings(place, gateway)).running())
+        store_id = new_id()
+        keys = {role: await a_key(place, store_id, role) for role in (Role.CHECKOUT, Role.ADMIN, Role.OPERATOR)}
+        world = World(place, gateway_url=gating.url, payments_url=paying.url, sandbox=sandbox, keys=keys, store_id=store_id)
+        stack.push_async_callback(world.http.aclose)
+        await until(lambda: _ready(world))
+        yield world
+
+
+async def _ready(world: World) -> bool:
+    answers = [await world.http.get(f"{url}/health/ready") for url in (world.gateway_url, world.payments_url)]
+    return all(answer.status_code == 200 for answer in answers)
+
+
+async def a_key(place: Place, store_id: UUID, role: Role, environment: Environment = Environment.SANDBOX) -> str:
+    """Make an API key."""
+    return await setup.create_key(place.database_url, store_id=store_id, environment=environment, role=role, name="tests")
+
+
+def payments_settings(place: Place, sandbox_url: str, changes: Mapping[str, Any] | None = None) -> PaymentsSettings:
+    """Settings of payments with short time-outs."""
+    return PaymentsSettings(
+        **{
+            "database_url": setup.service_url(place.database_url, "payments", PASSWORD),
+            "amqp_url": place.amqp_url,
+            "sandbox_url": sandbox_url,
+            "sandbox_api_key": SANDBOX_KEY,
+            "provider_timeout_seconds": PROVIDER_TIMEOUT_SECONDS,
+            "resolve_every_seconds": 0.2,
+            "housekeeping_every_seconds": 0.2,
+            "shutdown_grace_seconds": 5.0,
+            "retry_tiers_bug": "1s,1s",
+            **(changes or {}),
+        }
+    )
+
+
+def gateway_settings(place: Place, changes: Mapping[str, Any] | None = None) -> GatewaySettings:
+    """Settings of the gateway with short waits."""
+    return GatewaySettings(
+        **{
+            "database_url": setup.service_url(place.database_url, "gateway", PASSWORD),
+            "amqp_url": place.amqp_url,
+            "token_secret": TOKEN_SECRET,
+            "sweep_every_seconds": 0.2,
+            "redrive_after_seconds": 1.0,
+            "shutdown_grace_seconds": 5.0,
+            **(changes or {}),
+        }
+    )
