@@ -67,7 +67,7 @@ class Service(Generic[C]):
         self._handlers = handlers or {}
         self._queries = queries or {}
         self._jobs = jobs
-        self._http = http or (lambda _, checks: Litestar(health_routes(checks), openapi_config=None))
+        self._http = http or (lambda _, checks: Litestar(health_routes(checks), openapi_config=None, logging_config=None))
         self._checks = checks
         self._schedules = schedules or RetrySchedules()
 

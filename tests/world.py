@@ -71,7 +71,9 @@ class Answer:
 class World:
     """What a test can do: call the API as a shop, look into the sandbox, look into the database."""
 
-    def __init__(self, place: Place, *, gateway_url: str, payments_url: str, sandbox: Sandbox, keys: Mapping[Role, str], store_id: UUID) -> None:
+    def __init__(
+        self, place: Place, *, gateway_url: str, payments_url: str, sandbox: Sandbox, keys: Mapping[Role, str], store_id: UUID
+    ) -> None:
         self.place = place
         self.gateway_url = gateway_url
         self.payments_url = payments_url
@@ -278,7 +280,14 @@ async def a_sandbox(file: Path | None = None, *, port: int = 0) -> AsyncIterator
     port = port or free_port()
     sandbox = Sandbox(Books(file), base_url=f"http://127.0.0.1:{port}", api_key=SANDBOX_KEY, silence_seconds=SILENCE_SECONDS)
     config = uvicorn.Config(
-        sandbox_app(sandbox), port=port, http="httptools", loop="none", lifespan="off", access_log=False, log_config=None, timeout_graceful_shutdown=1
+        sandbox_app(sandbox),
+        port=port,
+        http="httptools",
+        loop="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
@@ -294,7 +303,9 @@ async def a_sandbox(file: Path | None = None, *, port: int = 0) -> AsyncIterator
 
 
 @contextlib.asynccontextmanager
-async def a_world(place: Place, *, payments: Mapping[str, Any] | None = None, gateway: Mapping[str, Any] | None = None) -> AsyncIterator[World]:
+async def a_world(
+    place: Place, *, payments: Mapping[str, Any] | None = None, gateway: Mapping[str, Any] | None = None
+) -> AsyncIterator[World]:
     """Run sandbox, payments and gateway in this process, each over its real wires."""
     async with contextlib.AsyncExitStack() as stack:
         sandbox = await stack.enter_async_context(a_sandbox())

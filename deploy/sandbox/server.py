@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from litestar import Litestar, MediaType, Request, Response, get, post
 from litestar.datastructures import State
+from litestar.params import FromPath, FromQuery
 
 from deploy.sandbox.books import Books, Payment, Refused
 from deploy.sandbox.tokens import TOKENS, Act
@@ -119,6 +120,7 @@ def app(sandbox: Sandbox) -> Litestar:
         exception_handlers={Refused: lambda _, refused: _error(refused.status, refused.code, str(refused))},
         request_max_body_size=BODY_MAX_BYTES,
         openapi_config=None,
+        logging_config=None,
     )
 
 
@@ -145,28 +147,28 @@ async def authorize(request: HttpRequest) -> Response[bytes]:
 
 
 @post("/v1/payments/{payment_id:str}/confirm")
-async def confirm(request: HttpRequest, payment_id: str) -> Response[bytes]:
+async def confirm(request: HttpRequest, payment_id: FromPath[str]) -> Response[bytes]:
     books = _sandbox(request).books
     return await _sandbox(request).keyed(request, "confirm", lambda _: Act.SUCCEED, lambda _: books.confirm(books.get(payment_id)))
 
 
 @post("/v1/payments/{payment_id:str}/capture")
-async def capture(request: HttpRequest, payment_id: str) -> Response[bytes]:
+async def capture(request: HttpRequest, payment_id: FromPath[str]) -> Response[bytes]:
     return await _change(request, payment_id, "capture", lambda books, payment, body: books.capture(payment, body))
 
 
 @post("/v1/payments/{payment_id:str}/void")
-async def void(request: HttpRequest, payment_id: str) -> Response[bytes]:
+async def void(request: HttpRequest, payment_id: FromPath[str]) -> Response[bytes]:
     return await _change(request, payment_id, "void", lambda books, payment, body: books.void(payment, body))
 
 
 @post("/v1/payments/{payment_id:str}/refund")
-async def refund(request: HttpRequest, payment_id: str) -> Response[bytes]:
+async def refund(request: HttpRequest, payment_id: FromPath[str]) -> Response[bytes]:
     return await _change(request, payment_id, "refund", lambda books, payment, body: books.refund(payment, body))
 
 
 async def _change(
-    request: HttpRequest, payment_id: str, kind: str, do: Callable[[Books, Payment, dict[str, Any]], Payment]
+    request: HttpRequest, payment_id: FromPath[str], kind: str, do: Callable[[Books, Payment, dict[str, Any]], Payment]
 ) -> Response[bytes]:
     sandbox = _sandbox(request)
     return await sandbox.keyed(
@@ -178,18 +180,18 @@ async def _change(
 
 
 @get("/v1/payments/{payment_id:str}")
-async def read_payment(request: HttpRequest, payment_id: str) -> Response[bytes]:
+async def read_payment(request: HttpRequest, payment_id: FromPath[str]) -> Response[bytes]:
     return _shown(_sandbox(request).read(request).get(payment_id))
 
 
 @get("/v1/payments")
 async def read_payments(
     request: HttpRequest,
-    reference: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    cursor: str = "",
-    limit: int = PAGE_ROWS_MAX,
+    reference: FromQuery[str | None] = None,
+    since: FromQuery[str | None] = None,
+    until: FromQuery[str | None] = None,
+    cursor: FromQuery[str] = "",
+    limit: FromQuery[int] = PAGE_ROWS_MAX,
 ) -> Response[bytes]:
     books = _sandbox(request).read(request)
     if reference is not None:
@@ -205,7 +207,7 @@ async def read_payments(
 
 
 @get("/3ds/{payment_id:str}", media_type=MediaType.HTML)
-async def bank_page(request: HttpRequest, payment_id: str) -> Response[str]:
+async def bank_page(request: HttpRequest, payment_id: FromPath[str]) -> Response[str]:
     payment = _sandbox(request).books.get(payment_id)
     choices = "".join(
         f"<button name=decision value={value}>{label}</button> " for value, label in (("pass", "Approve"), ("fail", "Decline"))
@@ -220,7 +222,7 @@ async def bank_page(request: HttpRequest, payment_id: str) -> Response[str]:
 
 
 @post("/3ds/{payment_id:str}", media_type=MediaType.HTML, status_code=200)
-async def bank_decision(request: HttpRequest, payment_id: str) -> Response[str]:
+async def bank_decision(request: HttpRequest, payment_id: FromPath[str]) -> Response[str]:
     form = await request.form()
     books = _sandbox(request).books
     books.decide(books.get(payment_id), passed=form.get("decision") == "pass")
@@ -248,7 +250,7 @@ async def control(request: HttpRequest) -> dict[str, Any]:
 
 
 @post("/control/payments/{payment_id:str}/{kind:str}", status_code=200)
-async def control_payment(request: HttpRequest, payment_id: str, kind: str) -> Response[bytes]:
+async def control_payment(request: HttpRequest, payment_id: FromPath[str], kind: FromPath[str]) -> Response[bytes]:
     books = _sandbox(request).books
     payment, body = books.get(payment_id), _object(await request.body())
     if kind in ("approve", "decline"):

@@ -35,6 +35,7 @@ def api(gateway: Gateway, checks: dict[str, Check]) -> Litestar:
             components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
             security=[{"key": []}],
         ),
+        logging_config=None,
         debug=False,
     )
     app.state.gateway = gateway

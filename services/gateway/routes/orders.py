@@ -44,6 +44,7 @@ async def put_order(
     answer = await carry_out(
         request,
         lambda _: PutOrder(order_id=order_id, content=data, expected_version=version),
+        data=data,
         headers=() if if_match is None else (if_match,),
     )
     if answer.status_code == 200:

@@ -95,7 +95,7 @@ async def quote(request: HttpRequest, data: JSONBody[QuoteBody], key: KeyHeader 
     own = principal_of(request).order_id
     if own is not None and own != data.order_id:
         raise Forbidden("This token is for another order.", {"order_id": str(own)})
-    return await carry_out(request, lambda _: Quote(order_id=data.order_id, payment_provider=data.payment_provider))
+    return await carry_out(request, lambda _: Quote(order_id=data.order_id, payment_provider=data.payment_provider), data=data)
 
 
 @post(
@@ -120,6 +120,7 @@ async def authorize(
             currency=data.currency,
             return_url=data.return_url,
         ),
+        data=data,
     )
 
 
@@ -162,6 +163,7 @@ async def capture(
             currency=data.currency,
             final=data.final,
         ),
+        data=data,
     )
 
 
@@ -203,6 +205,7 @@ async def refund(
             currency=data.currency,
             reason=data.reason,
         ),
+        data=data,
     )
 
 
@@ -228,6 +231,7 @@ async def submit_payment(
             currency=data.currency,
             return_url=data.return_url,
         ),
+        data=data,
     )
     answer.headers.update({"Deprecation": SUBMIT_DEPRECATED, "Sunset": SUBMIT_SUNSET})
     return answer

