@@ -168,7 +168,7 @@ async def _close_pool(pool: Pool) -> None:
         pool.terminate()
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Uvicorn that leaves signals to us."""
 
     @contextlib.contextmanager
@@ -197,7 +197,7 @@ async def _serving(app: Any, settings: BusSettings, name: str) -> AsyncIterator[
         server_header=False,
         timeout_graceful_shutdown=round(settings.shutdown_grace_seconds),
     )
-    server = _Server(config)
+    server = Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.005)

@@ -54,7 +54,6 @@ class Work:
         self.kind = kind
         self.digest = digest
         self.seen_before = seen_before
-        self.concluded = False
         self._desk = desk
         self._after_commit: list[Callable[[], None]] = []
 
@@ -76,24 +75,22 @@ class Work:
 
         Raises AlreadyConcluded when somebody else did, so that what this transaction changed is undone.
         """
-        if not await self.conclude_once(db, reply, events):
-            raise AlreadyConcluded(str(self.envelope.id))
-
-    async def conclude_once(self, db: Connection, reply: Reply, events: Sequence[Event] = ()) -> bool:
-        """Like `conclude`, but a fact stays a fact when the command was concluded before; tells whether it was us."""
         raw = encode_reply(reply)
         reply_to = await inbox.finish(db, self.envelope, self.kind, self.digest, raw)
+        if reply_to is None:
+            raise AlreadyConcluded(str(self.envelope.id))
+        self._after_commit.append(lambda: self._desk.reply_soon(reply_to, self.envelope, raw))
         await self.tell(db, events)
+
+    async def conclude_for(self, db: Connection, envelope: Envelope, *, kind: str, digest: bytes, reply: Reply) -> None:
+        """Conclude another command whose answer this work has found out, unless it was concluded before."""
+        raw = encode_reply(reply)
+        reply_to = await inbox.finish(db, envelope, kind, digest, raw)
         if reply_to is not None:
-            self._after_commit.insert(0, lambda: self._conclude(reply_to, raw))
-        return reply_to is not None
+            self._after_commit.append(lambda: self._desk.reply_soon(reply_to, envelope, raw))
 
     async def tell(self, db: Connection, events: Sequence[Event]) -> None:
         """Promise events with the caller's transaction without concluding anything."""
         parcels: list[Parcel] = [parcel(event, self.envelope) for event in events]
         await promise(db, parcels)
         self._after_commit.append(lambda: self._desk.relay.send_soon(parcels))
-
-    def _conclude(self, reply_to: str, raw: bytes) -> None:
-        self.concluded = True
-        self._desk.reply_soon(reply_to, self.envelope, raw)

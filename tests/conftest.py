@@ -1,15 +1,18 @@
 """Where tests get their servers: a database and a vhost per module, cloned from ones made once."""
 
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 import httpx
 import pytest
 
 from deploy import setup
 from shared import telemetry, topology
 from shared.ids import new_id
+from shared.migrations import migrate, role_of
 from tests.world import PASSWORD, Place, World, a_world
 
 
@@ -36,14 +39,13 @@ async def template(database_server: str) -> AsyncIterator[str]:
     """A migrated database that modules clone."""
     name = f"tender_template_{new_id().hex}"
     url = await setup.create_database(database_server, name)
-    await setup.migrate(url, setup.SERVICES, password=PASSWORD)
+    await migrate(url, setup.SERVICES, password=PASSWORD)
     yield name
     await setup.drop_database(database_server, name)
 
 
-@pytest.fixture(scope="module")
-async def place(database_server: str, broker: tuple[str, str | None], template: str) -> AsyncIterator[Place]:
-    """A database and a vhost of the module's own."""
+@contextlib.asynccontextmanager
+async def _a_place(database_server: str, broker: tuple[str, str | None], template: str) -> AsyncIterator[Place]:
     name = f"tender_test_{new_id().hex}"
     database_url = await setup.create_database(database_server, name, template=template)
     for service in setup.SERVICES:
@@ -59,11 +61,25 @@ async def place(database_server: str, broker: tuple[str, str | None], template: 
     await setup.drop_database(database_server, name)
 
 
+@pytest.fixture(scope="module")
+async def place(database_server: str, broker: tuple[str, str | None], template: str) -> AsyncIterator[Place]:
+    """A database and a vhost of the module's own."""
+    async with _a_place(database_server, broker, template) as made:
+        yield made
+
+
+@pytest.fixture
+async def own_place(database_server: str, broker: tuple[str, str | None], template: str) -> AsyncIterator[Place]:
+    """A database and a vhost of one test's own."""
+    async with _a_place(database_server, broker, template) as made:
+        yield made
+
+
 async def _find_own_schema(database_url: str, service: str) -> None:
     # A search path is set per role and database, which a clone does not bring along.
-    connection = await setup.asyncpg.connect(database_url)
+    connection = await asyncpg.connect(database_url)
     database = urlsplit(database_url).path.removeprefix("/")
-    await connection.execute(f'ALTER ROLE {setup.role_of(service)} IN DATABASE "{database}" SET search_path = {service}')
+    await connection.execute(f'ALTER ROLE {role_of(service)} IN DATABASE "{database}" SET search_path = {service}')
     await connection.close()
 
 

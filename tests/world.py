@@ -25,7 +25,7 @@ from services.payments.app import build as build_payments
 from services.payments.settings import Settings as PaymentsSettings
 from shared.ids import new_id
 from shared.messages import Environment
-from shared.service import Parts
+from shared.service import Parts, Server
 
 PASSWORD = "services-of-the-tests"
 SANDBOX_KEY = "sk_sandbox_tests"
@@ -289,8 +289,7 @@ async def a_sandbox(file: Path | None = None, *, port: int = 0) -> AsyncIterator
         log_config=None,
         timeout_graceful_shutdown=1,
     )
-    server = uvicorn.Server(config)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+    server = Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.005)

@@ -113,8 +113,8 @@ class TestCheckoutToken:
 
         assert answer.status == 401
 
-    async def test_expires(self, place: Place) -> None:
-        async with a_world(place, gateway={"checkout_token_lifetime_seconds": 0}) as world:
+    async def test_expires(self, own_place: Place) -> None:
+        async with a_world(own_place, gateway={"checkout_token_lifetime_seconds": 0}) as world:
             order_id = await world.an_order()
             token = (await world.send("POST", f"/api/v1/admin/orders/{order_id}/checkout-token")).json["token"]
 
@@ -177,16 +177,16 @@ async def _customer_token(world: World, customer_id: UUID) -> str:
 
 
 class TestLimits:
-    async def test_a_key_over_its_rate_waits(self, place: Place) -> None:
-        async with a_world(place, gateway={"rate_per_second": 0.5, "rate_burst": 2}) as world:
+    async def test_a_key_over_its_rate_waits(self, own_place: Place) -> None:
+        async with a_world(own_place, gateway={"rate_per_second": 0.5, "rate_burst": 2}) as world:
             answers = [await world.send("GET", f"/api/v1/admin/orders/{new_id()}") for _ in range(3)]
 
         assert [a.status for a in answers] == [404, 404, 429]
         assert answers[2].code == "rate-limited"
         assert answers[2].headers["Retry-After"] == "1"
 
-    async def test_overload_is_shed_before_a_key_is_claimed(self, place: Place) -> None:
-        async with a_world(place, gateway={"requests_in_flight_max": 0}) as world:
+    async def test_overload_is_shed_before_a_key_is_claimed(self, own_place: Place) -> None:
+        async with a_world(own_place, gateway={"requests_in_flight_max": 0}) as world:
             answer = await world.put_order(new_id(), ORDER)
             rows = await world.rows("SELECT FROM gateway.idempotency_keys WHERE store_id = $1", world.store_id)
 

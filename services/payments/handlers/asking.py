@@ -148,7 +148,7 @@ async def _settle(
     work: Work, db: Connection, context: Payments, question: Question, locked: Locked, observations: tuple[Observation, ...], source: Source
 ) -> bool:
     applied = apply(locked.intent, locked.transactions, observations, source=source, ids=[new_id() for _ in observations])
-    intent = await keep_applied(work, db, locked, applied, source=source, why=f"{question.operation.value}")
+    intent = await keep_applied(work, db, locked, applied, source=source, why=question.operation.value)
     row = next(t for t in applied.transactions if t.id == question.transaction_id)
     if row.open and not row.awaiting_customer:
         # The provider is still at it; its word is "pending", not "unknown".
@@ -156,9 +156,6 @@ async def _settle(
         return True
     if row.awaiting_customer:
         await ledger.set_next_look(db, row.id, seconds=context.settings.customer_look_seconds)
-    if question.command_type not in (JOB, OBSERVED):
-        view = await ledger.transaction_view(db, row.id, intent.currency)
-        await work.conclude_once(db, reply_of(intent, row, PaymentView(intent=ledger.view(intent), transaction=view)))
     telemetry.say(
         logger,
         logging.INFO,
@@ -175,6 +172,7 @@ async def keep_applied(work: Work, db: Connection, locked: Locked, applied: Appl
         await ledger.keep_changed(db, applied.changed)
         await ledger.keep_added(db, work.envelope, intent, applied.added)
         intent = await ledger.keep_intent(db, intent)
+        await _answer_settled(work, db, locked, intent, applied)
         sums = msgspec.structs.replace(
             locked.others,
             pending=locked.others.pending or intent.status.value in ("processing", "requires_action"),
@@ -190,6 +188,21 @@ async def keep_applied(work: Work, db: Connection, locked: Locked, applied: Appl
             )
         await work.tell(db, [IntentChanged(intent=ledger.view(intent), order_status=status.value)])
     return intent
+
+
+async def _answer_settled(work: Work, db: Connection, locked: Locked, intent: Intent, applied: Applied) -> None:
+    """Whoever brings a fact answers the command that waits for it: the call's own answer, a webhook, a look, all alike."""
+    before = {row.id: row for row in locked.transactions}
+    for row in applied.changed:
+        known = before[row.id]
+        ended = known.open and not row.open
+        waits_now = row.awaiting_customer and not known.awaiting_customer
+        if ended or waits_now:
+            question = await ledger.question(db, row.id)
+            if question.command_type not in (JOB, OBSERVED):
+                view = await ledger.transaction_view(db, row.id, intent.currency)
+                reply = reply_of(intent, row, PaymentView(intent=ledger.view(intent), transaction=view))
+                await work.conclude_for(db, question.envelope, kind=question.command_type, digest=question.command_digest, reply=reply)
 
 
 def _history_source(source: Source) -> str:

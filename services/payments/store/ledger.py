@@ -481,6 +481,21 @@ async def is_answered_by(db: Connection, transaction_id: UUID, envelope: Envelop
     return bool(await db.fetchval("SELECT answers = $2 FROM payment_transactions WHERE id = $1", transaction_id, envelope.id))
 
 
+async def question(db: Connection, transaction_id: UUID) -> Question:
+    """Read a row as the question it is or was."""
+    row = await db.fetchrow(
+        f"""
+        SELECT {_QUESTION}
+          FROM payment_transactions t
+          JOIN payment_intents i ON i.id = t.payment_intent_id
+         WHERE t.id = $1
+        """,
+        transaction_id,
+    )
+    assert row is not None, "ledger rows are never deleted"
+    return _question(row)
+
+
 async def take_due(pool: Pool) -> list[Question]:
     """Take the lease of every open question that is due and that nobody works on."""
     async with connected(pool) as db:

@@ -1,0 +1,184 @@
+"""A small service of the tests' own, to see the mechanics without payments."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import asyncpg
+import msgspec
+
+from deploy import setup
+from shared import topology
+from shared.bus import Letter, Publisher, headers_of
+from shared.errors import Outcome, Refusal, Retry, Unavailable
+from shared.ids import new_id
+from shared.messages import Envelope, Environment, Event, Message, Query, done, encode, type_of
+from shared.migrations import Owned, migrate
+from shared.service import Parts, Service
+from shared.settings import BusSettings
+from shared.work import Desk, Work
+from shared.worker import RetrySchedules
+from tests.world import PASSWORD, Place
+
+NAME = "probe"
+
+
+class Do(Message, frozen=True, kw_only=True, tag="probe.do.v1"):
+    """Do something, as it says."""
+
+    how: str = "well"
+
+
+class Ask(Query, frozen=True, kw_only=True, tag="probe.ask.v1"):
+    """Ask how often it was done."""
+
+
+class Happened(Event, frozen=True, kw_only=True, tag="probe.happened.v1"):
+    """It was done."""
+
+
+class No(Refusal):
+    """A rule of the probe."""
+
+    code = "no"
+    title = "No"
+    outcome = Outcome.CONFLICT
+
+
+class NotNow(Refusal):
+    """A passing rule of the probe."""
+
+    code = "not-now"
+    title = "Not now"
+    retry = Retry.AFTER
+    retry_after_seconds = 1
+
+
+class Counted:
+    """What the probe's handler saw."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+        self.gate = asyncio.Event()
+
+
+async def do(work: Work, command: Do, counted: Counted) -> None:
+    """Do as told."""
+    counted.tries += 1
+    match command.how:
+        case "refused":
+            raise No("never")
+        case "not now":
+            raise NotNow("later")
+        case "bug":
+            raise ZeroDivisionError("a bug of the probe")
+        case "silent once" if counted.tries == 1:
+            raise Unavailable("the world is silent")
+        case "slow":
+            await counted.gate.wait()
+    async with work.transaction() as db:
+        await db.execute("INSERT INTO done (id) VALUES ($1)", work.envelope.id)
+        await work.conclude(db, done({"tries": counted.tries}), [Happened()])
+
+
+async def ask(_: Envelope, query: Ask, counted: Counted) -> Any:
+    """Answer a query."""
+    return {"tries": counted.tries}
+
+
+class Probe:
+    """The probe in a test's hands."""
+
+    def __init__(self, place: Place, publisher: Publisher, parts: Parts, counted: Counted) -> None:
+        self.place = place
+        self.publisher = publisher
+        self.parts = parts
+        self.counted = counted
+
+    async def send(self, how: str = "well", **facts: Any) -> Envelope:
+        """Send the probe a command."""
+        return await self.send_raw(encode(Do(how=how)), **facts)
+
+    async def send_raw(
+        self, body: bytes, *, kind: str = type_of(Do), envelope: Envelope | None = None, headers: Mapping[str, Any] | None = None
+    ) -> Envelope:
+        envelope = envelope or Envelope(
+            id=new_id(), store_id=new_id(), environment=Environment.SANDBOX, source="tests", actor="tests", correlation_id="probe"
+        )
+        letter = Letter(
+            exchange=topology.COMMANDS,
+            routing_key="probe.do.v1",
+            body=body,
+            headers=dict(headers) if headers is not None else headers_of(envelope),
+            type=kind,
+        )
+        await self.publisher.publish(letter)
+        return envelope
+
+    async def rows(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(self.place.database_url)
+        try:
+            await connection.execute("SET search_path = probe")
+            return await connection.fetch(sql, *arguments)
+        finally:
+            await connection.close()
+
+    async def done(self, envelope: Envelope) -> int:
+        return len(await self.rows("SELECT FROM done WHERE id = $1", envelope.id))
+
+    async def state(self, envelope: Envelope) -> str | None:
+        rows = await self.rows("SELECT state FROM inbox WHERE message_id = $1", envelope.id)
+        return rows[0]["state"] if rows else None
+
+    async def dead(self) -> Any:
+        """Take a dead letter, if there is one."""
+        return await take(self.place, topology.dead_queue(NAME))
+
+
+async def take(place: Place, queue: str) -> Any:
+    """Take a message out of a queue, if there is one."""
+    connection = await aio_pika.connect(place.amqp_url)
+    async with connection:
+        channel = await connection.channel()
+        found = await (await channel.declare_queue(queue, passive=True)).get(fail=False)
+        if found is not None:
+            await found.ack()
+        return found
+
+
+@contextlib.asynccontextmanager
+async def a_probe(place: Place, folder: Path, **settings: Any) -> AsyncIterator[Probe]:
+    """Run the probe."""
+    (folder / "001_probe.sql").write_text("CREATE TABLE done (id uuid)")
+    owned = Owned(name=NAME, files=folder)
+    await migrate(place.database_url, [owned], password=PASSWORD)
+    await topology.declare(place.amqp_url, [NAME])
+    counted = Counted()
+
+    @contextlib.asynccontextmanager
+    async def context(_: Desk) -> AsyncIterator[Counted]:
+        yield counted
+
+    service: Service[Counted] = Service(
+        name=NAME,
+        settings=BusSettings(
+            database_url=setup.service_url(place.database_url, NAME, PASSWORD),
+            amqp_url=place.amqp_url,
+            **{"shutdown_grace_seconds": 2.0, **settings},
+        ),
+        owned=owned,
+        context=context,
+        handlers={Do: do},
+        queries={Ask: ask},
+        schedules=RetrySchedules(bug=("1s", "1s"), silent=("1s", "1s", "1s")),
+    )
+    async with Publisher(place.amqp_url, name="tests") as publisher, service.running() as parts:
+        yield Probe(place, publisher, parts, counted)
+
+
+def read(body: bytes) -> Any:
+    """Read JSON."""
+    return msgspec.json.decode(body)

@@ -1,0 +1,110 @@
+"""Group commit, migrations and settings."""
+
+import asyncio
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from services.gateway.settings import Settings as GatewaySettings
+from shared.database import GroupCommit
+from shared.errors import Unavailable
+from shared.migrations import MigrationRefused, Owned, migrate
+from shared.settings import SettingsRefused, load
+from tests.world import PASSWORD, Place
+
+
+class TestGroupCommit:
+    async def test_what_piles_up_goes_together(self) -> None:
+        groups: list[list[int]] = []
+
+        async def flush(items: list[int]) -> list[int]:
+            groups.append(items)
+            await asyncio.sleep(0)
+            return [item * 2 for item in items]
+
+        group = GroupCommit(flush)
+        results = await asyncio.gather(*(group.submit(n) for n in range(10)))
+
+        assert results == [n * 2 for n in range(10)]
+        assert len(groups) < 10
+
+    async def test_a_poisoned_item_fails_alone(self) -> None:
+        async def flush(items: list[int]) -> list[int]:
+            if 3 in items:
+                raise ValueError("poisoned")
+            return items
+
+        group = GroupCommit(flush)
+        results = await asyncio.gather(*(group.submit(n) for n in range(6)), return_exceptions=True)
+
+        assert [r for r in results if not isinstance(r, Exception)] == [0, 1, 2, 4, 5]
+        assert isinstance(results[3], ValueError)
+
+    async def test_a_database_that_is_away_is_not_asked_once_per_item(self) -> None:
+        asked = 0
+
+        async def flush(items: list[int]) -> list[int]:
+            nonlocal asked
+            asked += 1
+            raise Unavailable("away")
+
+        group = GroupCommit(flush)
+        results = await asyncio.gather(*(group.submit(n) for n in range(50)), return_exceptions=True)
+
+        assert all(isinstance(r, Unavailable) for r in results)
+        assert asked <= 2
+
+
+class TestMigrations:
+    async def test_happen_once_and_say_what_they_did(self, own_place: Place, tmp_path: Path) -> None:
+        (tmp_path / "001_first.sql").write_text("CREATE TABLE first (id uuid)")
+        owned = Owned(name="probe", files=tmp_path)
+
+        first = await migrate(own_place.database_url, [owned], password=PASSWORD)
+        second = await migrate(own_place.database_url, [owned], password=PASSWORD)
+
+        assert (first, second) == (["probe/000_messaging.sql", "probe/001_first.sql"], [])
+
+    async def test_two_at_once_are_one(self, own_place: Place, tmp_path: Path) -> None:
+        (tmp_path / "001_first.sql").write_text("CREATE TABLE first (id uuid)")
+        owned = Owned(name="probe", files=tmp_path)
+
+        applied = await asyncio.gather(*(migrate(own_place.database_url, [owned], password=PASSWORD) for _ in range(4)))
+
+        assert sum(len(each) for each in applied) == 2
+
+    async def test_a_changed_file_is_refused(self, own_place: Place, tmp_path: Path) -> None:
+        file = tmp_path / "001_first.sql"
+        file.write_text("CREATE TABLE first (id uuid)")
+        owned = Owned(name="probe", files=tmp_path)
+        await migrate(own_place.database_url, [owned], password=PASSWORD)
+        file.write_text("CREATE TABLE first (id bigint)")
+
+        with pytest.raises(MigrationRefused, match=r"probe/001_first\.sql was changed"):
+            await migrate(own_place.database_url, [owned], password=PASSWORD)
+
+    async def test_a_broken_file_leaves_nothing_behind(self, own_place: Place, tmp_path: Path) -> None:
+        (tmp_path / "001_first.sql").write_text("CREATE TABLE first (id uuid); SELECT nonsense")
+
+        with pytest.raises(asyncpg.PostgresError):
+            await migrate(own_place.database_url, [Owned(name="probe", files=tmp_path)], password=PASSWORD)
+
+        connection = await asyncpg.connect(own_place.database_url)
+        assert await connection.fetchval("SELECT to_regclass('probe.first')") is None
+        await connection.close()
+
+
+class TestSettings:
+    def test_are_read_from_the_environment(self) -> None:
+        settings = load(GatewaySettings, {"DATABASE_URL": "d", "AMQP_URL": "a", "TOKEN_SECRET": "t", "WAIT_SECONDS": "2.5"})
+
+        assert settings.wait_seconds == 2.5
+
+    def test_missing_are_named(self) -> None:
+        with pytest.raises(SettingsRefused, match="database_url"):
+            load(GatewaySettings, {})
+
+    def test_unreadable_are_named(self) -> None:
+        with pytest.raises(SettingsRefused, match="http_port"):
+            load(GatewaySettings, {"DATABASE_URL": "d", "AMQP_URL": "a", "TOKEN_SECRET": "t", "HTTP_PORT": "eighty"})

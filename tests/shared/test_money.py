@@ -1,0 +1,42 @@
+"""Money: exact, in its currency's own decimals (ISO 4217), and never rounded."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.money import MixedCurrencies, Money, TooManyDecimals, UnknownCurrency, decimal_text, exponent, from_decimal_text, total
+
+CURRENCIES = st.sampled_from(["EUR", "USD", "JPY", "KRW", "IQD", "KWD", "BHD", "CLF"])
+
+
+class TestExponent:
+    @pytest.mark.parametrize(("currency", "decimals"), [("EUR", 2), ("JPY", 0), ("IQD", 3), ("BHD", 3), ("CLF", 4)])
+    def test_is_the_currencys_own(self, currency: str, decimals: int) -> None:
+        assert exponent(currency) == decimals
+
+    @pytest.mark.parametrize("currency", ["XAU", "EURO", "", "eur"])
+    def test_is_refused_where_there_is_none(self, currency: str) -> None:
+        with pytest.raises(UnknownCurrency):
+            exponent(currency)
+
+
+class TestText:
+    @given(amount=st.integers(-(10**15), 10**15), currency=CURRENCIES)
+    def test_comes_back_as_it_was(self, amount: int, currency: str) -> None:
+        money = Money(amount, currency)
+
+        assert from_decimal_text(decimal_text(money), currency) == money
+
+    @pytest.mark.parametrize(("text", "currency"), [("19.999", "EUR"), ("10.2", "JPY"), ("1.0001", "KWD"), ("NaN", "EUR"), ("1e", "EUR")])
+    def test_too_fine_or_no_number_is_refused(self, text: str, currency: str) -> None:
+        with pytest.raises(TooManyDecimals):
+            from_decimal_text(text, currency)
+
+
+class TestSums:
+    def test_of_nothing_are_zero(self) -> None:
+        assert total([], "EUR") == Money(0, "EUR")
+
+    def test_of_two_currencies_are_refused(self) -> None:
+        with pytest.raises(MixedCurrencies):
+            total([Money(1, "EUR"), Money(1, "USD")], "EUR")

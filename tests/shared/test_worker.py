@@ -1,0 +1,260 @@
+"""The worker, inbox, retry tiers and dead letters, seen through messages."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from shared import topology
+from shared.bus import Letter, Publisher, Unroutable
+from shared.ids import new_id
+from shared.messages import Environment, decode_reply
+from shared.replies import Replies
+from tests.shared.probe import NAME, Ask, Probe, a_probe, take
+from tests.world import Place, until
+
+
+@pytest.fixture
+async def probe(own_place: Place, tmp_path: Path) -> AsyncIterator[Probe]:
+    async with a_probe(own_place, tmp_path) as made:
+        yield made
+
+
+class TestCommand:
+    async def test_is_done_once_however_often_it_comes(self, probe: Probe) -> None:
+        envelope = await probe.send()
+        await asyncio.gather(*(probe.send(envelope=envelope) for _ in range(20)))
+
+        await until(lambda: _idle(probe))
+
+        assert await probe.done(envelope) == 1
+
+    async def test_is_answered_again_with_the_kept_reply(self, probe: Probe) -> None:
+        envelope = await probe.send()
+        await until(lambda: _is(probe, envelope, "done"))
+        async with Replies(probe.place.amqp_url, probe.publisher, name="tests") as replies:
+            await until(lambda: _quiet(replies))
+            future = replies.expect(envelope.id)
+
+            await replies.send(envelope, "probe.do.v1", b'{"type":"probe.do.v1","how":"well"}')
+
+            reply = await replies.wait(future, timeout_seconds=5)
+        assert probe.counted.tries == 1
+        assert reply == decode_reply(b'{"kind":"done","body":{"tries":1}}')
+
+    async def test_with_the_same_id_and_other_content_is_refused(self, probe: Probe) -> None:
+        envelope = await probe.send()
+        await until(lambda: _is(probe, envelope, "done"))
+
+        await probe.send("otherwise", envelope=envelope)
+
+        dead = await until(probe.dead)
+        assert "DifferentContent" in dead.headers["dead_reason"]
+        assert await probe.done(envelope) == 1
+
+    async def test_refused_is_remembered(self, probe: Probe) -> None:
+        envelope = await probe.send("refused")
+        await until(lambda: _is(probe, envelope, "done"))
+
+        await probe.send("refused", envelope=envelope)
+        await until(lambda: _idle(probe))
+
+        assert probe.counted.tries == 1
+
+    async def test_refused_for_now_is_not_remembered(self, probe: Probe) -> None:
+        envelope = await probe.send("not now")
+        await until(lambda: _tried(probe, 1))
+
+        assert await probe.state(envelope) is None
+
+
+class TestFailure:
+    async def test_of_the_world_is_tried_again(self, probe: Probe) -> None:
+        envelope = await probe.send("silent once")
+
+        await until(lambda: _is(probe, envelope, "done"))
+
+        assert probe.counted.tries == 2
+
+    async def test_of_ours_passes_the_tiers_and_is_parked_with_its_reason(self, probe: Probe) -> None:
+        envelope = await probe.send("bug")
+
+        dead = await until(probe.dead)
+
+        assert probe.counted.tries == 3
+        assert dead.headers["dead_reason"] == "ZeroDivisionError: a bug of the probe"
+        assert dead.headers["dead_attempts"] == 3
+        assert "raise ZeroDivisionError" in dead.headers["dead_traceback"]
+        assert not [key for key in dead.headers if key.startswith("x-death")]
+        assert await probe.state(envelope) == "parked"
+
+    async def test_of_ours_does_not_hold_others_up(self, probe: Probe) -> None:
+        await probe.send("bug")
+        envelope = await probe.send()
+
+        await until(lambda: _is(probe, envelope, "done"))
+
+    async def test_parked_is_not_resurrected_by_another_copy(self, probe: Probe) -> None:
+        envelope = await probe.send("bug")
+        await until(probe.dead)
+
+        await probe.send("bug", envelope=envelope)
+        await until(lambda: _idle(probe))
+
+        assert probe.counted.tries == 3
+
+    @pytest.mark.parametrize(
+        ("what", "body", "kind"),
+        [
+            ("truncated", b'{"type":"probe.do.v1"', "probe.do.v1"),
+            ("no JSON", b"\xff\x00", "probe.do.v1"),
+            ("a type nobody knows", b"{}", "probe.undo.v9"),
+            ("a field of the wrong kind", b'{"type":"probe.do.v1","how":7}', "probe.do.v1"),
+        ],
+    )
+    async def test_poison_is_parked_at_once(self, probe: Probe, what: str, body: bytes, kind: str) -> None:
+        await probe.send_raw(body, kind=kind)
+
+        dead = await until(probe.dead)
+
+        assert dead.headers["dead_reason"].startswith("Poison")
+        assert (dead.body, probe.counted.tries) == (body, 0)
+
+    async def test_a_message_without_its_envelope_is_parked(self, probe: Probe) -> None:
+        await probe.send_raw(b"{}", headers={"id": "nonsense"})
+
+        dead = await until(probe.dead)
+
+        assert dead.headers["dead_reason"]
+
+
+class TestQuery:
+    async def test_is_answered(self, probe: Probe) -> None:
+        envelope = await probe.send()
+        await until(lambda: _is(probe, envelope, "done"))
+        async with Replies(probe.place.amqp_url, probe.publisher, name="tests") as replies:
+            await until(lambda: _quiet(replies))
+
+            reply = await replies.ask(msgspec.structs.replace(envelope, id=new_id()), Ask(), timeout_seconds=5)
+
+        assert reply == decode_reply(b'{"kind":"done","body":{"tries":1}}')
+        assert envelope.environment is Environment.SANDBOX
+
+
+class TestOutbox:
+    async def test_an_event_goes_out_after_the_commit_and_its_row_goes(self, probe: Probe) -> None:
+        await probe.send()
+
+        event = await until(lambda: take(probe.place, topology.UNROUTED_QUEUE))
+
+        assert event.type == "probe.happened.v1"
+        await until(lambda: _empty(probe))
+
+    async def test_what_a_crash_left_behind_is_swept(self, probe: Probe) -> None:
+        await probe.rows(
+            "INSERT INTO outbox (id, routing_key, headers, body, available_at) VALUES ($1, 'probe.happened.v1', '{}', '{}', now())",
+            new_id(),
+        )
+
+        event = await until(lambda: take(probe.place, topology.UNROUTED_QUEUE))
+
+        assert event.body == b"{}"
+        await until(lambda: _empty(probe))
+
+
+class TestStopping:
+    async def test_finishes_what_is_in_hand(self, own_place: Place, tmp_path: Path) -> None:
+        async with a_probe(own_place, tmp_path) as probe:
+            envelope = await probe.send("slow")
+            await until(lambda: _tried(probe, 1))
+            asyncio.get_running_loop().call_later(0.3, probe.counted.gate.set)
+
+        assert await probe.done(envelope) == 1
+
+    async def test_gives_back_what_takes_too_long(self, own_place: Place, tmp_path: Path) -> None:
+        async with a_probe(own_place, tmp_path, shutdown_grace_seconds=0.1) as probe:
+            envelope = await probe.send("slow")
+            await until(lambda: _tried(probe, 1))
+
+        async with a_probe(own_place, tmp_path) as probe:
+            probe.counted.gate.set()
+            await until(lambda: _is(probe, envelope, "done"))
+
+
+class TestBroker:
+    async def test_a_connection_closed_by_an_administrator_comes_back(self, probe: Probe) -> None:
+        management_url = probe.place.management_url
+        if management_url is None:
+            pytest.skip("needs the broker's management API")
+        async with httpx.AsyncClient() as http:
+            closed = await until(lambda: _close_all(http, management_url, probe.place.vhost))
+
+        envelope = await probe.send()
+
+        assert closed
+        await until(lambda: _is(probe, envelope, "done"))
+
+    async def test_a_message_nobody_is_bound_for_is_an_error_not_a_success(self, probe: Probe) -> None:
+        with pytest.raises(Unroutable):
+            await probe.publisher.publish(Letter(exchange=topology.COMMANDS, routing_key="nobody.do.v1", body=b"{}", headers={}))
+
+    async def test_a_missing_queue_is_said_by_readiness(self, probe: Probe) -> None:
+        if probe.place.management_url is None:
+            pytest.skip("needs the broker's management API")
+        async with httpx.AsyncClient() as http:
+            await http.delete(f"{probe.place.management_url}/api/queues/{probe.place.vhost}/{topology.lane(NAME)}")
+
+            trouble = await until(lambda: _trouble(http, probe))
+
+        assert "probe.in.v1" in trouble or "NOT_FOUND" in trouble
+
+    async def test_declaring_twice_changes_nothing(self, own_place: Place) -> None:
+        await topology.declare(own_place.amqp_url, [NAME])
+        await topology.declare(own_place.amqp_url, [NAME])
+
+    async def test_a_broker_that_is_away_is_said_in_one_line(self) -> None:
+        with pytest.raises(topology.TopologyRefused, match="cannot be reached"):
+            await topology.declare("amqp://guest:guest@127.0.0.1:1/", [NAME])
+
+
+async def _is(probe: Probe, envelope: Any, state: str) -> bool:
+    return await probe.state(envelope) == state
+
+
+async def _tried(probe: Probe, times: int) -> bool:
+    return probe.counted.tries >= times
+
+
+async def _quiet(replies: Replies) -> bool:
+    return replies.trouble is None
+
+
+async def _idle(probe: Probe) -> bool:
+    publisher: Publisher = probe.publisher
+    assert publisher is not None
+    if probe.place.management_url is None:
+        return True
+    async with httpx.AsyncClient() as http:
+        found = (await http.get(f"{probe.place.management_url}/api/queues/{probe.place.vhost}/{topology.lane(NAME)}")).json()
+    return bool(found.get("messages", 1) == 0)
+
+
+async def _empty(probe: Probe) -> bool:
+    return not await probe.rows("SELECT FROM outbox")
+
+
+async def _close_all(http: httpx.AsyncClient, management_url: str, vhost: str) -> bool:
+    found = (await http.get(f"{management_url}/api/vhosts/{vhost}/connections")).json()
+    names = [c["name"] for c in found if "probe" in c.get("client_properties", {}).get("connection_name", "")]
+    for name in names:
+        await http.delete(f"{management_url}/api/connections/{name}")
+    return bool(names)
+
+
+async def _trouble(http: httpx.AsyncClient, probe: Probe) -> str:
+    answer = await http.get(f"{probe.parts.url}/health/ready")
+    return str(answer.json()["checks"]["broker"]) if answer.status_code == 503 else ""
