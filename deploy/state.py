@@ -9,6 +9,7 @@ from typing import TypeVar
 import msgspec
 
 FILE_MODE = 0o600
+PROBE_TIMEOUT_SECONDS = 1.0
 
 
 class ServersState(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +96,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def listening(port: int) -> bool:
+    """Tell whether somebody listens on a port of the loopback address."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=PROBE_TIMEOUT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -36,6 +36,8 @@ SILENT = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    # What asyncpg says when a connection was cut while a statement was being prepared.
+    asyncpg.InternalClientError,
 )
 
 

@@ -1,14 +1,13 @@
 """Postgres and RabbitMQ: each found or started on its own, the first way that works, and one line that says which and why."""
 
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import msgspec
 
 from deploy.servers import docker, postgres, rabbitmq
-from deploy.state import Instance
+from deploy.state import Instance, listening
 
 LOCAL_DATABASE_URL = "postgresql://postgres@127.0.0.1:5432/postgres"
 LOCAL_AMQP_URL = "amqp://guest:guest@127.0.0.1:5672/"
@@ -45,7 +44,7 @@ def _database(stack: ExitStack, instance: Instance, choice: Choice, say: Say, en
         say("Postgres: the one DATABASE_URL names.")
         return url
     running = instance.servers()
-    if running is not None and running.database_url is not None and _answers(running.database_port):
+    if running is not None and running.database_url is not None and listening(running.database_port):
         say(f"Postgres: ours, already running on port {running.database_port}.")
         return running.database_url
     if choice.use_docker:
@@ -63,7 +62,7 @@ def _broker(stack: ExitStack, instance: Instance, choice: Choice, say: Say, envi
         say("RabbitMQ: the one AMQP_URL names.")
         return url, environ.get("RABBITMQ_MANAGEMENT_URL")
     running = instance.servers()
-    if running is not None and running.amqp_url is not None and _answers(running.amqp_port):
+    if running is not None and running.amqp_url is not None and listening(running.amqp_port):
         say(f"RabbitMQ: ours, already running on port {running.amqp_port}.")
         return running.amqp_url, running.management_url
     if choice.use_docker:
@@ -82,10 +81,3 @@ def _broker(stack: ExitStack, instance: Instance, choice: Choice, say: Say, envi
     say("RabbitMQ: downloaded as a Debian package into a private folder, because none is installed.")
     return stack.enter_context(rabbitmq.private(instance, rabbitmq.downloaded(instance, say)))
 
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True

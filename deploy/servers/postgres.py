@@ -17,15 +17,15 @@ OWNER = "tender"
 
 
 @contextmanager
-def embedded(instance: Instance) -> Iterator[str]:
-    """Run Postgres while inside; the data stays for the next time."""
+def embedded(instance: Instance, *, port: int = 0) -> Iterator[str]:
+    """Run Postgres while inside, on any free port by default; the data stays for the next time."""
     binaries = _binaries()
     folder, password = private_folder(instance), instance.secret("postgres")
     data = folder / "postgres"
     env = {**_plain_environment(), "LC_ALL": "C.UTF-8", "PGPASSWORD": password}
     if not (data / "PG_VERSION").exists():
         _initialise(binaries, data, password, env)
-    port = free_port()
+    port = port or free_port()
     options = [
         "-D",
         str(data),

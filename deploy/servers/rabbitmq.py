@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 import msgspec
 
 from deploy.processes import Failed, Process, run, start, wait_until
-from deploy.state import Instance, free_port
+from deploy.state import Instance, free_port, listening
 
 START_TIMEOUT_SECONDS = 90.0
 EPMD_TIMEOUT_SECONDS = 10.0
@@ -98,12 +98,21 @@ def _unpack(folder: Path, say: Callable[[str], None]) -> None:
     (folder / "complete").touch()
 
 
+class Ports(msgspec.Struct, frozen=True, kw_only=True):
+    """The ports a broker listens on, all of the loopback address."""
+
+    amqp: int
+    management: int
+    distribution: int
+    epmd: int
+
+
 @contextmanager
-def private(instance: Instance, installation: Installation) -> Iterator[tuple[str, str]]:
+def private(instance: Instance, installation: Installation, *, ports: Ports | None = None) -> Iterator[tuple[str, str]]:
     """Run a broker while inside; gives its AMQP and management URLs. The data stays for the next time."""
     folder = instance.folder / "rabbitmq"
     folder.mkdir(exist_ok=True)
-    ports = Ports(amqp=free_port(), management=free_port(), distribution=free_port(), epmd=free_port())
+    ports = ports or free_ports()
     password = instance.secret("rabbitmq")
     env = _environment(instance, folder, installation, ports, password)
     epmd = start("epmd", [_epmd(installation), "-port", str(ports.epmd), "-address", "127.0.0.1"], log=instance.logs / "epmd.log", env=env)
@@ -121,13 +130,9 @@ def private(instance: Instance, installation: Installation) -> Iterator[tuple[st
         epmd.stop()
 
 
-class Ports(msgspec.Struct, frozen=True, kw_only=True):
-    """The ports a broker listens on, all of the loopback address."""
-
-    amqp: int
-    management: int
-    distribution: int
-    epmd: int
+def free_ports() -> Ports:
+    """Find ports that nobody uses."""
+    return Ports(amqp=free_port(), management=free_port(), distribution=free_port(), epmd=free_port())
 
 
 def _environment(instance: Instance, folder: Path, installation: Installation, ports: Ports, password: str) -> dict[str, str]:
@@ -174,6 +179,9 @@ def _epmd(installation: Installation) -> str:
 
 
 def _ready(ports: Ports, password: str) -> bool:
+    # The management API may answer before the broker itself listens.
+    if not listening(ports.amqp):
+        return False
     token = b64encode(f"{USER}:{password}".encode()).decode()
     request = Request(f"http://127.0.0.1:{ports.management}/api/vhosts", headers={"Authorization": f"Basic {token}"})
     try:

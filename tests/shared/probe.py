@@ -62,11 +62,20 @@ class Counted:
 
     def __init__(self) -> None:
         self.tries = 0
+        self.handling = 0
         self.gate = asyncio.Event()
 
 
 async def do(work: Work, command: Do, counted: Counted) -> None:
     """Do as told."""
+    counted.handling += 1
+    try:
+        await _do(work, command, counted)
+    finally:
+        counted.handling -= 1
+
+
+async def _do(work: Work, command: Do, counted: Counted) -> None:
     counted.tries += 1
     match command.how:
         case "refused":
@@ -147,6 +156,14 @@ async def take(place: Place, queue: str) -> Any:
         if found is not None:
             await found.ack()
         return found
+
+
+async def waiting(place: Place, queue: str) -> int:
+    """Count the messages that wait in a queue."""
+    connection = await aio_pika.connect(place.amqp_url)
+    async with connection:
+        channel = await connection.channel()
+        return (await channel.declare_queue(queue, passive=True)).declaration_result.message_count or 0
 
 
 @contextlib.asynccontextmanager

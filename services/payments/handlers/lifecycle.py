@@ -205,7 +205,8 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> Que
         if order is None:
             raise NotFound(f"There is no order {command.order_id}.")
         existing = await ledger.intents_of(db, work.envelope, command.order_id)
-        if work.seen_before and await ledger.asked_before(db, work.envelope):
+        if existing and await ledger.asked_before(db, work.envelope):
+            # Another copy of this command came first: only its holder or the resolver goes on with it.
             context.wake_resolver()
             return None
         snapshot = await order_rows.get_snapshot(db, work.envelope, command.order_id, command.snapshot_id)
@@ -278,7 +279,7 @@ async def _continued(work: Work, command: Confirm, context: Payments) -> Questio
         if locked is None:
             raise NotFound(f"Order {command.order_id} has no payment {command.intent_id}.")
         row = next(t for t in locked.transactions if t.operation is Operation.AUTHORIZE)
-        if work.seen_before and await ledger.is_answered_by(db, row.id, work.envelope):
+        if await ledger.is_answered_by(db, row.id, work.envelope):
             context.wake_resolver()
             return None
         if not row.open:

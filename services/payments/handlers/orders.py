@@ -32,6 +32,12 @@ from shared.work import Work
 async def put_order(work: Work, command: PutOrder, context: Payments) -> None:
     """Create an order or replace what it says."""
     priced = rules.price(command.content)
+    if not await _put(work, command, priced):
+        # A new order has no row to lock, so two creators can meet; the second finds the first one's.
+        assert await _put(work, command, priced), "the order is there now and locked by us"
+
+
+async def _put(work: Work, command: PutOrder, priced: rules.Priced) -> bool:
     async with work.transaction() as db:
         before = await rows.lock_order(db, work.envelope, command.order_id)
         version = 0 if before is None else before.version
@@ -39,12 +45,14 @@ async def put_order(work: Work, command: PutOrder, context: Payments) -> None:
             raise rules.StaleVersion(f"The order is at version {version}.", {"expected": command.expected_version, "current": version})
         if before is not None and before.content == command.content:
             await work.conclude(db, done(rows.view(before)))
-            return
+            return True
         if before is not None and before.priced_hash != priced.hash and await rows.has_active_intent(db, work.envelope, command.order_id):
             differing = rules.differing_fields(before.content, command.content)
             raise rules.OrderLocked("End the payment first, then change the order.", {"differing_fields": differing})
         status = _status_after(before, cancelled=command.content.cancelled)
         order = await rows.keep_order(db, work.envelope, command.order_id, command.content, priced, status=status, version=version + 1)
+        if order is None:
+            return False
         if before is None or before.status is not status:
             await rows.change_status(
                 db,
@@ -56,6 +64,7 @@ async def put_order(work: Work, command: PutOrder, context: Payments) -> None:
                 source="api",
             )
         await work.conclude(db, done(rows.view(order)))
+        return True
 
 
 def _status_after(before: rows.Order | None, *, cancelled: bool) -> OrderStatus:

@@ -138,8 +138,8 @@ async def list_orders(db: Connection, envelope: Envelope, customer_id: UUID, *, 
 
 async def keep_order(
     db: Connection, envelope: Envelope, order_id: UUID, content: OrderContent, priced: Priced, *, status: OrderStatus, version: int
-) -> Order:
-    """Write an order with its items; the version is the new one."""
+) -> Order | None:
+    """Write an order with its items; the version is the new one. Nothing when somebody else wrote this version first."""
     row = await db.fetchrow(
         """
         INSERT INTO orders (store_id, environment, id, version, status, currency, total, customer_id, content, totals, priced_hash)
@@ -163,7 +163,8 @@ async def keep_order(
         _json(priced.totals),
         priced.hash,
     )
-    assert row is not None, "the order is locked or new, so its version is the one we read"
+    if row is None:
+        return None
     await db.execute(
         """
         WITH gone AS (
