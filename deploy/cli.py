@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -361,6 +362,8 @@ def main() -> None:
         asyncpg.PostgresError,
         OSError,
     )
+    for library in ("aio_pika", "aiormq"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # They tell what we tell, in many more lines.
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as wrong:

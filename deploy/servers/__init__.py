@@ -80,4 +80,3 @@ def _broker(stack: ExitStack, instance: Instance, choice: Choice, say: Say, envi
         return stack.enter_context(docker.rabbitmq(instance))
     say("RabbitMQ: downloaded as a Debian package into a private folder, because none is installed.")
     return stack.enter_context(rabbitmq.private(instance, rabbitmq.downloaded(instance, say)))
-

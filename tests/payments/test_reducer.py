@@ -131,7 +131,7 @@ class TestFacts:
         assert (intent.status, intent.captured_amount) == (IntentStatus.CONFLICTED, AMOUNT + 1)
 
     def test_a_refund_before_its_capture_heals_when_the_capture_comes(self) -> None:
-        rows = (an_authorization(TransactionStatus.SUCCEEDED),)
+        rows: tuple[Transaction, ...] = (an_authorization(TransactionStatus.SUCCEEDED),)
 
         early, rows = told(an_intent(), rows, [seen(Operation.REFUND, 1_000, txn="r1")])
         late, _ = told(early, rows, [seen(Operation.CAPTURE, AMOUNT, txn="c1")])

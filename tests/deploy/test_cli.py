@@ -1,0 +1,103 @@
+"""The command line: what goes wrong is one clear message and a non-zero exit."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.stack import ROOT
+
+
+def tender(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "TENDER_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-m", "deploy", *arguments], capture_output=True, text=True, env=env, timeout=60, check=False)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["--nonsense"], "No such option"),
+            (["nonsense"], "No such command"),
+            (["demo", "--order", "/nowhere.json"], "/nowhere.json cannot be read"),
+            (["down"], "Nothing is up"),
+            (["status"], "Nothing is up"),
+            (["logs", "nobody"], "There is no log of 'nobody'"),
+            (["keys", "create", "--role", "king", "--name", "x"], "'king' is not one of"),
+            (["topology", "--amqp-url", "amqp://guest:guest@127.0.0.1:1/"], "the broker cannot be reached"),
+        ],
+    )
+    def test_are_one_line_and_a_non_zero_exit(self, tmp_path: Path, arguments: list[str], said: str) -> None:
+        done = tender(*arguments, home=tmp_path)
+
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert done.stderr.startswith("tender: ")
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ("{", "is not JSON"),
+            ('{"currency":"EUR"}', "is not an order: Object missing required field `items`"),
+            ('{"nonsense":1}', "unknown field"),
+        ],
+    )
+    def test_of_an_order_name_the_file_and_why(self, tmp_path: Path, content: str, said: str) -> None:
+        file = tmp_path / "order.json"
+        file.write_text(content)
+
+        done = tender("demo", "--order", str(file), home=tmp_path)
+
+        assert done.returncode == 1
+        assert str(file) in done.stderr
+        assert said in done.stderr
+
+    def test_of_a_busy_port_name_the_port(self, tmp_path: Path) -> None:
+        with socket.socket() as busy:
+            busy.bind(("127.0.0.1", 0))
+            busy.listen()
+
+            port = busy.getsockname()[1]
+            done = tender("up", "--port", str(port), home=tmp_path)
+
+        assert done.returncode == 1
+        assert f"Port {port} is in use" in done.stderr
+        assert "--port" in done.stderr
+
+
+class TestHelp:
+    def test_reads_well(self, tmp_path: Path) -> None:
+        done = tender("--help", home=tmp_path)
+
+        assert done.returncode == 0
+        for command in ("demo", "up", "down", "status", "logs", "test", "check", "bench", "keys"):
+            assert f"  {command}" in done.stdout
+
+
+class TestSystem:
+    def test_goes_up_shows_its_state_runs_the_demo_and_goes_down(self, tmp_path: Path) -> None:
+        up = tender("up", "-d", "--port", "0", "--sandbox-port", "0", home=tmp_path)
+        try:
+            status = tender("status", home=tmp_path)
+            key = tender("keys", "create", "--role", "checkout", "--name", "storefront", home=tmp_path)
+            demo = [
+                tender("demo", "--order", str(ROOT / "deploy/orders" / name), home=tmp_path)
+                for name in ("plain.json", "discounts.json", "yen.json")
+            ]
+            logs = tender("logs", "payments", home=tmp_path)
+        finally:
+            down = tender("down", home=tmp_path)
+
+        assert up.returncode == 0, up.stderr
+        assert "curl" in up.stdout
+        assert status.stdout.count("ready") == 3
+        assert key.stdout.startswith("tender_sandbox_")
+        assert [d.returncode for d in demo] == [0, 0, 0], [d.stderr for d in demo]
+        assert "JPY" in demo[2].stdout
+        assert '"message":"concluded"' in logs.stdout
+        assert (down.returncode, down.stdout.strip()) == (0, "Stopped.")
+        assert tender("status", home=tmp_path).returncode == 1

@@ -1,0 +1,143 @@
+"""What can be watched: every log line about a payment, one trace through everything, metrics."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import uvicorn
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from deploy.state import free_port
+from shared.service import Server
+from tests.faults.system import a_system
+from tests.world import Place, World, until
+
+
+class Collector:
+    """Receives spans as an OTLP endpoint does."""
+
+    def __init__(self) -> None:
+        self.spans: list[Any] = []
+        self.url = ""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        request = ExportTraceServiceRequest.FromString(body)
+        for resource in request.resource_spans:
+            service = next(a.value.string_value for a in resource.resource.attributes if a.key == "service.name")
+            self.spans += [(service, span) for scope_spans in resource.scope_spans for span in scope_spans.spans]
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/x-protobuf")]})
+        await send({"type": "http.response.body", "body": b""})
+
+
+@contextlib.asynccontextmanager
+async def a_collector() -> AsyncIterator[Collector]:
+    collector, port = Collector(), free_port()
+    server = Server(uvicorn.Config(collector, port=port, lifespan="off", access_log=False, log_config=None, timeout_graceful_shutdown=1))
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: _started(server))
+    collector.url = f"http://127.0.0.1:{port}"
+    try:
+        yield collector
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def _started(server: Server) -> bool:
+    return server.started
+
+
+@pytest.fixture(scope="module")
+async def watched(place: Place, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[World, Collector, Path]]:
+    """A payment made by services that log to files and trace to a collector."""
+    folder = tmp_path_factory.mktemp("watched")
+    async with (
+        a_collector() as collector,
+        a_system(place, folder, otel_exporter_otlp_endpoint=collector.url, otel_bsp_schedule_delay=200) as (_, world),
+    ):
+        order_id = await world.an_order()
+        snapshot_id = await world.a_snapshot(order_id)
+        answer = await world.authorize(order_id, snapshot_id, headers={"X-Correlation-Id": "watched-1"})
+        assert answer.status == 201
+        yield world, collector, folder
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    texts = [line for name in ("gateway", "payments") for line in (folder / f"{name}.log").read_text().splitlines()]
+    return [msgspec.json.decode(text) for text in texts]
+
+
+class TestLogs:
+    async def test_every_line_about_a_payment_bears_its_facts(self, watched: tuple[World, Collector, Path]) -> None:
+        _, _, folder = watched
+
+        about = [line for line in _lines(folder) if line.get("correlation_id") == "watched-1"]
+
+        assert {line["service"] for line in about} == {"gateway", "payments"}
+        assert {line["message"] for line in about} == {"asked the provider", "concluded", "answered"}
+        assert all(line.get("order_id") and line.get("intent_id") for line in about), about
+        assert len({line["intent_id"] for line in about}) == 1
+
+    async def test_no_line_holds_a_secret(self, watched: tuple[World, Collector, Path]) -> None:
+        world, _, folder = watched
+
+        text = "".join((folder / f"{name}.log").read_text() for name in ("gateway", "payments"))
+
+        assert "tok_success" not in text
+        assert not [key for key in world.keys.values() if key.rsplit("_", 1)[1] in text]
+
+
+class TestTrace:
+    async def test_is_one_from_the_request_to_the_provider(self, watched: tuple[World, Collector, Path]) -> None:
+        _, collector, _ = watched
+
+        spans = await until(lambda: _of_authorize(collector))
+
+        services = {service for service, _ in spans}
+        names = [span.name for _, span in spans]
+        assert services == {"tender-gateway", "tender-payments"}
+        assert {"SELECT", "INSERT", "UPDATE"} <= set(names)
+        root = [span for _, span in spans if not span.parent_span_id]
+        assert ["authorize" in str(span.attributes) for span in root] == [True]
+
+
+async def _of_authorize(collector: Collector) -> Any:
+    calls = [span for _, span in collector.spans if span.name == "sandbox authorize"]
+    if not calls:
+        return None
+    same = [(service, span) for service, span in collector.spans if span.trace_id == calls[0].trace_id]
+    arrived = {"payments.authorize.v1 process", "UPDATE"} <= {span.name for _, span in same}
+    return same if arrived and any(not span.parent_span_id for _, span in same) else None
+
+
+class TestMetrics:
+    async def test_are_named_by_convention_and_move(self, watched: tuple[World, Collector, Path]) -> None:
+        world, _, _ = watched
+
+        gateway = (await world.http.get("/metrics")).text
+        payments = (await world.http.get(f"{world.payments_url}/metrics")).text
+
+        assert 'tender_idempotency_answers_total{how="first"}' in gateway
+        assert 'tender_http_request_seconds_count{method="POST"' in gateway
+        assert 'tender_message_seconds_count{result="done",service="payments",type="payments.authorize.v1"}' in payments
+        assert 'tender_provider_call_seconds_count{classification="answered",operation="authorize",provider="sandbox"' in payments
+        assert "tender_unknown_outcomes" in payments
+
+
+class TestHealth:
+    @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+    async def test_every_service_tells(self, watched: tuple[World, Collector, Path], path: str) -> None:
+        world, _, _ = watched
+
+        answers = [await world.http.get(f"{url}{path}") for url in (world.gateway_url, world.payments_url)]
+
+        assert [a.status_code for a in answers] == [200, 200]
