@@ -56,10 +56,14 @@ class Inbox:
         async with connected(self._pool) as db:
             rows = await db.fetch(
                 """
-                SELECT asked.position, inbox.state, inbox.digest, inbox.reply, inbox.attempts
+                SELECT asked.position, found.state, found.digest, found.reply, found.attempts
                   FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[])
                        WITH ORDINALITY AS asked (store_id, environment, source, message_id, position)
-                  JOIN inbox USING (store_id, environment, source, message_id)
+                 CROSS JOIN LATERAL (SELECT state, digest, reply, attempts
+                                       FROM inbox i
+                                      WHERE (i.store_id, i.environment, i.source, i.message_id)
+                                            = (asked.store_id, asked.environment, asked.source, asked.message_id)
+                                      LIMIT 1) AS found
                 """,
                 [e.store_id for e in envelopes],
                 [e.environment.value for e in envelopes],

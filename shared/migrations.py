@@ -69,14 +69,21 @@ async def _give_role(connection: Connection, service: str, password: str) -> Non
             await connection.execute(f"DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
             quoted = await connection.fetchval("SELECT quote_literal($1)", password)
             await connection.execute(f"ALTER ROLE {role} PASSWORD {quoted}")
-    database = await connection.fetchval("SELECT quote_ident(current_database())")
     await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {service}")
     await connection.execute(f"GRANT USAGE ON SCHEMA {service} TO {role}")
-    async for attempt in reconnecting(asyncpg.InternalServerError, asyncpg.UniqueViolationError):
-        with attempt:
-            await connection.execute(f"ALTER ROLE {role} IN DATABASE {database} SET search_path = {service}")
+    await settle_role(connection, service)
     await connection.execute(f"ALTER DEFAULT PRIVILEGES IN SCHEMA {service} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}")
     await connection.execute(f"ALTER DEFAULT PRIVILEGES IN SCHEMA {service} GRANT USAGE ON SEQUENCES TO {role}")
+
+
+async def settle_role(connection: Connection, service: str) -> None:
+    """Set what a service's sessions in this database begin with, also where a pooler keeps no session state."""
+    role, database = role_of(service), await connection.fetchval("SELECT quote_ident(current_database())")
+    # A plan made while a table was empty would read the whole of it for as long as the plan is cached.
+    for setting in (f"search_path = {service}", "enable_seqscan = off"):
+        async for attempt in reconnecting(asyncpg.InternalServerError, asyncpg.UniqueViolationError):
+            with attempt:
+                await connection.execute(f"ALTER ROLE {role} IN DATABASE {database} SET {setting}")
 
 
 async def _bring_up(connection: Connection, service: Owned) -> list[str]:

@@ -119,12 +119,12 @@ class Relay:
             rows = await db.fetch(
                 """
                 DELETE FROM outbox
-                 WHERE id IN (SELECT id
-                                FROM outbox
-                               WHERE available_at <= now()
-                               ORDER BY id
-                               LIMIT $1
-                                 FOR UPDATE SKIP LOCKED)
+                 WHERE id = ANY(ARRAY(SELECT id
+                                        FROM outbox
+                                       WHERE available_at <= now()
+                                       ORDER BY available_at
+                                       LIMIT $1
+                                         FOR UPDATE SKIP LOCKED))
                 RETURNING id, routing_key, headers, body
                 """,
                 SWEEP_ROWS_MAX,

@@ -12,7 +12,7 @@ import pytest
 from deploy import setup
 from shared import telemetry, topology
 from shared.ids import new_id
-from shared.migrations import migrate, role_of
+from shared.migrations import migrate, settle_role
 from tests.world import PASSWORD, Place, World, a_world
 
 
@@ -76,10 +76,9 @@ async def own_place(database_server: str, broker: tuple[str, str | None], templa
 
 
 async def _find_own_schema(database_url: str, service: str) -> None:
-    # A search path is set per role and database, which a clone does not bring along.
+    # Its settings are kept per role and database, which a clone does not bring along.
     connection = await asyncpg.connect(database_url)
-    database = urlsplit(database_url).path.removeprefix("/")
-    await connection.execute(f'ALTER ROLE {role_of(service)} IN DATABASE "{database}" SET search_path = {service}')
+    await settle_role(connection, service)
     await connection.close()
 
 

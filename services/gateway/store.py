@@ -105,9 +105,12 @@ async def claim(pool: Pool, claims: Sequence[Claim]) -> list[Kept]:
         if missing:
             found = await db.fetch(
                 f"""
-                SELECT {_COLUMNS}, idempotency_key
-                  FROM idempotency_keys
-                  JOIN unnest($1::text[], $2::text[]) AS asked (s, k) ON (scope, idempotency_key) = (s, k)
+                SELECT found.*
+                  FROM unnest($1::text[], $2::text[]) AS asked (s, k)
+                 CROSS JOIN LATERAL (SELECT {_COLUMNS}, idempotency_key
+                                       FROM idempotency_keys
+                                      WHERE (scope, idempotency_key) = (asked.s, asked.k)
+                                      LIMIT 1) AS found
                 """,
                 [scope for scope, _ in missing],
                 [key for _, key in missing],
@@ -141,11 +144,11 @@ async def complete(pool: Pool, finished: Sequence[Finished]) -> list[None]:
     async with connected(pool) as db:
         await db.execute(
             """
-            UPDATE idempotency_keys k
-               SET status = 'completed', response_code = n.code, response_body = n.body, command = NULL, completed_at = now(),
-                   expires_at = now() + make_interval(days => $4)
-              FROM unnest($1::uuid[], $2::integer[], $3::bytea[]) AS n (operation_id, code, body)
-             WHERE k.operation_id = n.operation_id AND k.status = 'in_progress'
+            UPDATE idempotency_keys
+               SET status = 'completed', command = NULL, completed_at = now(), expires_at = now() + make_interval(days => $4),
+                   response_code = ($2::integer[])[array_position($1::uuid[], operation_id)],
+                   response_body = ($3::bytea[])[array_position($1::uuid[], operation_id)]
+             WHERE operation_id = ANY($1::uuid[]) AND status = 'in_progress'
             """,
             list(rows),
             [f.code for f in rows.values()],
@@ -184,14 +187,14 @@ async def take_forgotten(pool: Pool, *, after_seconds: float) -> list[Kept]:
             f"""
             UPDATE idempotency_keys
                SET drives = drives + 1, driven_at = now()
-             WHERE (scope, idempotency_key) IN (
-                   SELECT scope, idempotency_key
+             WHERE operation_id = ANY(ARRAY(
+                   SELECT operation_id
                      FROM idempotency_keys
                     WHERE status = 'in_progress' AND NOT resting
                       AND driven_at <= now() - make_interval(secs => least($1 * power(2, least(drives, 16) - 1), $2))
                     ORDER BY driven_at
                     LIMIT $3
-                      FOR UPDATE SKIP LOCKED)
+                      FOR UPDATE SKIP LOCKED))
             RETURNING {_COLUMNS}
             """,
             after_seconds,

@@ -188,11 +188,13 @@ async def lock_intent(db: Connection, envelope: Envelope, intent_id: UUID, *, or
     # The order first, as authorize does, so that two transactions never wait for each other.
     order = await db.fetchrow(
         """
-        SELECT o.id, o.status, o.total, (o.content->>'cancelled')::boolean AS cancelled
-          FROM orders o
-          JOIN payment_intents i ON (i.store_id, i.environment, i.order_id) = (o.store_id, o.environment, o.id)
-         WHERE i.id = $1 AND i.store_id = $2 AND i.environment = $3 AND ($4::uuid IS NULL OR i.order_id = $4)
-           FOR UPDATE OF o
+        SELECT id, status, total, (content->>'cancelled')::boolean AS cancelled
+          FROM orders
+         WHERE store_id = $2 AND environment = $3
+           AND id = (SELECT order_id
+                       FROM payment_intents
+                      WHERE id = $1 AND store_id = $2 AND environment = $3 AND ($4::uuid IS NULL OR order_id = $4))
+           FOR UPDATE
         """,
         intent_id,
         envelope.store_id,
@@ -506,12 +508,12 @@ async def take_due(pool: Pool) -> list[Question]:
                    lease_expires_at = now() + make_interval(secs => $1)
               FROM payment_intents i
              WHERE i.id = t.payment_intent_id
-               AND t.id IN (SELECT id
-                              FROM payment_transactions
-                             WHERE status IN ('pending', 'unknown') AND next_look_at <= now() AND lease_expires_at <= now()
-                             ORDER BY next_look_at
-                             LIMIT $2
-                               FOR UPDATE SKIP LOCKED)
+               AND t.id = ANY(ARRAY(SELECT id
+                                      FROM payment_transactions
+                                     WHERE status IN ('pending', 'unknown') AND next_look_at <= now() AND lease_expires_at <= now()
+                                     ORDER BY next_look_at
+                                     LIMIT $2
+                                       FOR UPDATE SKIP LOCKED))
             RETURNING {_QUESTION}
             """,
             LEASE_SECONDS,
@@ -611,7 +613,7 @@ async def keep_changed(db: Connection, changed: Sequence[Transaction]) -> None:
                lease_expires_at = CASE WHEN n.status IN ('pending', 'unknown') THEN t.lease_expires_at ELSE now() END
           FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::boolean[], $6::boolean[], $7::text[], $8::text[], $9::text[])
                AS n (id, status, processed_amount, provider_txn_id, contradicted, awaiting_customer, decline_code, reason, raw)
-         WHERE t.id = n.id
+         WHERE t.id = n.id AND t.id = ANY($1::uuid[])
         """,
         [t.id for t in changed],
         [t.status.value for t in changed],
