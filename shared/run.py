@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import uvloop
@@ -33,17 +34,20 @@ async def _until_told(service: Service[Any]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    serving = asyncio.create_task(_serve(service, told))
+    started = asyncio.Event()
+    serving = asyncio.create_task(_serve(service, started, told))
     stopping = asyncio.create_task(told.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if not serving.done():
+    if not started.is_set():
         # Still starting, perhaps waiting for a server that is away: nothing is in hand yet.
-        serving.get_loop().call_later(settings.shutdown_grace_seconds * 2, serving.cancel)
-    await asyncio.gather(serving, return_exceptions=False)
+        serving.cancel()
     stopping.cancel()
+    with suppress(asyncio.CancelledError):
+        await serving
     telemetry.stop_tracing()
 
 
-async def _serve(service: Service[Any], told: asyncio.Event) -> None:
+async def _serve(service: Service[Any], started: asyncio.Event, told: asyncio.Event) -> None:
     async with service.running():
+        started.set()
         await told.wait()

@@ -106,14 +106,16 @@ class World:
         if content is not None:
             sent.setdefault("Content-Type", "application/json")
         response = await self.http.request(method, path, content=content, headers=sent)
-        await self._check(method, path, response)
+        await self._check(method, path, content, response)
         return Answer(response)
 
-    async def _check(self, method: str, path: str, response: httpx.Response) -> None:
+    async def _check(self, method: str, path: str, content: bytes | None, response: httpx.Response) -> None:
         if self._contract is None:
             document = (await self.http.get("/openapi/openapi.json")).json()
             self._contract = Contract(document)
         self._contract.check(method, path, response)
+        if response.is_success and content:
+            self._contract.check_request(method, path, content)
 
     # The shop's ways
 
@@ -254,6 +256,14 @@ class Contract:
         assert kind in content, f"{method} {path} {status} is {kind}, documented are {list(content)}"
         schema = {**content[kind]["schema"], "components": self.document["components"]}
         jsonschema.Draft202012Validator(schema).validate(response.json())
+
+    def check_request(self, method: str, path: str, content: bytes) -> None:
+        """Insist that a request that was accepted fits its schema."""
+        operation = self._operation(method, path.split("?")[0])
+        if operation is not None:
+            schema = operation["requestBody"]["content"]["application/json"]["schema"]
+            whole = {**schema, "components": self.document["components"]}
+            jsonschema.Draft202012Validator(whole).validate(msgspec.json.decode(content))
 
     def _operation(self, method: str, path: str) -> Any:
         parts = path.split("/")

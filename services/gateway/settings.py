@@ -13,6 +13,7 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     sweep_every_seconds: float = 1.0
     query_timeout_seconds: float = 5.0
     requests_in_flight_max: int = 512
+    cors_origins: str = ""
     rate_per_second: float = 1000.0
     rate_burst: int = 2000
     checkout_token_lifetime_seconds: int = 3600

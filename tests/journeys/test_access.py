@@ -192,3 +192,15 @@ class TestLimits:
 
         assert (answer.status, answer.code, answer.json["retry"]) == (503, "overloaded", "same_key")
         assert rows == []
+
+
+class TestBrowsers:
+    async def test_of_an_allowed_origin_may_call(self, own_place: Place) -> None:
+        async with a_world(own_place, gateway={"cors_origins": "https://shop.example"}) as world:
+            asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "Idempotency-Key"}
+            allowed = await world.http.options("/api/v1/checkout/quote", headers={"Origin": "https://shop.example", **asked})
+            refused = await world.http.options("/api/v1/checkout/quote", headers={"Origin": "https://other.example", **asked})
+
+        assert allowed.headers["access-control-allow-origin"] == "https://shop.example"
+        assert "idempotency-key" in allowed.headers["access-control-allow-headers"].lower()
+        assert "access-control-allow-origin" not in refused.headers

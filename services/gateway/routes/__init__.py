@@ -1,6 +1,7 @@
 """The HTTP API: routes, who may use them, and how every answer and every problem is written."""
 
 from litestar import Litestar, Router
+from litestar.config.cors import CORSConfig
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
@@ -19,6 +20,26 @@ DESCRIPTION = (
 )
 
 
+CORS_AGE_SECONDS = 600
+# What a shopper's browser sends and may read.
+CORS_REQUEST_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "X-Correlation-Id"]
+CORS_ANSWER_HEADERS = ["Idempotent-Replayed", "Location", "Operation-Id", "Retry-After", "X-Correlation-Id"]
+
+
+def _cors(origins: str) -> CORSConfig | None:
+    """Let browsers of these origins (separated by commas) call; none by default."""
+    allowed = [origin.strip() for origin in origins.split(",") if origin.strip()]
+    if not allowed:
+        return None
+    return CORSConfig(
+        allow_origins=allowed,
+        allow_methods=["GET", "POST"],
+        allow_headers=CORS_REQUEST_HEADERS,
+        expose_headers=CORS_ANSWER_HEADERS,
+        max_age=CORS_AGE_SECONDS,
+    )
+
+
 def api(gateway: Gateway, checks: dict[str, Check]) -> Litestar:
     """Put the HTTP API together."""
     version_1: list[ControllerRouterHandler] = [*orders.ROUTES, *payments.ROUTES, *operations.ROUTES, *customers.ROUTES]
@@ -26,6 +47,7 @@ def api(gateway: Gateway, checks: dict[str, Check]) -> Litestar:
         [Router("/api/v1", route_handlers=version_1), *docs.ROUTES, *health_routes(checks)],
         exception_handlers=problem_handlers(),
         request_max_body_size=BODY_MAX_BYTES,
+        cors_config=_cors(gateway.settings.cors_origins),
         openapi_config=OpenAPIConfig(
             title="Tender",
             version="1",

@@ -13,8 +13,10 @@ from services.payments.domain.intents import observe as apply
 from services.payments.domain.orders import order_status
 from services.payments.providers import Ambiguous, PaymentProvider, Pricing
 from services.payments.settings import Settings
-from services.payments.store import ledger, orders
-from services.payments.store.ledger import Locked, Question
+from services.payments.store import intents as intent_rows
+from services.payments.store import ledger, orders, questions
+from services.payments.store.intents import Locked
+from services.payments.store.questions import Question
 from shared import telemetry
 from shared.backoff import step
 from shared.contracts.payments import IntentChanged, PaymentView
@@ -120,7 +122,7 @@ async def _lease_kept(context: Payments, question: Question) -> AsyncIterator[No
         while True:
             await asyncio.sleep(RENEW_EVERY_SECONDS)
             with suppress(Unavailable):
-                await ledger.renew(context.desk.pool, question)
+                await questions.renew(context.desk.pool, question)
 
     renewing = asyncio.create_task(renew())
     try:
@@ -132,11 +134,11 @@ async def _lease_kept(context: Payments, question: Question) -> AsyncIterator[No
 async def conclude(work: Work, context: Payments, question: Question, heard: Heard, *, source: Source) -> None:
     """Remember the answer: apply what was heard, keep the reply, and tell; or remember that nothing is known."""
     async with work.transaction() as db:
-        locked = await ledger.lock_intent(db, work.envelope, question.intent_id)
+        locked = await intent_rows.lock_intent(db, work.envelope, question.intent_id)
         assert locked is not None, "intents are never deleted"
         await ledger.keep_calls(db, work.envelope, question.transaction_id, heard.calls)
         if heard.observations is None:
-            await ledger.mark_unknown(db, question, look_again_seconds=step(LOOKS_SECONDS, question.looks))
+            await questions.mark_unknown(db, question, look_again_seconds=step(LOOKS_SECONDS, question.looks))
             settled = False
         else:
             settled = await _settle(work, db, context, question, locked, heard.observations, source)
@@ -152,10 +154,10 @@ async def _settle(
     row = next(t for t in applied.transactions if t.id == question.transaction_id)
     if row.open and not row.awaiting_customer:
         # The provider is still at it; its word is "pending", not "unknown".
-        await ledger.set_next_look(db, row.id, seconds=step(LOOKS_SECONDS, max(1, question.looks)))
+        await questions.set_next_look(db, row.id, seconds=step(LOOKS_SECONDS, max(1, question.looks)))
         return True
     if row.awaiting_customer:
-        await ledger.set_next_look(db, row.id, seconds=context.settings.customer_look_seconds)
+        await questions.set_next_look(db, row.id, seconds=context.settings.customer_look_seconds)
     telemetry.say(
         logger,
         logging.INFO,
@@ -171,7 +173,7 @@ async def keep_applied(work: Work, db: Connection, locked: Locked, applied: Appl
     if applied.changed or applied.added or intent != locked.intent:
         await ledger.keep_changed(db, applied.changed)
         await ledger.keep_added(db, work.envelope, intent, applied.added)
-        intent = await ledger.keep_intent(db, intent)
+        intent = await intent_rows.keep_intent(db, intent)
         await _answer_settled(work, db, locked, intent, applied)
         sums = msgspec.structs.replace(
             locked.others,
@@ -186,7 +188,7 @@ async def keep_applied(work: Work, db: Connection, locked: Locked, applied: Appl
             await orders.change_status(
                 db, work.envelope, intent.order_id, before=locked.order_status, after=status, reason=reason, source=_history_source(source)
             )
-        await work.tell(db, [IntentChanged(intent=ledger.view(intent), order_status=status.value)])
+        await work.tell(db, [IntentChanged(intent=intent_rows.view(intent), order_status=status.value)])
     return intent
 
 
@@ -198,10 +200,10 @@ async def _answer_settled(work: Work, db: Connection, locked: Locked, intent: In
         ended = known.open and not row.open
         waits_now = row.awaiting_customer and not known.awaiting_customer
         if ended or waits_now:
-            question = await ledger.question(db, row.id)
+            question = await questions.question(db, row.id)
             if question.command_type not in (JOB, OBSERVED):
                 view = await ledger.transaction_view(db, row.id, intent.currency)
-                reply = reply_of(intent, row, PaymentView(intent=ledger.view(intent), transaction=view))
+                reply = reply_of(intent, row, PaymentView(intent=intent_rows.view(intent), transaction=view))
                 await work.conclude_for(db, question.envelope, kind=question.command_type, digest=question.command_digest, reply=reply)
 
 

@@ -10,8 +10,9 @@ from services.payments.domain import intents
 from services.payments.domain.intents import Applied, Intent, Observation, Operation, Reason, Source, Transaction, TransactionStatus
 from services.payments.handlers.asking import JOB, Payments, ask, conclude, keep_applied, listen
 from services.payments.providers import PaymentProvider, RefundRequest, Request, VoidRequest
-from services.payments.store import ledger
-from services.payments.store.ledger import Question
+from services.payments.store import intents as intent_rows
+from services.payments.store import ledger, questions
+from services.payments.store.questions import Question
 from shared import telemetry
 from shared.database import connected
 from shared.ids import new_id
@@ -28,7 +29,7 @@ AUDIT_MONTHS_KEPT = 13
 async def abandon_old(context: Payments) -> None:
     """Free orders whose payment has waited past the age limit; what succeeds late is given back."""
     async with connected(context.desk.pool) as db:
-        old = await ledger.abandon_old(db, after_seconds=context.settings.abandon_after_seconds, limit=ROWS_MAX)
+        old = await intent_rows.abandon_old(db, after_seconds=context.settings.abandon_after_seconds, limit=ROWS_MAX)
     for intent_id, store_id, environment in old:
         await _abandon(_work(context, store_id, environment), intent_id)
     if old:
@@ -38,7 +39,7 @@ async def abandon_old(context: Payments) -> None:
 async def give_back(context: Payments) -> None:
     """Release lapsed holds, and void or refund what succeeded after it was abandoned."""
     async with connected(context.desk.pool) as db:
-        due = await ledger.to_give_back(db, limit=ROWS_MAX)
+        due = await intent_rows.to_give_back(db, limit=ROWS_MAX)
     await asyncio.gather(*(_give_back(context, *each) for each in due))
 
 
@@ -63,7 +64,7 @@ def _work(context: Payments, store_id: UUID, environment: str) -> Work:
 
 async def _abandon(work: Work, intent_id: UUID) -> None:
     async with work.transaction() as db:
-        locked = await ledger.lock_intent(db, work.envelope, intent_id)
+        locked = await intent_rows.lock_intent(db, work.envelope, intent_id)
         assert locked is not None, "intents are never deleted"
         after = intents.fold(msgspec.structs.replace(locked.intent, abandoned=True), locked.transactions)
         applied = Applied(intent=after, transactions=locked.transactions, changed=(), added=())
@@ -95,7 +96,7 @@ async def _give_back(context: Payments, intent_id: UUID, store_id: UUID, environ
 async def _look_first(work: Work, context: Payments, intent_id: UUID) -> None:
     """The provider may have let the hold lapse by itself; that is a fact to take in, not a void to ask for."""
     async with connected(context.desk.pool) as db:
-        intent = await ledger.get_intent(db, work.envelope, intent_id)
+        intent = await intent_rows.get_intent(db, work.envelope, intent_id)
     telemetry.bind({"order_id": str(intent.order_id)})
     provider = context.provider(work.envelope.environment, intent.provider)
     payment_id = intent.provider_payment_id
@@ -105,7 +106,7 @@ async def _look_first(work: Work, context: Payments, intent_id: UUID) -> None:
         return
     observations = heard.observations
     async with work.transaction() as db:
-        locked = await ledger.lock_intent(db, work.envelope, intent_id)
+        locked = await intent_rows.lock_intent(db, work.envelope, intent_id)
         assert locked is not None, "intents are never deleted"
         await ledger.keep_calls(db, work.envelope, None, heard.calls)
         ids = [new_id() for _ in observations]
@@ -115,7 +116,7 @@ async def _look_first(work: Work, context: Payments, intent_id: UUID) -> None:
 
 async def _remember(work: Work, context: Payments, intent_id: UUID) -> Question | None:
     async with work.transaction() as db:
-        locked = await ledger.lock_intent(db, work.envelope, intent_id)
+        locked = await intent_rows.lock_intent(db, work.envelope, intent_id)
         assert locked is not None, "intents are never deleted"
         intents.check_nothing_open(locked.transactions)
         planned = _plan(locked.intent)
@@ -123,9 +124,9 @@ async def _remember(work: Work, context: Payments, intent_id: UUID) -> Question 
             return None
         row, request = planned
         provider = context.provider(work.envelope.environment, locked.intent.provider)
-        if not await ledger.reserve(db, locked.intent, row):
+        if not await intent_rows.reserve(db, locked.intent, row):
             return None
-        return await ledger.keep_question(
+        return await questions.keep_question(
             db,
             work.envelope,
             locked.intent,

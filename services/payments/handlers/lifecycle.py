@@ -17,9 +17,11 @@ from services.payments.providers import (
     Request,
     VoidRequest,
 )
-from services.payments.store import ledger
+from services.payments.store import intents as intent_rows
+from services.payments.store import ledger, questions, snapshots
 from services.payments.store import orders as order_rows
-from services.payments.store.ledger import Locked, Question
+from services.payments.store.intents import Locked
+from services.payments.store.questions import Question
 from shared import telemetry
 from shared.contracts.payments import Authorize, Capture, Confirm, Observe, PaymentView, Refund, Void
 from shared.database import Connection
@@ -111,7 +113,7 @@ async def refund(work: Work, command: Refund, context: Payments) -> None:
 async def observe(work: Work, command: Observe, context: Payments) -> None:
     """Take in what a provider says of a payment; a payment not known yet is waited for."""
     async with work.transaction() as db:
-        found = await ledger.find_intent(
+        found = await intent_rows.find_intent(
             db,
             provider_account=command.provider_account,
             provider_payment_id=command.provider_payment_id,
@@ -122,13 +124,13 @@ async def observe(work: Work, command: Observe, context: Payments) -> None:
         intent_id, store_id, environment = found
         if (store_id, environment) != (work.envelope.store_id, work.envelope.environment.value):
             raise NotFound("This payment belongs to another store or environment.")
-        locked = await ledger.lock_intent(db, work.envelope, intent_id)
+        locked = await intent_rows.lock_intent(db, work.envelope, intent_id)
         assert locked is not None, "it was found just now and intents are never deleted"
         telemetry.bind({"order_id": str(locked.intent.order_id), "intent_id": str(intent_id)})
         source = Source(command.origin)
         applied = intents.observe(locked.intent, locked.transactions, [_observation(command)], source=source, ids=[new_id()])
         intent = await keep_applied(work, db, locked, applied, source=source, why=command.operation)
-        await work.conclude(db, done(ledger.view(intent)))
+        await work.conclude(db, done(intent_rows.view(intent)))
     context.wake_resolver()
 
 
@@ -165,7 +167,7 @@ async def _try_to_remember(
     work: Work, command: Capture | Void | Refund, context: Payments, plan: Plan, *, resolve_first: bool
 ) -> Question | _Unknown | None:
     async with work.transaction() as db:
-        locked = await ledger.lock_intent(db, work.envelope, command.intent_id, order_id=command.order_id)
+        locked = await intent_rows.lock_intent(db, work.envelope, command.intent_id, order_id=command.order_id)
         if locked is None:
             raise NotFound(f"Order {command.order_id} has no payment {command.intent_id}.")
         if any(t.command_id == work.envelope.id for t in locked.transactions):
@@ -173,7 +175,7 @@ async def _try_to_remember(
             context.wake_resolver()
             return None
         unknown = next((t for t in locked.transactions if t.status is TransactionStatus.UNKNOWN), None)
-        if unknown is not None and resolve_first and (due := await ledger.take_one(db, unknown.id)) is not None:
+        if unknown is not None and resolve_first and (due := await questions.take_one(db, unknown.id)) is not None:
             return _Unknown(due)
         intents.check_nothing_open(locked.transactions)
         provider = context.provider(work.envelope.environment, locked.intent.provider)
@@ -185,9 +187,9 @@ async def _try_to_remember(
 async def _keep_question(
     work: Work, db: Connection, intent: Intent, row: Transaction, provider: PaymentProvider, request: Request, idempotency_key: str
 ) -> Question:
-    if row.operation in (Operation.CAPTURE, Operation.REFUND) and not await ledger.reserve(db, intent, row):
+    if row.operation in (Operation.CAPTURE, Operation.REFUND) and not await intent_rows.reserve(db, intent, row):
         raise intents.AmountExceeded("The amount is no longer there.", {"requested": row.amount})
-    return await ledger.keep_question(
+    return await questions.keep_question(
         db,
         work.envelope,
         intent,
@@ -204,12 +206,12 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> Que
         order = await order_rows.lock_order(db, work.envelope, command.order_id)
         if order is None:
             raise NotFound(f"There is no order {command.order_id}.")
-        existing = await ledger.intents_of(db, work.envelope, command.order_id)
-        if existing and await ledger.asked_before(db, work.envelope):
+        existing = await intent_rows.intents_of(db, work.envelope, command.order_id)
+        if existing and await questions.asked_before(db, work.envelope):
             # Another copy of this command came first: only its holder or the resolver goes on with it.
             context.wake_resolver()
             return None
-        snapshot = await order_rows.get_snapshot(db, work.envelope, command.order_id, command.snapshot_id)
+        snapshot = await snapshots.get_snapshot(db, work.envelope, command.order_id, command.snapshot_id)
         if snapshot is None:
             raise NotFound(f"Order {command.order_id} has no snapshot {command.snapshot_id}.")
         _check_payable(order, snapshot, existing, command)
@@ -238,7 +240,7 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> Que
         )
         telemetry.bind({"intent_id": str(intent.id)})
         await work.begin(db)
-        await ledger.keep_new_intent(db, work.envelope, intent)
+        await intent_rows.keep_new_intent(db, work.envelope, intent)
         await order_rows.change_status(
             db,
             work.envelope,
@@ -251,7 +253,7 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> Que
         return await _keep_question(work, db, intent, row, provider, request, command.idempotency_key)
 
 
-def _check_payable(order: order_rows.Order, snapshot: order_rows.Snapshot, existing: list[Intent], command: Authorize) -> None:
+def _check_payable(order: order_rows.Order, snapshot: snapshots.Snapshot, existing: list[Intent], command: Authorize) -> None:
     orders.check_snapshot(
         expired=snapshot.expired,
         snapshot_hash=snapshot.priced_hash,
@@ -275,22 +277,22 @@ def _check_payable(order: order_rows.Order, snapshot: order_rows.Snapshot, exist
 
 async def _continued(work: Work, command: Confirm, context: Payments) -> Question | None:
     async with work.transaction() as db:
-        locked = await ledger.lock_intent(db, work.envelope, command.intent_id, order_id=command.order_id)
+        locked = await intent_rows.lock_intent(db, work.envelope, command.intent_id, order_id=command.order_id)
         if locked is None:
             raise NotFound(f"Order {command.order_id} has no payment {command.intent_id}.")
         row = next(t for t in locked.transactions if t.operation is Operation.AUTHORIZE)
-        if await ledger.is_answered_by(db, row.id, work.envelope):
+        if await questions.is_answered_by(db, row.id, work.envelope):
             context.wake_resolver()
             return None
         if not row.open:
             # The bank told us before the customer did.
             view = await ledger.transaction_view(db, row.id, locked.intent.currency)
-            await work.conclude(db, reply_of(locked.intent, row, PaymentView(intent=ledger.view(locked.intent), transaction=view)))
+            await work.conclude(db, reply_of(locked.intent, row, PaymentView(intent=intent_rows.view(locked.intent), transaction=view)))
             return None
         intents.check_nothing_open(locked.transactions)
         intents.check_confirmable(locked.intent)
         await work.begin(db)
-        return await ledger.continue_question(db, row.id, answers=work.envelope, command_type=work.kind, command_digest=work.digest)
+        return await questions.continue_question(db, row.id, answers=work.envelope, command_type=work.kind, command_digest=work.digest)
 
 
 async def _send(provider: PaymentProvider, question: Question) -> tuple[Observation, ...]:

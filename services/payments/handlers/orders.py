@@ -7,8 +7,9 @@ import msgspec
 from services.payments.domain import orders as rules
 from services.payments.domain.orders import OrderStatus
 from services.payments.handlers.asking import Payments
-from services.payments.store import ledger
+from services.payments.store import intents as intent_rows
 from services.payments.store import orders as rows
+from services.payments.store import snapshots
 from shared.contracts.payments import (
     PAGE_ROWS_MAX,
     GetOrder,
@@ -77,7 +78,7 @@ async def quote(work: Work, command: Quote, context: Payments) -> None:
     """Freeze an order's prices into a snapshot."""
     async with connected(context.desk.pool) as db:
         order = await rows.get_order(db, work.envelope, command.order_id)
-        policy = await rows.store_policy(db, work.envelope, default_lifetime_seconds=context.settings.quote_lifetime_seconds)
+        policy = await snapshots.store_policy(db, work.envelope, default_lifetime_seconds=context.settings.quote_lifetime_seconds)
     if order is None:
         raise NotFound(f"There is no order {command.order_id}.")
     if order.content.cancelled:
@@ -91,7 +92,7 @@ async def quote(work: Work, command: Quote, context: Payments) -> None:
     payment = ProviderMetadata(name=name, capabilities=msgspec.to_builtins(provider.capabilities), browser=provider.browser())
     as_ordered = ProviderMetadata(name="as-ordered", capabilities={}, browser={})
     async with work.transaction() as db:
-        now = await rows.clock(db)
+        now = await snapshots.clock(db)
         snapshot = SnapshotView(
             snapshot_id=new_id(),
             order_id=order.id,
@@ -105,11 +106,11 @@ async def quote(work: Work, command: Quote, context: Payments) -> None:
             shipping_address=rules.normalized(order.content.shipping_address),
             billing_address=rules.normalized(order.content.billing_address),
             providers={"payment": payment, "shipping": as_ordered, "tax": as_ordered},
-            fx_reference=await rows.fx_reference(db, order.currency, policy.reporting_currency),
+            fx_reference=await snapshots.fx_reference(db, order.currency, policy.reporting_currency),
             created_at=now,
             expires_at=now + timedelta(seconds=policy.quote_lifetime_seconds),
         )
-        await rows.keep_snapshot(db, work.envelope, snapshot, order=order, provider=name)
+        await snapshots.keep_snapshot(db, work.envelope, snapshot, order=order, provider=name)
         await work.conclude(db, done(snapshot))
 
 
@@ -141,6 +142,6 @@ async def get_payments(envelope: Envelope, query: GetPayments, context: Payments
             order_id=order.id,
             order_status=order.status.value,
             currency=order.currency,
-            payments=await ledger.ledger(db, envelope, query.order_id),
+            payments=await intent_rows.whole_ledger(db, envelope, query.order_id),
             history=await rows.history(db, envelope, query.order_id),
         )

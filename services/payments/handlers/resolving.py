@@ -6,8 +6,8 @@ import logging
 from services.payments.domain.intents import Observation, Operation, Source, TransactionStatus
 from services.payments.handlers.asking import Heard, Payments, ask, conclude
 from services.payments.providers import PaymentProvider
-from services.payments.store import ledger
-from services.payments.store.ledger import Question
+from services.payments.store import questions
+from services.payments.store.questions import Question
 from shared import telemetry
 from shared.database import connected
 from shared.work import Work
@@ -19,10 +19,10 @@ NOT_EXECUTED = "not_executed"
 
 async def resolve_due(context: Payments) -> None:
     """Go on with every open question that is due and that nobody works on."""
-    questions = await ledger.take_due(context.desk.pool)
-    await asyncio.gather(*(resolve(context, question) for question in questions))
+    due = await questions.take_due(context.desk.pool)
+    await asyncio.gather(*(resolve(context, question) for question in due))
     async with connected(context.desk.pool) as db:
-        count, oldest_seconds = await ledger.unknown_outcomes(db)
+        count, oldest_seconds = await questions.unknown_outcomes(db)
     telemetry.unknown_outcomes.labels("payments").set(count)
     telemetry.oldest_unknown_seconds.labels("payments").set(oldest_seconds)
 

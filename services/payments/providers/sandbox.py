@@ -88,6 +88,10 @@ class SandboxPayments:
             raise Ambiguous(f"sandbox answered {answer.status}")
         if answer.status in (200, 201):
             return _payment(answer.body).observations
+        code = str(answer.body.get("error", {}).get("code", ""))
+        if prepared.operation == "confirm" or code == "idempotency_error":
+            # Neither says what became of the payment: the authorization began earlier, or the key was used before.
+            raise Ambiguous(f"sandbox answered {answer.status} {code}")
         return (_refused(prepared, answer.status, answer.body, reference),)
 
     async def get_transaction(self, provider_payment_id: str) -> ProviderTransaction | None:
@@ -164,7 +168,7 @@ def _refused(prepared: Prepared, status: int, body: Mapping[str, Any], reference
     # A 4xx with an error of its own is proof that this request was not executed.
     error = body.get("error", {})
     sent = msgspec.json.decode(prepared.body) if prepared.body else {}
-    operation = Operation.AUTHORIZE if prepared.operation == "confirm" else Operation(prepared.operation)
+    operation = Operation(prepared.operation)
     return Observation(
         operation=operation,
         status=TransactionStatus.FAILED,

@@ -38,7 +38,7 @@ CREATE TABLE orders (
 );
 
 -- A customer lists their own orders, the newest first.
-CREATE INDEX orders_of_customer ON orders (store_id, environment, customer_id, id DESC) WHERE customer_id IS NOT NULL;
+CREATE INDEX orders_of_customer ON orders (store_id, environment, customer_id, created_at DESC, id DESC) WHERE customer_id IS NOT NULL;
 
 CREATE TABLE order_items (
     store_id           uuid    NOT NULL,

@@ -1,18 +1,16 @@
-"""Orders, snapshots and status history in SQL."""
+"""Orders and their status history in SQL."""
 
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from services.payments.domain.orders import OrderStatus, Priced
-from shared.contracts.payments import OrderContent, OrderView, SnapshotView, StatusChange, Totals
+from services.payments.store.ledger import json_text
+from shared.contracts.payments import OrderContent, OrderView, StatusChange, Totals
 from shared.database import Connection, Record
 from shared.ids import new_id
 from shared.messages import Envelope
-
-DEFAULT_REPORTING_CURRENCY = "EUR"
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,31 +26,6 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     priced_hash: bytes
     created_at: datetime
     updated_at: datetime
-
-
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot as its row holds it, and whether the database's clock says that it expired."""
-
-    id: UUID
-    order_id: UUID
-    order_version: int
-    priced_hash: bytes
-    currency: str
-    total: int
-    provider: str
-    priced: OrderContent
-    expired: bool
-
-
-class StorePolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """What a store decided about its quotes."""
-
-    quote_lifetime_seconds: int
-    reporting_currency: str
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
 
 
 def _order(row: Record) -> Order:
@@ -117,14 +90,17 @@ async def get_order(db: Connection, envelope: Envelope, order_id: UUID, *, custo
 
 
 async def list_orders(db: Connection, envelope: Envelope, customer_id: UUID, *, before: UUID | None, limit: int) -> list[Order]:
-    """Read a page of a customer's orders by id, the newest first."""
+    """Read a page of a customer's orders, the newest first, after the one named."""
     rows = await db.fetch(
         """
         SELECT *
           FROM orders
          WHERE store_id = $1 AND environment = $2 AND customer_id = $3
-           AND ($4::uuid IS NULL OR id < $4)
-         ORDER BY id DESC
+           AND ($4::uuid IS NULL
+                OR (created_at, id) < (SELECT created_at, id
+                                         FROM orders
+                                        WHERE store_id = $1 AND environment = $2 AND customer_id = $3 AND id = $4))
+         ORDER BY created_at DESC, id DESC
          LIMIT $5
         """,
         envelope.store_id,
@@ -159,8 +135,8 @@ async def keep_order(
         content.currency,
         priced.totals.total,
         content.customer_id,
-        _json(content),
-        _json(priced.totals),
+        json_text(content),
+        json_text(priced.totals),
         priced.hash,
     )
     if row is None:
@@ -246,111 +222,3 @@ async def history(db: Connection, envelope: Envelope, order_id: UUID) -> list[St
         order_id,
     )
     return [StatusChange(**dict(row)) for row in rows]
-
-
-async def store_policy(db: Connection, envelope: Envelope, *, default_lifetime_seconds: int) -> StorePolicy:
-    """Read what a store decided, or the defaults."""
-    row = await db.fetchrow(
-        "SELECT quote_lifetime_seconds, reporting_currency FROM stores WHERE store_id = $1 AND environment = $2",
-        envelope.store_id,
-        envelope.environment.value,
-    )
-    if row is None:
-        return StorePolicy(quote_lifetime_seconds=default_lifetime_seconds, reporting_currency=DEFAULT_REPORTING_CURRENCY)
-    return StorePolicy(quote_lifetime_seconds=row["quote_lifetime_seconds"], reporting_currency=row["reporting_currency"])
-
-
-async def fx_reference(db: Connection, currency: str, reporting_currency: str) -> dict[str, str] | None:
-    """Read the newest rate an amount would be reported at; none is needed within one currency, none may be known."""
-    row = await db.fetchrow(
-        """
-        SELECT rate, source, rate_date
-          FROM fx_reference_rates
-         WHERE base = $1 AND quote = $2 AND rate_date <= current_date
-         ORDER BY rate_date DESC
-         LIMIT 1
-        """,
-        currency,
-        reporting_currency,
-    )
-    if row is None or currency == reporting_currency:
-        return None
-    return {
-        "base": currency,
-        "quote": reporting_currency,
-        "rate": str(row["rate"]),
-        "source": row["source"],
-        "date": row["rate_date"].isoformat(),
-    }
-
-
-async def clock(db: Connection) -> datetime:
-    """Read the database's clock, which decides what has expired."""
-    now = await db.fetchval("SELECT now()")
-    assert isinstance(now, datetime), "now() is a moment"
-    return now
-
-
-async def keep_snapshot(db: Connection, envelope: Envelope, snapshot: SnapshotView, *, order: Order, provider: str) -> None:
-    """Write a snapshot with its items."""
-    await db.execute(
-        """
-        WITH kept AS (
-            INSERT INTO order_checkout_snapshots (id, store_id, environment, order_id, order_version, priced_hash, currency, total,
-                                                  provider, content, priced, created_at, expires_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
-        )
-        INSERT INTO order_checkout_snapshot_items (snapshot_id, line, product_variant_id, name, quantity, unit_price, discount, amount)
-        SELECT $1, line, variant, name, quantity, unit_price, discount, amount
-          FROM unnest($14::integer[], $15::uuid[], $16::text[], $17::integer[], $18::bigint[], $19::bigint[], $20::bigint[])
-               AS t (line, variant, name, quantity, unit_price, discount, amount)
-        """,
-        snapshot.snapshot_id,
-        envelope.store_id,
-        envelope.environment.value,
-        order.id,
-        order.version,
-        order.priced_hash,
-        snapshot.currency,
-        snapshot.totals.total,
-        provider,
-        _json(snapshot),
-        _json(order.content),
-        snapshot.created_at,
-        snapshot.expires_at,
-        [line.line for line in snapshot.lines],
-        [line.product_variant_id for line in snapshot.lines],
-        [line.name for line in snapshot.lines],
-        [line.quantity for line in snapshot.lines],
-        [line.unit_price for line in snapshot.lines],
-        [line.discount for line in snapshot.lines],
-        [line.amount for line in snapshot.lines],
-    )
-
-
-async def get_snapshot(db: Connection, envelope: Envelope, order_id: UUID, snapshot_id: UUID) -> Snapshot | None:
-    """Read a snapshot of an order."""
-    row = await db.fetchrow(
-        """
-        SELECT id, order_id, order_version, priced_hash, currency, total, provider, priced, expires_at <= now() AS expired
-          FROM order_checkout_snapshots
-         WHERE id = $4 AND store_id = $1 AND environment = $2 AND order_id = $3
-        """,
-        envelope.store_id,
-        envelope.environment.value,
-        order_id,
-        snapshot_id,
-    )
-    if row is None:
-        return None
-    return Snapshot(
-        id=row["id"],
-        order_id=row["order_id"],
-        order_version=row["order_version"],
-        priced_hash=row["priced_hash"],
-        currency=row["currency"],
-        total=row["total"],
-        provider=row["provider"],
-        priced=msgspec.json.decode(row["priced"], type=OrderContent),
-        expired=row["expired"],
-    )

@@ -1,0 +1,291 @@
+"""Open questions to providers in SQL: the exact call, the lease on it, and when to look again."""
+
+from uuid import UUID
+
+import msgspec
+
+from services.payments.domain.intents import Intent, Operation, Transaction
+from services.payments.providers import Prepared
+from shared.database import Connection, Pool, Record, connected
+from shared.messages import Envelope, Environment
+
+# Short, and renewed while the call is out, so that a crash costs seconds.
+LEASE_SECONDS = 5.0
+
+
+RESOLVE_ROWS_MAX = 50
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """An open question to a provider: the row, the exact call, the lease, and whom the answer belongs to."""
+
+    transaction_id: UUID
+    intent_id: UUID
+    order_id: UUID
+    operation: Operation
+    provider: str
+    provider_account: str
+    provider_payment_id: str | None
+    prepared: Prepared | None
+    idempotency_key: str
+    lease_token: int
+    looks: int
+    age_seconds: float
+    awaiting_customer: bool
+    intent_abandoned: bool
+    envelope: Envelope
+    command_type: str
+    command_digest: bytes
+
+
+async def keep_question(
+    db: Connection,
+    envelope: Envelope,
+    intent: Intent,
+    transaction: Transaction,
+    prepared: Prepared,
+    *,
+    idempotency_key: str,
+    command_type: str,
+    command_digest: bytes,
+) -> Question:
+    """Write a pending row with its exact call and our lease, before anything is sent."""
+    await db.execute(
+        """
+        INSERT INTO payment_transactions (id, payment_intent_id, store_id, environment, operation, idempotency_key, command_id, answers,
+                                          command_type, command_digest, provider_idempotency_key, provider_account, amount, final,
+                                          status, source, reason, request, actor, correlation_id, lease_expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $11, $12, $13, 'pending', $14, $15, $16, $17, $18,
+                now() + make_interval(secs => $19))
+        """,
+        transaction.id,
+        intent.id,
+        envelope.store_id,
+        envelope.environment.value,
+        transaction.operation.value,
+        idempotency_key,
+        envelope.id,
+        command_type,
+        command_digest,
+        outbound_key(transaction.id),
+        intent.provider_account,
+        transaction.amount,
+        transaction.final,
+        transaction.source.value,
+        transaction.reason,
+        msgspec.json.encode(prepared),
+        envelope.actor,
+        envelope.correlation_id,
+        LEASE_SECONDS,
+    )
+    return Question(
+        transaction_id=transaction.id,
+        intent_id=intent.id,
+        order_id=intent.order_id,
+        operation=transaction.operation,
+        provider=intent.provider,
+        provider_account=intent.provider_account,
+        provider_payment_id=intent.provider_payment_id,
+        prepared=prepared,
+        idempotency_key=outbound_key(transaction.id),
+        lease_token=1,
+        looks=0,
+        age_seconds=0,
+        awaiting_customer=False,
+        intent_abandoned=False,
+        envelope=envelope,
+        command_type=command_type,
+        command_digest=command_digest,
+    )
+
+
+def outbound_key(transaction_id: UUID) -> str:
+    """Derive the key a provider sees from our row's id, so that every repeat bears the same one."""
+    return f"tender-{transaction_id}"
+
+
+async def renew(pool: Pool, question: Question) -> bool:
+    """Keep our lease while the call is out; false when somebody else has taken it."""
+    async with connected(pool) as db:
+        result = await db.execute(
+            """
+            UPDATE payment_transactions
+               SET lease_expires_at = now() + make_interval(secs => $3)
+             WHERE id = $1 AND lease_token = $2
+            """,
+            question.transaction_id,
+            question.lease_token,
+            LEASE_SECONDS,
+        )
+    return result == "UPDATE 1"
+
+
+_QUESTION = """
+    t.id, t.payment_intent_id, i.order_id, t.operation, i.provider, t.provider_account, i.provider_payment_id, t.request,
+    t.provider_idempotency_key, t.lease_token, t.looks, extract(epoch FROM now() - t.created_at)::float8 AS age_seconds,
+    t.awaiting_customer, i.abandoned, t.answers, t.store_id, t.environment, t.actor, t.correlation_id, t.command_type, t.command_digest
+"""
+
+
+def _question(row: Record) -> Question:
+    return Question(
+        transaction_id=row["id"],
+        intent_id=row["payment_intent_id"],
+        order_id=row["order_id"],
+        operation=Operation(row["operation"]),
+        provider=row["provider"],
+        provider_account=row["provider_account"],
+        provider_payment_id=row["provider_payment_id"],
+        prepared=msgspec.json.decode(row["request"], type=Prepared | None),
+        idempotency_key=row["provider_idempotency_key"],
+        lease_token=row["lease_token"],
+        looks=row["looks"],
+        age_seconds=row["age_seconds"],
+        awaiting_customer=row["awaiting_customer"],
+        intent_abandoned=row["abandoned"],
+        envelope=Envelope(
+            id=row["answers"],
+            store_id=row["store_id"],
+            environment=Environment(row["environment"]),
+            source="gateway",
+            actor=row["actor"],
+            correlation_id=row["correlation_id"],
+        ),
+        command_type=row["command_type"],
+        command_digest=row["command_digest"],
+    )
+
+
+async def continue_question(
+    db: Connection, transaction_id: UUID, *, answers: Envelope, command_type: str, command_digest: bytes
+) -> Question:
+    """Take up an authorization that waited for its customer, for the command that now goes on with it."""
+    row = await db.fetchrow(
+        f"""
+        UPDATE payment_transactions t
+           SET awaiting_customer = false, answers = $2, command_type = $3, command_digest = $4, actor = $5, correlation_id = $6,
+               lease_token = t.lease_token + 1, lease_expires_at = now() + make_interval(secs => $7)
+          FROM payment_intents i
+         WHERE i.id = t.payment_intent_id AND t.id = $1 AND t.awaiting_customer AND t.status IN ('pending', 'unknown')
+        RETURNING {_QUESTION}
+        """,
+        transaction_id,
+        answers.id,
+        command_type,
+        command_digest,
+        answers.actor,
+        answers.correlation_id,
+        LEASE_SECONDS,
+    )
+    assert row is not None, "the row is locked with its intent and was seen waiting"
+    return _question(row)
+
+
+async def asked_before(db: Connection, envelope: Envelope) -> bool:
+    """Tell whether a command already has its row in the ledger."""
+    return bool(
+        await db.fetchval(
+            "SELECT EXISTS (SELECT FROM payment_transactions WHERE store_id = $1 AND environment = $2 AND command_id = $3)",
+            envelope.store_id,
+            envelope.environment.value,
+            envelope.id,
+        )
+    )
+
+
+async def is_answered_by(db: Connection, transaction_id: UUID, envelope: Envelope) -> bool:
+    """Tell whether a row's conclusion will answer this command."""
+    return bool(await db.fetchval("SELECT answers = $2 FROM payment_transactions WHERE id = $1", transaction_id, envelope.id))
+
+
+async def question(db: Connection, transaction_id: UUID) -> Question:
+    """Read a row as the question it is or was."""
+    row = await db.fetchrow(
+        f"""
+        SELECT {_QUESTION}
+          FROM payment_transactions t
+          JOIN payment_intents i ON i.id = t.payment_intent_id
+         WHERE t.id = $1
+        """,
+        transaction_id,
+    )
+    assert row is not None, "ledger rows are never deleted"
+    return _question(row)
+
+
+async def take_due(pool: Pool) -> list[Question]:
+    """Take the lease of every open question that is due and that nobody works on."""
+    async with connected(pool) as db:
+        rows = await db.fetch(
+            f"""
+            UPDATE payment_transactions t
+               SET lease_token = t.lease_token + 1, looks = t.looks + 1,
+                   lease_expires_at = now() + make_interval(secs => $1)
+              FROM payment_intents i
+             WHERE i.id = t.payment_intent_id
+               AND t.id = ANY(ARRAY(SELECT id
+                                      FROM payment_transactions
+                                     WHERE status IN ('pending', 'unknown') AND next_look_at <= now() AND lease_expires_at <= now()
+                                     ORDER BY next_look_at
+                                     LIMIT $2
+                                       FOR UPDATE SKIP LOCKED))
+            RETURNING {_QUESTION}
+            """,
+            LEASE_SECONDS,
+            RESOLVE_ROWS_MAX,
+        )
+    return [_question(row) for row in rows]
+
+
+async def take_one(db: Connection, transaction_id: UUID) -> Question | None:
+    """Take the lease of one open question, unless somebody works on it."""
+    row = await db.fetchrow(
+        f"""
+        UPDATE payment_transactions t
+           SET lease_token = t.lease_token + 1, looks = t.looks + 1, lease_expires_at = now() + make_interval(secs => $2)
+          FROM payment_intents i
+         WHERE i.id = t.payment_intent_id AND t.id = $1 AND t.status IN ('pending', 'unknown') AND t.lease_expires_at <= now()
+        RETURNING {_QUESTION}
+        """,
+        transaction_id,
+        LEASE_SECONDS,
+    )
+    return None if row is None else _question(row)
+
+
+async def mark_unknown(db: Connection, question: Question, *, look_again_seconds: float) -> bool:
+    """Say that the outcome is not known yet and when to look again; only the lease's holder may."""
+    result = await db.execute(
+        """
+        UPDATE payment_transactions
+           SET status = CASE WHEN awaiting_customer THEN status ELSE 'unknown' END,
+               lease_expires_at = now(), next_look_at = now() + make_interval(secs => $3)
+         WHERE id = $1 AND lease_token = $2 AND status IN ('pending', 'unknown')
+        """,
+        question.transaction_id,
+        question.lease_token,
+        look_again_seconds,
+    )
+    return result == "UPDATE 1"
+
+
+async def set_next_look(db: Connection, transaction_id: UUID, *, seconds: float) -> None:
+    """Say when an open row that nobody works on is to be looked at."""
+    await db.execute(
+        "UPDATE payment_transactions SET next_look_at = now() + make_interval(secs => $2), lease_expires_at = now() WHERE id = $1",
+        transaction_id,
+        seconds,
+    )
+
+
+async def unknown_outcomes(db: Connection) -> tuple[int, float]:
+    """Count the transactions whose outcome is not known, and the age of the oldest in seconds."""
+    row = await db.fetchrow(
+        """
+        SELECT count(*) AS count, coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 AS oldest
+          FROM payment_transactions
+         WHERE status = 'unknown'
+        """
+    )
+    assert row is not None, "an aggregate without groups has one row"
+    return int(row["count"]), float(row["oldest"])
