@@ -55,7 +55,7 @@ def running(instance: Instance, options: Options, say: Say) -> Iterator[Running]
     with ExitStack() as stack:
         found = stack.enter_context(servers(instance, options.choice, say))
         say("Schemas, roles and queues ...")
-        database_url = asyncio.run(setup.create_database(found.database_url, DATABASE))
+        database_url = found.database_url if found.database_given else asyncio.run(setup.create_database(found.database_url, DATABASE))
         applied = asyncio.run(setup.prepare(database_url, found.amqp_url, password=instance.secret("services")))
         if applied:
             say(f"  applied {', '.join(applied)}")

@@ -10,7 +10,6 @@ from deploy.servers import docker, postgres, rabbitmq
 from deploy.state import Instance, listening
 
 LOCAL_DATABASE_URL = "postgresql://postgres@127.0.0.1:5432/postgres"
-LOCAL_AMQP_URL = "amqp://guest:guest@127.0.0.1:5672/"
 
 Say = Callable[[str], None]
 
@@ -28,6 +27,8 @@ class Servers(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str
     amqp_url: str
     management_url: str | None
+    # A database that was given is used as it is; on a server of ours or by leave we make one.
+    database_given: bool
 
 
 @contextmanager
@@ -36,7 +37,9 @@ def servers(instance: Instance, choice: Choice, say: Say, environ: Mapping[str, 
     with ExitStack() as stack:
         database_url = _database(stack, instance, choice, say, environ)
         amqp_url, management_url = _broker(stack, instance, choice, say, environ)
-        yield Servers(database_url=database_url, amqp_url=amqp_url, management_url=management_url)
+        yield Servers(
+            database_url=database_url, amqp_url=amqp_url, management_url=management_url, database_given=bool(environ.get("DATABASE_URL"))
+        )
 
 
 def _database(stack: ExitStack, instance: Instance, choice: Choice, say: Say, environ: Mapping[str, str]) -> str:
@@ -69,8 +72,8 @@ def _broker(stack: ExitStack, instance: Instance, choice: Choice, say: Say, envi
         say("RabbitMQ: a container, as --docker asks.")
         return stack.enter_context(docker.rabbitmq(instance))
     if choice.use_local:
-        say("RabbitMQ: the one on port 5672, as --use-local asks, in a vhost of our own where it can be made.")
-        return LOCAL_AMQP_URL, None
+        say("RabbitMQ: the one on port 5672, as --use-local asks.")
+        return rabbitmq.local(say), None
     installation = rabbitmq.installed()
     if installation is not None:
         say(f"RabbitMQ: the installed one ({installation.server}), run privately.")

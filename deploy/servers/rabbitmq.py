@@ -21,6 +21,8 @@ EPMD_TIMEOUT_SECONDS = 10.0
 DOWNLOAD_TIMEOUT_SECONDS = 300
 HTTP_TIMEOUT_SECONDS = 2
 USER = "tender"
+LOCAL_URL = "amqp://guest:guest@127.0.0.1:5672/"
+LOCAL_VHOST = "tender"
 DEBIAN_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 # What rabbitmq-server needs of Erlang on Debian and Ubuntu; the rest of its dependencies is on every such system.
@@ -105,6 +107,17 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     management: int
     distribution: int
     epmd: int
+
+
+def local(say: Callable[[str], None]) -> str:
+    """Give the URL of the broker on port 5672, in a vhost of ours if its control tool lets us make one."""
+    tool = shutil.which("rabbitmqctl")
+    for command in (["add_vhost", LOCAL_VHOST], ["set_permissions", "-p", LOCAL_VHOST, "guest", ".*", ".*", ".*"]):
+        done = tool is not None and subprocess.run([tool, "-q", *command], capture_output=True, text=True, check=False)
+        if not done or (done.returncode != 0 and "already exists" not in done.stderr + done.stdout):
+            say("  its control tool did not let us make a vhost, so its default one is used")
+            return LOCAL_URL
+    return LOCAL_URL + LOCAL_VHOST
 
 
 @contextmanager
