@@ -60,9 +60,21 @@ async def prepare(database_url: str, amqp_url: str, *, password: str) -> list[st
     return applied
 
 
-async def create_key(database_url: str, *, store_id: UUID, environment: Environment, role: Role, name: str) -> str:
-    """Make an API key; it is shown this once and kept as a hash. Takes the gateway's or the owner's database URL."""
-    key_id, secret = new_id(), secrets.token_urlsafe(32)
+async def create_key(
+    database_url: str,
+    *,
+    store_id: UUID,
+    environment: Environment,
+    role: Role,
+    name: str,
+    key_id: UUID | None = None,
+    secret: str | None = None,
+) -> str:
+    """Make an API key; it is shown this once and kept as a hash. Takes the owner's database URL.
+
+    With an id and a secret of the caller's it is made only once, so that a local stack keeps its keys.
+    """
+    key_id, secret = key_id or new_id(), secret or secrets.token_urlsafe(32)
     connection = await asyncpg.connect(database_url)
     try:
         await connection.execute("SET search_path = gateway")

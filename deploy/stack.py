@@ -157,6 +157,14 @@ def _refuse_busy(port: int) -> None:
 
 
 async def _key(instance: Instance, database_url: str, role: Role) -> str:
+    # The same every time, so that what was pasted yesterday works today.
+    secret = instance.secret(f"key-{role.value}")
     return await setup.create_key(
-        database_url, store_id=STORE_ID, environment=Environment.SANDBOX, role=role, name=f"local {instance.name}"
+        database_url,
+        store_id=STORE_ID,
+        environment=Environment.SANDBOX,
+        role=role,
+        name=f"local {instance.name}",
+        key_id=uuid5(STORE_ID, f"{role.value} {secret}"),
+        secret=secret,
     )

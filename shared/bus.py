@@ -12,7 +12,7 @@ import aio_pika
 import aiormq
 import msgspec
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
-from aio_pika.exceptions import AMQPError, DeliveryError, PublishError
+from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity, DeliveryError, PublishError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from shared import telemetry, topology
@@ -28,6 +28,7 @@ CONFIRM_TIMEOUT_SECONDS = 5.0
 PUBLISH_LIMIT_SECONDS = 15.0
 CLOSE_TIMEOUT_SECONDS = 3.0
 WATCH_INTERVAL_SECONDS = 5.0
+GIVE_BACK_PAUSE_SECONDS = 2.0
 
 LOST = (AMQPError, aiormq.AMQPError, OSError, TimeoutError, RuntimeError)
 
@@ -78,6 +79,12 @@ class Received:
         if not self._message.channel.is_closed:
             with suppress(*LOST):
                 await self._message.ack()
+
+    async def give_back(self) -> None:
+        """Have the broker deliver it again."""
+        if not self._message.channel.is_closed:
+            with suppress(*LOST):
+                await self._message.nack(requeue=True)
 
     async def reject(self) -> None:
         """Let the broker dead-letter it."""
@@ -179,13 +186,15 @@ class Publisher:
             await exchange.publish(_message(letter), letter.routing_key, mandatory=letter.mandatory, timeout=CONFIRM_TIMEOUT_SECONDS)
         except PublishError as returned:
             raise Unroutable(f"{letter.exchange} has no queue for {letter.routing_key}") from returned
+        except ChannelNotFoundEntity as missing:
+            await self._drop(channel)
+            raise Unroutable(f"there is no exchange {letter.exchange}") from missing
         except (DeliveryError, *LOST) as lost:
             await self._drop(channel)
             raise _Undelivered(f"{type(lost).__name__}: {lost}") from lost
         except asyncio.CancelledError as lost:
             # A frozen broker ends a pending publish with CancelledError; only our own cancellation may pass.
-            task = asyncio.current_task()
-            if self._closed or (task is not None and task.cancelling()):
+            if self._closed or _told_to_stop():
                 raise
             await self._drop(channel)
             raise _Undelivered("the connection was lost") from lost
@@ -238,8 +247,19 @@ def _message(letter: Letter) -> aio_pika.Message:
 
 
 async def _close(connection: AbstractConnection) -> None:
-    with suppress(*LOST, asyncio.CancelledError):
+    try:
         await asyncio.wait_for(connection.close(), CLOSE_TIMEOUT_SECONDS)
+    except LOST:
+        return
+    except asyncio.CancelledError:
+        # The library cancels what waits on a lost connection; only our own cancellation may pass, and it must.
+        if _told_to_stop():
+            raise
+
+
+def _told_to_stop() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 Handler = Callable[[Received], Awaitable[None]]
@@ -306,8 +326,7 @@ class Consumer:
             except LOST as lost:
                 self.trouble = f"{type(lost).__name__}: {lost}"
             except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
+                if _told_to_stop():
                     raise
                 self.trouble = "the connection was lost"
             telemetry.say(logger, logging.WARNING, "consumer lost the broker", {"reason": self.trouble, "name": self._name})
@@ -352,7 +371,10 @@ class Consumer:
         try:
             await self._handle(received)
         except Unavailable as silent:
-            telemetry.say(logger, logging.WARNING, "a message is left unacknowledged", {"reason": str(silent), "queue": received.queue})
+            # Neither done nor sent on: it comes again, after a pause, so that an outage does not use its deliveries up.
+            telemetry.say(logger, logging.WARNING, "a message is given back", {"reason": str(silent), "queue": received.queue})
+            await asyncio.sleep(GIVE_BACK_PAUSE_SECONDS)
+            await received.give_back()
 
     async def _watch(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
         looking = await connection.channel()

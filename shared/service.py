@@ -94,7 +94,11 @@ class Service(Generic[C]):
         pool: Pool | None = None
         async for attempt in reconnecting(*SILENT):
             with attempt:
-                pool = await open_pool(self.settings.database_url, connections=self.settings.database_connections)
+                pool = await open_pool(
+                    self.settings.database_url,
+                    connections=self.settings.database_connections,
+                    cached_statements=self.settings.database_cached_statements,
+                )
         assert pool is not None, "the loop above ends only with a pool"
         stack.push_async_callback(_close_pool, pool)
         while not await up_to_date(pool, self._owned):

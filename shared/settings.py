@@ -15,6 +15,8 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
     http_port: int = 0
     log_level: str = "INFO"
     database_connections: int = 12
+    # 0 behind PgBouncer in transaction mode.
+    database_cached_statements: int = 200
     prefetch: int = 64
     handler_timeout_seconds: float = 120
     shutdown_grace_seconds: float = 20

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -27,6 +27,9 @@ STRIPPED_PREFIXES = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-c
 
 # What every log line about a payment must bear, where the message says it.
 BOUND_FIELDS = ("order_id", "intent_id")
+
+# Two machines' clocks differ; only a question nobody can wait for any more is dropped.
+DEADLINE_GRACE = timedelta(seconds=30)
 
 C = TypeVar("C")
 CommandHandler = Callable[[Work, Any, C], Awaitable[None]]
@@ -82,11 +85,21 @@ class Worker(Generic[C]):
             telemetry.bound(facts),
             telemetry.span(f"{received.type} process", kind=SpanKind.CONSUMER, parent=envelope.traceparent, facts=facts),
         ):
-            if received.type in self._queries:
-                result = await self._answer(received, envelope)
-            else:
-                result = await self._carry_out(received, envelope)
+            result = await self._handled(received, envelope)
         telemetry.messages_handled.labels(self._service, received.type, result).observe(time.monotonic() - started)
+
+    async def _handled(self, received: Received, envelope: Envelope) -> str:
+        if received.type in self._queries:
+            return await self._answer(received, envelope)
+        try:
+            return await self._carry_out(received, envelope)
+        except Unavailable:
+            raise
+        except Exception as failure:
+            # Even the way to the retry tiers failed (one is missing, say): the broker's own dead-lettering is the net.
+            logger.error("a message cannot be handled or sent on", exc_info=failure, extra={"tender": {"type": received.type}})
+            await received.reject()
+            return "rejected"
 
     async def _carry_out(self, received: Received, envelope: Envelope) -> str:
         digest = digest_of(received.type, received.body)
@@ -199,7 +212,7 @@ class Worker(Generic[C]):
         reply: bytes
         decoder, handler = self._queries[received.type]
         try:
-            if envelope.deadline is not None and envelope.deadline < datetime.now(UTC):
+            if envelope.deadline is not None and envelope.deadline + DEADLINE_GRACE < datetime.now(UTC):
                 await received.ack()
                 return "too late"
             async with asyncio.timeout(self._timeout_seconds):

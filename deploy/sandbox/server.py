@@ -14,6 +14,7 @@ from litestar.params import FromPath, FromQuery
 
 from deploy.sandbox.books import Books, Payment, Refused
 from deploy.sandbox.tokens import TOKENS, Act
+from shared.money import Money
 
 SLOW_SECONDS = 1.0
 PAGE_ROWS_MAX = 100
@@ -215,7 +216,7 @@ async def bank_page(request: HttpRequest, payment_id: FromPath[str]) -> Response
     page = (
         "<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'><title>Sandbox bank</title>"
         "<style>body{font:18px system-ui;max-width:30rem;margin:3rem auto;padding:0 1rem}button{font:inherit;padding:.5rem 1rem}</style>"
-        f"<h1>Sandbox bank</h1><p>Approve a payment of <b>{payment.amount} {escape(payment.currency)}</b> (minor units)?</p>"
+        f"<h1>Sandbox bank</h1><p>Approve a payment of <b>{escape(str(Money(payment.amount, payment.currency)))}</b>?</p>"
         f"<form method=post>{choices}</form>"
     )
     return Response(page, media_type=MediaType.HTML)

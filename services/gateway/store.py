@@ -235,9 +235,13 @@ async def forget_expired(pool: Pool) -> int:
 async def keep_api_key(
     db: Connection, *, key_id: UUID, store_id: UUID, environment: Environment, role: Role, name: str, secret_hash: bytes
 ) -> None:
-    """Write a new API key."""
+    """Write a new API key; one that is there stays as it is."""
     await db.execute(
-        "INSERT INTO api_keys (id, store_id, environment, role, name, secret_hash) VALUES ($1, $2, $3, $4, $5, $6)",
+        """
+        INSERT INTO api_keys (id, store_id, environment, role, name, secret_hash)
+        VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (id) DO NOTHING
+        """,
         key_id,
         store_id,
         environment.value,

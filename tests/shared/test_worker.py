@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aio_pika
 import httpx
 import msgspec
 import pytest
 
 from shared import topology
-from shared.bus import Letter, Unroutable
+from shared.bus import Consumer, Letter, Received, Unroutable
 from shared.ids import new_id
 from shared.messages import Environment, decode_reply
 from shared.replies import Replies
@@ -132,6 +133,16 @@ class TestFailure:
 
         assert dead.headers["dead_reason"]
 
+    async def test_that_cannot_even_be_sent_on_ends_in_the_brokers_own_net(self, probe: Probe) -> None:
+        connection = await aio_pika.connect(probe.place.amqp_url)
+        async with connection:
+            await (await connection.channel()).exchange_delete(topology.retry_exchange(NAME, "1s"))
+
+        envelope = await probe.send("bug")
+
+        dead = await until(probe.dead)
+        assert dead.headers["id"] == str(envelope.id)
+
 
 class TestQuery:
     async def test_is_answered(self, probe: Probe) -> None:
@@ -251,3 +262,26 @@ async def _close_all(http: httpx.AsyncClient, management_url: str, vhost: str) -
 async def _trouble(http: httpx.AsyncClient, probe: Probe, queue: str) -> bool:
     answer = await http.get(f"{probe.parts.url}/health/ready")
     return answer.status_code == 503 and queue in answer.json()["checks"]["broker"]
+
+
+class TestConsumer:
+    @pytest.mark.parametrize("turns", range(0, 400, 20))
+    async def test_stops_at_whatever_moment_of_a_reconnect_it_is_told(self, place: Place, turns: int) -> None:
+        async def never(_: Received) -> None:
+            raise AssertionError("nothing can come from a queue that is not there")
+
+        async with Consumer(place.amqp_url, ["missing.v1"], never, name="tests", prefetch=1) as consumer:
+            await until(lambda: _looked(consumer))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            stopping = asyncio.create_task(consumer.__aexit__(None, None, None))
+
+            await until(lambda: _over(stopping), timeout_seconds=10)
+
+
+async def _looked(consumer: Consumer) -> bool:
+    return "missing.v1" in (consumer.trouble or "")
+
+
+async def _over(task: "asyncio.Task[None]") -> bool:
+    return task.done()

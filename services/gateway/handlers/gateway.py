@@ -46,6 +46,8 @@ from shared.work import Desk
 
 KEY_CACHE_SECONDS = 5.0
 KEY_CACHE_ROWS_MAX = 10_000
+# Every shopper's token has a bucket; forgetting them all at once forgives a burst, no more.
+BUCKETS_MAX = 100_000
 
 
 class Gateway:
@@ -68,6 +70,8 @@ class Gateway:
         if scheme.lower() != "bearer" or not credential:
             raise Unauthenticated("Send 'Authorization: Bearer <key or token>'.")
         principal = read_token(credential, self.settings.token_secret, datetime.now(UTC)) or await self._owner_of(credential)
+        if len(self._buckets) >= BUCKETS_MAX:
+            self._buckets.clear()
         self._buckets[principal.id] = draw(
             self._buckets.get(principal.id),
             now_seconds=time.monotonic(),

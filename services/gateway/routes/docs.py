@@ -33,12 +33,13 @@ def _page(document: dict[str, Any]) -> str:
                 operation = item[method]
                 groups.setdefault((operation.get("tags") or ["Other"])[0], []).append(_operation(method, path, operation))
     info = document["info"]
+    about = escape((info.get("description") or "").replace("`", ""))
     body = "".join(f"<h2>{escape(name)}</h2>{''.join(parts)}" for name, parts in sorted(groups.items()))
     types = "".join(_schema(name, schema) for name, schema in sorted(schemas.items()))
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{escape(info['title'])} API</title><style>{STYLE}</style><h1>{escape(info['title'])} API</h1>"
-        f"<p>{escape(info.get('description') or '')}</p><p>Machine-readable: <a href='/openapi/openapi.json'>openapi.json</a></p>"
+        f"<p>{about}</p><p>Machine-readable: <a href='/openapi/openapi.json'>openapi.json</a></p>"
         f"{body}<h2>Types</h2>{types}</html>"
     )
 
