@@ -2,7 +2,12 @@
 
 from uuid import UUID
 
+import msgspec
+
+from deploy import setup
+from shared.contracts.payments import SnapshotView
 from shared.ids import new_id
+from shared.messages import Environment
 from tests.world import ORDER, TOTAL, World
 
 
@@ -39,6 +44,36 @@ class TestQuote:
         totals = (await world.quote(order_id)).json["totals"]
 
         assert totals == {"items": 12900, "discounts": 1900, "shipping": 0, "tax_exclusive": 715, "tax_inclusive": 92, "total": 11715}
+
+    async def test_holds_as_long_as_the_store_decided(self, world: World) -> None:
+        order_id = await world.an_order()
+        await setup.set_store(
+            world.place.database_url,
+            store_id=world.store_id,
+            environment=Environment.SANDBOX,
+            quote_lifetime_seconds=60,
+            reporting_currency="EUR",
+        )
+
+        snapshot = msgspec.json.decode((await world.quote(order_id)).content, type=SnapshotView)
+
+        assert (snapshot.expires_at - snapshot.created_at).total_seconds() == 60
+        await world.change("DELETE FROM payments.stores WHERE store_id = $1", world.store_id)
+
+    async def test_says_at_which_rate_it_would_be_reported(self, world: World) -> None:
+        await world.change("INSERT INTO payments.fx_reference_rates VALUES ('USD', 'EUR', 0.9, 'ECB', '2026-01-02')")
+
+        dollars = await world.quote(await world.an_order(currency="USD"))
+        euros = await world.quote(await world.an_order())
+
+        assert dollars.json["fx_reference"] == {
+            "base": "USD",
+            "quote": "EUR",
+            "rate": "0.9000000000",
+            "source": "ECB",
+            "date": "2026-01-02",
+        }
+        assert euros.json["fx_reference"] is None
 
     async def test_refuses_an_order_that_is_not_there(self, world: World) -> None:
         answer = await world.quote(new_id())

@@ -35,7 +35,7 @@ from shared.contracts.payments import (
 )
 
 # The wrapper goes when storefronts have moved to authorize and capture (RFC 9745, RFC 8594).
-SUBMIT_DEPRECATED = "@1798761600"
+SUBMIT_DEPRECATED = "@1793491200"
 SUBMIT_SUNSET = "Fri, 31 Dec 2027 23:59:59 GMT"
 
 ReturnUrl = Annotated[str, Meta(pattern="^https?://", max_length=2000)]
