@@ -9,14 +9,12 @@ import asyncpg
 import asyncpg.pool
 
 from shared import telemetry
-from shared.backoff import a_few_times
 from shared.errors import Unavailable
 
 ACQUIRE_TIMEOUT_SECONDS = 10.0
 COMMAND_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 GROUP_ROWS_MAX = 200
-SERIALIZATION_ATTEMPTS_MAX = 3
 
 if TYPE_CHECKING:
     _AnyConnection = asyncpg.Connection[asyncpg.Record]
@@ -87,15 +85,6 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-async def again_when_serialized(work: Callable[[], Awaitable[R]]) -> R:
-    """Run a transaction again when Postgres chose it as a deadlock's or race's victim."""
-    victims = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
-    async for attempt in a_few_times(SERIALIZATION_ATTEMPTS_MAX, *victims):
-        with attempt:
-            return await work()
-    raise AssertionError("the last attempt returns or raises")
 
 
 class GroupCommit(Generic[T, R]):

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from functools import cache
-from typing import ClassVar
 
 import msgspec
 from iso4217 import Currency
@@ -54,8 +53,6 @@ class Money(msgspec.Struct, frozen=True, order=True):
 
     amount: int
     currency: str
-
-    ZERO: ClassVar[int] = 0
 
     def __add__(self, other: "Money") -> "Money":
         return Money(self.amount + self._same(other).amount, self.currency)

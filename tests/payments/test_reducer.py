@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.payments.domain import intents
+from services.payments.domain import guards, intents
 from services.payments.domain.intents import (
     Intent,
     IntentStatus,
@@ -112,8 +112,8 @@ class TestOrder:
         intent, _ = told(an_intent(), (an_authorization(TransactionStatus.SUCCEEDED),), story)
 
         for decide, taken, limit in (
-            (intents.amount_to_capture, intent.captured_amount + intent.voided_amount, intent.authorized_amount),
-            (intents.amount_to_refund, intent.refunded_amount + intent.charged_back_amount, intent.captured_amount),
+            (guards.amount_to_capture, intent.captured_amount + intent.voided_amount, intent.authorized_amount),
+            (guards.amount_to_refund, intent.refunded_amount + intent.charged_back_amount, intent.captured_amount),
         ):
             try:
                 amount = decide(intent, asked, None)
@@ -186,4 +186,4 @@ class TestFacts:
 
         intent, _ = told(an_intent(), rows, story)
 
-        assert (intent.status, intents.amount_to_capture(intent, None, None)) == (IntentStatus.PARTIALLY_REFUNDED, 6_000)
+        assert (intent.status, guards.amount_to_capture(intent, None, None)) == (IntentStatus.PARTIALLY_REFUNDED, 6_000)

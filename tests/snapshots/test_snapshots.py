@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from services.payments.domain.intents import CAPTURABLE, INACTIVE, RANK, REFUNDABLE, VOIDABLE, IntentStatus
+from services.payments.domain.guards import CAPTURABLE, REFUNDABLE, VOIDABLE
+from services.payments.domain.intents import INACTIVE, RANK, IntentStatus
 from services.payments.domain.orders import OrderStatus
 from shared.contracts.payments import MESSAGES
 from shared.messages import type_of

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.payments.domain import intents
+from services.payments.domain import guards, intents
 from services.payments.domain.intents import Applied, Intent, Observation, Operation, Reason, Source, Transaction, TransactionStatus
 from services.payments.handlers.asking import JOB, Payments, ask, conclude, keep_applied, listen
 from services.payments.providers import PaymentProvider, RefundRequest, Request, VoidRequest
@@ -118,7 +118,7 @@ async def _remember(work: Work, context: Payments, intent_id: UUID) -> Question 
     async with work.transaction() as db:
         locked = await intent_rows.lock_intent(db, work.envelope, intent_id)
         assert locked is not None, "intents are never deleted"
-        intents.check_nothing_open(locked.transactions)
+        guards.check_nothing_open(locked.transactions)
         planned = _plan(locked.intent)
         if planned is None:
             return None

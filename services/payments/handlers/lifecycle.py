@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from services.payments.domain import intents, orders
+from services.payments.domain import guards, intents, orders
 from services.payments.domain.intents import Intent, Observation, Operation, Source, Transaction, TransactionStatus
 from services.payments.handlers.asking import Payments, ask, conclude, keep_applied, reply_of
 from services.payments.handlers.resolving import resolve
@@ -63,7 +63,7 @@ async def capture(work: Work, command: Capture, context: Payments) -> None:
 
     def plan(locked: Locked, provider: PaymentProvider) -> tuple[Transaction, Request]:
         intent = locked.intent
-        amount = intents.amount_to_capture(intent, command.amount, command.currency)
+        amount = guards.amount_to_capture(intent, command.amount, command.currency)
         _check_capture(provider, intent, amount, final=command.final)
         row = Transaction(id=new_id(), operation=Operation.CAPTURE, amount=amount, status=TransactionStatus.PENDING, final=command.final)
         return row, CaptureRequest(
@@ -82,9 +82,9 @@ async def void(work: Work, command: Void, context: Payments) -> None:
 
     def plan(locked: Locked, provider: PaymentProvider) -> tuple[Transaction, Request]:
         intent = locked.intent
-        amount = intents.amount_to_void(intent)
+        amount = guards.amount_to_void(intent)
         if intent.captured_amount > 0 and not provider.capabilities.void_after_capture:
-            raise intents.UnsupportedByProvider(f"{provider.name} cannot release the rest after a capture.", {"provider": provider.name})
+            raise guards.UnsupportedByProvider(f"{provider.name} cannot release the rest after a capture.", {"provider": provider.name})
         row = Transaction(id=new_id(), operation=Operation.VOID, amount=amount, status=TransactionStatus.PENDING)
         return row, VoidRequest(reference=row.id, provider_payment_id=_known(intent))
 
@@ -96,7 +96,7 @@ async def refund(work: Work, command: Refund, context: Payments) -> None:
 
     def plan(locked: Locked, provider: PaymentProvider) -> tuple[Transaction, Request]:
         intent = locked.intent
-        amount = intents.amount_to_refund(intent, command.amount, command.currency)
+        amount = guards.amount_to_refund(intent, command.amount, command.currency)
         _check_refund(provider, intent, amount)
         row = Transaction(id=new_id(), operation=Operation.REFUND, amount=amount, status=TransactionStatus.PENDING, reason=command.reason)
         return row, RefundRequest(
@@ -177,7 +177,7 @@ async def _try_to_remember(
         unknown = next((t for t in locked.transactions if t.status is TransactionStatus.UNKNOWN), None)
         if unknown is not None and resolve_first and (due := await questions.take_one(db, unknown.id)) is not None:
             return _Unknown(due)
-        intents.check_nothing_open(locked.transactions)
+        guards.check_nothing_open(locked.transactions)
         provider = context.provider(work.envelope.environment, locked.intent.provider)
         row, request = plan(locked, provider)
         await work.begin(db)
@@ -188,7 +188,7 @@ async def _keep_question(
     work: Work, db: Connection, intent: Intent, row: Transaction, provider: PaymentProvider, request: Request, idempotency_key: str
 ) -> Question:
     if row.operation in (Operation.CAPTURE, Operation.REFUND) and not await intent_rows.reserve(db, intent, row):
-        raise intents.AmountExceeded("The amount is no longer there.", {"requested": row.amount})
+        raise guards.AmountExceeded("The amount is no longer there.", {"requested": row.amount})
     return await questions.keep_question(
         db,
         work.envelope,
@@ -268,7 +268,7 @@ def _check_payable(order: order_rows.Order, snapshot: snapshots.Snapshot, existi
         raise orders.NothingToPay("The order's total is zero.")
     for intent in existing:
         if intent.holds_order:
-            raise intents.ActivePayment(
+            raise guards.ActivePayment(
                 "End the active payment first, or go on with it.", {"intent_id": str(intent.id), "status": intent.status.value}
             )
         if intent.captured_amount > 0:
@@ -289,8 +289,8 @@ async def _continued(work: Work, command: Confirm, context: Payments) -> Questio
             view = await ledger.transaction_view(db, row.id, locked.intent.currency)
             await work.conclude(db, reply_of(locked.intent, row, PaymentView(intent=intent_rows.view(locked.intent), transaction=view)))
             return None
-        intents.check_nothing_open(locked.transactions)
-        intents.check_confirmable(locked.intent)
+        guards.check_nothing_open(locked.transactions)
+        guards.check_confirmable(locked.intent)
         await work.begin(db)
         return await questions.continue_question(db, row.id, answers=work.envelope, command_type=work.kind, command_digest=work.digest)
 
@@ -308,7 +308,7 @@ def _known(intent: Intent) -> str:
 def _check_currency(provider: PaymentProvider, currency: str) -> None:
     allowed = provider.capabilities.currencies
     if allowed is not None and currency not in allowed:
-        raise intents.UnsupportedByProvider(f"{provider.name} cannot take {currency}.", {"provider": provider.name, "currency": currency})
+        raise guards.UnsupportedByProvider(f"{provider.name} cannot take {currency}.", {"provider": provider.name, "currency": currency})
 
 
 def _check_capture(provider: PaymentProvider, intent: Intent, amount: int, *, final: bool) -> None:
@@ -319,13 +319,13 @@ def _check_capture(provider: PaymentProvider, intent: Intent, amount: int, *, fi
         or (intent.captured_amount > 0 and not able.multiple_captures)
         or (final and not able.final_capture)
     ):
-        raise intents.UnsupportedByProvider(f"{provider.name} cannot capture like this.", {"provider": provider.name})
+        raise guards.UnsupportedByProvider(f"{provider.name} cannot capture like this.", {"provider": provider.name})
 
 
 def _check_refund(provider: PaymentProvider, intent: Intent, amount: int) -> None:
     able = provider.capabilities
     if (amount < intent.refundable and not able.partial_refund) or (intent.refunded_amount > 0 and not able.multiple_refunds):
-        raise intents.UnsupportedByProvider(f"{provider.name} cannot refund like this.", {"provider": provider.name})
+        raise guards.UnsupportedByProvider(f"{provider.name} cannot refund like this.", {"provider": provider.name})
 
 
 def _observation(command: Observe) -> Observation:

@@ -1,0 +1,134 @@
+"""What may be asked of a payment: the states that allow it, and how much is left."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from services.payments.domain.intents import Intent, IntentStatus, Transaction, TransactionStatus
+from shared.errors import Invalid, Outcome, Refusal, Retry
+
+
+class OperationInProgress(Refusal):
+    """Another operation on this payment is under way; come back."""
+
+    code = "operation-in-progress"
+    title = "Another operation on this payment is under way"
+    outcome = Outcome.CONFLICT
+    retry = Retry.AFTER
+    retry_after_seconds = 1
+
+
+class OutcomeUnknown(Refusal):
+    """The outcome of an earlier operation must be learnt first; come back."""
+
+    code = "outcome-unknown"
+    title = "The outcome of an earlier operation is not known yet"
+    outcome = Outcome.CONFLICT
+    retry = Retry.AFTER
+    retry_after_seconds = 5
+
+
+class ActivePayment(Refusal):
+    """The order already has a payment under way."""
+
+    code = "payment-already-active"
+    title = "The order already has an active payment"
+    outcome = Outcome.CONFLICT
+
+
+class WrongState(Refusal):
+    """The payment's state does not allow this operation."""
+
+    code = "invalid-payment-state"
+    title = "The payment's state does not allow this"
+    outcome = Outcome.CONFLICT
+
+
+class AmountExceeded(Refusal):
+    """More was asked than is there."""
+
+    code = "amount-exceeds-available"
+    title = "The amount is more than what is left"
+    outcome = Outcome.CONFLICT
+
+
+class UnsupportedByProvider(Refusal):
+    """The provider cannot do this; nothing was written."""
+
+    code = "unsupported-by-provider"
+    title = "The payment provider cannot do this"
+    status = 422
+
+
+CAPTURABLE = frozenset({IntentStatus.AUTHORIZED, IntentStatus.PARTIALLY_CAPTURED, IntentStatus.PARTIALLY_REFUNDED})
+REFUNDABLE = frozenset({IntentStatus.PARTIALLY_CAPTURED, IntentStatus.CAPTURED, IntentStatus.PARTIALLY_REFUNDED})
+VOIDABLE = frozenset(
+    {
+        IntentStatus.AUTHORIZED,
+        IntentStatus.PARTIALLY_CAPTURED,
+        IntentStatus.PARTIALLY_REFUNDED,
+        IntentStatus.REQUIRES_ACTION,
+        IntentStatus.CONFLICTED,
+    }
+)
+
+
+def check_nothing_open(transactions: Sequence[Transaction]) -> None:
+    """Refuse a second operation while one is under way."""
+    for transaction in transactions:
+        if transaction.open and not transaction.awaiting_customer:
+            facts = {"operation": transaction.operation.value, "transaction_id": str(transaction.id), "status": transaction.status.value}
+            if transaction.status is TransactionStatus.UNKNOWN:
+                raise OutcomeUnknown(f"The outcome of a {transaction.operation.value} is being found out.", facts)
+            raise OperationInProgress(f"A {transaction.operation.value} is under way.", facts)
+
+
+def amount_to_capture(intent: Intent, amount: int | None, currency: str | None) -> int:
+    """Decide what a capture takes: what was asked, or all that is left; refuses more."""
+    _check_state(intent, CAPTURABLE, "captured")
+    return _amount(intent, amount, currency, available=intent.capturable, verb="captured")
+
+
+def amount_to_refund(intent: Intent, amount: int | None, currency: str | None) -> int:
+    """Decide what a refund gives back: what was asked, or all that is left; refuses more."""
+    _check_state(intent, REFUNDABLE, "refunded")
+    return _amount(intent, amount, currency, available=intent.refundable, verb="refunded")
+
+
+def amount_to_void(intent: Intent) -> int:
+    """Decide what a void releases: all that is held and not captured."""
+    _check_state(intent, VOIDABLE, "voided")
+    if intent.status is not IntentStatus.REQUIRES_ACTION and intent.held == 0:
+        raise WrongState("Nothing is held any more.", _amounts(intent))
+    return intent.held
+
+
+def check_confirmable(intent: Intent) -> None:
+    """Refuse to go on with a payment that does not wait for its customer."""
+    _check_state(intent, frozenset({IntentStatus.REQUIRES_ACTION}), "confirmed")
+
+
+def _check_state(intent: Intent, allowed: frozenset[IntentStatus], verb: str) -> None:
+    if intent.status not in allowed:
+        raise WrongState(f"A payment that is {intent.status.value} cannot be {verb}.", _amounts(intent))
+
+
+def _amount(intent: Intent, amount: int | None, currency: str | None, *, available: int, verb: str) -> int:
+    if currency is not None and currency != intent.currency:
+        raise Invalid(f"The payment is in {intent.currency}, not {currency}.", {"field": "$.currency"})
+    asked = available if amount is None else amount
+    if asked <= 0 or asked > available:
+        raise AmountExceeded(
+            f"{asked} was asked, {available} can be {verb}.", {**_amounts(intent), "requested": asked, "available": available}
+        )
+    return asked
+
+
+def _amounts(intent: Intent) -> dict[str, Any]:
+    return {
+        "status": intent.status.value,
+        "currency": intent.currency,
+        "authorized": intent.authorized_amount,
+        "captured": intent.captured_amount,
+        "refunded": intent.refunded_amount,
+        "voided": intent.voided_amount,
+    }
