@@ -314,11 +314,6 @@ class Consumer:
             for task in late:
                 task.cancel()
 
-    @property
-    def in_hand(self) -> int:
-        """How many messages are being handled now."""
-        return len(self._in_hand)
-
     async def _supervise(self) -> None:
         while True:
             try:

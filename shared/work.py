@@ -49,11 +49,10 @@ class Desk:
 class Work:
     """A command being worked on; handlers read its facts, open transactions and conclude it once."""
 
-    def __init__(self, desk: Desk, envelope: Envelope, *, kind: str, digest: bytes, seen_before: bool = False) -> None:
+    def __init__(self, desk: Desk, envelope: Envelope, *, kind: str, digest: bytes) -> None:
         self.envelope = envelope
         self.kind = kind
         self.digest = digest
-        self.seen_before = seen_before
         self._desk = desk
         self._after_commit: list[Callable[[], None]] = []
 

@@ -109,7 +109,7 @@ class Worker(Generic[C]):
                 raise DifferentContent(f"{envelope.id} came before with other content")
             if seen is not None and seen.state is not State.OPEN:
                 return await self._answer_again(received, envelope, seen)
-            await self._call(received, envelope, digest, seen_before=seen is not None)
+            await self._call(received, envelope, digest)
             result = "done"
         except AlreadyConcluded:
             return await self._answer_again(received, envelope, await self._inbox.seen(envelope))
@@ -121,14 +121,14 @@ class Worker(Generic[C]):
         await received.ack()
         return result
 
-    async def _call(self, received: Received, envelope: Envelope, digest: bytes, *, seen_before: bool) -> None:
+    async def _call(self, received: Received, envelope: Envelope, digest: bytes) -> None:
         decoder, handler = self._known(received.type)
         try:
             command = decoder.decode(received.body)
         except msgspec.DecodeError as broken:
             raise Poison(f"{received.type} cannot be read: {broken}") from broken
         telemetry.bind({name: str(getattr(command, name)) for name in BOUND_FIELDS if hasattr(command, name)})
-        work = Work(self._desk, envelope, kind=received.type, digest=digest, seen_before=seen_before)
+        work = Work(self._desk, envelope, kind=received.type, digest=digest)
         async with asyncio.timeout(self._timeout_seconds):
             await handler(work, command, self._context)
 

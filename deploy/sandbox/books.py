@@ -46,7 +46,6 @@ class Payment(msgspec.Struct, kw_only=True):
     created_at: str
     authorization_expires_at: str | None
     operations: list[Operation]
-    customer_passed: bool | None = None
 
     def moved(self, kind: str) -> int:
         """Add up what succeeded of one kind."""

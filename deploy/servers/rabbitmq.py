@@ -17,7 +17,6 @@ from deploy.processes import Failed, Process, run, start, wait_until
 from deploy.state import Instance, free_port, listening
 
 START_TIMEOUT_SECONDS = 90.0
-EPMD_TIMEOUT_SECONDS = 10.0
 DOWNLOAD_TIMEOUT_SECONDS = 300
 HTTP_TIMEOUT_SECONDS = 2
 USER = "tender"

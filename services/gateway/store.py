@@ -50,14 +50,13 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     response_code: int | None
     response_body: bytes | None
     stale_seconds: float
-    resting: bool
     created_at: datetime
     claimed_now: bool = False
 
 
 _COLUMNS = """
     operation_id, request_hash, command_type, command, store_id, environment, actor, correlation_id, traceparent, scope,
-    status = 'completed' AS completed, response_code, response_body, resting, created_at,
+    status = 'completed' AS completed, response_code, response_body, created_at,
     extract(epoch FROM now() - driven_at)::float8 AS stale_seconds
 """
 

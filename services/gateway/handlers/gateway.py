@@ -39,7 +39,7 @@ from services.gateway.store import Claim, Kept
 from shared.bus import Unroutable
 from shared.contracts import payments
 from shared.errors import Problem, Unavailable
-from shared.ids import derived_id, new_id
+from shared.ids import new_id
 from shared.messages import Done, Envelope, Message, Query, Refused, Reply, done, encode, type_of
 from shared.replies import Replies
 from shared.work import Desk
@@ -168,7 +168,7 @@ class Gateway:
 
     async def _make_checkout_token(self, kept: Kept) -> Reply | None:
         command = msgspec.json.decode(kept.command or b"", type=MakeCheckoutToken)
-        asking = msgspec.structs.replace(_envelope(kept), id=derived_id(kept.operation_id, f"order {new_id()}"))
+        asking = msgspec.structs.replace(_envelope(kept), id=new_id())
         order = await self._ask(asking, payments.GetOrder(order_id=command.order_id))
         if isinstance(order, Refused):
             return order

@@ -29,7 +29,7 @@ async def resolve_due(context: Payments) -> None:
 
 async def resolve(context: Payments, question: Question) -> None:
     """Find out what became of one question, under its lease, and conclude under the command it belongs to."""
-    work = Work(context.desk, question.envelope, kind=question.command_type, digest=question.command_digest, seen_before=True)
+    work = Work(context.desk, question.envelope, kind=question.command_type, digest=question.command_digest)
     facts = {
         "correlation_id": question.envelope.correlation_id,
         "operation_id": str(question.envelope.id),

@@ -23,8 +23,6 @@ class Locked(msgspec.Struct, frozen=True, kw_only=True):
     intent: Intent
     transactions: tuple[Transaction, ...]
     order_status: OrderStatus
-    order_total: int
-    order_cancelled: bool
     others: OrderSums
 
 
@@ -136,8 +134,6 @@ async def lock_intent(db: Connection, envelope: Envelope, intent_id: UUID, *, or
         intent=next(intent for intent in intents if intent.id == intent_id),
         transactions=tuple(transaction_of(row) for row in transactions),
         order_status=OrderStatus(order["status"]),
-        order_total=order["total"],
-        order_cancelled=cancelled,
         others=sums([i for i in intents if i.id != intent_id], total=order["total"], cancelled=cancelled),
     )
 

@@ -19,7 +19,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     id: UUID
     order_id: UUID
-    order_version: int
     priced_hash: bytes
     currency: str
     total: int
@@ -119,7 +118,7 @@ async def get_snapshot(db: Connection, envelope: Envelope, order_id: UUID, snaps
     """Read a snapshot of an order."""
     row = await db.fetchrow(
         """
-        SELECT id, order_id, order_version, priced_hash, currency, total, provider, priced, expires_at <= now() AS expired
+        SELECT id, order_id, priced_hash, currency, total, provider, priced, expires_at <= now() AS expired
           FROM order_checkout_snapshots
          WHERE id = $4 AND store_id = $1 AND environment = $2 AND order_id = $3
         """,
@@ -133,7 +132,6 @@ async def get_snapshot(db: Connection, envelope: Envelope, order_id: UUID, snaps
     return Snapshot(
         id=row["id"],
         order_id=row["order_id"],
-        order_version=row["order_version"],
         priced_hash=row["priced_hash"],
         currency=row["currency"],
         total=row["total"],
