@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
+from deploy.state import SECRET_BYTES
 from services.gateway import domain as gateway_rules
 from services.gateway import store as gateway_rows
 from services.gateway.app import OWNED as GATEWAY
@@ -74,7 +75,7 @@ async def create_key(
 
     With an id and a secret of the caller's it is made only once, so that a local stack keeps its keys.
     """
-    key_id, secret = key_id or new_id(), secret or secrets.token_urlsafe(32)
+    key_id, secret = key_id or new_id(), secret or secrets.token_hex(SECRET_BYTES)
     connection = await asyncpg.connect(database_url)
     try:
         await connection.execute("SET search_path = gateway")

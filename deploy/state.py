@@ -9,6 +9,8 @@ from typing import TypeVar
 import msgspec
 
 FILE_MODE = 0o600
+# Written as hexadecimal: no character that ends a word when it is copied, or begins an option.
+SECRET_BYTES = 32
 PROBE_TIMEOUT_SECONDS = 1.0
 
 
@@ -52,7 +54,7 @@ class Instance:
         """Read a random secret of this instance, made the first time."""
         file = self.folder / f"{name}.secret"
         if not file.exists():
-            _write(file, secrets.token_urlsafe(32).encode())
+            _write(file, secrets.token_hex(SECRET_BYTES).encode())
         return file.read_text()
 
     def servers(self) -> ServersState | None:

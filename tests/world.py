@@ -19,7 +19,7 @@ from deploy.sandbox.server import Sandbox
 from deploy.sandbox.server import app as sandbox_app
 from deploy.state import free_port
 from services.gateway.app import build as build_gateway
-from services.gateway.domain import Role
+from services.gateway.domain import Role, key_parts
 from services.gateway.settings import Settings as GatewaySettings
 from services.payments.app import build as build_payments
 from services.payments.settings import Settings as PaymentsSettings
@@ -336,6 +336,13 @@ async def _ready(world: World) -> bool:
 async def a_key(place: Place, store_id: UUID, role: Role, environment: Environment = Environment.SANDBOX) -> str:
     """Make an API key."""
     return await setup.create_key(place.database_url, store_id=store_id, environment=environment, role=role, name="tests")
+
+
+def secret_of(key: str) -> str:
+    """Take the secret part out of an API key."""
+    parts = key_parts(key)
+    assert parts is not None, "a_key makes keys"
+    return parts[1]
 
 
 def payments_settings(place: Place, sandbox_url: str, changes: Mapping[str, Any] | None = None) -> PaymentsSettings:

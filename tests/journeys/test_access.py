@@ -7,7 +7,7 @@ import pytest
 from services.gateway.domain import Role
 from shared.ids import new_id
 from shared.messages import Environment
-from tests.world import ORDER, Place, World, a_key, a_world
+from tests.world import ORDER, Place, World, a_key, a_world, secret_of
 
 
 class TestKeys:
@@ -58,7 +58,7 @@ class TestKeys:
         assert (quoted.status, quoted.code) == (422, "provider-not-configured")
 
     async def test_a_keys_secret_is_nowhere_in_the_database(self, world: World) -> None:
-        secret = world.keys[Role.ADMIN].rsplit("_", 1)[1]
+        secret = secret_of(world.keys[Role.ADMIN])
 
         rows = await world.rows("SELECT k::text AS said FROM gateway.api_keys k")
 
