@@ -200,8 +200,8 @@ class Books:
 
     def confirm(self, payment: Payment) -> Payment:
         """Go on after the customer acted; the page's word counts, else the token's."""
-        if payment.payment_method in ("tok_3ds_passed", "tok_3ds_failed"):
-            self.decide(payment, passed=payment.behaviour.confirm is Act.SUCCEED)
+        if payment.behaviour.confirm is not None:
+            self.decide(payment, passed=payment.behaviour.confirm is not Act.DECLINE)
         return payment
 
     def capture(self, payment: Payment, body: dict[str, Any]) -> Payment:

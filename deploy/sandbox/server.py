@@ -62,6 +62,8 @@ class Sandbox:
         if key:
             self._busy.add(key)
         try:
+            if misbehaving is Act.SLOW:
+                await asyncio.sleep(SLOW_SECONDS)
             status, answer = _carried_out(do, body)
             if key:
                 self.books.keep_answer(key, digest, status, answer)
@@ -72,8 +74,6 @@ class Sandbox:
         return Response(answer, status_code=status, media_type=MediaType.JSON)
 
     async def _before(self, act: Act, what: str) -> Response[bytes] | None:
-        if act is Act.SLOW:
-            await asyncio.sleep(SLOW_SECONDS)
         if act is Act.SILENT or (act is Act.SILENT_ONCE and self._first_time(what)):
             await asyncio.sleep(self.silence_seconds)
             return _error(504, "silent", "This answer comes too late")
@@ -132,8 +132,8 @@ def _sandbox(request: HttpRequest) -> Sandbox:
 
 def _behaviour(token: Any, kind: str) -> Act:
     behaviour = TOKENS.get(str(token))
-    act: Act = Act.SUCCEED if behaviour is None else getattr(behaviour, kind)
-    return act
+    act: Act | None = None if behaviour is None else getattr(behaviour, kind)
+    return act or Act.SUCCEED
 
 
 @post("/v1/payments")
@@ -149,8 +149,7 @@ async def authorize(request: HttpRequest) -> Response[bytes]:
 
 @post("/v1/payments/{payment_id:str}/confirm")
 async def confirm(request: HttpRequest, payment_id: FromPath[str]) -> Response[bytes]:
-    books = _sandbox(request).books
-    return await _sandbox(request).keyed(request, "confirm", lambda _: Act.SUCCEED, lambda _: books.confirm(books.get(payment_id)))
+    return await _change(request, payment_id, "confirm", lambda books, payment, _: books.confirm(payment))
 
 
 @post("/v1/payments/{payment_id:str}/capture")

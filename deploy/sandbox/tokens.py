@@ -26,7 +26,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
 
     about: str
     authorize: Act = Act.SUCCEED
-    confirm: Act = Act.SUCCEED
+    # Nothing where the bank's page decides.
+    confirm: Act | None = None
     capture: Act = Act.SUCCEED
     void: Act = Act.SUCCEED
     refund: Act = Act.SUCCEED
@@ -55,7 +56,14 @@ TOKENS: dict[str, Behaviour] = {
         for code in DECLINE_CODES
     },
     "tok_3ds": Behaviour(about="The customer must act (3DS); the sandbox's page decides.", authorize=Act.REQUIRE_ACTION),
-    "tok_3ds_passed": Behaviour(about="The customer must act; confirming succeeds without the page.", authorize=Act.REQUIRE_ACTION),
+    "tok_3ds_passed": Behaviour(
+        about="The customer must act; confirming succeeds without the page.", authorize=Act.REQUIRE_ACTION, confirm=Act.SUCCEED
+    ),
+    "tok_3ds_timeout": Behaviour(
+        about="The customer must act; confirming succeeds without the page, but its answer never comes in time.",
+        authorize=Act.REQUIRE_ACTION,
+        confirm=Act.SUCCEED_SILENTLY,
+    ),
     "tok_3ds_failed": Behaviour(
         about="The customer must act; confirming is declined.",
         authorize=Act.REQUIRE_ACTION,
