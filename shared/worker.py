@@ -13,7 +13,7 @@ import msgspec
 from opentelemetry.trace import SpanKind
 
 from shared import inbox, telemetry, topology
-from shared.bus import Letter, Publisher, Received, envelope_of, headers_of
+from shared.bus import Letter, Publisher, Received, TooLarge, Unroutable, envelope_of, headers_of
 from shared.errors import Outcome, Problem, Refusal, Retry, Unavailable
 from shared.inbox import AlreadyConcluded, Inbox, State, digest_of
 from shared.messages import Envelope, Message, Query, Refused, done, encode_reply, type_of
@@ -191,7 +191,7 @@ class Worker(Generic[C]):
         }
         try:
             await self._publisher.publish(self._copy(received, topology.DEAD, self._service, headers))
-        except Unavailable:
+        except (Unavailable, Unroutable, TooLarge):
             await received.reject()
         else:
             await received.ack()

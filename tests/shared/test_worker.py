@@ -143,6 +143,17 @@ class TestFailure:
         dead = await until(probe.dead)
         assert dead.headers["id"] == str(envelope.id)
 
+    async def test_that_cannot_be_read_and_cannot_be_parked_holds_nobody_up(self, own_place: Place, tmp_path: Path) -> None:
+        async with a_probe(own_place, tmp_path, prefetch=1) as probe:
+            connection = await aio_pika.connect(probe.place.amqp_url)
+            async with connection:
+                await (await connection.channel()).exchange_delete(topology.DEAD)
+            await probe.send_raw(b"{}", headers={"id": "nonsense"})
+
+            envelope = await probe.send()
+
+            await until(lambda: _is(probe, envelope, "done"))
+
 
 class TestQuery:
     async def test_is_answered(self, probe: Probe) -> None:
