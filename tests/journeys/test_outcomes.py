@@ -131,6 +131,15 @@ class TestCustomerAction:
 
         assert answer.status == status
 
+    async def test_a_confirmation_answered_too_late_ends_authorized(self, world: World) -> None:
+        payment = await world.a_payment("tok_3ds_timeout")
+
+        answer = await payment.confirm()
+
+        assert (answer.status, answer.json["intent"]["status"]) == (200, "authorized")
+        assert payment.at_the_provider().moved("authorize") == TOTAL
+        await world.books_agree(payment.order_id)
+
     async def test_confirming_again_tells_the_same(self, world: World) -> None:
         payment = await world.a_payment("tok_3ds_passed")
         await payment.confirm()

@@ -164,7 +164,9 @@ async def continue_question(
         f"""
         UPDATE payment_transactions t
            SET awaiting_customer = false, answers = $2, command_type = $3, command_digest = $4, actor = $5, correlation_id = $6,
-               lease_token = t.lease_token + 1, lease_expires_at = now() + make_interval(secs => $7)
+               lease_token = t.lease_token + 1, lease_expires_at = now() + make_interval(secs => $7),
+               -- The pause of waiting for a customer is over: after a crash the first look comes with the end of the lease.
+               next_look_at = now()
           FROM payment_intents i
          WHERE i.id = t.payment_intent_id AND t.id = $1 AND t.awaiting_customer AND t.status IN ('pending', 'unknown')
         RETURNING {_QUESTION}
