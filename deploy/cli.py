@@ -72,7 +72,7 @@ def cli() -> None:
 @_docker
 @_local
 def demo(order_file: Path | None, use_docker: bool, use_local: bool) -> None:
-    """Run a payment from the quote to the refund, and show every request."""
+    """Run a payment from the quote to the refund."""
     order = demonstration.read_order(order_file)
     instance = main_instance()
     state = instance.stack()
@@ -201,7 +201,9 @@ def status() -> None:
 @click.argument("service")
 @click.option("-f", "--follow", is_flag=True, help="Go on as lines come.")
 def logs(service: str, follow: bool) -> None:
-    """Show the log of a service (gateway, payments, sandbox, postgres, rabbitmq)."""
+    """Show the log of a service, or of a server.
+
+    One of gateway, payments, sandbox, postgres, rabbitmq, epmd."""
     folder = main_instance().logs
     file = folder / f"{service}.log"
     if not file.exists():
@@ -221,7 +223,9 @@ def logs(service: str, follow: bool) -> None:
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def test(arguments: tuple[str, ...]) -> None:
-    """Check and test everything; arguments go to pytest and leave the checks away."""
+    """Check and test everything.
+
+    Arguments go to pytest and leave the checks away."""
     if not arguments:
         _check()
     instance = Instance(home(), f"test-{os.getpid()}")
@@ -288,7 +292,9 @@ _database = click.option("--database-url", envvar="DATABASE_URL", required=True,
 @click.option("--amqp-url", envvar="AMQP_URL", required=True)
 @click.option("--password", envvar="SERVICES_PASSWORD", required=True, help="The password of the services' login roles.")
 def migrate(database_url: str, amqp_url: str, password: str) -> None:
-    """Bring schemas, roles and the broker's topology up to date (a deployment's first job)."""
+    """Bring schemas, roles and queues up to date.
+
+    A deployment's first job."""
     applied = asyncio.run(setup.prepare(database_url, amqp_url, password=password))
     click.echo("\n".join(applied) or "Nothing to do.")
 
@@ -296,7 +302,7 @@ def migrate(database_url: str, amqp_url: str, password: str) -> None:
 @cli.command(name="topology")
 @click.option("--amqp-url", envvar="AMQP_URL", required=True)
 def declare_topology(amqp_url: str) -> None:
-    """Declare the broker's exchanges and queues; what is there stays."""
+    """Declare exchanges and queues; what is there stays."""
     asyncio.run(topology.declare(amqp_url, setup.CONSUMERS))
     click.echo("Declared.")
 
@@ -365,7 +371,7 @@ def main() -> None:
     for library in ("aio_pika", "aiormq"):
         logging.getLogger(library).setLevel(logging.CRITICAL)  # They tell what we tell, in many more lines.
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="./tender", standalone_mode=False)
     except click.ClickException as wrong:
         _fail(f"{wrong.format_message()} (see ./tender --help)")
     except click.Abort:
