@@ -28,7 +28,7 @@ ANSWERED_TOO_LATE = {
 
 @pytest.fixture
 async def system(own_place: Place, tmp_path: Path) -> AsyncIterator[tuple[System, World]]:
-    # Nobody is helped by a look at a payment that waits for its customer; a crash must not wait for one.
+    # The pause of a payment that waits for its customer is made long, so that a crash that waited for it would fail the test.
     async with a_system(own_place, tmp_path, customer_look_seconds=3600) as made:
         yield made
 

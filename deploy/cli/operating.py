@@ -1,0 +1,88 @@
+"""The jobs an operator runs: migrate, topology, keys, stores."""
+
+import asyncio
+from uuid import UUID
+
+import click
+
+from deploy import setup
+from deploy.cli.terminal import main_instance
+from deploy.processes import Failed
+from deploy.stack import STORE_ID
+from services.gateway.domain import Role
+from shared import topology
+from shared.messages import Environment
+
+_database = click.option("--database-url", envvar="DATABASE_URL", required=True, help="The database, as its owner.")
+
+
+@click.command()
+@_database
+@click.option("--amqp-url", envvar="AMQP_URL", required=True)
+@click.option("--password", envvar="SERVICES_PASSWORD", required=True, help="The password of the services' login roles.")
+def migrate(database_url: str, amqp_url: str, password: str) -> None:
+    """Bring schemas, roles and queues up to date.
+
+    A deployment's first job.
+    """
+    applied = asyncio.run(setup.prepare(database_url, amqp_url, password=password))
+    click.echo("\n".join(applied) or "Nothing to do.")
+
+
+@click.command(name="topology")
+@click.option("--amqp-url", envvar="AMQP_URL", required=True)
+def declare_topology(amqp_url: str) -> None:
+    """Declare exchanges and queues; what is there stays."""
+    asyncio.run(topology.declare(amqp_url, setup.CONSUMERS))
+    click.echo("Declared.")
+
+
+@click.group()
+def keys() -> None:
+    """API keys."""
+
+
+@keys.command(name="create")
+@click.option("--store", "store_id", type=click.UUID, default=STORE_ID, show_default="the local store")
+@click.option("--environment", type=click.Choice([e.value for e in Environment]), default="sandbox", show_default=True)
+@click.option("--role", type=click.Choice(["checkout", "admin", "operator"]), required=True)
+@click.option("--name", required=True, help="Whose key this is.")
+@click.option("--database-url", envvar="DATABASE_URL", help="The owner's database URL; the running stack's by default.")
+def create_key(store_id: UUID, environment: str, role: str, name: str, database_url: str | None) -> None:
+    """Make an API key and show it, once."""
+    key = setup.create_key(_database_url(database_url), store_id=store_id, environment=Environment(environment), role=Role(role), name=name)
+    click.echo(asyncio.run(key))
+
+
+@click.group()
+def stores() -> None:
+    """What a store decides for itself."""
+
+
+@stores.command(name="set")
+@click.option("--store", "store_id", type=click.UUID, default=STORE_ID, show_default="the local store")
+@click.option("--environment", type=click.Choice([e.value for e in Environment]), default="sandbox", show_default=True)
+@click.option("--quote-lifetime", "quote_lifetime_seconds", type=click.IntRange(1, 86_400), default=900, show_default=True, help="Seconds.")
+@click.option("--reporting-currency", default="EUR", show_default=True)
+@click.option("--database-url", envvar="DATABASE_URL", help="The owner's database URL; the running stack's by default.")
+def set_store(store_id: UUID, environment: str, quote_lifetime_seconds: int, reporting_currency: str, database_url: str | None) -> None:
+    """Set how long a store's quotes hold and in which currency it reports."""
+    asyncio.run(
+        setup.set_store(
+            _database_url(database_url),
+            store_id=store_id,
+            environment=Environment(environment),
+            quote_lifetime_seconds=quote_lifetime_seconds,
+            reporting_currency=reporting_currency,
+        )
+    )
+    click.echo("Set.")
+
+
+def _database_url(given: str | None) -> str:
+    if given:
+        return given
+    found = main_instance().servers()
+    if found is None or found.database_url is None:
+        raise Failed("Nothing is up; start it with ./tender up, or give --database-url.")
+    return setup.with_database(found.database_url, "tender")

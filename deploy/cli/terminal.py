@@ -1,0 +1,26 @@
+"""What every command needs: whom to tell, and which instance it speaks of."""
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from deploy.stack import ROOT
+from deploy.state import Instance
+
+console = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal how it goes."""
+    console.print(text, style="dim")
+
+
+def home() -> Path:
+    """Where everything we make lies."""
+    return Path(os.environ.get("TENDER_HOME", ROOT / ".tender"))
+
+
+def main_instance() -> Instance:
+    """The instance that up, demo, status and down speak of."""
+    return Instance(home(), "main")
