@@ -1,6 +1,8 @@
 """What a started instance leaves for later commands: who runs it, where it listens, which key opens it."""
 
+import contextlib
 import os
+import random
 import secrets
 import socket
 from pathlib import Path
@@ -12,6 +14,10 @@ FILE_MODE = 0o600
 # Written as hexadecimal: no character that ends a word when it is copied, or begins an option.
 SECRET_BYTES = 32
 PROBE_TIMEOUT_SECONDS = 1.0
+# Below where systems take the ports of outgoing connections from: one of those, even the probe of a port that nobody
+# listens on yet, could get the very port and keep the server from it.
+PORTS = range(15_000, 32_000)
+_given_out: set[int] = set()
 
 
 class ServersState(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,10 +100,16 @@ def alive(pid: int) -> bool:
 
 
 def free_port() -> int:
-    """Find a port of the loopback address that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Find a port of the loopback address that nobody uses, and that was not given out before."""
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                if port not in _given_out:
+                    _given_out.add(port)
+                    return port
 
 
 def listening(port: int) -> bool:

@@ -9,12 +9,14 @@ import asyncpg
 import asyncpg.pool
 
 from shared import telemetry
-from shared.errors import Unavailable
+from shared.errors import Contended, Unavailable
 
 ACQUIRE_TIMEOUT_SECONDS = 10.0
 COMMAND_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 GROUP_ROWS_MAX = 200
+# How often a transaction that the database undid because of others is tried at once.
+CONTENDED_ATTEMPTS_MAX = 4
 
 if TYPE_CHECKING:
     _AnyConnection = asyncpg.Connection[asyncpg.Record]
@@ -30,10 +32,12 @@ SILENT = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    # Shutting down, starting up, crashed, cancelled by an administrator.
+    asyncpg.OperatorInterventionError,
+    # Out of connections, memory or disk.
+    asyncpg.InsufficientResourcesError,
+    # A failover left us on the standby.
+    asyncpg.ReadOnlySQLTransactionError,
     # What asyncpg says when a connection was cut while a statement was being prepared.
     asyncpg.InternalClientError,
 )
@@ -68,10 +72,12 @@ async def _watch(connection: Connection) -> None:
 
 @asynccontextmanager
 async def connected(pool: Pool) -> AsyncIterator[Connection]:
-    """Borrow a connection; a database that cannot be reached is Unavailable, not a bug."""
+    """Borrow a connection; a database that cannot be reached is Unavailable, one where others were in the way Contended."""
     try:
         async with pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
             yield connection
+    except asyncpg.TransactionRollbackError as undone:
+        raise Contended(f"database: {type(undone).__name__}: {undone}") from undone
     except SILENT as silent:
         raise Unavailable(f"database: {type(silent).__name__}: {silent}") from silent
 
@@ -120,7 +126,8 @@ class GroupCommit(Generic[T, R]):
                     future.set_result(result)
 
     async def _one_by_one(self, batch: list[tuple[T, "asyncio.Future[R]"]], failure: Exception) -> None:
-        if len(batch) == 1 or isinstance(failure, Unavailable):
+        contended = isinstance(failure, Contended)
+        if len(batch) == 1 or (isinstance(failure, Unavailable) and not contended):
             for _, future in batch:
                 if not future.done():
                     future.set_exception(failure)

@@ -90,3 +90,7 @@ class Invalid(Refusal):
 
 class Unavailable(Exception):
     """Outside is silent; the worker tries again later."""
+
+
+class Contended(Unavailable):
+    """The database undid a transaction because of others (a deadlock, a conflict); the same at once again works."""

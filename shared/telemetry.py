@@ -67,6 +67,11 @@ def bound(facts: Mapping[str, str]) -> Iterator[None]:
         _facts.reset(token)
 
 
+def bound_facts() -> Mapping[str, str]:
+    """Tell the facts that log lines written here would bear."""
+    return _facts.get()
+
+
 def bind(facts: Mapping[str, str]) -> None:
     """Put facts that were learnt on the way on the log lines that follow in this task."""
     _facts.set({**_facts.get(), **facts})

@@ -13,8 +13,10 @@ import msgspec
 from opentelemetry.trace import SpanKind
 
 from shared import inbox, telemetry, topology
+from shared.backoff import a_few_times
 from shared.bus import Letter, Publisher, Received, TooLarge, Unroutable, envelope_of, headers_of
-from shared.errors import Outcome, Problem, Refusal, Retry, Unavailable
+from shared.database import CONTENDED_ATTEMPTS_MAX
+from shared.errors import Contended, Outcome, Problem, Refusal, Retry, Unavailable
 from shared.inbox import AlreadyConcluded, Inbox, State, digest_of
 from shared.messages import Envelope, Message, Query, Refused, done, encode_reply, type_of
 from shared.work import Desk, Work
@@ -109,7 +111,9 @@ class Worker(Generic[C]):
                 raise DifferentContent(f"{envelope.id} came before with other content")
             if seen is not None and seen.state is not State.OPEN:
                 return await self._answer_again(received, envelope, seen)
-            await self._call(received, envelope, digest)
+            async for attempt in a_few_times(CONTENDED_ATTEMPTS_MAX, Contended):
+                with attempt:
+                    await self._call(received, envelope, digest)
             result = "done"
         except AlreadyConcluded:
             return await self._answer_again(received, envelope, await self._inbox.seen(envelope))

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -13,6 +13,7 @@ from deploy import setup
 from shared import telemetry, topology
 from shared.ids import new_id
 from shared.migrations import migrate, settle_role
+from tests.faults.nursery import Nursery
 from tests.world import PASSWORD, Place, World, a_world
 
 
@@ -91,3 +92,11 @@ async def _make_vhost(http: httpx.AsyncClient, management_url: str, amqp_url: st
 async def world(place: Place) -> AsyncIterator[World]:
     async with a_world(place) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """A process with everything imported; services that may be killed are forked from it."""
+    made = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield made
+    made.close()

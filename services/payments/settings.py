@@ -9,6 +9,8 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     sandbox_url: str = ""
     sandbox_api_key: str = "sk_sandbox_local"
     provider_timeout_seconds: float = 10.0
+    # Short, and renewed while the call is out, so that a crash costs seconds.
+    lease_seconds: float = 5.0
     quote_lifetime_seconds: int = 900
     abandon_after_seconds: float = 3600.0
     resolve_every_seconds: float = 1.0

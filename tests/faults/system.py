@@ -3,31 +3,35 @@
 import contextlib
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from deploy import setup
-from deploy.processes import Process, start
+from deploy.processes import LOG_TAIL_LINES
 from deploy.sandbox.server import Sandbox
-from deploy.stack import ROOT
 from deploy.state import free_port
 from services.gateway.domain import Role
 from shared.ids import new_id
+from tests.faults.nursery import Child, Nursery
 from tests.world import PASSWORD, SANDBOX_KEY, TOKEN_SECRET, Place, World, a_key, a_sandbox, until
+
+STOP_TIMEOUT_SECONDS = 20.0
+STOP_POLL_SECONDS = 0.01
 
 
 class System:
     """Payments and the gateway as processes of ours, and the world to call them from."""
 
-    def __init__(self, place: Place, folder: Path, sandbox: Sandbox, **changes: Any) -> None:
+    def __init__(self, nursery: Nursery, place: Place, folder: Path, sandbox: Sandbox, **changes: Any) -> None:
+        self._nursery = nursery
         self._place = place
         self._folder = folder
-        self._ports = {"payments": free_port(), "gateway": free_port(), "gateway 2": free_port()}
-        self._processes: dict[str, Process] = {}
+        self._ports = {name: free_port() for name in ("payments", "payments 2", "gateway", "gateway 2")}
+        self._children: dict[str, Child] = {}
         self._changes = {key.upper(): str(value) for key, value in changes.items()}
         self.sandbox = sandbox
 
@@ -35,39 +39,56 @@ class System:
         """Tell where a process serves HTTP."""
         return f"http://127.0.0.1:{self._ports[name]}"
 
-    async def start(self, name: str) -> None:
+    async def start(self, name: str, more: Mapping[str, str] | None = None) -> None:
         """Start a service and wait until it is ready."""
-        self._processes[name] = start(
-            name,
-            [sys.executable, "-m", f"services.{name.split()[0]}"],
-            log=self.log(name),
-            env=self._environment(name),
-            stop_signal=signal.SIGTERM,
-        )
+        environment = {**self._environment(name), **(more or {})}
+        self._children[name] = self._nursery.fork(name.split()[0], environment, self.log(name))
         await until(lambda: self._ready(name))
 
-    def kill(self, name: str) -> None:
+    def child(self, name: str) -> Child:
+        """Find a running service's process."""
+        return self._children[name]
+
+    async def kill(self, name: str) -> None:
         """Kill a service without a word."""
-        self._processes[name].send(signal.SIGKILL)
-        self._processes[name].wait(10)
+        self._children[name].send(signal.SIGKILL)
+        await self.end_of(name)
+
+    async def end_of(self, name: str) -> None:
+        """Wait until a service's process is gone."""
+        await until(lambda: self._gone(name))
+
+    async def stop_one(self, name: str) -> None:
+        """Tell a service to stop and wait until it has."""
+        self.ask_to_stop(name)
+        await self.end_of(name)
 
     def stop(self) -> None:
         """Stop everything."""
-        for process in self._processes.values():
-            process.stop()
+        for child in self._children.values():
+            child.send(signal.SIGCONT)
+            child.send(signal.SIGTERM)
+        ends = time.monotonic() + STOP_TIMEOUT_SECONDS
+        while any(child.running for child in self._children.values()) and time.monotonic() < ends:
+            time.sleep(STOP_POLL_SECONDS)
+        for child in self._children.values():
+            child.send(signal.SIGKILL)
 
-    def ask_to_stop(self, name: str) -> Process:
+    def ask_to_stop(self, name: str) -> Child:
         """Tell a service to stop, and do not wait."""
-        process = self._processes[name]
-        process.send(signal.SIGTERM)
-        return process
+        child = self._children[name]
+        child.send(signal.SIGTERM)
+        return child
 
     def log(self, name: str) -> Path:
         """Where a service's log lies."""
         return self._folder / f"{name.replace(' ', '-')}.log"
 
+    async def _gone(self, name: str) -> bool:
+        return not self._children[name].running
+
     async def _ready(self, name: str) -> bool:
-        assert self._processes[name].running, self._processes[name].tail()
+        assert self._children[name].running, "\n".join(self.log(name).read_text().splitlines()[-LOG_TAIL_LINES:])
         async with httpx.AsyncClient() as http:
             with contextlib.suppress(httpx.HTTPError):
                 return (await http.get(f"{self.url(name)}/health/ready")).status_code == 200
@@ -77,7 +98,6 @@ class System:
         service = name.split()[0]
         return {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT),
             "HTTP_PORT": str(self._ports[name]),
             "AMQP_URL": self._place.amqp_url,
             "DATABASE_URL": setup.service_url(self._place.database_url, service, PASSWORD),
@@ -85,6 +105,7 @@ class System:
             "SANDBOX_URL": self.sandbox.base_url,
             "SANDBOX_API_KEY": SANDBOX_KEY,
             "PROVIDER_TIMEOUT_SECONDS": "1.5",
+            "LEASE_SECONDS": "1.0",
             "RESOLVE_EVERY_SECONDS": "0.2",
             "SWEEP_EVERY_SECONDS": "0.2",
             "REDRIVE_AFTER_SECONDS": "1.0",
@@ -93,10 +114,10 @@ class System:
 
 
 @contextlib.asynccontextmanager
-async def a_system(place: Place, folder: Path, **changes: Any) -> AsyncIterator[tuple[System, World]]:
+async def a_system(nursery: Nursery, place: Place, folder: Path, **changes: Any) -> AsyncIterator[tuple[System, World]]:
     """Run the services as processes, with a sandbox in this one."""
     async with a_sandbox() as sandbox:
-        system = System(place, folder, sandbox, **changes)
+        system = System(nursery, place, folder, sandbox, **changes)
         try:
             await system.start("payments")
             await system.start("gateway")

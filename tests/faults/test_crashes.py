@@ -13,6 +13,7 @@ import pytest
 
 from shared.bus import Publisher
 from shared.ids import new_id
+from tests.faults.nursery import Nursery
 from tests.faults.system import System, a_system
 from tests.payments.test_observations import observed, tell
 from tests.world import ORDER, TOTAL, Answer, Payment, Place, World, until
@@ -27,9 +28,9 @@ ANSWERED_TOO_LATE = {
 
 
 @pytest.fixture
-async def system(own_place: Place, tmp_path: Path) -> AsyncIterator[tuple[System, World]]:
+async def system(nursery: Nursery, own_place: Place, tmp_path: Path) -> AsyncIterator[tuple[System, World]]:
     # The pause of a payment that waits for its customer is made long, so that a crash that waited for it would fail the test.
-    async with a_system(own_place, tmp_path, customer_look_seconds=3600) as made:
+    async with a_system(nursery, own_place, tmp_path, customer_look_seconds=3600) as made:
         yield made
 
 
@@ -59,7 +60,7 @@ class TestPaymentsDies:
         first = asyncio.create_task(send())
         await until(lambda: _called(world, operation, before + 1))
 
-        processes.kill("payments")
+        await processes.kill("payments")
         await processes.start("payments")
 
         answer = await _patiently(send)
@@ -84,7 +85,7 @@ class TestPaymentsDies:
         async with _held(world, order_id):
             first = asyncio.create_task(send())
             await until(lambda: _waits_for_a_lock(world))
-            processes.kill("payments")
+            await processes.kill("payments")
         await processes.start("payments")
 
         answer = await _patiently(send)
@@ -101,7 +102,7 @@ class TestPaymentsDies:
         async with Publisher(world.place.amqp_url, name="tests") as publisher, _held(world, payment.order_id):
             await tell(world, publisher, observed(payment, "refund", 2_000, provider_txn_id=refunded.id))
             await until(lambda: _waits_for_a_lock(world))
-            processes.kill("payments")
+            await processes.kill("payments")
         await processes.start("payments")
 
         await until(lambda: _refunded(payment, 2_000))
@@ -152,7 +153,7 @@ class TestGatewayDies:
         first = asyncio.create_task(world.authorize(order_id, snapshot_id, "tok_slow", key=key))
         await until(lambda: _called(world, "authorize", 1))
 
-        processes.kill("gateway")
+        await processes.kill("gateway")
         with pytest.raises(httpx.HTTPError):
             await first
         other = _through(processes, world, "gateway 2")
@@ -169,7 +170,7 @@ class TestGatewayDies:
         first = asyncio.create_task(world.authorize(order_id, snapshot_id, "tok_slow", key=key))
         await until(lambda: _called(world, "authorize", 1))
 
-        processes.kill("gateway")
+        await processes.kill("gateway")
         with pytest.raises(httpx.HTTPError):
             await first
         await processes.start("gateway")

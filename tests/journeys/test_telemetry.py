@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from deploy.state import free_port
 from shared.service import Server
+from tests.faults.nursery import Nursery
 from tests.faults.system import a_system
 from tests.world import Place, World, secret_of, until
 
@@ -57,12 +58,12 @@ async def _started(server: Server) -> bool:
 
 
 @pytest.fixture(scope="module")
-async def watched(place: Place, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[World, Collector, Path]]:
+async def watched(nursery: Nursery, place: Place, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[World, Collector, Path]]:
     """A payment made by services that log to files and trace to a collector."""
     folder = tmp_path_factory.mktemp("watched")
     async with (
         a_collector() as collector,
-        a_system(place, folder, otel_exporter_otlp_endpoint=collector.url, otel_bsp_schedule_delay=200) as (_, world),
+        a_system(nursery, place, folder, otel_exporter_otlp_endpoint=collector.url, otel_bsp_schedule_delay=200) as (_, world),
     ):
         order_id = await world.an_order()
         snapshot_id = await world.a_snapshot(order_id)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
@@ -18,10 +19,10 @@ from services.payments.store import ledger, orders, questions
 from services.payments.store.intents import Locked
 from services.payments.store.questions import Question
 from shared import telemetry
-from shared.backoff import step
+from shared.backoff import a_few_times, step
 from shared.contracts.payments import IntentChanged, PaymentView
-from shared.database import Connection
-from shared.errors import Invalid, Unavailable
+from shared.database import CONTENDED_ATTEMPTS_MAX, Connection
+from shared.errors import Contended, Invalid, Unavailable
 from shared.http_client import Call, NoAnswer, NotSent, recorded
 from shared.ids import new_id
 from shared.messages import Environment, Refused, Reply, done
@@ -29,7 +30,8 @@ from shared.work import Desk, Work
 
 logger = logging.getLogger(__name__)
 
-RENEW_EVERY_SECONDS = 2.0
+# A lease is renewed this often while the call is out.
+RENEWALS_PER_LEASE = 2.5
 # The first look comes at once; then ever more rarely, for ever, until there is proof.
 LOOKS_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 
@@ -88,7 +90,11 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
 async def ask(context: Payments, question: Question, call: Callable[[], Awaitable[tuple[Observation, ...]]]) -> Heard:
     """Ask the provider while our lease is kept alive; silence is not an answer."""
     async with _lease_kept(context, question):
-        heard = await listen(call)
+        if time.monotonic() - question.leased_at_seconds > context.settings.lease_seconds:
+            # We stood still (a frozen machine, say) and somebody else may be at it by now.
+            heard = Heard(observations=None, calls=(), trouble="the lease ran out before anything was sent")
+        else:
+            heard = await listen(call)
     telemetry.say(
         logger,
         logging.INFO if heard.observations is not None else logging.WARNING,
@@ -118,11 +124,13 @@ async def listen(call: Callable[[], Awaitable[tuple[Observation, ...]]]) -> Hear
 
 @asynccontextmanager
 async def _lease_kept(context: Payments, question: Question) -> AsyncIterator[None]:
+    lease_seconds = context.settings.lease_seconds
+
     async def renew() -> None:
         while True:
-            await asyncio.sleep(RENEW_EVERY_SECONDS)
+            await asyncio.sleep(lease_seconds / RENEWALS_PER_LEASE)
             with suppress(Unavailable):
-                await questions.renew(context.desk.pool, question)
+                await questions.renew(context.desk.pool, question, lease_seconds=lease_seconds)
 
     renewing = asyncio.create_task(renew())
     try:
@@ -133,17 +141,23 @@ async def _lease_kept(context: Payments, question: Question) -> AsyncIterator[No
 
 async def conclude(work: Work, context: Payments, question: Question, heard: Heard, *, source: Source) -> None:
     """Remember the answer: apply what was heard, keep the reply, and tell; or remember that nothing is known."""
+    async for attempt in a_few_times(CONTENDED_ATTEMPTS_MAX, Contended):
+        # The provider was asked, so it is this transaction that is tried again, not the whole.
+        with attempt:
+            settled = await _conclude(work, context, question, heard, source)
+    if not settled:
+        context.wake_resolver()
+
+
+async def _conclude(work: Work, context: Payments, question: Question, heard: Heard, source: Source) -> bool:
     async with work.transaction() as db:
         locked = await intent_rows.lock_intent(db, work.envelope, question.intent_id)
         assert locked is not None, "intents are never deleted"
         await ledger.keep_calls(db, work.envelope, question.transaction_id, heard.calls)
         if heard.observations is None:
             await questions.mark_unknown(db, question, look_again_seconds=step(LOOKS_SECONDS, question.looks))
-            settled = False
-        else:
-            settled = await _settle(work, db, context, question, locked, heard.observations, source)
-    if not settled:
-        context.wake_resolver()
+            return False
+        return await _settle(work, db, context, question, locked, heard.observations, source)
 
 
 async def _settle(

@@ -135,6 +135,7 @@ async def _remember(work: Work, context: Payments, intent_id: UUID) -> Question 
             idempotency_key=f"job:{row.id}",
             command_type=JOB,
             command_digest=b"",
+            lease_seconds=context.settings.lease_seconds,
         )
 
 

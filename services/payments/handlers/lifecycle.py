@@ -174,18 +174,26 @@ async def _try_to_remember(
             # It was asked before: only the resolver goes on with it.
             context.wake_resolver()
             return None
+        lease = context.settings.lease_seconds
         unknown = next((t for t in locked.transactions if t.status is TransactionStatus.UNKNOWN), None)
-        if unknown is not None and resolve_first and (due := await questions.take_one(db, unknown.id)) is not None:
+        if unknown is not None and resolve_first and (due := await questions.take_one(db, unknown.id, lease_seconds=lease)) is not None:
             return _Unknown(due)
         guards.check_nothing_open(locked.transactions)
         provider = context.provider(work.envelope.environment, locked.intent.provider)
         row, request = plan(locked, provider)
         await work.begin(db)
-        return await _keep_question(work, db, locked.intent, row, provider, request, command.idempotency_key)
+        return await _keep_question(work, db, context, locked.intent, row, provider, request, command.idempotency_key)
 
 
 async def _keep_question(
-    work: Work, db: Connection, intent: Intent, row: Transaction, provider: PaymentProvider, request: Request, idempotency_key: str
+    work: Work,
+    db: Connection,
+    context: Payments,
+    intent: Intent,
+    row: Transaction,
+    provider: PaymentProvider,
+    request: Request,
+    idempotency_key: str,
 ) -> Question:
     if row.operation in (Operation.CAPTURE, Operation.REFUND) and not await intent_rows.reserve(db, intent, row):
         raise guards.AmountExceeded("The amount is no longer there.", {"requested": row.amount})
@@ -198,6 +206,7 @@ async def _keep_question(
         idempotency_key=idempotency_key,
         command_type=work.kind,
         command_digest=work.digest,
+        lease_seconds=context.settings.lease_seconds,
     )
 
 
@@ -250,7 +259,7 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> Que
             reason="authorize: payment is processing",
             source=Source.API.value,
         )
-        return await _keep_question(work, db, intent, row, provider, request, command.idempotency_key)
+        return await _keep_question(work, db, context, intent, row, provider, request, command.idempotency_key)
 
 
 def _check_payable(order: order_rows.Order, snapshot: snapshots.Snapshot, existing: list[Intent], command: Authorize) -> None:
@@ -292,7 +301,14 @@ async def _continued(work: Work, command: Confirm, context: Payments) -> Questio
         guards.check_nothing_open(locked.transactions)
         guards.check_confirmable(locked.intent)
         await work.begin(db)
-        return await questions.continue_question(db, row.id, answers=work.envelope, command_type=work.kind, command_digest=work.digest)
+        return await questions.continue_question(
+            db,
+            row.id,
+            answers=work.envelope,
+            command_type=work.kind,
+            command_digest=work.digest,
+            lease_seconds=context.settings.lease_seconds,
+        )
 
 
 async def _send(provider: PaymentProvider, question: Question) -> tuple[Observation, ...]:

@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+import time
+
+import msgspec
 
 from services.payments.domain.intents import Observation, Operation, Source, TransactionStatus
 from services.payments.handlers.asking import Heard, Payments, ask, conclude
@@ -19,7 +22,7 @@ NOT_EXECUTED = "not_executed"
 
 async def resolve_due(context: Payments) -> None:
     """Go on with every open question that is due and that nobody works on."""
-    due = await questions.take_due(context.desk.pool)
+    due = await questions.take_due(context.desk.pool, lease_seconds=context.settings.lease_seconds)
     await asyncio.gather(*(resolve(context, question) for question in due))
     async with connected(context.desk.pool) as db:
         count, oldest_seconds = await questions.unknown_outcomes(db)
@@ -56,9 +59,11 @@ async def _absent(context: Payments, provider: PaymentProvider, question: Questi
     inside_window = question.age_seconds < provider.capabilities.replay_window_seconds
     if question.prepared is not None and inside_window and not question.intent_abandoned and not question.awaiting_customer:
         prepared = question.prepared
+        if not await questions.renew(context.desk.pool, question, lease_seconds=context.settings.lease_seconds):
+            return Heard(observations=None, calls=looked.calls, trouble="somebody else has taken the lease")
         repeated = await ask(
             context,
-            question,
+            msgspec.structs.replace(question, leased_at_seconds=time.monotonic()),
             lambda: provider.send(prepared, idempotency_key=question.idempotency_key, reference=question.transaction_id),
         )
         return Heard(observations=repeated.observations, calls=(*looked.calls, *repeated.calls), trouble=repeated.trouble)

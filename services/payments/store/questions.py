@@ -1,5 +1,6 @@
 """Open questions to providers in SQL: the exact call, the lease on it, and when to look again."""
 
+import time
 from uuid import UUID
 
 import msgspec
@@ -8,10 +9,6 @@ from services.payments.domain.intents import Intent, Operation, Transaction
 from services.payments.providers import Prepared
 from shared.database import Connection, Pool, Record, connected
 from shared.messages import Envelope, Environment
-
-# Short, and renewed while the call is out, so that a crash costs seconds.
-LEASE_SECONDS = 5.0
-
 
 RESOLVE_ROWS_MAX = 50
 
@@ -36,6 +33,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     envelope: Envelope
     command_type: str
     command_digest: bytes
+    # By this process's monotonic clock: when our lease was taken or last renewed before asking.
+    leased_at_seconds: float = msgspec.field(default_factory=time.monotonic)
 
 
 async def keep_question(
@@ -48,6 +47,7 @@ async def keep_question(
     idempotency_key: str,
     command_type: str,
     command_digest: bytes,
+    lease_seconds: float,
 ) -> Question:
     """Write a pending row with its exact call and our lease, before anything is sent."""
     await db.execute(
@@ -76,7 +76,7 @@ async def keep_question(
         msgspec.json.encode(prepared),
         envelope.actor,
         envelope.correlation_id,
-        LEASE_SECONDS,
+        lease_seconds,
     )
     return Question(
         transaction_id=transaction.id,
@@ -104,7 +104,7 @@ def outbound_key(transaction_id: UUID) -> str:
     return f"tender-{transaction_id}"
 
 
-async def renew(pool: Pool, question: Question) -> bool:
+async def renew(pool: Pool, question: Question, *, lease_seconds: float) -> bool:
     """Keep our lease while the call is out; false when somebody else has taken it."""
     async with connected(pool) as db:
         result = await db.execute(
@@ -115,7 +115,7 @@ async def renew(pool: Pool, question: Question) -> bool:
             """,
             question.transaction_id,
             question.lease_token,
-            LEASE_SECONDS,
+            lease_seconds,
         )
     return result == "UPDATE 1"
 
@@ -157,7 +157,7 @@ def _question(row: Record) -> Question:
 
 
 async def continue_question(
-    db: Connection, transaction_id: UUID, *, answers: Envelope, command_type: str, command_digest: bytes
+    db: Connection, transaction_id: UUID, *, answers: Envelope, command_type: str, command_digest: bytes, lease_seconds: float
 ) -> Question:
     """Take up an authorization that waited for its customer, for the command that now goes on with it."""
     row = await db.fetchrow(
@@ -177,7 +177,7 @@ async def continue_question(
         command_digest,
         answers.actor,
         answers.correlation_id,
-        LEASE_SECONDS,
+        lease_seconds,
     )
     assert row is not None, "the row is locked with its intent and was seen waiting"
     return _question(row)
@@ -215,7 +215,7 @@ async def question(db: Connection, transaction_id: UUID) -> Question:
     return _question(row)
 
 
-async def take_due(pool: Pool) -> list[Question]:
+async def take_due(pool: Pool, *, lease_seconds: float) -> list[Question]:
     """Take the lease of every open question that is due and that nobody works on."""
     async with connected(pool) as db:
         rows = await db.fetch(
@@ -233,13 +233,13 @@ async def take_due(pool: Pool) -> list[Question]:
                                        FOR UPDATE SKIP LOCKED))
             RETURNING {_QUESTION}
             """,
-            LEASE_SECONDS,
+            lease_seconds,
             RESOLVE_ROWS_MAX,
         )
     return [_question(row) for row in rows]
 
 
-async def take_one(db: Connection, transaction_id: UUID) -> Question | None:
+async def take_one(db: Connection, transaction_id: UUID, *, lease_seconds: float) -> Question | None:
     """Take the lease of one open question, unless somebody works on it."""
     row = await db.fetchrow(
         f"""
@@ -250,7 +250,7 @@ async def take_one(db: Connection, transaction_id: UUID) -> Question | None:
         RETURNING {_QUESTION}
         """,
         transaction_id,
-        LEASE_SECONDS,
+        lease_seconds,
     )
     return None if row is None else _question(row)
 
