@@ -55,6 +55,10 @@ class Process:
         """Send it a signal."""
         self._popen.send_signal(number)
 
+    def send_group(self, number: int) -> None:
+        """Send it and everything it started a signal."""
+        os.killpg(self.pid, number)
+
     def wait(self, timeout_seconds: float) -> int:
         """Wait for its end and tell its exit code."""
         return self._popen.wait(timeout_seconds)

@@ -4,6 +4,8 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
 
@@ -18,6 +20,7 @@ CONNECT_TIMEOUT_SECONDS = 3.0
 POOL_TIMEOUT_SECONDS = 5.0
 CONNECTIONS_MAX = 64
 NOT_SENT_ATTEMPTS_MAX = 3
+RETRY_AFTER_MAX_SECONDS = 3600.0
 AUDIT_TEXT_MAX_CHARACTERS = 200
 
 
@@ -81,6 +84,17 @@ def allowed(value: Any, names: frozenset[str]) -> Any:
     if isinstance(value, list):
         return [allowed(inner, names) for inner in value]
     return value[:AUDIT_TEXT_MAX_CHARACTERS] if isinstance(value, str) else value
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float:
+    """Read how long a provider wants to be left alone: whole seconds or a date (RFC 9110 10.2.3), bounded; else nothing."""
+    text = headers.get("retry-after", "").strip()
+    if text.isdigit():
+        return min(float(text), RETRY_AFTER_MAX_SECONDS)
+    with contextlib.suppress(ValueError, TypeError):
+        wanted = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+        return min(max(0.0, wanted), RETRY_AFTER_MAX_SECONDS)
+    return 0.0
 
 
 class ProviderClient:

@@ -95,18 +95,18 @@ class World:
         role: Role = Role.ADMIN,
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
-        content: bytes | None = None,
+        content: bytes | AsyncIterator[bytes] | None = None,
     ) -> Answer:
         """Make a request; a fresh idempotency key by default, none when it is None. The answer must fit the served contract."""
         sent = {"Authorization": f"Bearer {token or self.keys[role]}", **(headers or {})}
         if key is not None and method != "GET":
-            sent["Idempotency-Key"] = key or new_id().hex
+            sent.setdefault("Idempotency-Key", key or new_id().hex)
         if body is not None:
             content = msgspec.json.encode(body)
         if content is not None:
             sent.setdefault("Content-Type", "application/json")
         response = await self.http.request(method, path, content=content, headers=sent)
-        await self._check(method, path, content, response)
+        await self._check(method, path, content if isinstance(content, bytes) else None, response)
         return Answer(response)
 
     async def _check(self, method: str, path: str, content: bytes | None, response: httpx.Response) -> None:

@@ -1,4 +1,4 @@
-"""The command line: demo, up, down, status, logs, test, check, bench, and the jobs an operator runs."""
+"""The command line: demo, up, down, status, logs, test, check, bench, soak, and the jobs an operator runs."""
 
 import logging
 import sys
@@ -29,7 +29,7 @@ def cli() -> None:
 
 for _command in (
     *(running.demo, running.up, running.down, running.status, running.logs),
-    *(checking.test, checking.check, checking.bench),
+    *(checking.test, checking.check, checking.bench, checking.soak),
     *(operating.migrate, operating.declare_topology, operating.keys, operating.stores),
 ):
     cli.add_command(_command)

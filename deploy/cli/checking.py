@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -79,3 +80,21 @@ def bench(what: str, clients: int, seconds: float, as_json: bool) -> None:
 
     figures = run_bench.run(what, clients=clients, seconds=seconds, home=home(), say=say)
     click.echo(json.dumps(figures, indent=2) if as_json else run_bench.table(figures))
+
+
+@click.command()
+@click.option("--minutes", default=15.0, show_default=True, type=click.FloatRange(0.1, 24 * 60))
+@click.option("--seed", default=None, type=int, help="The same seed breaks the same things in the same order; random by default.")
+def soak(minutes: float, seed: int | None) -> None:
+    """Break things in pairs under load, and count what came of it.
+
+    Exits with 1 when anything acknowledged was lost, happened twice, or surprised.
+    """
+    from tests.faults import soak as soaking
+
+    seed = random.randrange(1_000_000) if seed is None else seed
+    say(f"Soaking for {minutes:g} minutes with --seed {seed} ...")
+    counters = soaking.run(minutes=minutes, seed=seed, say=say)
+    say(str(counters))
+    if not counters.clean:
+        raise Failed(f"The soak found something (--seed {seed}).")

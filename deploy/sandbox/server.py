@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import random
 from collections.abc import Callable
 from datetime import datetime
 from html import escape
@@ -30,6 +31,12 @@ class Control(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     check_amounts: bool | None = None
     check_keys: bool | None = None
     silence_seconds: float | None = None
+    # How likely a call meets each of WEATHERS, whatever its token.
+    weather: dict[str, float] | None = None
+
+
+# Troubles that can befall any call. Of "busy", "fail" and "silent" nothing has happened; of the others all has.
+WEATHERS = {"slow": Act.SLOW, "busy": Act.BUSY_ONCE, "fail": Act.FAIL_ONCE, "silent": Act.SILENT_ONCE, "late": Act.SUCCEED_SILENTLY}
 
 
 class Sandbox:
@@ -43,6 +50,7 @@ class Sandbox:
         self._misbehaved: set[str] = set()
         self._busy: set[str] = set()
         self.calls: dict[str, int] = {}
+        self.weather: dict[str, float] = {}
 
     async def keyed(self, request: HttpRequest, kind: str, act: Callable[[dict[str, Any]], Act], do: Do) -> Response[bytes]:
         """Carry a request out under its idempotency key, the way Stripe does: the first answer is the answer."""
@@ -56,7 +64,7 @@ class Sandbox:
             return _repeated(known, digest)
         if key in self._busy:
             raise Refused(409, "idempotency_key_in_use", "Another request with this key is under way")
-        misbehaving = act(body)
+        misbehaving = self._struck() or act(body)
         if (trouble := await self._before(misbehaving, key or digest)) is not None:
             return trouble
         if key:
@@ -81,6 +89,12 @@ class Sandbox:
             return _error(500, "api_error", "Something went wrong on our end")
         if act is Act.BUSY_ONCE and self._first_time(what):
             return _error(429, "rate_limit", "Too many requests", {"Retry-After": "1"})
+        return None
+
+    def _struck(self) -> Act | None:
+        for weather, likelihood in self.weather.items():
+            if random.random() < likelihood:
+                return WEATHERS[weather]
         return None
 
     def _first_time(self, what: str) -> bool:
@@ -240,12 +254,17 @@ async def control(request: HttpRequest) -> dict[str, Any]:
         sandbox.books.check_amounts = wanted.check_amounts
     if wanted.check_keys is not None:
         sandbox.books.check_keys = wanted.check_keys
+    if wanted.weather is not None:
+        if unknown := wanted.weather.keys() - WEATHERS.keys():
+            raise Refused(400, "unknown_weather", f"{', '.join(sorted(unknown))}; there are {', '.join(WEATHERS)}")
+        sandbox.weather = wanted.weather
     if wanted.silence_seconds is not None:
         sandbox.silence_seconds = wanted.silence_seconds
     return {
         "check_amounts": sandbox.books.check_amounts,
         "check_keys": sandbox.books.check_keys,
         "silence_seconds": sandbox.silence_seconds,
+        "weather": sandbox.weather,
     }
 
 

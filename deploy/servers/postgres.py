@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.processes import Failed, give_away, private_folder, run, start, wait_until
+from deploy.processes import Failed, Process, give_away, private_folder, run, start, wait_until
 from deploy.state import Instance, free_port
 
 START_TIMEOUT_SECONDS = 60.0
@@ -16,46 +16,65 @@ CONNECTIONS_MAX = 200
 OWNER = "tender"
 
 
+class Embedded:
+    """A Postgres of our own that can be stopped and started again on its data."""
+
+    def __init__(self, instance: Instance, *, port: int = 0, connections_max: int = CONNECTIONS_MAX) -> None:
+        self._instance = instance
+        self._binaries = _binaries()
+        self._folder = private_folder(instance)
+        self._connections_max = connections_max
+        self.port = port or free_port()
+        password = instance.secret("postgres")
+        self._env = {**_plain_environment(), "LC_ALL": "C.UTF-8", "PGPASSWORD": password}
+        self._password = password
+        self.process: Process | None = None
+        self.url = f"postgresql://{OWNER}:{password}@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections."""
+        data = self._folder / "postgres"
+        if not (data / "PG_VERSION").exists():
+            _initialise(self._binaries, data, self._password, self._env)
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "max_connections": self._connections_max,
+            "log_min_messages": "warning",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        # SIGINT is Postgres's fast shutdown; SIGTERM would wait for every client.
+        self.process = start(
+            "postgres",
+            [str(self._binaries / "postgres"), "-D", str(data), "-p", str(self.port), *options],
+            log=self._instance.logs / "postgres.log",
+            env=self._env,
+            never_root=True,
+            stop_signal=signal.SIGINT,
+        )
+        wait_until(
+            lambda: _ready(self._binaries, self.port, self._env),
+            process=self.process,
+            timeout_seconds=START_TIMEOUT_SECONDS,
+            what="Postgres",
+        )
+
+    def stop(self) -> None:
+        """Stop it; the data stays."""
+        if self.process is not None:
+            self.process.stop()
+
+
 @contextmanager
-def embedded(instance: Instance, *, port: int = 0) -> Iterator[str]:
-    """Run Postgres while inside, on any free port by default; the data stays for the next time."""
-    binaries = _binaries()
-    folder, password = private_folder(instance), instance.secret("postgres")
-    data = folder / "postgres"
-    env = {**_plain_environment(), "LC_ALL": "C.UTF-8", "PGPASSWORD": password}
-    if not (data / "PG_VERSION").exists():
-        _initialise(binaries, data, password, env)
-    port = port or free_port()
-    options = [
-        "-D",
-        str(data),
-        "-p",
-        str(port),
-        "-c",
-        "listen_addresses=127.0.0.1",
-        "-c",
-        "unix_socket_directories=",
-        "-c",
-        f"max_connections={CONNECTIONS_MAX}",
-        "-c",
-        "log_min_messages=warning",
-    ]
-    # SIGINT is Postgres's fast shutdown; SIGTERM would wait for every client.
-    process = start(
-        "postgres",
-        [str(binaries / "postgres"), *options],
-        log=instance.logs / "postgres.log",
-        env=env,
-        never_root=True,
-        stop_signal=signal.SIGINT,
-    )
+def embedded(instance: Instance) -> Iterator[str]:
+    """Run Postgres while inside, on any free port; the data stays for the next time."""
+    server = Embedded(instance)
     try:
-        wait_until(lambda: _ready(binaries, port, env), process=process, timeout_seconds=START_TIMEOUT_SECONDS, what="Postgres")
-        url = f"postgresql://{OWNER}:{password}@127.0.0.1:{port}/postgres"
-        instance.keep_servers(database_url=url, database_port=port)
-        yield url
+        server.start()
+        instance.keep_servers(database_url=server.url, database_port=server.port)
+        yield server.url
     finally:
-        process.stop()
+        server.stop()
         instance.forget_servers()
 
 

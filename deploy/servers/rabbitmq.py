@@ -119,27 +119,56 @@ def local(say: Callable[[str], None]) -> str:
     return LOCAL_URL + LOCAL_VHOST
 
 
+class Private:
+    """A broker of our own that can be stopped and started again on its data."""
+
+    def __init__(self, instance: Instance, installation: Installation, *, ports: Ports | None = None) -> None:
+        self._instance = instance
+        self._installation = installation
+        self._ports = ports or free_ports()
+        self._password = instance.secret("rabbitmq")
+        self._epmd: Process | None = None
+        self.process: Process | None = None
+        self.amqp_port = self._ports.amqp
+        self.amqp_url = f"amqp://{USER}:{self._password}@127.0.0.1:{self._ports.amqp}/"
+        self.management_url = f"http://{USER}:{self._password}@127.0.0.1:{self._ports.management}"
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections."""
+        folder = self._instance.folder / "rabbitmq"
+        folder.mkdir(exist_ok=True)
+        env, logs = self._environment(folder), self._instance.logs
+        epmd = [_epmd(self._installation), "-port", str(self._ports.epmd), "-address", "127.0.0.1"]
+        self._epmd = start("epmd", epmd, log=logs / "epmd.log", env=env)
+        self.process = start("rabbitmq", [str(self._installation.server)], log=logs / "rabbitmq.log", env=env)
+        what = "RabbitMQ"
+        wait_until(lambda: _ready(self._ports, self._password), process=self.process, timeout_seconds=START_TIMEOUT_SECONDS, what=what)
+
+    def stop(self) -> None:
+        """Stop it; the data stays."""
+        for process in (self.process, self._epmd):
+            if process is not None:
+                process.stop()
+
+    def control(self, *arguments: str) -> None:
+        """Run the broker's control tool against it."""
+        tool = self._installation.server.with_name("rabbitmqctl")
+        run([str(tool), "-q", *arguments], env=self._environment(self._instance.folder / "rabbitmq"), what=f"rabbitmqctl {arguments[0]}")
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        return _environment(self._instance, folder, self._installation, self._ports, self._password)
+
+
 @contextmanager
-def private(instance: Instance, installation: Installation, *, ports: Ports | None = None) -> Iterator[tuple[str, str]]:
+def private(instance: Instance, installation: Installation) -> Iterator[tuple[str, str]]:
     """Run a broker while inside; gives its AMQP and management URLs. The data stays for the next time."""
-    folder = instance.folder / "rabbitmq"
-    folder.mkdir(exist_ok=True)
-    ports = ports or free_ports()
-    password = instance.secret("rabbitmq")
-    env = _environment(instance, folder, installation, ports, password)
-    epmd = start("epmd", [_epmd(installation), "-port", str(ports.epmd), "-address", "127.0.0.1"], log=instance.logs / "epmd.log", env=env)
-    broker: Process | None = None
+    broker = Private(instance, installation)
     try:
-        broker = start("rabbitmq", [str(installation.server)], log=instance.logs / "rabbitmq.log", env=env)
-        wait_until(lambda: _ready(ports, password), process=broker, timeout_seconds=START_TIMEOUT_SECONDS, what="RabbitMQ")
-        amqp_url = f"amqp://{USER}:{password}@127.0.0.1:{ports.amqp}/"
-        management_url = f"http://{USER}:{password}@127.0.0.1:{ports.management}"
-        instance.keep_servers(amqp_url=amqp_url, amqp_port=ports.amqp, management_url=management_url)
-        yield amqp_url, management_url
+        broker.start()
+        instance.keep_servers(amqp_url=broker.amqp_url, amqp_port=broker.amqp_port, management_url=broker.management_url)
+        yield broker.amqp_url, broker.management_url
     finally:
-        if broker is not None:
-            broker.stop()
-        epmd.stop()
+        broker.stop()
 
 
 def free_ports() -> Ports:

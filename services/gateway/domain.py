@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import json
 import math
 import re
 from datetime import datetime
@@ -133,6 +134,24 @@ class CardNumberRefused(Refusal):
     outcome = Outcome.NOT_ATTEMPTED
 
 
+class BodyAmbiguous(Refusal):
+    """The body is JSON that two readers could read differently."""
+
+    code = "malformed-request"
+    title = "The body cannot be read in one way only"
+    status = 400
+    outcome = Outcome.NOT_ATTEMPTED
+
+
+class TextUnstorable(Refusal):
+    """A text holds a character that cannot be kept."""
+
+    code = "invalid-request"
+    title = "A text holds a character that cannot be kept"
+    status = 422
+    outcome = Outcome.NOT_ATTEMPTED
+
+
 class HeaderMalformed(Refusal):
     """A header cannot be read."""
 
@@ -190,6 +209,36 @@ def refuse_card_numbers(text: str) -> None:
         doubled = [d * 2 - 9 if d > 4 else d * 2 for d in digits[-2::-2]]
         if (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0:
             raise CardNumberRefused("This looks like a card number; it was not stored.", {"field": "$.payment_method"})
+
+
+def parsed(raw: bytes) -> Any:
+    """Read a body's JSON; refuses an object that names a key twice (RFC 8259 4: readers differ) and texts that hold NUL."""
+    value = json.loads(raw, object_pairs_hook=_each_key_once)
+    # Postgres keeps no NUL; JSON can only spell it as an escape.
+    if b"\\u0000" in raw and (field := _where_nul(value, "$")) is not None:
+        raise TextUnstorable(f"{field} holds a NUL character.", {"errors": [{"field": field, "reason": "holds a NUL character"}]})
+    return value
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BodyAmbiguous(f"The key {twice!r} comes twice in one object.", {"key": twice})
+    return found
+
+
+def _where_nul(value: Any, at: str) -> str | None:
+    inside: list[tuple[Any, str]] = []
+    match value:
+        case str():
+            return at if "\0" in value else None
+        case dict():
+            inside = [*((name, at) for name in value), *((inner, f"{at}.{name}") for name, inner in value.items())]
+        case list():
+            inside = [(inner, f"{at}[{number}]") for number, inner in enumerate(value)]
+    return next((found for inner, where in inside if (found := _where_nul(inner, where)) is not None), None)
 
 
 # API keys

@@ -19,6 +19,7 @@ from shared.ids import new_id
 from tests.faults.nursery import Child, Nursery
 from tests.world import PASSWORD, SANDBOX_KEY, TOKEN_SECRET, Place, World, a_key, a_sandbox, until
 
+START_TIMEOUT_SECONDS = 120.0
 STOP_TIMEOUT_SECONDS = 20.0
 STOP_POLL_SECONDS = 0.01
 
@@ -43,7 +44,7 @@ class System:
         """Start a service and wait until it is ready."""
         environment = {**self._environment(name), **(more or {})}
         self._children[name] = self._nursery.fork(name.split()[0], environment, self.log(name))
-        await until(lambda: self._ready(name))
+        await until(lambda: self._ready(name), timeout_seconds=START_TIMEOUT_SECONDS)
 
     def child(self, name: str) -> Child:
         """Find a running service's process."""
@@ -56,7 +57,7 @@ class System:
 
     async def end_of(self, name: str) -> None:
         """Wait until a service's process is gone."""
-        await until(lambda: self._gone(name))
+        await until(lambda: self._gone(name), timeout_seconds=START_TIMEOUT_SECONDS)
 
     async def stop_one(self, name: str) -> None:
         """Tell a service to stop and wait until it has."""
@@ -83,6 +84,17 @@ class System:
     def log(self, name: str) -> Path:
         """Where a service's log lies."""
         return self._folder / f"{name.replace(' ', '-')}.log"
+
+    def through(self, gateway: str, world: World) -> World:
+        """The same world, called through another gateway."""
+        return World(
+            world.place,
+            gateway_url=self.url(gateway),
+            payments_url=world.payments_url,
+            sandbox=world.sandbox,
+            keys=world.keys,
+            store_id=world.store_id,
+        )
 
     async def _gone(self, name: str) -> bool:
         return not self._children[name].running

@@ -156,7 +156,7 @@ class TestGatewayDies:
         await processes.kill("gateway")
         with pytest.raises(httpx.HTTPError):
             await first
-        other = _through(processes, world, "gateway 2")
+        other = processes.through("gateway 2", world)
         answer = await _patiently(lambda: other.authorize(order_id, snapshot_id, "tok_slow", key=key))
 
         assert (answer.status, answer.json["intent"]["authorized_amount"]) == (201, TOTAL)
@@ -181,7 +181,7 @@ class TestGatewayDies:
     async def test_two_gateways_have_one_answer(self, system: tuple[System, World]) -> None:
         processes, world = system
         await processes.start("gateway 2")
-        other = _through(processes, world, "gateway 2")
+        other = processes.through("gateway 2", world)
         order_id, key = await world.an_order(), new_id().hex
         snapshot_id = await world.a_snapshot(order_id)
 
@@ -191,18 +191,6 @@ class TestGatewayDies:
         assert len({a.content for a in answers}) == 1
         assert len(world.sandbox.books.payments) == 1
         await other.http.aclose()
-
-
-def _through(processes: System, world: World, gateway: str) -> World:
-    """The same world, called through another gateway."""
-    return World(
-        world.place,
-        gateway_url=processes.url(gateway),
-        payments_url=world.payments_url,
-        sandbox=world.sandbox,
-        keys=world.keys,
-        store_id=world.store_id,
-    )
 
 
 async def _completed(world: World, key: str) -> Any:

@@ -1,7 +1,10 @@
 """Bad input of every kind gets a problem+json that says which field and why, and nothing is written."""
 
+import gzip
+from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from shared.ids import new_id
@@ -68,6 +71,8 @@ class TestFields:
         assert rows == []
 
 
+_MUG = msgspec.json.encode(MUG)
+
 BODIES = [
     ("truncated JSON", b'{"currency":'),
     ("no JSON at all", b"currency=EUR"),
@@ -76,6 +81,13 @@ BODIES = [
     ("an empty body", b""),
     ("a list", b"[]"),
     ("deep nesting", b'{"items":' + b"[" * 5_000 + b"]" * 5_000 + b"}"),
+    ("a key twice", b'{"currency":"EUR","currency":"USD","items":[%s]}' % _MUG),
+    ("a key twice, further in", b'{"currency":"EUR","items":[%s]}' % _MUG.replace(b'"name"', b'"quantity":1,"name"')),
+    ("a key twice, spelt otherwise", b'{"currency":"EUR","c\\u0075rrency":"USD","items":[%s]}' % _MUG),
+    ("NUL in a text", msgspec.json.encode({**ORDER, "items": [{**MUG, "name": "M\x00g"}]})),
+    ("half a character", b'{"currency":"EUR","items":[%s]}' % _MUG.replace(b'"Mug"', b'"M\\ud800g"')),
+    ("a number without end", b'{"currency":"EUR","items":[],"shipping_amount":1e400}'),
+    ("compressed", gzip.compress(msgspec.json.encode(ORDER))),
 ]
 
 
@@ -88,7 +100,30 @@ class TestBodies:
 
         assert answer.status in (400, 422), answer
         assert answer.json["detail"]
+        assert answer.json["outcome"] == "not_attempted"
         assert await _written(world, order_id) == (0, 0)
+
+    @pytest.mark.parametrize("kind", ["text/plain", "application/xml", "application/json; charset=iso-8859-1", ""])
+    async def test_of_another_kind_is_refused_or_read_as_the_json_it_is(self, world: World, kind: str) -> None:
+        order_id = new_id()
+
+        answer = await world.send(
+            "PUT", f"/api/v1/admin/orders/{order_id}", content=msgspec.json.encode(ORDER), headers={"Content-Type": kind}
+        )
+
+        assert answer.status in (200, 400, 415, 422), answer
+
+    async def test_ten_mebibytes_are_413_whether_told_or_not(self, world: World) -> None:
+        whole = b"[" + b" " * (10 * 1024 * 1024) + b"]"
+
+        async def chunks() -> AsyncIterator[bytes]:
+            for start in range(0, len(whole), 64 * 1024):
+                yield whole[start : start + 64 * 1024]
+
+        told = await world.send("PUT", f"/api/v1/admin/orders/{new_id()}", content=whole)
+        untold = await world.send("PUT", f"/api/v1/admin/orders/{new_id()}", content=chunks())
+
+        assert [(a.status, a.code) for a in (told, untold)] == [(413, "body-too-large")] * 2
 
     async def test_a_body_over_the_limit_is_413(self, world: World) -> None:
         answer = await world.send("PUT", f"/api/v1/admin/orders/{new_id()}", content=b"[" + b" " * 300_000 + b"]")
@@ -143,3 +178,34 @@ async def _written(world: World, order_id: object) -> tuple[int, int]:
     orders = await world.rows("SELECT FROM payments.orders WHERE id = $1", order_id)
     keys = await world.rows("SELECT FROM gateway.idempotency_keys WHERE position($1::bytea in command) > 0", str(order_id).encode())
     return len(orders), len(keys)
+
+
+HEADERS = [
+    ("Idempotency-Key", "k" * 300, 400, "idempotency-key-malformed"),
+    ("Idempotency-Key", "tab\tin it", 400, "idempotency-key-malformed"),
+    ("Idempotency-Key", "ключ".encode(), 400, "idempotency-key-malformed"),
+    ("Idempotency-Key", '""', 400, "idempotency-key-malformed"),
+    ("If-Match", '"seven"', 400, "header-malformed"),
+    ("If-Match", "99999999999999999999", 400, "header-malformed"),
+    ("If-Match", "٣".encode(), 400, "header-malformed"),
+    ("Prefer", "wait=-1", 400, "header-malformed"),
+    ("Prefer", "wait=1.5", 400, "header-malformed"),
+    ("Prefer", "wait=²".encode(), 400, "header-malformed"),
+    ("Authorization", "Bearer", 401, "unauthenticated"),
+    ("Authorization", "Basic dXNlcjpwYXNz", 401, "unauthenticated"),
+    ("Authorization", "Bearer " + "x" * 5_000, 401, "unauthenticated"),
+    ("Authorization", "Bearer tok_e30.AAAA", 401, "unauthenticated"),
+    ("Authorization", "Bearer tok_ÿ.ÿ".encode(), 401, "unauthenticated"),
+    ("Authorization", "Bearer tender_sandbox_0192f0c17e0070008000000000000001_x", 401, "unauthenticated"),
+]
+
+
+class TestHeaders:
+    @pytest.mark.parametrize(("name", "value", "status", "code"), HEADERS, ids=[f"{h[0]} {h[1]!r:.24}" for h in HEADERS])
+    async def test_that_cannot_be_read_are_said(self, world: World, name: str, value: Any, status: int, code: str) -> None:
+        order_id = new_id()
+
+        answer = await world.send("PUT", f"/api/v1/admin/orders/{order_id}", ORDER, headers={name: value})
+
+        assert (answer.status, answer.code, answer.json["outcome"]) == (status, code, "not_attempted")
+        assert await _written(world, order_id) == (0, 0)

@@ -18,7 +18,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import HeaderParameter
 from litestar.types import ExceptionHandlersMap
 
-from services.gateway.domain import Forbidden, Principal, Role, idempotency_key, request_hash, wait_seconds
+from services.gateway.domain import Forbidden, Principal, Role, idempotency_key, parsed, request_hash, wait_seconds
 from services.gateway.handlers.commands import problem_body
 from services.gateway.handlers.gateway import Gateway, unwrap
 from services.gateway.handlers.idempotency import Answer
@@ -143,7 +143,7 @@ async def carry_out(
     claim = Claim(
         scope=principal.scope,
         key=key,
-        request_hash=request_hash(request.method, request.url.path, msgspec.json.decode(raw) if raw else None, headers),
+        request_hash=request_hash(request.method, request.url.path, parsed(raw) if raw else None, headers),
         command_type=type_of(type(command)),
         command=encode(command),
         store_id=principal.store_id,

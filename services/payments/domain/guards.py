@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from services.payments.domain.intents import Intent, IntentStatus, Transaction, TransactionStatus
+from services.payments.domain.intents import Intent, IntentStatus, Operation, Transaction, TransactionStatus
 from shared.errors import Invalid, Outcome, Refusal, Retry
 
 
@@ -25,6 +25,15 @@ class OutcomeUnknown(Refusal):
     outcome = Outcome.CONFLICT
     retry = Retry.AFTER
     retry_after_seconds = 5
+
+
+class KeyUsed(Refusal):
+    """The idempotency key stands in the ledger with another amount."""
+
+    code = "idempotency-key-reused"
+    title = "This Idempotency-Key was used for another request"
+    status = 422
+    outcome = Outcome.CONFLICT
 
 
 class ActivePayment(Refusal):
@@ -80,6 +89,16 @@ def check_nothing_open(transactions: Sequence[Transaction]) -> None:
             if transaction.status is TransactionStatus.UNKNOWN:
                 raise OutcomeUnknown(f"The outcome of a {transaction.operation.value} is being found out.", facts)
             raise OperationInProgress(f"A {transaction.operation.value} is under way.", facts)
+
+
+def done_with_key(transactions: Sequence[Transaction], operation: Operation, key: str, amount: int | None) -> Transaction | None:
+    """Find what this key did, long after the gateway has forgotten it; refuses it for another amount."""
+    for transaction in transactions:
+        if transaction.operation is operation and transaction.idempotency_key == key and not transaction.open:
+            if amount is not None and amount != transaction.amount:
+                raise KeyUsed("Take a new key for another request.", {"transaction_id": str(transaction.id), "amount": transaction.amount})
+            return transaction
+    return None
 
 
 def amount_to_capture(intent: Intent, amount: int | None, currency: str | None) -> int:

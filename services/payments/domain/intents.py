@@ -87,6 +87,7 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     decline_code: str | None = None
     source: Source = Source.API
     command_id: UUID | None = None
+    idempotency_key: str = ""
     raw: dict[str, Any] = {}
 
     @property
@@ -222,8 +223,8 @@ def _status(intent: Intent, transactions: Sequence[Transaction], *, released: bo
     if intent.abandoned:
         return IntentStatus.ABANDONED
     if intent.attention is not None:
-        # An operator may end a conflict by releasing what is held, when nothing was taken.
-        return IntentStatus.VOIDED if released and intent.captured_amount == 0 else IntentStatus.CONFLICTED
+        # An operator may end a conflict by releasing what is held, when no money went either way.
+        return IntentStatus.VOIDED if released and intent.captured_amount == returned == 0 else IntentStatus.CONFLICTED
     if intent.captured_amount > 0:
         return _status_of_captured(intent, released=released, returned=returned)
     if released:

@@ -12,7 +12,7 @@ from services.payments.domain.declines import conflicted, declined
 from services.payments.domain.intents import Applied, Intent, Observation, Operation, Source, Transaction, TransactionStatus
 from services.payments.domain.intents import observe as apply
 from services.payments.domain.orders import order_status
-from services.payments.providers import Ambiguous, PaymentProvider, Pricing
+from services.payments.providers import Ambiguous, ConfirmRequest, PaymentProvider, Pricing
 from services.payments.settings import Settings
 from services.payments.store import intents as intent_rows
 from services.payments.store import ledger, orders, questions
@@ -85,6 +85,7 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     observations: tuple[Observation, ...] | None
     calls: tuple[Call, ...]
     trouble: str = ""
+    retry_after_seconds: float = 0.0
 
 
 async def ask(context: Payments, question: Question, call: Callable[[], Awaitable[tuple[Observation, ...]]]) -> Heard:
@@ -112,13 +113,23 @@ async def ask(context: Payments, question: Question, call: Callable[[], Awaitabl
     return heard
 
 
+def confirming(provider: PaymentProvider, question: Question) -> Callable[[], Awaitable[tuple[Observation, ...]]]:
+    """Make the call that goes on after the customer acted: the same bytes and key however often a command sends it."""
+    assert question.provider_payment_id is not None, "a payment that waits for its customer is known to its provider"
+    prepared = provider.prepare(ConfirmRequest(provider_payment_id=question.provider_payment_id))
+    key = f"{question.idempotency_key}-confirm-{question.envelope.id}"
+    return lambda: provider.send(prepared, idempotency_key=key, reference=question.transaction_id)
+
+
 async def listen(call: Callable[[], Awaitable[tuple[Observation, ...]]]) -> Heard:
     """Make calls to a provider and keep what was said, or that nothing certain was."""
     with recorded() as calls:
         try:
             observations = await call()
         except (NotSent, NoAnswer, Ambiguous) as silent:
-            return Heard(observations=None, calls=tuple(calls), trouble=f"{type(silent).__name__}: {silent}")
+            pause = silent.retry_after_seconds if isinstance(silent, Ambiguous) else 0.0
+            trouble = f"{type(silent).__name__}: {silent}"
+            return Heard(observations=None, calls=tuple(calls), trouble=trouble, retry_after_seconds=pause)
     return Heard(observations=observations, calls=tuple(calls))
 
 
@@ -155,7 +166,9 @@ async def _conclude(work: Work, context: Payments, question: Question, heard: He
         assert locked is not None, "intents are never deleted"
         await ledger.keep_calls(db, work.envelope, question.transaction_id, heard.calls)
         if heard.observations is None:
-            await questions.mark_unknown(db, question, look_again_seconds=step(LOOKS_SECONDS, question.looks))
+            await questions.mark_unknown(
+                db, question, look_again_seconds=max(heard.retry_after_seconds, step(LOOKS_SECONDS, question.looks))
+            )
             return False
         return await _settle(work, db, context, question, locked, heard.observations, source)
 

@@ -6,12 +6,11 @@ import msgspec
 
 from services.payments.domain import guards, intents, orders
 from services.payments.domain.intents import Intent, Observation, Operation, Source, Transaction, TransactionStatus
-from services.payments.handlers.asking import Payments, ask, conclude, keep_applied, reply_of
+from services.payments.handlers.asking import Payments, ask, conclude, confirming, keep_applied, reply_of
 from services.payments.handlers.resolving import resolve
 from services.payments.providers import (
     AuthorizeRequest,
     CaptureRequest,
-    ConfirmRequest,
     PaymentProvider,
     RefundRequest,
     Request,
@@ -50,10 +49,7 @@ async def confirm(work: Work, command: Confirm, context: Payments) -> None:
         return
 
     provider = context.provider(work.envelope.environment, question.provider)
-    assert question.provider_payment_id is not None, "a payment that waits for its customer is known to its provider"
-    prepared = provider.prepare(ConfirmRequest(provider_payment_id=question.provider_payment_id))
-    key = f"{question.idempotency_key}-confirm-{command.idempotency_key}"[:255]
-    heard = await ask(context, question, lambda: provider.send(prepared, idempotency_key=key, reference=question.transaction_id))
+    heard = await ask(context, question, confirming(provider, question))
 
     await conclude(work, context, question, heard, source=Source.API)
 
@@ -134,6 +130,7 @@ async def observe(work: Work, command: Observe, context: Payments) -> None:
     context.wake_resolver()
 
 
+OPERATIONS = {Capture: Operation.CAPTURE, Void: Operation.VOID, Refund: Operation.REFUND}
 Plan = Callable[[Locked, PaymentProvider], tuple[Transaction, Request]]
 
 
@@ -179,6 +176,12 @@ async def _try_to_remember(
         if unknown is not None and resolve_first and (due := await questions.take_one(db, unknown.id, lease_seconds=lease)) is not None:
             return _Unknown(due)
         guards.check_nothing_open(locked.transactions)
+        amount = None if isinstance(command, Void) else command.amount
+        known = guards.done_with_key(locked.transactions, OPERATIONS[type(command)], command.idempotency_key, amount)
+        if known is not None:
+            view = await ledger.transaction_view(db, known.id, locked.intent.currency)
+            await work.conclude(db, reply_of(locked.intent, known, PaymentView(intent=intent_rows.view(locked.intent), transaction=view)))
+            return None
         provider = context.provider(work.envelope.environment, locked.intent.provider)
         row, request = plan(locked, provider)
         await work.begin(db)

@@ -3,20 +3,24 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from services.payments.domain.intents import Observation, Operation, Source, TransactionStatus
-from services.payments.handlers.asking import Heard, Payments, ask, conclude
+from services.payments.handlers.asking import Heard, Payments, ask, conclude, confirming
 from services.payments.providers import PaymentProvider
 from services.payments.store import questions
 from services.payments.store.questions import Question
 from shared import telemetry
+from shared.contracts.payments import Confirm
 from shared.database import connected
+from shared.messages import type_of
 from shared.work import Work
 
 logger = logging.getLogger(__name__)
 
+CONFIRM = type_of(Confirm)
 NOT_EXECUTED = "not_executed"
 
 
@@ -45,8 +49,17 @@ async def resolve(context: Payments, question: Question) -> None:
         heard = await ask(context, question, lambda: _look(provider, question))
         if heard.observations == ():
             heard = await _absent(context, provider, question, heard)
+        elif _confirmation_unheard(question, heard):
+            # Saying it again cannot hold the money twice, however late it is.
+            heard = await _repeat(context, question, heard, confirming(provider, question))
 
         await conclude(work, context, question, heard, source=Source.API if question.command_type != "job" else Source.JOB)
+
+
+def _confirmation_unheard(question: Question, heard: Heard) -> bool:
+    """Tell whether a confirmation is out and the provider still waits for the customer as if it had never come."""
+    out = question.command_type == CONFIRM and not question.awaiting_customer and not question.intent_abandoned
+    return out and any(o.next_action is not None and o.status is TransactionStatus.PENDING for o in heard.observations or ())
 
 
 async def _look(provider: PaymentProvider, question: Question) -> tuple[Observation, ...]:
@@ -59,18 +72,23 @@ async def _absent(context: Payments, provider: PaymentProvider, question: Questi
     inside_window = question.age_seconds < provider.capabilities.replay_window_seconds
     if question.prepared is not None and inside_window and not question.intent_abandoned and not question.awaiting_customer:
         prepared = question.prepared
-        if not await questions.renew(context.desk.pool, question, lease_seconds=context.settings.lease_seconds):
-            return Heard(observations=None, calls=looked.calls, trouble="somebody else has taken the lease")
-        repeated = await ask(
+        return await _repeat(
             context,
-            msgspec.structs.replace(question, leased_at_seconds=time.monotonic()),
+            question,
+            looked,
             lambda: provider.send(prepared, idempotency_key=question.idempotency_key, reference=question.transaction_id),
         )
-        return Heard(observations=repeated.observations, calls=(*looked.calls, *repeated.calls), trouble=repeated.trouble)
     proof_after = provider.capabilities.absence_is_proof_after_seconds
     if proof_after is not None and question.age_seconds >= proof_after and not question.awaiting_customer:
         return Heard(observations=(_never_executed(question),), calls=looked.calls)
     return Heard(observations=None, calls=looked.calls, trouble="the provider does not know it, which is no proof yet")
+
+
+async def _repeat(context: Payments, question: Question, looked: Heard, call: Callable[[], Awaitable[tuple[Observation, ...]]]) -> Heard:
+    if not await questions.renew(context.desk.pool, question, lease_seconds=context.settings.lease_seconds):
+        return Heard(observations=None, calls=looked.calls, trouble="somebody else has taken the lease")
+    repeated = await ask(context, msgspec.structs.replace(question, leased_at_seconds=time.monotonic()), call)
+    return msgspec.structs.replace(repeated, calls=(*looked.calls, *repeated.calls))
 
 
 def _never_executed(question: Question) -> Observation:

@@ -99,7 +99,11 @@ class TransactionPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ambiguous(Exception):
-    """The provider answered, but not with an outcome (5xx, 429, busy): it must be looked up."""
+    """The provider answered, but not with an outcome (5xx, 429, busy): it must be looked up, not before it says so."""
+
+    def __init__(self, text: str, *, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(text)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class PaymentProvider(Protocol):

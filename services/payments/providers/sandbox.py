@@ -22,7 +22,7 @@ from services.payments.providers import (
     VoidRequest,
 )
 from shared.contracts.payments import NextAction
-from shared.http_client import ProviderClient
+from shared.http_client import ProviderClient, retry_after_seconds
 
 REPLAY_WINDOW_SECONDS = 24 * 3600
 PAGE_ROWS = 100
@@ -85,7 +85,7 @@ class SandboxPayments:
             prepared.operation, prepared.method, prepared.path, body=prepared.body, headers={"Idempotency-Key": idempotency_key}
         )
         if answer.status in (409, 425, 429) or answer.status >= 500:
-            raise Ambiguous(f"sandbox answered {answer.status}")
+            raise Ambiguous(f"sandbox answered {answer.status}", retry_after_seconds=retry_after_seconds(answer.headers))
         if answer.status in (200, 201):
             return _payment(answer.body).observations
         code = str(answer.body.get("error", {}).get("code", ""))
@@ -140,9 +140,14 @@ def _payment(body: Mapping[str, Any]) -> ProviderTransaction:
     return ProviderTransaction(
         provider_payment_id=body["id"],
         reference=_uuid(body.get("reference")),
-        observations=tuple(_observation(body, operation) for operation in body["operations"]),
+        observations=observations_of(body),
         created_at=datetime.fromisoformat(body["created_at"]),
     )
+
+
+def observations_of(body: Mapping[str, Any]) -> tuple[Observation, ...]:
+    """Read what a payment of the sandbox shows: one observation for each of its operations."""
+    return tuple(_observation(body, operation) for operation in body["operations"])
 
 
 def _observation(payment: Mapping[str, Any], operation: Mapping[str, Any]) -> Observation:

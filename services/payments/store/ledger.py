@@ -35,6 +35,7 @@ def transaction_of(row: Record) -> Transaction:
         decline_code=row["decline_code"],
         source=Source(row["source"]),
         command_id=row["command_id"],
+        idempotency_key=row["idempotency_key"],
         raw=msgspec.json.decode(row["raw_response_redacted"]),
     )
 

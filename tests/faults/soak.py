@@ -1,0 +1,80 @@
+"""The soak: shoppers without end while random pairs of faults strike, and the auditor's counters at the end."""
+
+import asyncio
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.faults.audit import Counters, audit
+from tests.faults.faults import FAULTS, Fault
+from tests.faults.ground import Ground, a_ground
+from tests.faults.nursery import Nursery
+from tests.faults.shopping import Shop
+from tests.world import until
+
+SHOPPERS = 10
+ANSWERS_BEFORE = 10
+ANSWERS_AFTER = 20
+RECOVERY_TIMEOUT_SECONDS = 240.0
+LASTS_MIN_SECONDS = 1.0
+LASTS_MAX_SECONDS = 15.0
+# Longer than every heartbeat and lease.
+FROZEN_SECONDS = 60.0
+FROZEN_LIKELIHOOD = 0.3
+
+
+def run(*, minutes: float, seed: int, say: Callable[[str], None]) -> Counters:
+    """Break things in pairs for so many minutes and count what came of it."""
+    with tempfile.TemporaryDirectory(prefix="tender-soak-") as folder:
+        nursery = Nursery(Path(folder) / "nursery")
+        try:
+            return asyncio.run(_soak(nursery, Path(folder), minutes, random.Random(seed), say))
+        finally:
+            nursery.close()
+
+
+async def _soak(nursery: Nursery, folder: Path, minutes: float, rng: random.Random, say: Callable[[str], None]) -> Counters:
+    total = Counters()
+    ends = time.monotonic() + minutes * 60
+    async with a_ground(nursery, folder) as ground:
+        while time.monotonic() < ends:
+            pair = _pair(rng)
+            seconds = [_lasts(fault, rng) for fault in pair]
+            names = " + ".join(f"{fault.name} ({lasts:.0f} s)" for fault, lasts in zip(pair, seconds, strict=True))
+            counters = await _round(ground, pair, seconds, rng)
+            total.add(counters)
+            say(f"{names}: {counters}")
+            for finding in counters.findings:
+                say(f"  {finding}")
+    return total
+
+
+async def _round(ground: Ground, pair: tuple[Fault, Fault], seconds: list[float], rng: random.Random) -> Counters:
+    shop = Shop(ground.world, rng)
+    shopping = asyncio.create_task(shop.shoppers(SHOPPERS))
+    await until(lambda: _answered(shop, ANSWERS_BEFORE), timeout_seconds=RECOVERY_TIMEOUT_SECONDS)
+    await asyncio.gather(*(fault.inject(ground, lasts) for fault, lasts in zip(pair, seconds, strict=True)))
+    so_far = sum(1 for a in shop.attempts if a.answer is not None)
+    await until(lambda: _answered(shop, so_far + ANSWERS_AFTER), timeout_seconds=RECOVERY_TIMEOUT_SECONDS)
+    shop.close()
+    await shopping
+    return await audit(ground.world, shop.attempts)
+
+
+def _pair(rng: random.Random) -> tuple[Fault, Fault]:
+    while True:
+        one, other = rng.sample(FAULTS, 2)
+        if one.touches != other.touches and not (one.needs & {other.touches} or other.needs & {one.touches}):
+            return one, other
+
+
+def _lasts(fault: Fault, rng: random.Random) -> float:
+    if fault.name.endswith("frozen") and rng.random() < FROZEN_LIKELIHOOD:
+        return FROZEN_SECONDS
+    return rng.uniform(LASTS_MIN_SECONDS, LASTS_MAX_SECONDS)
+
+
+async def _answered(shop: Shop, count: int) -> bool:
+    return sum(1 for a in shop.attempts if a.answer is not None) >= count
