@@ -1,12 +1,15 @@
-"""Postgres as we use it: pools without session state, and group commit for rows that arrive together."""
+"""Postgres as we use it: pools without session state, writes in one round trip, and group commit for what arrives together."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import asyncpg
 import asyncpg.pool
+import msgspec
 
 from shared import telemetry
 from shared.errors import Contended, Unavailable
@@ -88,6 +91,49 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     async with connected(pool) as connection, connection.transaction():
         yield connection
 
+
+class Statement(msgspec.Struct, frozen=True):
+    """A part of a write: its SQL with placeholders from $1 on, and their values.
+
+    `must` says that it has to touch exactly one row, `gives` names a column that it returns and that is wanted.
+    """
+
+    sql: str
+    arguments: tuple[Any, ...]
+    must: bool = False
+    gives: str = ""
+
+
+async def write(pool: Pool, statements: Sequence[Statement]) -> list[Any]:
+    """Write everything or nothing in one round trip; returns what was wanted of each statement that gives something.
+
+    The statements see what was there before, not each other's rows, and no two may change one row. Raises Contended when
+    one that must touch a row does not: somebody else was faster, and the decision has to be made anew.
+    """
+    sql = _combined(tuple((s.sql, len(s.arguments), s.must, s.gives) for s in statements))
+    async with connected(pool) as db:
+        row = await db.fetchrow(sql, *(argument for s in statements for argument in s.arguments))
+    assert row is not None, "a SELECT without FROM has one row"
+    return list(row)[1:]
+
+
+@lru_cache(maxsize=256)
+def _combined(parts: tuple[tuple[str, int, bool, str], ...]) -> str:
+    names, offset = [], 0
+    for number, (sql, count, _, _) in enumerate(parts):
+        names.append(f"s{number} AS ({_PLACEHOLDER.sub(partial(_moved, offset), sql)})")
+        offset += count
+    held = " AND ".join(f"(SELECT count(*) FROM s{n}) = 1" for n, (_, _, must, _) in enumerate(parts) if must)
+    given = "".join(f", (SELECT {gives} FROM s{n}) AS g{n}" for n, (_, _, _, gives) in enumerate(parts) if gives)
+    # The conditions stand in the main query, which is carried out before the changes that nobody asks a result of.
+    return f"WITH {', '.join(names)} SELECT must({held or 'true'}){given}"
+
+
+def _moved(offset: int, placeholder: "re.Match[str]") -> str:
+    return f"${int(placeholder[1]) + offset}"
+
+
+_PLACEHOLDER = re.compile(r"\$(\d+)")
 
 T = TypeVar("T")
 R = TypeVar("R")

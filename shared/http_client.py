@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from itertools import count
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ import msgspec
 from opentelemetry.trace import SpanKind
 
 from shared import telemetry
-from shared.backoff import a_few_times
+from shared.backoff import trying
 
 CONNECT_TIMEOUT_SECONDS = 3.0
 POOL_TIMEOUT_SECONDS = 5.0
@@ -128,12 +129,12 @@ class ProviderClient:
         query: Mapping[str, str] | None = None,
     ) -> Answer:
         """Make one call; tries again only what provably never left; raises NotSent or NoAnswer."""
-        attempt_number = 0
-        async for attempt in a_few_times(NOT_SENT_ATTEMPTS_MAX, NotSent):
-            with attempt:
-                attempt_number += 1
-                return await self._once(operation, method, path, body, dict(headers or {}), dict(query or {}), attempt_number)
-        raise AssertionError("the last attempt returns or raises")
+        attempts = count(1)
+        return await trying(
+            lambda: self._once(operation, method, path, body, dict(headers or {}), dict(query or {}), next(attempts)),
+            NotSent,
+            attempts_max=NOT_SENT_ATTEMPTS_MAX,
+        )
 
     async def _once(
         self, operation: str, method: str, path: str, body: bytes, headers: dict[str, str], query: dict[str, str], attempt: int

@@ -3,10 +3,11 @@
 import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
+from uuid import UUID
 
 import msgspec
 
-from shared.database import Connection, GroupCommit, Pool, connected
+from shared.database import GroupCommit, Pool, Statement, connected
 from shared.messages import Envelope
 
 KEPT_DAYS = 45
@@ -30,10 +31,6 @@ class Seen(msgspec.Struct, frozen=True):
     digest: bytes
     reply: bytes | None
     attempts: int
-
-
-class AlreadyConcluded(Exception):
-    """Somebody else concluded this command meanwhile; what we did is rolled back and theirs is kept."""
 
 
 def digest_of(kind: str, body: bytes) -> bytes:
@@ -74,28 +71,22 @@ class Inbox:
         return [found.get(position) for position in range(1, len(envelopes) + 1)]
 
 
-async def begin(db: Connection, envelope: Envelope, kind: str, digest: bytes) -> None:
-    """Remember, in the caller's transaction, that a command was taken up."""
-    await db.execute(
+def begun(envelope: Envelope, kind: str, digest: bytes) -> Statement:
+    """Remember that a command was taken up."""
+    return Statement(
         """
         INSERT INTO inbox (store_id, environment, source, message_id, type, digest, state, reply_to)
         VALUES ($1, $2, $3, $4, $5, $6, 'open', $7)
         ON CONFLICT (store_id, environment, source, message_id) DO UPDATE
            SET reply_to = EXCLUDED.reply_to
         """,
-        envelope.store_id,
-        envelope.environment.value,
-        envelope.source,
-        envelope.id,
-        kind,
-        digest,
-        envelope.reply_to,
+        (*_identity(envelope), kind, digest, envelope.reply_to),
     )
 
 
-async def finish(db: Connection, envelope: Envelope, kind: str, digest: bytes, reply: bytes) -> str | None:
-    """Keep the reply in the caller's transaction; returns where it is awaited, or nothing when one is kept already."""
-    reply_to: str | None = await db.fetchval(
+def finished(envelope: Envelope, kind: str, digest: bytes, reply: bytes, *, must: bool) -> Statement:
+    """Keep a command's reply; gives where it is awaited, or nothing when one is kept already, which may be insisted on."""
+    return Statement(
         """
         INSERT INTO inbox (store_id, environment, source, message_id, type, digest, state, reply, reply_to, finished_at)
         VALUES ($1, $2, $3, $4, $5, $6, 'done', $7, $8, now())
@@ -104,16 +95,14 @@ async def finish(db: Connection, envelope: Envelope, kind: str, digest: bytes, r
          WHERE inbox.state IN ('open', 'parked')
         RETURNING reply_to
         """,
-        envelope.store_id,
-        envelope.environment.value,
-        envelope.source,
-        envelope.id,
-        kind,
-        digest,
-        reply,
-        envelope.reply_to,
+        (*_identity(envelope), kind, digest, reply, envelope.reply_to),
+        must=must,
+        gives="reply_to",
     )
-    return reply_to
+
+
+def _identity(envelope: Envelope) -> tuple[UUID, str, str, UUID]:
+    return envelope.store_id, envelope.environment.value, envelope.source, envelope.id
 
 
 async def failed(pool: Pool, envelope: Envelope, kind: str, digest: bytes, *, error: str, parked: bool) -> None:

@@ -80,7 +80,7 @@ async def settle_role(connection: Connection, service: str) -> None:
     """Set what a service's sessions in this database begin with, also where a pooler keeps no session state."""
     role, database = role_of(service), await connection.fetchval("SELECT quote_ident(current_database())")
     # A plan made while a table was empty would read the whole of it for as long as the plan is cached.
-    for setting in (f"search_path = {service}", "enable_seqscan = off"):
+    for setting in (f"search_path = {service}", "enable_seqscan = off", "timezone = 'UTC'"):
         async for attempt in reconnecting(asyncpg.InternalServerError, asyncpg.UniqueViolationError):
             with attempt:
                 await connection.execute(f"ALTER ROLE {role} IN DATABASE {database} SET {setting}")

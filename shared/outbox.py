@@ -9,7 +9,7 @@ import msgspec
 
 from shared import telemetry, topology
 from shared.bus import Letter, Publisher, headers_of
-from shared.database import Connection, GroupCommit, Pool, connected, transaction
+from shared.database import GroupCommit, Pool, Statement, connected, transaction
 from shared.errors import Unavailable
 from shared.ids import new_id
 from shared.messages import Envelope, Event, encode, type_of
@@ -43,21 +43,21 @@ def parcel(event: Event, cause: Envelope) -> Parcel:
     return Parcel(id=envelope.id, routing_key=kind, headers=headers_of(envelope), body=encode(event))
 
 
-async def promise(db: Connection, parcels: Sequence[Parcel]) -> None:
-    """Write events in the caller's transaction."""
-    if not parcels:
-        return
-    await db.execute(
+def promised(parcels: Sequence[Parcel]) -> Statement:
+    """Write events with the change that makes them true."""
+    return Statement(
         """
         INSERT INTO outbox (id, routing_key, headers, body, available_at)
         SELECT id, routing_key, headers::jsonb, body, now() + make_interval(secs => $5)
           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[]) AS t (id, routing_key, headers, body)
         """,
-        [each.id for each in parcels],
-        [each.routing_key for each in parcels],
-        [encode(each.headers).decode() for each in parcels],
-        [each.body for each in parcels],
-        HEAD_START_SECONDS,
+        (
+            [each.id for each in parcels],
+            [each.routing_key for each in parcels],
+            [encode(each.headers).decode() for each in parcels],
+            [each.body for each in parcels],
+            HEAD_START_SECONDS,
+        ),
     )
 
 

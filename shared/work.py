@@ -1,16 +1,14 @@
-"""One message in hand: its facts, transactions to work in, and one conclusion that is kept and told."""
+"""One message in hand: its facts, batches to write, and one conclusion that is kept and told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 from shared import inbox
 from shared.bus import Letter, Publisher
-from shared.database import Connection, Pool, transaction
+from shared.database import Pool, Statement, write
 from shared.errors import Unavailable
-from shared.inbox import AlreadyConcluded
 from shared.messages import Envelope, Event, Reply, encode_reply
-from shared.outbox import Parcel, Relay, parcel, promise
+from shared.outbox import Parcel, Relay, parcel, promised
 
 
 class Desk:
@@ -47,49 +45,60 @@ class Desk:
 
 
 class Work:
-    """A command being worked on; handlers read its facts, open transactions and conclude it once."""
+    """A command being worked on; handlers read its facts, write in batches and conclude it once."""
 
     def __init__(self, desk: Desk, envelope: Envelope, *, kind: str, digest: bytes) -> None:
         self.envelope = envelope
         self.kind = kind
         self.digest = digest
         self._desk = desk
-        self._after_commit: list[Callable[[], None]] = []
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """Run statements as one; what was concluded inside is told right after the commit."""
-        self._after_commit = []
-        async with transaction(self._desk.pool) as db:
-            yield db
-        for tell in self._after_commit:
-            tell()
+    def batch(self) -> "Batch":
+        """Begin a write that happens as a whole, in one round trip."""
+        return Batch(self._desk, self)
 
-    async def begin(self, db: Connection) -> None:
-        """Remember with the caller's transaction that this command was taken up."""
-        await inbox.begin(db, self.envelope, self.kind, self.digest)
 
-    async def conclude(self, db: Connection, reply: Reply, events: Sequence[Event] = ()) -> None:
-        """Keep the reply and the events with the caller's transaction, and tell them once it is committed.
+class Batch:
+    """Everything one step of a handler writes, its reply and events among it; told once it is committed."""
 
-        Raises AlreadyConcluded when somebody else did, so that what this transaction changed is undone.
-        """
-        raw = encode_reply(reply)
-        reply_to = await inbox.finish(db, self.envelope, self.kind, self.digest, raw)
-        if reply_to is None:
-            raise AlreadyConcluded(str(self.envelope.id))
-        self._after_commit.append(lambda: self._desk.reply_soon(reply_to, self.envelope, raw))
-        await self.tell(db, events)
+    def __init__(self, desk: Desk, work: Work) -> None:
+        self._desk = desk
+        self._work = work
+        self._statements: list[Statement] = []
+        self._replies: list[tuple[Envelope, bytes]] = []
+        self._parcels: list[Parcel] = []
 
-    async def conclude_for(self, db: Connection, envelope: Envelope, *, kind: str, digest: bytes, reply: Reply) -> None:
+    def add(self, *statements: Statement) -> None:
+        """Have these statements in it; no two may change one row."""
+        self._statements += statements
+
+    def begin(self) -> None:
+        """Remember that this work's command was taken up."""
+        self.add(inbox.begun(self._work.envelope, self._work.kind, self._work.digest))
+
+    def conclude(self, reply: Reply, events: Sequence[Event] = ()) -> None:
+        """Keep the reply and the events, and tell them; undoes the whole batch when another copy has concluded."""
+        self._reply(self._work.envelope, self._work.kind, self._work.digest, reply, must=True)
+        self.tell(events)
+
+    def conclude_for(self, envelope: Envelope, *, kind: str, digest: bytes, reply: Reply) -> None:
         """Conclude another command whose answer this work has found out, unless it was concluded before."""
-        raw = encode_reply(reply)
-        reply_to = await inbox.finish(db, envelope, kind, digest, raw)
-        if reply_to is not None:
-            self._after_commit.append(lambda: self._desk.reply_soon(reply_to, envelope, raw))
+        self._reply(envelope, kind, digest, reply, must=False)
 
-    async def tell(self, db: Connection, events: Sequence[Event]) -> None:
-        """Promise events with the caller's transaction without concluding anything."""
-        parcels: list[Parcel] = [parcel(event, self.envelope) for event in events]
-        await promise(db, parcels)
-        self._after_commit.append(lambda: self._desk.relay.send_soon(parcels))
+    def tell(self, events: Sequence[Event]) -> None:
+        """Promise events without concluding anything."""
+        self._parcels += [parcel(event, self._work.envelope) for event in events]
+
+    async def commit(self) -> None:
+        """Write it all; raises Contended, with nothing written, when something it insists on does not hold."""
+        events = [promised(self._parcels)] if self._parcels else []
+        awaited = await write(self._desk.pool, [*self._statements, *events])
+        for (envelope, raw), reply_to in zip(self._replies, awaited, strict=True):
+            if reply_to is not None:
+                self._desk.reply_soon(reply_to, envelope, raw)
+        self._desk.relay.send_soon(self._parcels)
+
+    def _reply(self, envelope: Envelope, kind: str, digest: bytes, reply: Reply, *, must: bool) -> None:
+        raw = encode_reply(reply)
+        self.add(inbox.finished(envelope, kind, digest, raw, must=must))
+        self._replies.append((envelope, raw))

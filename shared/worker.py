@@ -13,11 +13,11 @@ import msgspec
 from opentelemetry.trace import SpanKind
 
 from shared import inbox, telemetry, topology
-from shared.backoff import a_few_times
+from shared.backoff import trying
 from shared.bus import Letter, Publisher, Received, TooLarge, Unroutable, envelope_of, headers_of
 from shared.database import CONTENDED_ATTEMPTS_MAX
 from shared.errors import Contended, Outcome, Problem, Refusal, Retry, Unavailable
-from shared.inbox import AlreadyConcluded, Inbox, State, digest_of
+from shared.inbox import Inbox, State, digest_of
 from shared.messages import Envelope, Message, Query, Refused, done, encode_reply, type_of
 from shared.work import Desk, Work
 
@@ -106,17 +106,10 @@ class Worker(Generic[C]):
     async def _carry_out(self, received: Received, envelope: Envelope) -> str:
         digest = digest_of(received.type, received.body)
         try:
-            seen = await self._inbox.seen(envelope)
-            if seen is not None and seen.digest != digest:
-                raise DifferentContent(f"{envelope.id} came before with other content")
-            if seen is not None and seen.state is not State.OPEN:
+            seen = await trying(lambda: self._once(received, envelope, digest), Contended, attempts_max=CONTENDED_ATTEMPTS_MAX)
+            if seen is not None:
                 return await self._answer_again(received, envelope, seen)
-            async for attempt in a_few_times(CONTENDED_ATTEMPTS_MAX, Contended):
-                with attempt:
-                    await self._call(received, envelope, digest)
             result = "done"
-        except AlreadyConcluded:
-            return await self._answer_again(received, envelope, await self._inbox.seen(envelope))
         except Refusal as refusal:
             await self._refuse(envelope, received.type, digest, refusal.problem())
             result = "refused"
@@ -124,6 +117,16 @@ class Worker(Generic[C]):
             return await self._try_later(received, envelope, digest, failure)
         await received.ack()
         return result
+
+    async def _once(self, received: Received, envelope: Envelope, digest: bytes) -> "inbox.Seen | None":
+        """Carry a command out, or tell how it ended before, which may have been a moment ago by another copy of it."""
+        seen = await self._inbox.seen(envelope)
+        if seen is not None and seen.digest != digest:
+            raise DifferentContent(f"{envelope.id} came before with other content")
+        if seen is not None and seen.state is not State.OPEN:
+            return seen
+        await self._call(received, envelope, digest)
+        return None
 
     async def _call(self, received: Received, envelope: Envelope, digest: bytes) -> None:
         decoder, handler = self._known(received.type)
@@ -142,10 +145,10 @@ class Worker(Generic[C]):
         except KeyError:
             raise Poison(f"{self._service} does not know messages of type {kind!r}") from None
 
-    async def _answer_again(self, received: Received, envelope: Envelope, seen: "inbox.Seen | None") -> str:
-        if seen is not None and seen.reply is not None:
+    async def _answer_again(self, received: Received, envelope: Envelope, seen: "inbox.Seen") -> str:
+        if seen.reply is not None:
             self._desk.reply_soon(received.reply_to, envelope, seen.reply)
-        elif seen is not None and seen.state is State.DISCARDED:
+        elif seen.state is State.DISCARDED:
             self._desk.reply_soon(received.reply_to, envelope, encode_reply(Refused(_DISCARDED)))
         await received.ack()
         return "repeated"
@@ -154,8 +157,9 @@ class Worker(Generic[C]):
         work = Work(self._desk, envelope, kind=kind, digest=digest)
         reply = Refused(problem)
         if problem.definitive:
-            async with work.transaction() as db:
-                await work.conclude(db, reply)
+            batch = work.batch()
+            batch.conclude_for(envelope, kind=kind, digest=digest, reply=reply)
+            await batch.commit()
         else:
             self._desk.reply_soon(envelope.reply_to, envelope, encode_reply(reply))
         telemetry.say(logger, logging.INFO, "refused", {"type": kind, "code": problem.code, "detail": problem.detail})

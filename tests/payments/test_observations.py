@@ -65,6 +65,22 @@ class TestObserve:
         assert [(t["source"], t["amount"]) for t in rows] == [("webhook", 2_000)]
         assert (await world.ledger(payment.order_id))["history"][-1]["source"] == "webhook"
 
+    async def test_a_fact_that_leaves_too_little_for_what_is_under_way_enters_all_the_same(
+        self, world: World, publisher: Publisher
+    ) -> None:
+        payment = await world.a_payment("tok_capture_slow")
+        taking = asyncio.create_task(payment.capture(TOTAL))
+        await until(lambda: _amount(payment, "capture_reserved", TOTAL))
+        theirs = world.sandbox.books.add(payment.at_the_provider(), "capture", 1_000, reason="dashboard")
+
+        await tell(world, publisher, observed(payment, "capture", 1_000, provider_txn_id=theirs.id))
+
+        await until(lambda: _amount(payment, "captured_amount", 1_000))
+        answer, intent = await taking, await payment.intent()
+        assert (answer.status, answer.json["decline_code"]) == (409, "amount_too_large")
+        assert (intent["status"], intent["attention"], intent["capture_reserved"]) == ("partially_captured", None, 0)
+        await world.books_agree(payment.order_id)
+
     async def test_an_excess_is_recorded_and_freezes_the_payment(self, world: World, publisher: Publisher) -> None:
         payment = await world.a_captured_payment()
 

@@ -13,6 +13,7 @@ import msgspec
 from deploy import setup
 from shared import topology
 from shared.bus import Letter, Publisher, headers_of
+from shared.database import Statement
 from shared.errors import Outcome, Refusal, Retry, Unavailable
 from shared.ids import new_id
 from shared.messages import Envelope, Environment, Event, Message, Query, done, encode, type_of
@@ -88,9 +89,10 @@ async def _do(work: Work, command: Do, counted: Counted) -> None:
             raise Unavailable("the world is silent")
         case "slow":
             await counted.gate.wait()
-    async with work.transaction() as db:
-        await db.execute("INSERT INTO done (id) VALUES ($1)", work.envelope.id)
-        await work.conclude(db, done({"tries": counted.tries}), [Happened()])
+    batch = work.batch()
+    batch.add(Statement("INSERT INTO done (id) VALUES ($1)", (work.envelope.id,)))
+    batch.conclude(done({"tries": counted.tries}), [Happened()])
+    await batch.commit()
 
 
 async def ask(_: Envelope, query: Ask, counted: Counted) -> Any:

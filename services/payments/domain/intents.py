@@ -183,14 +183,20 @@ def fold(intent: Intent, transactions: Sequence[Transaction]) -> Intent:
     authorized, captured = moved[Operation.AUTHORIZE], moved[Operation.CAPTURE]
     returned = moved[Operation.REFUND] + moved[Operation.CHARGEBACK]
     released = _released(transactions)
-    attention = _attention(intent, transactions, authorized=authorized, captured=captured, returned=returned)
+    voided = max(0, authorized - captured) if released else 0
+    attention = _attention(intent, transactions, authorized=authorized, captured=captured, returned=returned) or _crowded(
+        to_capture=reserved[Operation.CAPTURE],
+        left_to_capture=authorized - captured - voided,
+        to_refund=reserved[Operation.REFUND],
+        left_to_refund=captured - returned,
+    )
     after = msgspec.structs.replace(
         intent,
         authorized_amount=authorized,
         captured_amount=captured,
         refunded_amount=moved[Operation.REFUND],
         charged_back_amount=moved[Operation.CHARGEBACK],
-        voided_amount=max(0, authorized - captured) if released else 0,
+        voided_amount=voided,
         capture_reserved=reserved[Operation.CAPTURE],
         refund_reserved=reserved[Operation.REFUND],
         attention=attention,
@@ -216,6 +222,15 @@ def _attention(intent: Intent, transactions: Sequence[Transaction], *, authorize
         return f"{captured} captured of {authorized} authorized"
     if returned > captured:
         return f"{returned} given back of {captured} captured"
+    return None
+
+
+def _crowded(*, to_capture: int, left_to_capture: int, to_refund: int, left_to_refund: int) -> str | None:
+    """What happened without us can leave too little for what we asked for; that heals when the provider has answered."""
+    if to_capture > 0 and to_capture > left_to_capture:
+        return f"a capture of {to_capture} is under way and {max(0, left_to_capture)} is left"
+    if to_refund > 0 and to_refund > left_to_refund:
+        return f"a refund of {to_refund} is under way and {max(0, left_to_refund)} is left"
     return None
 
 

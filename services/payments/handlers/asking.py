@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from uuid import UUID
 
 import msgspec
 
@@ -16,17 +17,18 @@ from services.payments.providers import Ambiguous, ConfirmRequest, PaymentProvid
 from services.payments.settings import Settings
 from services.payments.store import intents as intent_rows
 from services.payments.store import ledger, orders, questions
-from services.payments.store.intents import Locked
+from services.payments.store.intents import Seen
+from services.payments.store.ledger import RowFacts
 from services.payments.store.questions import Question
 from shared import telemetry
-from shared.backoff import a_few_times, step
+from shared.backoff import step, trying
 from shared.contracts.payments import IntentChanged, PaymentView
-from shared.database import CONTENDED_ATTEMPTS_MAX, Connection
+from shared.database import CONTENDED_ATTEMPTS_MAX, connected
 from shared.errors import Contended, Invalid, Unavailable
 from shared.http_client import Call, NoAnswer, NotSent, recorded
 from shared.ids import new_id
-from shared.messages import Environment, Refused, Reply, done
-from shared.work import Desk, Work
+from shared.messages import Envelope, Environment, Refused, Reply, done
+from shared.work import Batch, Desk, Work
 
 logger = logging.getLogger(__name__)
 
@@ -152,86 +154,98 @@ async def _lease_kept(context: Payments, question: Question) -> AsyncIterator[No
 
 async def conclude(work: Work, context: Payments, question: Question, heard: Heard, *, source: Source) -> None:
     """Remember the answer: apply what was heard, keep the reply, and tell; or remember that nothing is known."""
-    async for attempt in a_few_times(CONTENDED_ATTEMPTS_MAX, Contended):
-        # The provider was asked, so it is this transaction that is tried again, not the whole.
-        with attempt:
-            settled = await _conclude(work, context, question, heard, source)
+    # The provider was asked, so it is the remembering that is tried again, not the whole.
+    settled = await trying(lambda: _conclude(work, context, question, heard, source), Contended, attempts_max=CONTENDED_ATTEMPTS_MAX)
     if not settled:
         context.wake_resolver()
 
 
 async def _conclude(work: Work, context: Payments, question: Question, heard: Heard, source: Source) -> bool:
-    async with work.transaction() as db:
-        locked = await intent_rows.lock_intent(db, work.envelope, question.intent_id)
-        assert locked is not None, "intents are never deleted"
-        await ledger.keep_calls(db, work.envelope, question.transaction_id, heard.calls)
-        if heard.observations is None:
-            await questions.mark_unknown(
-                db, question, look_again_seconds=max(heard.retry_after_seconds, step(LOOKS_SECONDS, question.looks))
-            )
-            return False
-        return await _settle(work, db, context, question, locked, heard.observations, source)
-
-
-async def _settle(
-    work: Work, db: Connection, context: Payments, question: Question, locked: Locked, observations: tuple[Observation, ...], source: Source
-) -> bool:
-    applied = apply(locked.intent, locked.transactions, observations, source=source, ids=[new_id() for _ in observations])
-    intent = await keep_applied(work, db, locked, applied, source=source, why=question.operation.value)
+    batch = work.batch()
+    if heard.calls:
+        batch.add(ledger.called(work.envelope, question.transaction_id, heard.calls))
+    if heard.observations is None:
+        pause = max(heard.retry_after_seconds, step(LOOKS_SECONDS, question.looks))
+        batch.add(questions.unknown(question, look_again_seconds=pause))
+        await batch.commit()
+        return False
+    seen = await see(context, work, question.intent_id)
+    applied = apply(seen.intent, seen.transactions, heard.observations, source=source, ids=[new_id() for _ in heard.observations])
     row = next(t for t in applied.transactions if t.id == question.transaction_id)
-    if row.open and not row.awaiting_customer:
-        # The provider is still at it; its word is "pending", not "unknown".
-        await questions.set_next_look(db, row.id, seconds=step(LOOKS_SECONDS, max(1, question.looks)))
-        return True
-    if row.awaiting_customer:
-        await questions.set_next_look(db, row.id, seconds=context.settings.customer_look_seconds)
-    telemetry.say(
-        logger,
-        logging.INFO,
-        "concluded",
-        {"operation": row.operation.value, "result": row.status.value, "intent_status": intent.status.value, "transaction_id": str(row.id)},
-    )
+    looks = _next_look(context, question, row)
+    intent = keep_applied(batch, work, seen, applied, source=source, why=question.operation.value, next_looks=looks)
+    await batch.commit()
+    if not row.open or row.awaiting_customer:
+        facts = {"operation": row.operation.value, "result": row.status.value, "intent_status": intent.status.value}
+        telemetry.say(logger, logging.INFO, "concluded", {**facts, "transaction_id": str(row.id)})
     return True
 
 
-async def keep_applied(work: Work, db: Connection, locked: Locked, applied: Applied, *, source: Source, why: str) -> Intent:
-    """Write what an observation changed, with the order's status, its history and the event, in the caller's transaction."""
-    intent = applied.intent
-    if applied.changed or applied.added or intent != locked.intent:
-        await ledger.keep_changed(db, applied.changed)
-        await ledger.keep_added(db, work.envelope, intent, applied.added)
-        intent = await intent_rows.keep_intent(db, intent)
-        await _answer_settled(work, db, locked, intent, applied)
-        sums = msgspec.structs.replace(
-            locked.others,
-            pending=locked.others.pending or intent.status.value in ("processing", "requires_action"),
-            held=locked.others.held + intent.held,
-            captured=locked.others.captured + intent.captured_amount,
-            returned=locked.others.returned + intent.refunded_amount + intent.charged_back_amount,
-        )
-        status = order_status(sums)
-        if status is not locked.order_status:
-            reason = f"{why}: payment is {intent.status.value}"
-            await orders.change_status(
-                db, work.envelope, intent.order_id, before=locked.order_status, after=status, reason=reason, source=_history_source(source)
-            )
-        await work.tell(db, [IntentChanged(intent=intent_rows.view(intent), order_status=status.value)])
+async def see(context: Payments, work: Work, intent_id: UUID) -> Seen:
+    """Read an intent that must be there."""
+    async with connected(context.desk.pool) as db:
+        seen = await intent_rows.see_intent(db, work.envelope, intent_id)
+    assert seen is not None, "intents are never deleted"
+    return seen
+
+
+def _next_look(context: Payments, question: Question, row: Transaction) -> dict[UUID, float]:
+    if not row.open:
+        return {}
+    # Of a payment that waits for its customer, and of one that the provider is still at: its word is "pending", not "unknown".
+    pause = context.settings.customer_look_seconds if row.awaiting_customer else step(LOOKS_SECONDS, max(1, question.looks))
+    return {row.id: pause}
+
+
+def keep_applied(
+    batch: Batch, work: Work, seen: Seen, applied: Applied, *, source: Source, why: str, next_looks: Mapping[UUID, float] | None = None
+) -> Intent:
+    """Have a batch write what an observation changed, with the order's status, its history, the answers and the event."""
+    looks = next_looks or {}
+    rows = [t for t in applied.transactions if t.id in looks or t in applied.changed]
+    if rows:
+        batch.add(ledger.changed(rows, now=seen.now, next_looks=looks))
+    if not applied.changed and not applied.added and applied.intent == seen.intent:
+        return applied.intent
+    intent = msgspec.structs.replace(applied.intent, version=seen.intent.version + 1, updated_at=seen.now)
+    batch.add(intent_rows.changed(seen.intent, intent), *(ledger.added(work.envelope, intent, row) for row in applied.added))
+    _answer_settled(batch, work, seen, intent, applied)
+    sums = msgspec.structs.replace(
+        seen.others,
+        pending=seen.others.pending or intent.status.value in ("processing", "requires_action"),
+        held=seen.others.held + intent.held,
+        captured=seen.others.captured + intent.captured_amount,
+        returned=seen.others.returned + intent.refunded_amount + intent.charged_back_amount,
+    )
+    after = order_status(sums)
+    # Also when the status stays: two payments of one order that end at once must not each overlook the other.
+    batch.add(orders.stands(work.envelope, intent.order_id, revision=seen.order_revision, status=after))
+    if after is not seen.order_status:
+        reason, where = f"{why}: payment is {intent.status.value}", _history_source(source)
+        batch.add(orders.status_changed(work.envelope, intent.order_id, before=seen.order_status, after=after, reason=reason, source=where))
+    batch.tell([IntentChanged(intent=intent_rows.view(intent), order_status=after.value)])
     return intent
 
 
-async def _answer_settled(work: Work, db: Connection, locked: Locked, intent: Intent, applied: Applied) -> None:
+def _answer_settled(batch: Batch, work: Work, seen: Seen, intent: Intent, applied: Applied) -> None:
     """Whoever brings a fact answers the command that waits for it: the call's own answer, a webhook, a look, all alike."""
-    before = {row.id: row for row in locked.transactions}
+    before = {row.id: row for row in seen.transactions}
     for row in applied.changed:
         known = before[row.id]
         ended = known.open and not row.open
         waits_now = row.awaiting_customer and not known.awaiting_customer
         if ended or waits_now:
-            question = await questions.question(db, row.id)
-            if question.command_type not in (JOB, OBSERVED):
-                view = await ledger.transaction_view(db, row.id, intent.currency)
+            facts = seen.facts(row.id)
+            if facts.command_type not in (JOB, OBSERVED):
+                view = ledger.view_of(row, facts, intent.currency, now=seen.now)
                 reply = reply_of(intent, row, PaymentView(intent=intent_rows.view(intent), transaction=view))
-                await work.conclude_for(db, question.envelope, kind=question.command_type, digest=question.command_digest, reply=reply)
+                batch.conclude_for(_asker(work, facts), kind=facts.command_type, digest=facts.digest, reply=reply)
+
+
+def _asker(work: Work, facts: RowFacts) -> Envelope:
+    return msgspec.structs.replace(
+        work.envelope, id=facts.answers, source="gateway", actor=facts.actor, correlation_id=facts.correlation_id, reply_to=""
+    )
 
 
 def _history_source(source: Source) -> str:

@@ -8,7 +8,7 @@ import msgspec
 
 from services.payments.domain import guards, intents
 from services.payments.domain.intents import Applied, Intent, Observation, Operation, Reason, Source, Transaction, TransactionStatus
-from services.payments.handlers.asking import JOB, Payments, ask, conclude, keep_applied, listen
+from services.payments.handlers.asking import JOB, Payments, ask, conclude, keep_applied, listen, see
 from services.payments.providers import PaymentProvider, RefundRequest, Request, VoidRequest
 from services.payments.store import intents as intent_rows
 from services.payments.store import ledger, questions
@@ -31,7 +31,7 @@ async def abandon_old(context: Payments) -> None:
     async with connected(context.desk.pool) as db:
         old = await intent_rows.abandon_old(db, after_seconds=context.settings.abandon_after_seconds, limit=ROWS_MAX)
     for intent_id, store_id, environment in old:
-        await _abandon(_work(context, store_id, environment), intent_id)
+        await _abandon(context, _work(context, store_id, environment), intent_id)
     if old:
         context.wake_resolver()
 
@@ -62,17 +62,17 @@ def _work(context: Payments, store_id: UUID, environment: str) -> Work:
     return Work(context.desk, envelope, kind=JOB, digest=b"")
 
 
-async def _abandon(work: Work, intent_id: UUID) -> None:
-    async with work.transaction() as db:
-        locked = await intent_rows.lock_intent(db, work.envelope, intent_id)
-        assert locked is not None, "intents are never deleted"
-        after = intents.fold(msgspec.structs.replace(locked.intent, abandoned=True), locked.transactions)
-        applied = Applied(intent=after, transactions=locked.transactions, changed=(), added=())
-        await keep_applied(work, db, locked, applied, source=Source.JOB, why="abandoned")
+async def _abandon(context: Payments, work: Work, intent_id: UUID) -> None:
+    seen = await see(context, work, intent_id)
+    after = intents.fold(msgspec.structs.replace(seen.intent, abandoned=True), seen.transactions)
+    applied = Applied(intent=after, transactions=seen.transactions, changed=(), added=())
+    batch = work.batch()
+    keep_applied(batch, work, seen, applied, source=Source.JOB, why="abandoned")
+    await batch.commit()
     with telemetry.bound(
-        {"order_id": str(locked.intent.order_id), "intent_id": str(intent_id), "correlation_id": work.envelope.correlation_id}
+        {"order_id": str(seen.intent.order_id), "intent_id": str(intent_id), "correlation_id": work.envelope.correlation_id}
     ):
-        telemetry.say(logger, logging.WARNING, "abandoned a payment", {"was": locked.intent.status.value})
+        telemetry.say(logger, logging.WARNING, "abandoned a payment", {"was": seen.intent.status.value})
 
 
 async def _give_back(context: Payments, intent_id: UUID, store_id: UUID, environment: str) -> None:
@@ -95,8 +95,7 @@ async def _give_back(context: Payments, intent_id: UUID, store_id: UUID, environ
 
 async def _look_first(work: Work, context: Payments, intent_id: UUID) -> None:
     """The provider may have let the hold lapse by itself; that is a fact to take in, not a void to ask for."""
-    async with connected(context.desk.pool) as db:
-        intent = await intent_rows.get_intent(db, work.envelope, intent_id)
+    intent = (await see(context, work, intent_id)).intent
     telemetry.bind({"order_id": str(intent.order_id)})
     provider = context.provider(work.envelope.environment, intent.provider)
     payment_id = intent.provider_payment_id
@@ -104,39 +103,37 @@ async def _look_first(work: Work, context: Payments, intent_id: UUID) -> None:
     heard = await listen(lambda: _look(provider, payment_id))
     if not heard.observations:
         return
-    observations = heard.observations
-    async with work.transaction() as db:
-        locked = await intent_rows.lock_intent(db, work.envelope, intent_id)
-        assert locked is not None, "intents are never deleted"
-        await ledger.keep_calls(db, work.envelope, None, heard.calls)
-        ids = [new_id() for _ in observations]
-        applied = intents.observe(locked.intent, locked.transactions, observations, source=Source.JOB, ids=ids)
-        await keep_applied(work, db, locked, applied, source=Source.JOB, why="looked up")
+    seen = await see(context, work, intent_id)
+    ids = [new_id() for _ in heard.observations]
+    applied = intents.observe(seen.intent, seen.transactions, heard.observations, source=Source.JOB, ids=ids)
+    batch = work.batch()
+    batch.add(ledger.called(work.envelope, None, heard.calls))
+    keep_applied(batch, work, seen, applied, source=Source.JOB, why="looked up")
+    await batch.commit()
 
 
 async def _remember(work: Work, context: Payments, intent_id: UUID) -> Question | None:
-    async with work.transaction() as db:
-        locked = await intent_rows.lock_intent(db, work.envelope, intent_id)
-        assert locked is not None, "intents are never deleted"
-        guards.check_nothing_open(locked.transactions)
-        planned = _plan(locked.intent)
-        if planned is None:
-            return None
-        row, request = planned
-        provider = context.provider(work.envelope.environment, locked.intent.provider)
-        if not await intent_rows.reserve(db, locked.intent, row):
-            return None
-        return await questions.keep_question(
-            db,
-            work.envelope,
-            locked.intent,
-            row,
-            provider.prepare(request),
-            idempotency_key=f"job:{row.id}",
-            command_type=JOB,
-            command_digest=b"",
-            lease_seconds=context.settings.lease_seconds,
-        )
+    seen = await see(context, work, intent_id)
+    guards.check_nothing_open(seen.transactions)
+    planned = _plan(seen.intent)
+    if planned is None:
+        return None
+    row, request = planned
+    provider = context.provider(work.envelope.environment, seen.intent.provider)
+    question, statement = questions.asked(
+        work.envelope,
+        seen.intent,
+        row,
+        provider.prepare(request),
+        idempotency_key=f"job:{row.id}",
+        command_type=JOB,
+        command_digest=b"",
+        lease_seconds=context.settings.lease_seconds,
+    )
+    batch = work.batch()
+    batch.add(intent_rows.reserved(seen.intent, row), statement)
+    await batch.commit()
+    return question
 
 
 def _plan(intent: Intent) -> tuple[Transaction, Request] | None:

@@ -6,12 +6,13 @@ import msgspec
 
 from services.payments.domain import guards, intents, orders
 from services.payments.domain.intents import Intent, Observation, Operation, Source, Transaction, TransactionStatus
-from services.payments.handlers.asking import Payments, ask, conclude, confirming, keep_applied, reply_of
+from services.payments.handlers.asking import Payments, ask, conclude, confirming, keep_applied, reply_of, see
 from services.payments.handlers.resolving import resolve
 from services.payments.providers import (
     AuthorizeRequest,
     CaptureRequest,
     PaymentProvider,
+    Prepared,
     RefundRequest,
     Request,
     VoidRequest,
@@ -19,15 +20,15 @@ from services.payments.providers import (
 from services.payments.store import intents as intent_rows
 from services.payments.store import ledger, questions, snapshots
 from services.payments.store import orders as order_rows
-from services.payments.store.intents import Locked
+from services.payments.store.intents import Seen
 from services.payments.store.questions import Question
 from shared import telemetry
 from shared.contracts.payments import Authorize, Capture, Confirm, Observe, PaymentView, Refund, Void
-from shared.database import Connection
+from shared.database import connected
 from shared.errors import NotFound, Unavailable
 from shared.ids import new_id
 from shared.messages import done
-from shared.work import Work
+from shared.work import Batch, Work
 
 
 async def authorize(work: Work, command: Authorize, context: Payments) -> None:
@@ -57,8 +58,8 @@ async def confirm(work: Work, command: Confirm, context: Payments) -> None:
 async def capture(work: Work, command: Capture, context: Payments) -> None:
     """Take held money, all or part of it."""
 
-    def plan(locked: Locked, provider: PaymentProvider) -> tuple[Transaction, Request]:
-        intent = locked.intent
+    def plan(seen: Seen, provider: PaymentProvider) -> tuple[Transaction, Request]:
+        intent = seen.intent
         amount = guards.amount_to_capture(intent, command.amount, command.currency)
         _check_capture(provider, intent, amount, final=command.final)
         row = Transaction(id=new_id(), operation=Operation.CAPTURE, amount=amount, status=TransactionStatus.PENDING, final=command.final)
@@ -76,8 +77,8 @@ async def capture(work: Work, command: Capture, context: Payments) -> None:
 async def void(work: Work, command: Void, context: Payments) -> None:
     """Release what is held and not captured."""
 
-    def plan(locked: Locked, provider: PaymentProvider) -> tuple[Transaction, Request]:
-        intent = locked.intent
+    def plan(seen: Seen, provider: PaymentProvider) -> tuple[Transaction, Request]:
+        intent = seen.intent
         amount = guards.amount_to_void(intent)
         if intent.captured_amount > 0 and not provider.capabilities.void_after_capture:
             raise guards.UnsupportedByProvider(f"{provider.name} cannot release the rest after a capture.", {"provider": provider.name})
@@ -90,8 +91,8 @@ async def void(work: Work, command: Void, context: Payments) -> None:
 async def refund(work: Work, command: Refund, context: Payments) -> None:
     """Give captured money back, all or part of it."""
 
-    def plan(locked: Locked, provider: PaymentProvider) -> tuple[Transaction, Request]:
-        intent = locked.intent
+    def plan(seen: Seen, provider: PaymentProvider) -> tuple[Transaction, Request]:
+        intent = seen.intent
         amount = guards.amount_to_refund(intent, command.amount, command.currency)
         _check_refund(provider, intent, amount)
         row = Transaction(id=new_id(), operation=Operation.REFUND, amount=amount, status=TransactionStatus.PENDING, reason=command.reason)
@@ -108,30 +109,31 @@ async def refund(work: Work, command: Refund, context: Payments) -> None:
 
 async def observe(work: Work, command: Observe, context: Payments) -> None:
     """Take in what a provider says of a payment; a payment not known yet is waited for."""
-    async with work.transaction() as db:
+    async with connected(context.desk.pool) as db:
         found = await intent_rows.find_intent(
             db,
             provider_account=command.provider_account,
             provider_payment_id=command.provider_payment_id,
             reference=command.reference,
         )
-        if found is None:
-            raise Unavailable(f"no payment is known as {command.provider_payment_id} yet")
-        intent_id, store_id, environment = found
-        if (store_id, environment) != (work.envelope.store_id, work.envelope.environment.value):
-            raise NotFound("This payment belongs to another store or environment.")
-        locked = await intent_rows.lock_intent(db, work.envelope, intent_id)
-        assert locked is not None, "it was found just now and intents are never deleted"
-        telemetry.bind({"order_id": str(locked.intent.order_id), "intent_id": str(intent_id)})
-        source = Source(command.origin)
-        applied = intents.observe(locked.intent, locked.transactions, [_observation(command)], source=source, ids=[new_id()])
-        intent = await keep_applied(work, db, locked, applied, source=source, why=command.operation)
-        await work.conclude(db, done(intent_rows.view(intent)))
+    if found is None:
+        raise Unavailable(f"no payment is known as {command.provider_payment_id} yet")
+    intent_id, store_id, environment = found
+    if (store_id, environment) != (work.envelope.store_id, work.envelope.environment.value):
+        raise NotFound("This payment belongs to another store or environment.")
+    seen = await see(context, work, intent_id)
+    telemetry.bind({"order_id": str(seen.intent.order_id), "intent_id": str(intent_id)})
+    source = Source(command.origin)
+    applied = intents.observe(seen.intent, seen.transactions, [_observation(command)], source=source, ids=[new_id()])
+    batch = work.batch()
+    intent = keep_applied(batch, work, seen, applied, source=source, why=command.operation)
+    batch.conclude(done(intent_rows.view(intent)))
+    await batch.commit()
     context.wake_resolver()
 
 
 OPERATIONS = {Capture: Operation.CAPTURE, Void: Operation.VOID, Refund: Operation.REFUND}
-Plan = Callable[[Locked, PaymentProvider], tuple[Transaction, Request]]
+Plan = Callable[[Seen, PaymentProvider], tuple[Transaction, Request]]
 
 
 async def _operate(work: Work, command: Capture | Void | Refund, context: Payments, plan: Plan) -> None:
@@ -163,122 +165,136 @@ class _Unknown(msgspec.Struct, frozen=True):
 async def _try_to_remember(
     work: Work, command: Capture | Void | Refund, context: Payments, plan: Plan, *, resolve_first: bool
 ) -> Question | _Unknown | None:
-    async with work.transaction() as db:
-        locked = await intent_rows.lock_intent(db, work.envelope, command.intent_id, order_id=command.order_id)
-        if locked is None:
-            raise NotFound(f"Order {command.order_id} has no payment {command.intent_id}.")
-        if any(t.command_id == work.envelope.id for t in locked.transactions):
-            # It was asked before: only the resolver goes on with it.
-            context.wake_resolver()
-            return None
-        lease = context.settings.lease_seconds
-        unknown = next((t for t in locked.transactions if t.status is TransactionStatus.UNKNOWN), None)
-        if unknown is not None and resolve_first and (due := await questions.take_one(db, unknown.id, lease_seconds=lease)) is not None:
+    seen = await _seen(work, command, context)
+    if any(t.command_id == work.envelope.id for t in seen.transactions):
+        # It was asked before: only the resolver goes on with it.
+        context.wake_resolver()
+        return None
+    unknown = next((t for t in seen.transactions if t.status is TransactionStatus.UNKNOWN), None)
+    if unknown is not None and resolve_first:
+        due = await questions.take_one(context.desk.pool, unknown.id, lease_seconds=context.settings.lease_seconds)
+        if due is not None:
             return _Unknown(due)
-        guards.check_nothing_open(locked.transactions)
-        amount = None if isinstance(command, Void) else command.amount
-        known = guards.done_with_key(locked.transactions, OPERATIONS[type(command)], command.idempotency_key, amount)
-        if known is not None:
-            view = await ledger.transaction_view(db, known.id, locked.intent.currency)
-            await work.conclude(db, reply_of(locked.intent, known, PaymentView(intent=intent_rows.view(locked.intent), transaction=view)))
-            return None
-        provider = context.provider(work.envelope.environment, locked.intent.provider)
-        row, request = plan(locked, provider)
-        await work.begin(db)
-        return await _keep_question(work, db, context, locked.intent, row, provider, request, command.idempotency_key)
+    guards.check_nothing_open(seen.transactions)
+    amount = None if isinstance(command, Void) else command.amount
+    known = guards.done_with_key(seen.transactions, OPERATIONS[type(command)], command.idempotency_key, amount)
+    if known is not None:
+        await _tell_again(work, seen, known)
+        return None
+    provider = context.provider(work.envelope.environment, seen.intent.provider)
+    row, request = plan(seen, provider)
+    batch = work.batch()
+    batch.begin()
+    batch.add(intent_rows.reserved(seen.intent, row))
+    question = _ask_in(batch, work, context, seen.intent, row, provider.prepare(request), command.idempotency_key)
+    await batch.commit()
+    return question
 
 
-async def _keep_question(
-    work: Work,
-    db: Connection,
-    context: Payments,
-    intent: Intent,
-    row: Transaction,
-    provider: PaymentProvider,
-    request: Request,
-    idempotency_key: str,
+async def _seen(work: Work, command: Capture | Void | Refund | Confirm, context: Payments) -> Seen:
+    async with connected(context.desk.pool) as db:
+        seen = await intent_rows.see_intent(db, work.envelope, command.intent_id, order_id=command.order_id)
+    if seen is None:
+        raise NotFound(f"Order {command.order_id} has no payment {command.intent_id}.")
+    return seen
+
+
+async def _tell_again(work: Work, seen: Seen, row: Transaction) -> None:
+    view = ledger.view_of(row, seen.facts(row.id), seen.intent.currency, now=seen.now)
+    batch = work.batch()
+    batch.conclude(reply_of(seen.intent, row, PaymentView(intent=intent_rows.view(seen.intent), transaction=view)))
+    await batch.commit()
+
+
+def _ask_in(
+    batch: Batch, work: Work, context: Payments, intent: Intent, row: Transaction, prepared: Prepared, idempotency_key: str
 ) -> Question:
-    if row.operation in (Operation.CAPTURE, Operation.REFUND) and not await intent_rows.reserve(db, intent, row):
-        raise guards.AmountExceeded("The amount is no longer there.", {"requested": row.amount})
-    return await questions.keep_question(
-        db,
+    question, statement = questions.asked(
         work.envelope,
         intent,
         row,
-        provider.prepare(request),
+        prepared,
         idempotency_key=idempotency_key,
         command_type=work.kind,
         command_digest=work.digest,
         lease_seconds=context.settings.lease_seconds,
     )
+    batch.add(statement)
+    return question
 
 
 async def _new_payment(work: Work, command: Authorize, context: Payments) -> Question | None:
-    async with work.transaction() as db:
-        order = await order_rows.lock_order(db, work.envelope, command.order_id)
-        if order is None:
-            raise NotFound(f"There is no order {command.order_id}.")
-        existing = await intent_rows.intents_of(db, work.envelope, command.order_id)
-        if existing and await questions.asked_before(db, work.envelope):
-            # Another copy of this command came first: only its holder or the resolver goes on with it.
-            context.wake_resolver()
-            return None
-        snapshot = await snapshots.get_snapshot(db, work.envelope, command.order_id, command.snapshot_id)
-        if snapshot is None:
-            raise NotFound(f"Order {command.order_id} has no snapshot {command.snapshot_id}.")
-        _check_payable(order, snapshot, existing, command)
-        provider = context.provider(work.envelope.environment, snapshot.provider)
-        _check_currency(provider, snapshot.currency)
+    async with connected(context.desk.pool) as db:
+        order = await order_rows.payable(db, work.envelope, command.order_id, command.snapshot_id)
+    if order is None:
+        raise NotFound(f"There is no order {command.order_id}.")
+    if order.asked_before:
+        # Another copy of this command came first: only its holder or the resolver goes on with it.
+        context.wake_resolver()
+        return None
+    snapshot = order.snapshot
+    if snapshot is None:
+        raise NotFound(f"Order {command.order_id} has no snapshot {command.snapshot_id}.")
+    differing = [] if snapshot.priced_hash == order.priced_hash else await _differing(work, command, context)
+    _check_payable(order, snapshot, command, differing)
+    provider = context.provider(work.envelope.environment, snapshot.provider)
+    _check_currency(provider, snapshot.currency)
 
-        intent = Intent(
-            id=new_id(),
-            order_id=order.id,
-            snapshot_id=snapshot.id,
-            provider=provider.name,
-            provider_account=provider.account,
-            currency=snapshot.currency,
-            requested_amount=snapshot.total,
-            created_at=order.created_at,
-            updated_at=order.updated_at,
-        )
-        row = Transaction(id=new_id(), operation=Operation.AUTHORIZE, amount=snapshot.total, status=TransactionStatus.PENDING)
-        request = AuthorizeRequest(
-            reference=row.id,
-            order_id=order.id,
-            amount=snapshot.total,
-            currency=snapshot.currency,
-            payment_method=command.payment_method,
-            return_url=command.return_url,
-        )
-        telemetry.bind({"intent_id": str(intent.id)})
-        await work.begin(db)
-        await intent_rows.keep_new_intent(db, work.envelope, intent)
-        await order_rows.change_status(
-            db,
-            work.envelope,
-            order.id,
-            before=order.status,
-            after=orders.OrderStatus.PAYMENT_PENDING,
-            reason="authorize: payment is processing",
-            source=Source.API.value,
-        )
-        return await _keep_question(work, db, context, intent, row, provider, request, command.idempotency_key)
+    intent = Intent(
+        id=new_id(),
+        order_id=order.id,
+        snapshot_id=snapshot.id,
+        provider=provider.name,
+        provider_account=provider.account,
+        currency=snapshot.currency,
+        requested_amount=snapshot.total,
+        created_at=order.now,
+        updated_at=order.now,
+    )
+    row = Transaction(id=new_id(), operation=Operation.AUTHORIZE, amount=snapshot.total, status=TransactionStatus.PENDING)
+    request = AuthorizeRequest(
+        reference=row.id,
+        order_id=order.id,
+        amount=snapshot.total,
+        currency=snapshot.currency,
+        payment_method=command.payment_method,
+        return_url=command.return_url,
+    )
+    telemetry.bind({"intent_id": str(intent.id)})
+    pending = orders.OrderStatus.PAYMENT_PENDING
+    reason, source = "authorize: payment is processing", Source.API.value
+    batch = work.batch()
+    batch.begin()
+    batch.add(
+        order_rows.stands(work.envelope, order.id, revision=order.revision, status=pending),
+        order_rows.status_changed(work.envelope, order.id, before=order.status, after=pending, reason=reason, source=source),
+        intent_rows.new_intent(work.envelope, intent),
+    )
+    question = _ask_in(batch, work, context, intent, row, provider.prepare(request), command.idempotency_key)
+    await batch.commit()
+    return question
 
 
-def _check_payable(order: order_rows.Order, snapshot: snapshots.Snapshot, existing: list[Intent], command: Authorize) -> None:
+async def _differing(work: Work, command: Authorize, context: Payments) -> list[str]:
+    async with connected(context.desk.pool) as db:
+        priced, now = await snapshots.what_differs(db, work.envelope, command.order_id, command.snapshot_id)
+    return orders.differing_fields(priced, now)
+
+
+def _check_payable(order: order_rows.Payable, snapshot: order_rows.SnapshotFacts, command: Authorize, differing: list[str]) -> None:
     orders.check_snapshot(
         expired=snapshot.expired,
         snapshot_hash=snapshot.priced_hash,
         order_hash=order.priced_hash,
-        differing=orders.differing_fields(snapshot.priced, order.content),
-        cancelled=order.content.cancelled,
+        differing=differing,
+        cancelled=order.cancelled,
     )
     orders.check_amount(
         amount=command.amount, currency=command.currency, expected_amount=snapshot.total, expected_currency=snapshot.currency
     )
     if snapshot.total == 0:
         raise orders.NothingToPay("The order's total is zero.")
-    for intent in existing:
+    for intent in order.intents:
         if intent.holds_order:
             raise guards.ActivePayment(
                 "End the active payment first, or go on with it.", {"intent_id": str(intent.id), "status": intent.status.value}
@@ -288,30 +304,33 @@ def _check_payable(order: order_rows.Order, snapshot: snapshots.Snapshot, existi
 
 
 async def _continued(work: Work, command: Confirm, context: Payments) -> Question | None:
-    async with work.transaction() as db:
-        locked = await intent_rows.lock_intent(db, work.envelope, command.intent_id, order_id=command.order_id)
-        if locked is None:
-            raise NotFound(f"Order {command.order_id} has no payment {command.intent_id}.")
-        row = next(t for t in locked.transactions if t.operation is Operation.AUTHORIZE)
-        if await questions.is_answered_by(db, row.id, work.envelope):
-            context.wake_resolver()
-            return None
-        if not row.open:
-            # The bank told us before the customer did.
-            view = await ledger.transaction_view(db, row.id, locked.intent.currency)
-            await work.conclude(db, reply_of(locked.intent, row, PaymentView(intent=intent_rows.view(locked.intent), transaction=view)))
-            return None
-        guards.check_nothing_open(locked.transactions)
-        guards.check_confirmable(locked.intent)
-        await work.begin(db)
-        return await questions.continue_question(
-            db,
-            row.id,
+    seen = await _seen(work, command, context)
+    row = next(t for t in seen.transactions if t.operation is Operation.AUTHORIZE)
+    if seen.facts(row.id).answers == work.envelope.id:
+        context.wake_resolver()
+        return None
+    if not row.open:
+        # The bank told us before the customer did.
+        await _tell_again(work, seen, row)
+        return None
+    guards.check_nothing_open(seen.transactions)
+    guards.check_confirmable(seen.intent)
+    batch = work.batch()
+    batch.begin()
+    batch.add(
+        # Nothing is reserved, but whoever saw the intent as it was, to void it say, has to look again.
+        intent_rows.reserved(seen.intent, row),
+        questions.continued(
+            seen.intent,
+            row,
             answers=work.envelope,
             command_type=work.kind,
             command_digest=work.digest,
             lease_seconds=context.settings.lease_seconds,
-        )
+        ),
+    )
+    await batch.commit()
+    return await questions.question(context.desk.pool, row.id)
 
 
 async def _send(provider: PaymentProvider, question: Question) -> tuple[Observation, ...]:

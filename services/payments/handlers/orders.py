@@ -33,39 +33,45 @@ from shared.work import Work
 async def put_order(work: Work, command: PutOrder, context: Payments) -> None:
     """Create an order or replace what it says."""
     priced = rules.price(command.content)
-    if not await _put(work, command, priced):
-        # A new order has no row to lock, so two creators can meet; the second finds the first one's.
-        assert await _put(work, command, priced), "the order is there now and locked by us"
-
-
-async def _put(work: Work, command: PutOrder, priced: rules.Priced) -> bool:
-    async with work.transaction() as db:
-        before = await rows.lock_order(db, work.envelope, command.order_id)
-        version = 0 if before is None else before.version
-        if command.expected_version is not None and command.expected_version != version:
-            raise rules.StaleVersion(f"The order is at version {version}.", {"expected": command.expected_version, "current": version})
-        if before is not None and before.content == command.content:
-            await work.conclude(db, done(rows.view(before)))
-            return True
-        if before is not None and before.priced_hash != priced.hash and await rows.has_active_intent(db, work.envelope, command.order_id):
-            differing = rules.differing_fields(before.content, command.content)
-            raise rules.OrderLocked("End the payment first, then change the order.", {"differing_fields": differing})
-        status = _status_after(before, cancelled=command.content.cancelled)
-        order = await rows.keep_order(db, work.envelope, command.order_id, command.content, priced, status=status, version=version + 1)
-        if order is None:
-            return False
-        if before is None or before.status is not status:
-            await rows.change_status(
-                db,
-                work.envelope,
-                command.order_id,
-                before=None if before is None else before.status,
-                after=status,
-                reason="created" if before is None else "cancelled" if command.content.cancelled else "reopened",
-                source="api",
-            )
-        await work.conclude(db, done(rows.view(order)))
-        return True
+    async with connected(context.desk.pool) as db:
+        found = await rows.before_writing(db, work.envelope, command.order_id)
+    before = found.order
+    version = 0 if before is None else before.version
+    if command.expected_version is not None and command.expected_version != version:
+        raise rules.StaleVersion(f"The order is at version {version}.", {"expected": command.expected_version, "current": version})
+    batch = work.batch()
+    if before is not None and before.content == command.content:
+        batch.conclude(done(rows.view(before)))
+        await batch.commit()
+        return
+    if before is not None and before.priced_hash != priced.hash and found.held:
+        differing = rules.differing_fields(before.content, command.content)
+        raise rules.OrderLocked("End the payment first, then change the order.", {"differing_fields": differing})
+    order = rows.Order(
+        id=command.order_id,
+        version=version + 1,
+        revision=0,
+        status=_status_after(before, cancelled=command.content.cancelled),
+        currency=command.content.currency,
+        total=priced.totals.total,
+        content=command.content,
+        totals=priced.totals,
+        priced_hash=priced.hash,
+        created_at=found.now if before is None else before.created_at,
+        updated_at=found.now,
+    )
+    customer_id = command.content.customer_id
+    if before is None:
+        batch.add(rows.new_order(work.envelope, order, customer_id))
+    else:
+        batch.add(rows.changed_order(work.envelope, before, order, customer_id))
+    batch.add(*rows.items_of(work.envelope, order.id, command.content, priced))
+    if before is None or before.status is not order.status:
+        was = None if before is None else before.status
+        reason = "created" if before is None else "cancelled" if command.content.cancelled else "reopened"
+        batch.add(rows.status_changed(work.envelope, order.id, before=was, after=order.status, reason=reason, source="api"))
+    batch.conclude(done(rows.view(order)))
+    await batch.commit()
 
 
 def _status_after(before: rows.Order | None, *, cancelled: bool) -> OrderStatus:
@@ -76,11 +82,12 @@ def _status_after(before: rows.Order | None, *, cancelled: bool) -> OrderStatus:
 
 async def quote(work: Work, command: Quote, context: Payments) -> None:
     """Freeze an order's prices into a snapshot."""
+    lifetime = context.settings.quote_lifetime_seconds
     async with connected(context.desk.pool) as db:
-        order = await rows.get_order(db, work.envelope, command.order_id)
-        policy = await snapshots.store_policy(db, work.envelope, default_lifetime_seconds=context.settings.quote_lifetime_seconds)
-    if order is None:
+        ground = await snapshots.quote_ground(db, work.envelope, command.order_id, default_lifetime_seconds=lifetime)
+    if ground is None:
         raise NotFound(f"There is no order {command.order_id}.")
+    order = ground.order
     if order.content.cancelled:
         raise rules.OrderCancelled("A cancelled order has no price.")
     name = command.payment_provider or context.default_provider(work.envelope.environment)
@@ -91,27 +98,27 @@ async def quote(work: Work, command: Quote, context: Payments) -> None:
     priced = rules.price(msgspec.structs.replace(order.content, tax_lines=figures.tax_lines))
     payment = ProviderMetadata(name=name, capabilities=msgspec.to_builtins(provider.capabilities), browser=provider.browser())
     as_ordered = ProviderMetadata(name="as-ordered", capabilities={}, browser={})
-    async with work.transaction() as db:
-        now = await snapshots.clock(db)
-        snapshot = SnapshotView(
-            snapshot_id=new_id(),
-            order_id=order.id,
-            order_version=order.version,
-            currency=order.currency,
-            lines=priced.lines,
-            tax_lines=priced.tax_lines,
-            totals=priced.totals,
-            shipping_rates=figures.rates,
-            selected_shipping_rate=figures.selected,
-            shipping_address=rules.normalized(order.content.shipping_address),
-            billing_address=rules.normalized(order.content.billing_address),
-            providers={"payment": payment, "shipping": as_ordered, "tax": as_ordered},
-            fx_reference=await snapshots.fx_reference(db, order.currency, policy.reporting_currency),
-            created_at=now,
-            expires_at=now + timedelta(seconds=policy.quote_lifetime_seconds),
-        )
-        await snapshots.keep_snapshot(db, work.envelope, snapshot, order=order, provider=name)
-        await work.conclude(db, done(snapshot))
+    snapshot = SnapshotView(
+        snapshot_id=new_id(),
+        order_id=order.id,
+        order_version=order.version,
+        currency=order.currency,
+        lines=priced.lines,
+        tax_lines=priced.tax_lines,
+        totals=priced.totals,
+        shipping_rates=figures.rates,
+        selected_shipping_rate=figures.selected,
+        shipping_address=rules.normalized(order.content.shipping_address),
+        billing_address=rules.normalized(order.content.billing_address),
+        providers={"payment": payment, "shipping": as_ordered, "tax": as_ordered},
+        fx_reference=ground.fx_reference,
+        created_at=ground.now,
+        expires_at=ground.now + timedelta(seconds=ground.policy.quote_lifetime_seconds),
+    )
+    batch = work.batch()
+    batch.add(*snapshots.new_snapshot(work.envelope, snapshot, order=order, provider=name))
+    batch.conclude(done(snapshot))
+    await batch.commit()
 
 
 async def get_order(envelope: Envelope, query: GetOrder, context: Payments) -> OrderView:

@@ -1,6 +1,7 @@
-"""Payment intents in SQL: read under their lock, written with what was learnt, found by jobs."""
+"""Payment intents in SQL: seen as of one moment, written only if they are still so, found by jobs."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -8,52 +9,38 @@ import msgspec
 from services.payments.domain.intents import Intent, IntentStatus, Operation, Transaction
 from services.payments.domain.orders import OrderStatus, OrderSums
 from services.payments.store import ledger
-from services.payments.store.ledger import json_text, transaction_of
-from shared.contracts.payments import IntentLedger, IntentView, NextAction
-from shared.database import Connection, Record
+from services.payments.store.ledger import RowFacts, json_text
+from shared.contracts.payments import IntentLedger, IntentView
+from shared.database import Connection, Statement
 from shared.messages import Envelope
 
 # How long a provider's no to a release of ours is left alone before it is asked again.
 GIVE_BACK_PAUSE_SECONDS = 3600.0
 
 
-class Locked(msgspec.Struct, frozen=True, kw_only=True):
-    """An intent under its row lock, with its ledger and its order's standing."""
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """An intent as it stood at one moment, with its ledger and its order's standing; what is decided on it insists on that."""
 
     intent: Intent
     transactions: tuple[Transaction, ...]
     order_status: OrderStatus
+    order_revision: int
     others: OrderSums
+    now: datetime
+    rows: str
+
+    def facts(self, transaction_id: UUID) -> RowFacts:
+        """Read what a row holds besides what the rules look at."""
+        return next(row for row in ledger.facts_decoder.decode(self.rows) if row.id == transaction_id)
 
 
-def _intent(row: Record) -> Intent:
-    action = row["next_action"]
-    return Intent(
-        id=row["id"],
-        order_id=row["order_id"],
-        snapshot_id=row["snapshot_id"],
-        provider=row["provider"],
-        provider_account=row["provider_account"],
-        provider_payment_id=row["provider_payment_id"],
-        currency=row["currency"],
-        requested_amount=row["requested_amount"],
-        status=IntentStatus(row["status"]),
-        authorized_amount=row["authorized_amount"],
-        captured_amount=row["captured_amount"],
-        refunded_amount=row["refunded_amount"],
-        voided_amount=row["voided_amount"],
-        charged_back_amount=row["charged_back_amount"],
-        capture_reserved=row["capture_reserved"],
-        refund_reserved=row["refund_reserved"],
-        attention=row["attention"],
-        next_action=None if action is None else msgspec.json.decode(action, type=NextAction),
-        authorization_expires_at=row["authorization_expires_at"],
-        abandoned=row["abandoned"],
-        holds_order=row["holds_order"],
-        version=row["version"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-    )
+intents_decoder = msgspec.json.Decoder(list[Intent])
+# Every intent of an order as a JSON array, the oldest first.
+INTENTS_AS_JSON = """
+    (SELECT coalesce(json_agg(i ORDER BY i.id), '[]')
+       FROM payment_intents i
+      WHERE (i.store_id, i.environment, i.order_id) = (o.store_id, o.environment, o.id))::text
+"""
 
 
 def view(intent: Intent) -> IntentView:
@@ -83,58 +70,54 @@ def view(intent: Intent) -> IntentView:
 
 async def whole_ledger(db: Connection, envelope: Envelope, order_id: UUID) -> list[IntentLedger]:
     """Read every intent of an order with every row of its ledger, the oldest first."""
-    intents = await db.fetch(
-        "SELECT * FROM payment_intents WHERE store_id = $1 AND environment = $2 AND order_id = $3 ORDER BY id",
+    found = await db.fetchval(
+        f"SELECT {INTENTS_AS_JSON} FROM (SELECT $1::uuid, $2::text, $3::uuid) AS o (store_id, environment, id)",
         envelope.store_id,
         envelope.environment.value,
         order_id,
     )
+    intents = intents_decoder.decode(found)
     rows = await db.fetch(
-        "SELECT * FROM payment_transactions WHERE payment_intent_id = ANY($1::uuid[]) ORDER BY id", [row["id"] for row in intents]
+        "SELECT * FROM payment_transactions WHERE payment_intent_id = ANY($1::uuid[]) ORDER BY id", [i.id for i in intents]
     )
     return [
         IntentLedger(
-            intent=view(_intent(intent)),
-            transactions=[ledger.view(row, intent["currency"]) for row in rows if row["payment_intent_id"] == intent["id"]],
+            intent=view(intent),
+            transactions=[ledger.view(row, intent.currency) for row in rows if row["payment_intent_id"] == intent.id],
         )
         for intent in intents
     ]
 
 
-async def lock_intent(db: Connection, envelope: Envelope, intent_id: UUID, *, order_id: UUID | None = None) -> Locked | None:
-    """Read an intent with its ledger and keep others from changing it until the transaction ends."""
-    # The order first, as authorize does, so that two transactions never wait for each other.
-    order = await db.fetchrow(
-        """
-        SELECT id, status, total, (content->>'cancelled')::boolean AS cancelled
-          FROM orders
-         WHERE store_id = $2 AND environment = $3
-           AND id = (SELECT order_id
-                       FROM payment_intents
-                      WHERE id = $1 AND store_id = $2 AND environment = $3 AND ($4::uuid IS NULL OR order_id = $4))
-           FOR UPDATE
+async def see_intent(db: Connection, envelope: Envelope, intent_id: UUID, *, order_id: UUID | None = None) -> Seen | None:
+    """Read an intent with its ledger and its order's standing, as of one moment."""
+    row = await db.fetchrow(
+        f"""
+        SELECT o.status, o.total, (o.content->>'cancelled')::boolean AS cancelled, o.revision, now() AS now,
+               {INTENTS_AS_JSON} AS intents, {ledger.ROWS_AS_JSON} AS rows
+          FROM orders o
+         WHERE o.store_id = $2 AND o.environment = $3
+           AND o.id = (SELECT order_id
+                         FROM payment_intents
+                        WHERE id = $1 AND store_id = $2 AND environment = $3 AND ($4::uuid IS NULL OR order_id = $4))
         """,
         intent_id,
         envelope.store_id,
         envelope.environment.value,
         order_id,
     )
-    if order is None:
+    if row is None:
         return None
-    rows = await db.fetch(
-        "SELECT * FROM payment_intents WHERE store_id = $1 AND environment = $2 AND order_id = $3 FOR UPDATE",
-        envelope.store_id,
-        envelope.environment.value,
-        order["id"],
-    )
-    intents = [_intent(row) for row in rows]
-    transactions = await db.fetch("SELECT * FROM payment_transactions WHERE payment_intent_id = $1 ORDER BY id", intent_id)
-    cancelled = bool(order["cancelled"])
-    return Locked(
+    intents = intents_decoder.decode(row["intents"])
+    others = [i for i in intents if i.id != intent_id]
+    return Seen(
         intent=next(intent for intent in intents if intent.id == intent_id),
-        transactions=tuple(transaction_of(row) for row in transactions),
-        order_status=OrderStatus(order["status"]),
-        others=sums([i for i in intents if i.id != intent_id], total=order["total"], cancelled=cancelled),
+        transactions=ledger.rows_decoder.decode(row["rows"]),
+        order_status=OrderStatus(row["status"]),
+        order_revision=row["revision"],
+        others=sums(others, total=row["total"], cancelled=bool(row["cancelled"])),
+        now=row["now"],
+        rows=row["rows"],
     )
 
 
@@ -148,29 +131,6 @@ def sums(intents: Sequence[Intent], *, total: int, cancelled: bool) -> OrderSums
         captured=sum(i.captured_amount for i in intents),
         returned=sum(i.refunded_amount + i.charged_back_amount for i in intents),
     )
-
-
-async def intents_of(db: Connection, envelope: Envelope, order_id: UUID) -> list[Intent]:
-    """Read every intent of an order."""
-    rows = await db.fetch(
-        "SELECT * FROM payment_intents WHERE store_id = $1 AND environment = $2 AND order_id = $3 ORDER BY id",
-        envelope.store_id,
-        envelope.environment.value,
-        order_id,
-    )
-    return [_intent(row) for row in rows]
-
-
-async def get_intent(db: Connection, envelope: Envelope, intent_id: UUID) -> Intent:
-    """Read an intent without holding it."""
-    row = await db.fetchrow(
-        "SELECT * FROM payment_intents WHERE id = $1 AND store_id = $2 AND environment = $3",
-        intent_id,
-        envelope.store_id,
-        envelope.environment.value,
-    )
-    assert row is not None, "intents are never deleted"
-    return _intent(row)
 
 
 async def find_intent(
@@ -193,76 +153,81 @@ async def find_intent(
     return None if row is None else (row["id"], row["store_id"], row["environment"])
 
 
-async def keep_new_intent(db: Connection, envelope: Envelope, intent: Intent) -> None:
+def new_intent(envelope: Envelope, intent: Intent) -> Statement:
     """Write a new intent; a second active one for the order violates a unique index."""
-    await db.execute(
+    return Statement(
         """
         INSERT INTO payment_intents (id, store_id, environment, order_id, snapshot_id, provider, provider_account, status, currency,
                                      requested_amount)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         """,
-        intent.id,
-        envelope.store_id,
-        envelope.environment.value,
-        intent.order_id,
-        intent.snapshot_id,
-        intent.provider,
-        intent.provider_account,
-        intent.status.value,
-        intent.currency,
-        intent.requested_amount,
+        (
+            intent.id,
+            envelope.store_id,
+            envelope.environment.value,
+            intent.order_id,
+            intent.snapshot_id,
+            intent.provider,
+            intent.provider_account,
+            intent.status.value,
+            intent.currency,
+            intent.requested_amount,
+        ),
     )
 
 
-async def reserve(db: Connection, intent: Intent, transaction: Transaction) -> bool:
-    """Reserve an amount for a capture or refund of ours, only if it is still there."""
+def reserved(intent: Intent, transaction: Transaction) -> Statement:
+    """Reserve an amount for a capture or refund of ours, only if it is still there and the intent is as it was seen."""
     capture = transaction.amount if transaction.operation is Operation.CAPTURE else 0
     refund = transaction.amount if transaction.operation is Operation.REFUND else 0
-    result = await db.execute(
+    return Statement(
         """
         UPDATE payment_intents
-           SET capture_reserved = capture_reserved + $2, refund_reserved = refund_reserved + $3, version = version + 1, updated_at = now()
-         WHERE id = $1
-           AND ($2 = 0 OR authorized_amount - captured_amount - voided_amount - capture_reserved >= $2)
-           AND ($3 = 0 OR captured_amount - refunded_amount - charged_back_amount - refund_reserved >= $3)
+           SET capture_reserved = capture_reserved + $3, refund_reserved = refund_reserved + $4, version = version + 1, updated_at = now()
+         WHERE id = $1 AND version = $2
+           AND ($3 = 0 OR authorized_amount - captured_amount - voided_amount - capture_reserved >= $3)
+           AND ($4 = 0 OR captured_amount - refunded_amount - charged_back_amount - refund_reserved >= $4)
+        RETURNING id
         """,
-        intent.id,
-        capture,
-        refund,
+        (intent.id, intent.version, capture, refund),
+        must=True,
     )
-    return result == "UPDATE 1"
 
 
-async def keep_intent(db: Connection, intent: Intent) -> Intent:
-    """Write an intent's new amounts, status and facts; returns it with its new version."""
-    row = await db.fetchrow(
+def changed(before: Intent, after: Intent) -> Statement:
+    """Write an intent's new amounts, status and facts, only if it is as it was seen; `after` is what it will be."""
+    return Statement(
         """
         UPDATE payment_intents
-           SET provider_payment_id = $2, status = $3, authorized_amount = $4, captured_amount = $5, refunded_amount = $6,
-               voided_amount = $7, charged_back_amount = $8, capture_reserved = $9, refund_reserved = $10, attention = $11,
-               next_action = $12, authorization_expires_at = $13, abandoned = $14, holds_order = $15,
-               version = version + 1, updated_at = now()
-         WHERE id = $1
-        RETURNING *
+           SET provider_payment_id = $3, status = $4, authorized_amount = $5, captured_amount = $6, refunded_amount = $7,
+               voided_amount = $8, charged_back_amount = $9, capture_reserved = $10, refund_reserved = $11, attention = $12,
+               next_action = $13, authorization_expires_at = $14, abandoned = $15, holds_order = $16,
+               version = $17, updated_at = $18
+         WHERE id = $1 AND version = $2
+        RETURNING id
         """,
-        intent.id,
-        intent.provider_payment_id,
-        intent.status.value,
-        intent.authorized_amount,
-        intent.captured_amount,
-        intent.refunded_amount,
-        intent.voided_amount,
-        intent.charged_back_amount,
-        intent.capture_reserved,
-        intent.refund_reserved,
-        intent.attention,
-        None if intent.next_action is None else json_text(intent.next_action),
-        intent.authorization_expires_at,
-        intent.abandoned,
-        intent.holds_order,
+        (
+            after.id,
+            before.version,
+            after.provider_payment_id,
+            after.status.value,
+            after.authorized_amount,
+            after.captured_amount,
+            after.refunded_amount,
+            after.voided_amount,
+            after.charged_back_amount,
+            after.capture_reserved,
+            after.refund_reserved,
+            after.attention,
+            None if after.next_action is None else json_text(after.next_action),
+            after.authorization_expires_at,
+            after.abandoned,
+            after.holds_order,
+            after.version,
+            after.updated_at,
+        ),
+        must=True,
     )
-    assert row is not None, "the intent is locked by this transaction"
-    return _intent(row)
 
 
 async def abandon_old(db: Connection, *, after_seconds: float, limit: int) -> list[tuple[UUID, UUID, str]]:

@@ -1,14 +1,15 @@
 """The ledger's rows in SQL, and the audit of the calls behind them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from services.payments.domain.intents import Intent, Operation, Source, Transaction, TransactionStatus
+from services.payments.domain.intents import Intent, Transaction
 from shared.contracts.payments import TransactionView
-from shared.database import Connection, Record
+from shared.database import Connection, Record, Statement
 from shared.http_client import Call
 from shared.ids import new_id
 from shared.messages import Envelope
@@ -19,25 +20,36 @@ def json_text(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def transaction_of(row: Record) -> Transaction:
-    """Read a row as the rules see it."""
-    return Transaction(
-        id=row["id"],
-        operation=Operation(row["operation"]),
-        amount=row["amount"],
-        status=TransactionStatus(row["status"]),
-        processed_amount=row["processed_amount"],
-        final=row["final"],
-        contradicted=row["contradicted"],
-        awaiting_customer=row["awaiting_customer"],
-        provider_txn_id=row["provider_txn_id"],
-        reason=row["reason"],
-        decline_code=row["decline_code"],
-        source=Source(row["source"]),
-        command_id=row["command_id"],
-        idempotency_key=row["idempotency_key"],
-        raw=msgspec.json.decode(row["raw_response_redacted"]),
-    )
+class RowFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a row of the ledger holds besides what the rules look at: whom it answers, and when it was written."""
+
+    id: UUID
+    answers: UUID
+    command_type: str
+    # As Postgres writes bytes in JSON.
+    command_digest: str
+    actor: str
+    correlation_id: str
+    created_at: datetime
+    concluded_at: datetime | None
+
+    @property
+    def digest(self) -> bytes:
+        """The command's digest as bytes."""
+        return bytes.fromhex(self.command_digest.removeprefix("\\x"))
+
+
+# Rows as the rules see them and the facts besides, as one JSON array, the oldest first; $1 is the intent.
+ROWS_AS_JSON = """
+    (SELECT coalesce(json_agg(t ORDER BY t.id), '[]')
+       FROM (SELECT id, operation, amount, status, processed_amount, final, contradicted, awaiting_customer, provider_txn_id, reason,
+                    decline_code, source, command_id, idempotency_key, raw_response_redacted AS raw,
+                    answers, command_type, command_digest, actor, correlation_id, created_at, concluded_at
+               FROM payment_transactions
+              WHERE payment_intent_id = $1) AS t)::text
+"""
+rows_decoder = msgspec.json.Decoder(tuple[Transaction, ...])
+facts_decoder = msgspec.json.Decoder(list[RowFacts])
 
 
 def view(row: Record, currency: str) -> TransactionView:
@@ -61,55 +73,75 @@ def view(row: Record, currency: str) -> TransactionView:
     )
 
 
-async def transaction_view(db: Connection, transaction_id: UUID, currency: str) -> TransactionView:
-    """Show one row of the ledger."""
-    row = await db.fetchrow("SELECT * FROM payment_transactions WHERE id = $1", transaction_id)
-    assert row is not None, "ledger rows are never deleted"
-    return view(row, currency)
-
-
-async def keep_changed(db: Connection, changed: Sequence[Transaction]) -> None:
-    """Write what was learnt about rows that are there."""
-    if not changed:
-        return
-    await db.execute(
-        """
-        UPDATE payment_transactions t
-           SET status = n.status, processed_amount = n.processed_amount, provider_txn_id = n.provider_txn_id,
-               contradicted = n.contradicted, awaiting_customer = n.awaiting_customer, decline_code = n.decline_code,
-               reason = n.reason, raw_response_redacted = n.raw::jsonb,
-               concluded_at = CASE WHEN n.status IN ('pending', 'unknown') THEN NULL ELSE coalesce(t.concluded_at, now()) END,
-               -- A row still open belongs to whoever holds its lease.
-               lease_expires_at = CASE WHEN n.status IN ('pending', 'unknown') THEN t.lease_expires_at ELSE now() END
-          FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::boolean[], $6::boolean[], $7::text[], $8::text[], $9::text[])
-               AS n (id, status, processed_amount, provider_txn_id, contradicted, awaiting_customer, decline_code, reason, raw)
-         WHERE t.id = n.id AND t.id = ANY($1::uuid[])
-        """,
-        [t.id for t in changed],
-        [t.status.value for t in changed],
-        [t.processed_amount for t in changed],
-        [t.provider_txn_id for t in changed],
-        [t.contradicted for t in changed],
-        [t.awaiting_customer for t in changed],
-        [t.decline_code for t in changed],
-        [t.reason for t in changed],
-        [json_text(t.raw) for t in changed],
+def view_of(transaction: Transaction, facts: RowFacts, currency: str, *, now: datetime) -> TransactionView:
+    """Show a row as it will be once what was learnt now is written."""
+    return TransactionView(
+        id=transaction.id,
+        operation=transaction.operation.value,
+        status=transaction.status.value,
+        amount=transaction.amount,
+        processed_amount=transaction.processed_amount,
+        currency=currency,
+        final=transaction.final,
+        source=transaction.source.value,
+        reason=transaction.reason,
+        provider_txn_id=transaction.provider_txn_id,
+        decline_code=transaction.decline_code,
+        raw_response_redacted=transaction.raw,
+        correlation_id=facts.correlation_id,
+        created_at=facts.created_at,
+        concluded_at=None if transaction.open else facts.concluded_at or now,
     )
 
 
-async def keep_added(db: Connection, envelope: Envelope, intent: Intent, added: Sequence[Transaction]) -> None:
-    """Write rows for what happened at the provider without us."""
-    for transaction in added:
-        await db.execute(
-            """
-            INSERT INTO payment_transactions (id, payment_intent_id, store_id, environment, operation, idempotency_key, command_id, answers,
-                                              command_type, command_digest, provider_idempotency_key, provider_account, provider_txn_id,
-                                              amount, processed_amount, final, status, contradicted, source, reason, decline_code,
-                                              raw_response_redacted, request, actor, correlation_id, concluded_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $1, $1, 'observed', '', $6, $7, $8, $9, $10, false, $11, $12, $13, $14, $15, $16, 'null',
-                    $17, $18,
-                    CASE WHEN $11 IN ('pending', 'unknown') THEN NULL ELSE now() END)
-            """,
+def changed(rows: Sequence[Transaction], *, now: datetime, next_looks: Mapping[UUID, float]) -> Statement:
+    """Write what was learnt about rows that are there, and in how many seconds those still open are to be looked at."""
+    return Statement(
+        """
+        UPDATE payment_transactions t
+           SET status = CASE WHEN (t.status, n.status) = ('unknown', 'pending') THEN t.status ELSE n.status END,
+               processed_amount = n.processed_amount, provider_txn_id = n.provider_txn_id,
+               contradicted = n.contradicted, awaiting_customer = n.awaiting_customer, decline_code = n.decline_code,
+               reason = n.reason, raw_response_redacted = n.raw::jsonb,
+               concluded_at = CASE WHEN n.status IN ('pending', 'unknown') THEN NULL ELSE coalesce(t.concluded_at, $10) END,
+               next_look_at = coalesce(now() + make_interval(secs => n.next_look), t.next_look_at),
+               -- A row still open belongs to whoever holds its lease, unless it is they who let it go.
+               lease_expires_at = CASE WHEN n.status IN ('pending', 'unknown') AND n.next_look IS NULL THEN t.lease_expires_at
+                                       ELSE now() END
+          FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::boolean[], $6::boolean[], $7::text[], $8::text[], $9::text[],
+                      $11::float8[])
+               AS n (id, status, processed_amount, provider_txn_id, contradicted, awaiting_customer, decline_code, reason, raw, next_look)
+         WHERE t.id = n.id AND t.id = ANY($1::uuid[])
+        """,
+        (
+            [t.id for t in rows],
+            [t.status.value for t in rows],
+            [t.processed_amount for t in rows],
+            [t.provider_txn_id for t in rows],
+            [t.contradicted for t in rows],
+            [t.awaiting_customer for t in rows],
+            [t.decline_code for t in rows],
+            [t.reason for t in rows],
+            [json_text(t.raw) for t in rows],
+            now,
+            [next_looks.get(t.id) for t in rows],
+        ),
+    )
+
+
+def added(envelope: Envelope, intent: Intent, transaction: Transaction) -> Statement:
+    """Write a row for what happened at the provider without us."""
+    return Statement(
+        """
+        INSERT INTO payment_transactions (id, payment_intent_id, store_id, environment, operation, idempotency_key, command_id, answers,
+                                          command_type, command_digest, provider_idempotency_key, provider_account, provider_txn_id,
+                                          amount, processed_amount, final, status, contradicted, source, reason, decline_code,
+                                          raw_response_redacted, request, actor, correlation_id, concluded_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $1, $1, 'observed', '', $6, $7, $8, $9, $10, false, $11, $12, $13, $14, $15, $16, 'null',
+                $17, $18,
+                CASE WHEN $11 IN ('pending', 'unknown') THEN NULL ELSE now() END)
+        """,
+        (
             transaction.id,
             intent.id,
             envelope.store_id,
@@ -128,14 +160,13 @@ async def keep_added(db: Connection, envelope: Envelope, intent: Intent, added: 
             json_text(transaction.raw),
             envelope.actor,
             envelope.correlation_id,
-        )
+        ),
+    )
 
 
-async def keep_calls(db: Connection, envelope: Envelope, transaction_id: UUID | None, calls: Sequence[Call]) -> None:
+def called(envelope: Envelope, transaction_id: UUID | None, calls: Sequence[Call]) -> Statement:
     """Write the audit of calls made."""
-    if not calls:
-        return
-    await db.execute(
+    return Statement(
         """
         INSERT INTO provider_call_audit (id, store_id, environment, provider, operation, url_path, request, response, status, latency_ms,
                                          attempt, classification, correlation_id, transaction_id)
@@ -144,20 +175,22 @@ async def keep_calls(db: Connection, envelope: Envelope, transaction_id: UUID | 
                       $13::integer[], $14::text[])
                AS t (id, provider, operation, path, request, response, status, latency, attempt, classification)
         """,
-        [new_id() for _ in calls],
-        envelope.store_id,
-        envelope.environment.value,
-        envelope.correlation_id,
-        transaction_id,
-        [c.provider for c in calls],
-        [c.operation for c in calls],
-        [c.path for c in calls],
-        [json_text(c.request) for c in calls],
-        [json_text(c.response) for c in calls],
-        [c.status for c in calls],
-        [c.latency_ms for c in calls],
-        [c.attempt for c in calls],
-        [c.classification.value for c in calls],
+        (
+            [new_id() for _ in calls],
+            envelope.store_id,
+            envelope.environment.value,
+            envelope.correlation_id,
+            transaction_id,
+            [c.provider for c in calls],
+            [c.operation for c in calls],
+            [c.path for c in calls],
+            [json_text(c.request) for c in calls],
+            [json_text(c.response) for c in calls],
+            [c.status for c in calls],
+            [c.latency_ms for c in calls],
+            [c.attempt for c in calls],
+            [c.classification.value for c in calls],
+        ),
     )
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from services.payments.domain.intents import Intent, Operation, Transaction
 from services.payments.providers import Prepared
-from shared.database import Connection, Pool, Record, connected
+from shared.database import Connection, Pool, Record, Statement, connected
 from shared.messages import Envelope, Environment
 
 RESOLVE_ROWS_MAX = 50
@@ -37,8 +37,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     leased_at_seconds: float = msgspec.field(default_factory=time.monotonic)
 
 
-async def keep_question(
-    db: Connection,
+def asked(
     envelope: Envelope,
     intent: Intent,
     transaction: Transaction,
@@ -48,9 +47,9 @@ async def keep_question(
     command_type: str,
     command_digest: bytes,
     lease_seconds: float,
-) -> Question:
+) -> tuple[Question, Statement]:
     """Write a pending row with its exact call and our lease, before anything is sent."""
-    await db.execute(
+    statement = Statement(
         """
         INSERT INTO payment_transactions (id, payment_intent_id, store_id, environment, operation, idempotency_key, command_id, answers,
                                           command_type, command_digest, provider_idempotency_key, provider_account, amount, final,
@@ -58,27 +57,29 @@ async def keep_question(
         VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $11, $12, $13, 'pending', $14, $15, $16, $17, $18,
                 now() + make_interval(secs => $19))
         """,
-        transaction.id,
-        intent.id,
-        envelope.store_id,
-        envelope.environment.value,
-        transaction.operation.value,
-        idempotency_key,
-        envelope.id,
-        command_type,
-        command_digest,
-        outbound_key(transaction.id),
-        intent.provider_account,
-        transaction.amount,
-        transaction.final,
-        transaction.source.value,
-        transaction.reason,
-        msgspec.json.encode(prepared),
-        envelope.actor,
-        envelope.correlation_id,
-        lease_seconds,
+        (
+            transaction.id,
+            intent.id,
+            envelope.store_id,
+            envelope.environment.value,
+            transaction.operation.value,
+            idempotency_key,
+            envelope.id,
+            command_type,
+            command_digest,
+            outbound_key(transaction.id),
+            intent.provider_account,
+            transaction.amount,
+            transaction.final,
+            transaction.source.value,
+            transaction.reason,
+            msgspec.json.encode(prepared),
+            envelope.actor,
+            envelope.correlation_id,
+            lease_seconds,
+        ),
     )
-    return Question(
+    question = Question(
         transaction_id=transaction.id,
         intent_id=intent.id,
         order_id=intent.order_id,
@@ -97,6 +98,7 @@ async def keep_question(
         command_type=command_type,
         command_digest=command_digest,
     )
+    return question, statement
 
 
 def outbound_key(transaction_id: UUID) -> str:
@@ -156,61 +158,46 @@ def _question(row: Record) -> Question:
     )
 
 
-async def continue_question(
-    db: Connection, transaction_id: UUID, *, answers: Envelope, command_type: str, command_digest: bytes, lease_seconds: float
-) -> Question:
+def continued(
+    intent: Intent, transaction: Transaction, *, answers: Envelope, command_type: str, command_digest: bytes, lease_seconds: float
+) -> Statement:
     """Take up an authorization that waited for its customer, for the command that now goes on with it."""
-    row = await db.fetchrow(
-        f"""
+    return Statement(
+        """
         UPDATE payment_transactions t
            SET awaiting_customer = false, answers = $2, command_type = $3, command_digest = $4, actor = $5, correlation_id = $6,
                lease_token = t.lease_token + 1, lease_expires_at = now() + make_interval(secs => $7),
                -- The pause of waiting for a customer is over: after a crash the first look comes with the end of the lease.
                next_look_at = now()
-          FROM payment_intents i
-         WHERE i.id = t.payment_intent_id AND t.id = $1 AND t.awaiting_customer AND t.status IN ('pending', 'unknown')
-        RETURNING {_QUESTION}
+         WHERE t.id = $1 AND t.payment_intent_id = $8 AND t.awaiting_customer AND t.status IN ('pending', 'unknown')
+        RETURNING id
         """,
-        transaction_id,
-        answers.id,
-        command_type,
-        command_digest,
-        answers.actor,
-        answers.correlation_id,
-        lease_seconds,
-    )
-    assert row is not None, "the row is locked with its intent and was seen waiting"
-    return _question(row)
-
-
-async def asked_before(db: Connection, envelope: Envelope) -> bool:
-    """Tell whether a command already has its row in the ledger."""
-    return bool(
-        await db.fetchval(
-            "SELECT EXISTS (SELECT FROM payment_transactions WHERE store_id = $1 AND environment = $2 AND command_id = $3)",
-            envelope.store_id,
-            envelope.environment.value,
-            envelope.id,
-        )
+        (
+            transaction.id,
+            answers.id,
+            command_type,
+            command_digest,
+            answers.actor,
+            answers.correlation_id,
+            lease_seconds,
+            intent.id,
+        ),
+        must=True,
     )
 
 
-async def is_answered_by(db: Connection, transaction_id: UUID, envelope: Envelope) -> bool:
-    """Tell whether a row's conclusion will answer this command."""
-    return bool(await db.fetchval("SELECT answers = $2 FROM payment_transactions WHERE id = $1", transaction_id, envelope.id))
-
-
-async def question(db: Connection, transaction_id: UUID) -> Question:
+async def question(pool: Pool, transaction_id: UUID) -> Question:
     """Read a row as the question it is or was."""
-    row = await db.fetchrow(
-        f"""
-        SELECT {_QUESTION}
-          FROM payment_transactions t
-          JOIN payment_intents i ON i.id = t.payment_intent_id
-         WHERE t.id = $1
-        """,
-        transaction_id,
-    )
+    async with connected(pool) as db:
+        row = await db.fetchrow(
+            f"""
+            SELECT {_QUESTION}
+              FROM payment_transactions t
+              JOIN payment_intents i ON i.id = t.payment_intent_id
+             WHERE t.id = $1
+            """,
+            transaction_id,
+        )
     assert row is not None, "ledger rows are never deleted"
     return _question(row)
 
@@ -239,44 +226,33 @@ async def take_due(pool: Pool, *, lease_seconds: float) -> list[Question]:
     return [_question(row) for row in rows]
 
 
-async def take_one(db: Connection, transaction_id: UUID, *, lease_seconds: float) -> Question | None:
+async def take_one(pool: Pool, transaction_id: UUID, *, lease_seconds: float) -> Question | None:
     """Take the lease of one open question, unless somebody works on it."""
-    row = await db.fetchrow(
-        f"""
-        UPDATE payment_transactions t
-           SET lease_token = t.lease_token + 1, looks = t.looks + 1, lease_expires_at = now() + make_interval(secs => $2)
-          FROM payment_intents i
-         WHERE i.id = t.payment_intent_id AND t.id = $1 AND t.status IN ('pending', 'unknown') AND t.lease_expires_at <= now()
-        RETURNING {_QUESTION}
-        """,
-        transaction_id,
-        lease_seconds,
-    )
+    async with connected(pool) as db:
+        row = await db.fetchrow(
+            f"""
+            UPDATE payment_transactions t
+               SET lease_token = t.lease_token + 1, looks = t.looks + 1, lease_expires_at = now() + make_interval(secs => $2)
+              FROM payment_intents i
+             WHERE i.id = t.payment_intent_id AND t.id = $1 AND t.status IN ('pending', 'unknown') AND t.lease_expires_at <= now()
+            RETURNING {_QUESTION}
+            """,
+            transaction_id,
+            lease_seconds,
+        )
     return None if row is None else _question(row)
 
 
-async def mark_unknown(db: Connection, question: Question, *, look_again_seconds: float) -> bool:
+def unknown(question: Question, *, look_again_seconds: float) -> Statement:
     """Say that the outcome is not known yet and when to look again; only the lease's holder may."""
-    result = await db.execute(
+    return Statement(
         """
         UPDATE payment_transactions
            SET status = CASE WHEN awaiting_customer THEN status ELSE 'unknown' END,
                lease_expires_at = now(), next_look_at = now() + make_interval(secs => $3)
          WHERE id = $1 AND lease_token = $2 AND status IN ('pending', 'unknown')
         """,
-        question.transaction_id,
-        question.lease_token,
-        look_again_seconds,
-    )
-    return result == "UPDATE 1"
-
-
-async def set_next_look(db: Connection, transaction_id: UUID, *, seconds: float) -> None:
-    """Say when an open row that nobody works on is to be looked at."""
-    await db.execute(
-        "UPDATE payment_transactions SET next_look_at = now() + make_interval(secs => $2), lease_expires_at = now() WHERE id = $1",
-        transaction_id,
-        seconds,
+        (question.transaction_id, question.lease_token, look_again_seconds),
     )
 
 

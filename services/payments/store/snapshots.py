@@ -6,25 +6,12 @@ from uuid import UUID
 import msgspec
 
 from services.payments.store.ledger import json_text
-from services.payments.store.orders import Order
+from services.payments.store.orders import Order, order_of
 from shared.contracts.payments import OrderContent, SnapshotView
-from shared.database import Connection
+from shared.database import Connection, Statement
 from shared.messages import Envelope
 
 DEFAULT_REPORTING_CURRENCY = "EUR"
-
-
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot as its row holds it, and whether the database's clock says that it expired."""
-
-    id: UUID
-    order_id: UUID
-    priced_hash: bytes
-    currency: str
-    total: int
-    provider: str
-    priced: OrderContent
-    expired: bool
 
 
 class StorePolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,108 +21,110 @@ class StorePolicy(msgspec.Struct, frozen=True, kw_only=True):
     reporting_currency: str
 
 
-async def store_policy(db: Connection, envelope: Envelope, *, default_lifetime_seconds: int) -> StorePolicy:
-    """Read what a store decided, or the defaults."""
+class QuoteGround(msgspec.Struct, frozen=True, kw_only=True):
+    """What a quote is made on: the order, what its store decided, the rate it would be reported at, and the time."""
+
+    order: Order
+    policy: StorePolicy
+    fx_reference: dict[str, str] | None
+    now: datetime
+
+
+async def quote_ground(db: Connection, envelope: Envelope, order_id: UUID, *, default_lifetime_seconds: int) -> QuoteGround | None:
+    """Read what a quote is made on; no rate is needed within one currency, and none may be known."""
     row = await db.fetchrow(
-        "SELECT quote_lifetime_seconds, reporting_currency FROM stores WHERE store_id = $1 AND environment = $2",
+        """
+        SELECT o.*, now() AS now, coalesce(s.quote_lifetime_seconds, $4) AS quote_lifetime_seconds,
+               coalesce(s.reporting_currency, $5) AS reporting_currency, r.rate, r.source AS rate_source, r.rate_date
+          FROM orders o
+          LEFT JOIN stores s ON s.store_id = o.store_id AND s.environment = o.environment
+          LEFT JOIN LATERAL (SELECT rate, source, rate_date
+                               FROM fx_reference_rates
+                              WHERE base = o.currency AND quote = coalesce(s.reporting_currency, $5) AND rate_date <= current_date
+                              ORDER BY rate_date DESC
+                              LIMIT 1) AS r ON true
+         WHERE o.store_id = $1 AND o.environment = $2 AND o.id = $3
+        """,
         envelope.store_id,
         envelope.environment.value,
+        order_id,
+        default_lifetime_seconds,
+        DEFAULT_REPORTING_CURRENCY,
     )
     if row is None:
-        return StorePolicy(quote_lifetime_seconds=default_lifetime_seconds, reporting_currency=DEFAULT_REPORTING_CURRENCY)
-    return StorePolicy(quote_lifetime_seconds=row["quote_lifetime_seconds"], reporting_currency=row["reporting_currency"])
-
-
-async def fx_reference(db: Connection, currency: str, reporting_currency: str) -> dict[str, str] | None:
-    """Read the newest rate an amount would be reported at; none is needed within one currency, none may be known."""
-    row = await db.fetchrow(
-        """
-        SELECT rate, source, rate_date
-          FROM fx_reference_rates
-         WHERE base = $1 AND quote = $2 AND rate_date <= current_date
-         ORDER BY rate_date DESC
-         LIMIT 1
-        """,
-        currency,
-        reporting_currency,
-    )
-    if row is None or currency == reporting_currency:
         return None
-    return {
-        "base": currency,
-        "quote": reporting_currency,
-        "rate": str(row["rate"]),
-        "source": row["source"],
-        "date": row["rate_date"].isoformat(),
-    }
+    policy = StorePolicy(quote_lifetime_seconds=row["quote_lifetime_seconds"], reporting_currency=row["reporting_currency"])
+    reference = None
+    if row["rate"] is not None and row["currency"] != policy.reporting_currency:
+        reference = {
+            "base": row["currency"],
+            "quote": policy.reporting_currency,
+            "rate": str(row["rate"]),
+            "source": row["rate_source"],
+            "date": row["rate_date"].isoformat(),
+        }
+    return QuoteGround(order=order_of(row), policy=policy, fx_reference=reference, now=row["now"])
 
 
-async def clock(db: Connection) -> datetime:
-    """Read the database's clock, which decides what has expired."""
-    now = await db.fetchval("SELECT now()")
-    assert isinstance(now, datetime), "now() is a moment"
-    return now
-
-
-async def keep_snapshot(db: Connection, envelope: Envelope, snapshot: SnapshotView, *, order: Order, provider: str) -> None:
+def new_snapshot(envelope: Envelope, snapshot: SnapshotView, *, order: Order, provider: str) -> list[Statement]:
     """Write a snapshot with its items."""
-    await db.execute(
-        """
-        WITH kept AS (
+    return [
+        Statement(
+            """
             INSERT INTO order_checkout_snapshots (id, store_id, environment, order_id, order_version, priced_hash, currency, total,
                                                   provider, content, priced, created_at, expires_at)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
-        )
-        INSERT INTO order_checkout_snapshot_items (snapshot_id, line, product_variant_id, name, quantity, unit_price, discount, amount)
-        SELECT $1, line, variant, name, quantity, unit_price, discount, amount
-          FROM unnest($14::integer[], $15::uuid[], $16::text[], $17::integer[], $18::bigint[], $19::bigint[], $20::bigint[])
-               AS t (line, variant, name, quantity, unit_price, discount, amount)
-        """,
-        snapshot.snapshot_id,
-        envelope.store_id,
-        envelope.environment.value,
-        order.id,
-        order.version,
-        order.priced_hash,
-        snapshot.currency,
-        snapshot.totals.total,
-        provider,
-        json_text(snapshot),
-        json_text(order.content),
-        snapshot.created_at,
-        snapshot.expires_at,
-        [line.line for line in snapshot.lines],
-        [line.product_variant_id for line in snapshot.lines],
-        [line.name for line in snapshot.lines],
-        [line.quantity for line in snapshot.lines],
-        [line.unit_price for line in snapshot.lines],
-        [line.discount for line in snapshot.lines],
-        [line.amount for line in snapshot.lines],
-    )
+            """,
+            (
+                snapshot.snapshot_id,
+                envelope.store_id,
+                envelope.environment.value,
+                order.id,
+                order.version,
+                order.priced_hash,
+                snapshot.currency,
+                snapshot.totals.total,
+                provider,
+                json_text(snapshot),
+                json_text(order.content),
+                snapshot.created_at,
+                snapshot.expires_at,
+            ),
+        ),
+        Statement(
+            """
+            INSERT INTO order_checkout_snapshot_items (snapshot_id, line, product_variant_id, name, quantity, unit_price, discount, amount)
+            SELECT $1, line, variant, name, quantity, unit_price, discount, amount
+              FROM unnest($2::integer[], $3::uuid[], $4::text[], $5::integer[], $6::bigint[], $7::bigint[], $8::bigint[])
+                   AS t (line, variant, name, quantity, unit_price, discount, amount)
+            """,
+            (
+                snapshot.snapshot_id,
+                [line.line for line in snapshot.lines],
+                [line.product_variant_id for line in snapshot.lines],
+                [line.name for line in snapshot.lines],
+                [line.quantity for line in snapshot.lines],
+                [line.unit_price for line in snapshot.lines],
+                [line.discount for line in snapshot.lines],
+                [line.amount for line in snapshot.lines],
+            ),
+        ),
+    ]
 
 
-async def get_snapshot(db: Connection, envelope: Envelope, order_id: UUID, snapshot_id: UUID) -> Snapshot | None:
-    """Read a snapshot of an order."""
+async def what_differs(db: Connection, envelope: Envelope, order_id: UUID, snapshot_id: UUID) -> tuple[OrderContent, OrderContent]:
+    """Read what a snapshot priced and what its order says now."""
     row = await db.fetchrow(
         """
-        SELECT id, order_id, priced_hash, currency, total, provider, priced, expires_at <= now() AS expired
-          FROM order_checkout_snapshots
-         WHERE id = $4 AND store_id = $1 AND environment = $2 AND order_id = $3
+        SELECT s.priced, o.content
+          FROM order_checkout_snapshots s
+          JOIN orders o ON o.store_id = s.store_id AND o.environment = s.environment AND o.id = s.order_id
+         WHERE s.id = $4 AND s.store_id = $1 AND s.environment = $2 AND s.order_id = $3
         """,
         envelope.store_id,
         envelope.environment.value,
         order_id,
         snapshot_id,
     )
-    if row is None:
-        return None
-    return Snapshot(
-        id=row["id"],
-        order_id=row["order_id"],
-        priced_hash=row["priced_hash"],
-        currency=row["currency"],
-        total=row["total"],
-        provider=row["provider"],
-        priced=msgspec.json.decode(row["priced"], type=OrderContent),
-        expired=row["expired"],
-    )
+    assert row is not None, "snapshots and orders are never deleted"
+    return msgspec.json.decode(row["priced"], type=OrderContent), msgspec.json.decode(row["content"], type=OrderContent)
