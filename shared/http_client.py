@@ -9,8 +9,10 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from itertools import count
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import httpx
+import aiohttp
 import msgspec
 from opentelemetry.trace import SpanKind
 
@@ -20,9 +22,15 @@ from shared.backoff import trying
 CONNECT_TIMEOUT_SECONDS = 3.0
 POOL_TIMEOUT_SECONDS = 5.0
 CONNECTIONS_MAX = 64
+# Shorter than servers usually wait, so that they seldom close what we are about to use.
+KEEPALIVE_SECONDS = 4.0
 NOT_SENT_ATTEMPTS_MAX = 3
 RETRY_AFTER_MAX_SECONDS = 3600.0
 AUDIT_TEXT_MAX_CHARACTERS = 200
+
+
+# No connection, so nothing left.
+NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 class Classification(StrEnum):
@@ -107,16 +115,21 @@ class ProviderClient:
         self._service = service
         self._provider = provider
         self._audited = audited
-        self._client = httpx.AsyncClient(
-            base_url=base_url,
-            headers=dict(headers),
-            timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS, pool=POOL_TIMEOUT_SECONDS),
-            limits=httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX),
+        self._base_url = base_url.rstrip("/")
+        self._headers = dict(headers)
+        self._timeout = aiohttp.ClientTimeout(
+            total=CONNECT_TIMEOUT_SECONDS + timeout_seconds,
+            connect=POOL_TIMEOUT_SECONDS,
+            sock_connect=CONNECT_TIMEOUT_SECONDS,
+            sock_read=timeout_seconds,
         )
+        self._proxy = _proxy_for(base_url)
+        self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
         """Close its connections."""
-        await self._client.aclose()
+        if self._session is not None:
+            await self._session.close()
 
     async def call(
         self,
@@ -146,18 +159,34 @@ class ProviderClient:
             try:
                 if parent := telemetry.traceparent():
                     headers["traceparent"] = parent
-                response = await self._client.request(method, path, content=body, headers=headers, params=query)
-                answer = Answer(response.status_code, _json(response.content), dict(response.headers))
+                answer = await self._exchange(method, path, body, headers, query)
                 classification = Classification.ANSWERED
                 return answer
-            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as silent:
+            except NOT_SENT as silent:
                 raise NotSent(f"{self._provider}: {type(silent).__name__}") from silent
-            except httpx.HTTPError as silent:
+            except (aiohttp.ClientError, TimeoutError, OSError) as silent:
                 classification = Classification.SENT_NO_ANSWER
                 raise NoAnswer(f"{self._provider}: {type(silent).__name__}") from silent
             finally:
                 elapsed = time.monotonic() - started
                 self._record(operation, method, path, body, answer, elapsed, attempt, classification)
+
+    async def _exchange(self, method: str, path: str, body: bytes, headers: dict[str, str], query: dict[str, str]) -> Answer:
+        session = self._opened()
+        async with session.request(
+            method, self._base_url + path, data=body, headers=headers, params=query, allow_redirects=False, proxy=self._proxy
+        ) as response:
+            raw = await response.read()
+            return Answer(response.status, _json(raw), {name.lower(): value for name, value in response.headers.items()})
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # It belongs to the running loop, so it is opened with the first call.
+            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEPALIVE_SECONDS)
+            self._session = aiohttp.ClientSession(
+                connector=connector, headers=self._headers, timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
+            )
+        return self._session
 
     def _record(
         self,
@@ -187,6 +216,12 @@ class ProviderClient:
                     classification=classification,
                 )
             )
+
+
+def _proxy_for(url: str) -> str | None:
+    """Find the proxy that the environment names for a host (HTTPS_PROXY, NO_PROXY), as other programs do."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 def _json(raw: bytes) -> dict[str, Any]:

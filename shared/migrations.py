@@ -12,6 +12,9 @@ from shared.backoff import reconnecting
 from shared.database import Connection, Pool
 
 MIGRATION_LOCK = 7_230_511_001
+# What every session of a service begins with. A plan made while a table was empty must not read the whole of it for as long as
+# it is cached; every statement has its index, so one plan serves all values and nothing is planned anew or compiled.
+SESSION = ("enable_seqscan = off", "plan_cache_mode = force_generic_plan", "jit = off", "timezone = 'UTC'")
 MESSAGING = Path(__file__).parent / "schema"
 
 
@@ -79,8 +82,7 @@ async def _give_role(connection: Connection, service: str, password: str) -> Non
 async def settle_role(connection: Connection, service: str) -> None:
     """Set what a service's sessions in this database begin with, also where a pooler keeps no session state."""
     role, database = role_of(service), await connection.fetchval("SELECT quote_ident(current_database())")
-    # A plan made while a table was empty would read the whole of it for as long as the plan is cached.
-    for setting in (f"search_path = {service}", "enable_seqscan = off", "timezone = 'UTC'"):
+    for setting in (f"search_path = {service}", *SESSION):
         async for attempt in reconnecting(asyncpg.InternalServerError, asyncpg.UniqueViolationError):
             with attempt:
                 await connection.execute(f"ALTER ROLE {role} IN DATABASE {database} SET {setting}")

@@ -90,4 +90,3 @@ class Replies:
             future = self._waiting.get(uuid.UUID(received.correlation_id))
             if future is not None and not future.done():
                 future.set_result(decode_reply(received.body))
-        await received.ack()

@@ -39,7 +39,7 @@ class Desk:
             mandatory=False,
         )
         try:
-            await self.publisher.publish(letter)
+            await self.publisher.tell(letter)
         except Unavailable:
             return  # The inbox keeps the reply; whoever waits asks again.
 

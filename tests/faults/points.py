@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 from aio_pika.abc import AbstractExchange
 from aio_pika.exchange import Exchange
 
-from shared import bus, database, telemetry
+from shared import bus, database, http_client, telemetry
 
 WHERE = "CRASH_POINTS_FILE"
 WHOSE = "CRASH_CORRELATION_ID"
@@ -67,7 +66,7 @@ def arm(environment: Mapping[str, str]) -> None:
     database._StatelessConnection = Counted  # type: ignore[misc]
     _wrap(Exchange, "publish", points, lambda exchange, *_: f"publish to {_exchange_name(exchange)}")
     _wrap(bus.Received, "ack", points, lambda *_: "ack")
-    _wrap(httpx.AsyncClient, "request", points, lambda _, method, path: f"provider {method} {_shape(path)}")
+    _wrap(http_client.ProviderClient, "_exchange", points, lambda _, method, path, *__: f"provider {method} {_shape(path)}")
 
 
 def _wrap(owner: Any, name: str, points: Points, describe: Callable[..., str]) -> None:

@@ -1,0 +1,143 @@
+"""A consumer that comes back after every loss."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+
+from shared import telemetry, topology
+from shared.backoff import reconnecting
+from shared.bus.connections import CONNECT_TIMEOUT_SECONDS, HEARTBEAT_SECONDS, LOST, close, told_to_stop
+from shared.bus.letters import Received
+from shared.errors import Unavailable
+
+logger = logging.getLogger(__name__)
+
+WATCH_INTERVAL_SECONDS = 5.0
+GIVE_BACK_PAUSE_SECONDS = 2.0
+
+Handler = Callable[[Received], Awaitable[None]]
+
+
+class Consumer:
+    """Consumes queues on a connection of its own, and again after every loss, until it is drained."""
+
+    def __init__(
+        self,
+        url: str,
+        queues: Sequence[str],
+        handle: Handler,
+        *,
+        name: str,
+        prefetch: int,
+        also_needed: Sequence[str] = (),
+        own_queue: bool = False,
+    ) -> None:
+        self._url = url
+        self._queues = queues
+        self._handle = handle
+        self._name = name
+        self._prefetch = prefetch
+        self._also_needed = also_needed
+        self._own_queue = own_queue
+        self._in_hand: set[asyncio.Task[None]] = set()
+        self._tags: list[tuple[aio_pika.abc.AbstractQueue, str]] = []
+        self._connection: AbstractConnection | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self.trouble: str | None = "not connected yet"
+
+    async def __aenter__(self) -> "Consumer":
+        self._supervisor = asyncio.create_task(self._supervise())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._supervisor
+        if self._connection is not None:
+            await close(self._connection)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Take no more, finish what is in hand within the grace period; closing requeues the rest."""
+        for queue, tag in self._tags:
+            with suppress(*LOST):
+                await queue.cancel(tag)
+        if self._in_hand:
+            _, late = await asyncio.wait(self._in_hand, timeout=grace_seconds)
+            for task in late:
+                task.cancel()
+
+    async def _supervise(self) -> None:
+        while True:
+            try:
+                await self._consume_until_lost()
+            except LOST as lost:
+                self.trouble = f"{type(lost).__name__}: {lost}"
+            except asyncio.CancelledError:
+                if told_to_stop():
+                    raise
+                self.trouble = "the connection was lost"
+            telemetry.say(logger, logging.WARNING, "consumer lost the broker", {"reason": self.trouble, "name": self._name})
+            if self._connection is not None:
+                await close(self._connection)
+            await asyncio.sleep(0.1)
+
+    async def _consume_until_lost(self) -> None:
+        async for attempt in reconnecting(*LOST):
+            with attempt:
+                self._connection = await aio_pika.connect(
+                    self._url,
+                    timeout=CONNECT_TIMEOUT_SECONDS,
+                    client_properties={"connection_name": f"{self._name} consume"},
+                    heartbeat=HEARTBEAT_SECONDS,
+                )
+        connection = self._connection
+        assert connection is not None, "the loop above ends only with a connection"
+        channel = await connection.channel()
+        await channel.set_qos(prefetch_count=self._prefetch)
+        self._tags = []
+        for name in self._queues:
+            queue = await self._queue(channel, name)
+            self._tags.append((queue, await queue.consume(self._receiver(name), no_ack=self._own_queue)))
+        await self._watch(connection, channel)
+
+    async def _queue(self, channel: AbstractChannel, name: str) -> aio_pika.abc.AbstractQueue:
+        if self._own_queue:
+            return await channel.declare_queue(name, exclusive=True, auto_delete=True)
+        return await channel.declare_queue(name, passive=True)
+
+    def _receiver(self, queue: str) -> Callable[[AbstractIncomingMessage], Awaitable[None]]:
+        async def receive(message: AbstractIncomingMessage) -> None:
+            # A task of ours, so that a lost connection does not cancel a handler at some await.
+            task = asyncio.create_task(self._guarded(Received(message, queue)))
+            self._in_hand.add(task)
+            task.add_done_callback(self._in_hand.discard)
+
+        return receive
+
+    async def _guarded(self, received: Received) -> None:
+        try:
+            await self._handle(received)
+        except Unavailable as silent:
+            # Neither done nor sent on: it comes again, after a pause, so that an outage does not use its deliveries up.
+            telemetry.say(logger, logging.WARNING, "a message is given back", {"reason": str(silent), "queue": received.queue})
+            await asyncio.sleep(GIVE_BACK_PAUSE_SECONDS)
+            await received.give_back()
+
+    async def _watch(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
+        looking = await connection.channel()
+        absent = None if self._own_queue else await topology.missing(looking, self._also_needed)
+        self.trouble = f"queue {absent} is missing" if absent else None
+        while self.trouble is None:
+            await asyncio.sleep(WATCH_INTERVAL_SECONDS if not channel.is_closed else 0)
+            if channel.is_closed or connection.is_closed:
+                raise ConnectionError("the connection was closed")
+            for name in self._queues:
+                found = await looking.declare_queue(name, passive=True)
+                if not found.declaration_result.consumer_count:
+                    raise ConnectionError(f"nobody consumes {name} although we should")
+        raise ConnectionError(self.trouble)

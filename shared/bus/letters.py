@@ -1,0 +1,112 @@
+"""What travels: letters to publish, messages in hand, and the envelope's facts as headers."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import aio_pika
+import msgspec
+from aio_pika.abc import AbstractIncomingMessage
+
+from shared.bus.connections import LOST
+from shared.messages import Envelope, Environment
+
+
+class Unroutable(Exception):
+    """No queue is bound for this message: the topology is not what the sender believes."""
+
+
+class TooLarge(Exception):
+    """The body is over what the bus carries; it needs a claim check."""
+
+
+class Letter(msgspec.Struct, frozen=True, kw_only=True):
+    """Something to publish: where to, the body, and the envelope's facts as headers."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    headers: dict[str, Any]
+    type: str = ""
+    reply_to: str = ""
+    correlation_id: str = ""
+    persistent: bool = True
+    mandatory: bool = True
+
+
+class Received:
+    """A message in hand: what it says, and the one answer the broker gets about it."""
+
+    def __init__(self, message: AbstractIncomingMessage, queue: str) -> None:
+        self._message = message
+        self.queue = queue
+        self.body = message.body
+        self.headers: Mapping[str, Any] = message.headers
+        self.type = message.type or ""
+        self.routing_key = message.routing_key or ""
+        self.correlation_id = message.correlation_id or ""
+        self.reply_to = message.reply_to or ""
+        self.persistent = message.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
+
+    async def ack(self) -> None:
+        """Tell the broker we are done; on a lost connection it will simply come again."""
+        # An ack on a closed channel closes the whole connection, so look first.
+        if not self._message.channel.is_closed:
+            with suppress(*LOST):
+                await self._message.ack()
+
+    async def give_back(self) -> None:
+        """Have the broker deliver it again."""
+        if not self._message.channel.is_closed:
+            with suppress(*LOST):
+                await self._message.nack(requeue=True)
+
+    async def reject(self) -> None:
+        """Let the broker dead-letter it."""
+        if not self._message.channel.is_closed:
+            with suppress(*LOST):
+                await self._message.reject(requeue=False)
+
+
+def headers_of(envelope: Envelope) -> dict[str, Any]:
+    """Write an envelope as AMQP headers."""
+    facts = {
+        "id": str(envelope.id),
+        "store_id": str(envelope.store_id),
+        "environment": envelope.environment.value,
+        "source": envelope.source,
+        "actor": envelope.actor,
+        "correlation_id": envelope.correlation_id,
+        "attempt": envelope.attempt,
+    }
+    if envelope.traceparent:
+        facts["traceparent"] = envelope.traceparent
+    if envelope.first_seen is not None:
+        facts["first_seen"] = envelope.first_seen.isoformat()
+    if envelope.deadline is not None:
+        facts["deadline"] = envelope.deadline.isoformat()
+    return facts
+
+
+def envelope_of(received: Received) -> Envelope:
+    """Read the envelope; a message without its facts raises ValueError or KeyError."""
+    headers = received.headers
+    return Envelope(
+        id=UUID(str(headers["id"])),
+        store_id=UUID(str(headers["store_id"])),
+        environment=Environment(str(headers["environment"])),
+        source=str(headers["source"]),
+        actor=str(headers["actor"]),
+        correlation_id=str(headers["correlation_id"]),
+        traceparent=str(headers.get("traceparent", "")),
+        reply_to=received.reply_to,
+        attempt=int(headers.get("attempt", 0)),
+        first_seen=_moment(headers.get("first_seen")),
+        deadline=_moment(headers.get("deadline")),
+    )
+
+
+def _moment(text: Any) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(str(text))

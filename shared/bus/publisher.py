@@ -1,0 +1,151 @@
+"""A publisher that knows what was confirmed."""
+
+import asyncio
+from uuid import uuid4
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
+from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from shared.bus.connections import CONNECT_TIMEOUT_SECONDS, HEARTBEAT_SECONDS, LOST, close, told_to_stop
+from shared.bus.letters import Letter, TooLarge, Unroutable
+from shared.errors import Unavailable
+from shared.messages import BODY_MAX_BYTES
+
+CONFIRM_TIMEOUT_SECONDS = 5.0
+PUBLISH_LIMIT_SECONDS = 15.0
+
+
+class _Undelivered(Exception):
+    """The broker did not confirm; the message may or may not have arrived."""
+
+
+class Publisher:
+    """Publishes on a connection of its own, and returns only when the broker has confirmed."""
+
+    def __init__(self, url: str, *, name: str) -> None:
+        self._url = url
+        self._name = name
+        self._connection: AbstractConnection | None = None
+        self._channel: AbstractChannel | None = None
+        self._unconfirmed: AbstractChannel | None = None
+        self._exchanges: dict[str, AbstractExchange] = {}
+        self._opening = asyncio.Lock()
+        self._closed = False
+
+    async def __aenter__(self) -> "Publisher":
+        await self._open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._closed = True
+        if self._connection is not None:
+            await close(self._connection)
+
+    async def reopen(self) -> None:
+        """Make sure that a channel is open; raises what the broker's absence raises."""
+        if self._channel is None or self._channel.is_closed or self._unconfirmed is None or self._unconfirmed.is_closed:
+            await self._open()
+
+    async def publish(self, letter: Letter) -> None:
+        """Publish and wait for the confirm, again on a new channel if need be; raises Unavailable after the limit."""
+        if len(letter.body) > BODY_MAX_BYTES:
+            raise TooLarge(f"{letter.type}: {len(letter.body)} bytes, over {BODY_MAX_BYTES}")
+        try:
+            await self._once(letter)
+        except _Undelivered:
+            await self._again(letter)
+
+    async def tell(self, letter: Letter) -> None:
+        """Publish without waiting for anything: for what is asked again when it is lost, such as a reply."""
+        try:
+            await self.reopen()
+            channel = self._unconfirmed
+            assert channel is not None, "both channels are opened together"
+            await channel.default_exchange.publish(_message(letter), letter.routing_key, mandatory=False)
+        except LOST as lost:
+            raise Unavailable(f"broker: {lost}") from lost
+
+    async def _again(self, letter: Letter) -> None:
+        try:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(_Undelivered),
+                wait=wait_random_exponential(multiplier=0.1, max=2),
+                stop=stop_after_delay(PUBLISH_LIMIT_SECONDS),
+                reraise=True,
+            ):
+                with attempt:
+                    await self._once(letter)
+        except _Undelivered as undelivered:
+            raise Unavailable(f"broker: {undelivered}") from undelivered
+
+    async def _once(self, letter: Letter) -> None:
+        channel = self._channel
+        try:
+            if channel is None or channel.is_closed:
+                channel = await self._open()
+            exchange = await self._exchange(channel, letter.exchange)
+            await exchange.publish(_message(letter), letter.routing_key, mandatory=letter.mandatory, timeout=CONFIRM_TIMEOUT_SECONDS)
+        except PublishError as returned:
+            raise Unroutable(f"{letter.exchange} has no queue for {letter.routing_key}") from returned
+        except ChannelNotFoundEntity as missing:
+            await self._drop(channel)
+            raise Unroutable(f"there is no exchange {letter.exchange}") from missing
+        except (DeliveryError, *LOST) as lost:
+            await self._drop(channel)
+            raise _Undelivered(f"{type(lost).__name__}: {lost}") from lost
+        except asyncio.CancelledError as lost:
+            # A frozen broker ends a pending publish with CancelledError; only our own cancellation may pass.
+            if self._closed or told_to_stop():
+                raise
+            await self._drop(channel)
+            raise _Undelivered("the connection was lost") from lost
+
+    async def _exchange(self, channel: AbstractChannel, name: str) -> AbstractExchange:
+        exchange = self._exchanges.get(name)
+        if exchange is None:
+            exchange = channel.default_exchange if name == "" else await channel.get_exchange(name, ensure=False)
+            self._exchanges[name] = exchange
+        return exchange
+
+    async def _open(self) -> AbstractChannel:
+        async with self._opening:
+            both = self._channel, self._unconfirmed
+            if self._channel is not None and all(channel is not None and not channel.is_closed for channel in both):
+                return self._channel
+            if self._connection is None or self._connection.is_closed:
+                self._connection = await aio_pika.connect(
+                    self._url,
+                    timeout=CONNECT_TIMEOUT_SECONDS,
+                    client_properties={"connection_name": f"{self._name} publish"},
+                    heartbeat=HEARTBEAT_SECONDS,
+                )
+            self._exchanges = {}
+            self._unconfirmed = await self._connection.channel(publisher_confirms=False)
+            self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
+            return self._channel
+
+    async def _drop(self, channel: AbstractChannel | None) -> None:
+        # A channel that saw a nack or a lost confirm may nack for ever (RabbitMQ 3.10.8 after a leader change).
+        if channel is not None and channel is self._channel:
+            self._channel = None
+            connection = self._connection
+            self._connection = None
+            if connection is not None:
+                await close(connection)
+
+
+def _message(letter: Letter) -> aio_pika.Message:
+    mode = aio_pika.DeliveryMode.PERSISTENT if letter.persistent else aio_pika.DeliveryMode.NOT_PERSISTENT
+    return aio_pika.Message(
+        letter.body,
+        headers=letter.headers,
+        content_type="application/json",
+        delivery_mode=mode,
+        # Two publishes in flight with one message id would swap their results, so it is never ours.
+        message_id=uuid4().hex,
+        type=letter.type or None,
+        reply_to=letter.reply_to or None,
+        correlation_id=letter.correlation_id or None,
+    )
