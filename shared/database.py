@@ -140,10 +140,14 @@ R = TypeVar("R")
 
 
 class GroupCommit(Generic[T, R]):
-    """Carry out what piled up during the last flush as one, with no timer; a poisoned item falls back to one by one."""
+    """Carry out what piled up during the last flush as one; a poisoned item falls back to one by one.
 
-    def __init__(self, flush: Callable[[list[T]], Awaitable[Sequence[R]]]) -> None:
+    Nobody waits for a timer, unless nobody waits for the result: then a pause lets more pile up.
+    """
+
+    def __init__(self, flush: Callable[[list[T]], Awaitable[Sequence[R]]], *, pause_seconds: float = 0.0) -> None:
         self._flush = flush
+        self._pause_seconds = pause_seconds
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -157,6 +161,8 @@ class GroupCommit(Generic[T, R]):
 
     async def _drain(self) -> None:
         while self._waiting:
+            if self._pause_seconds:
+                await asyncio.sleep(self._pause_seconds)
             batch = self._waiting[:GROUP_ROWS_MAX]
             del self._waiting[: len(batch)]
             await self._carry_out(batch)

@@ -20,6 +20,8 @@ SWEEP_ROWS_MAX = 200
 SWEEP_INTERVAL_SECONDS = 0.25
 # How long the process that wrote an event may take to publish it before a sweeper does.
 HEAD_START_SECONDS = 5.0
+# What was sent is deleted in groups: nobody waits for it, and a crash before it only sends an event twice.
+DELETE_PAUSE_SECONDS = 0.05
 STOP_TIMEOUT_SECONDS = 5.0
 
 
@@ -68,7 +70,7 @@ class Relay:
         self._pool = pool
         self._publisher = publisher
         self._service = service
-        self._sent = GroupCommit(self._delete)
+        self._sent = GroupCommit(self._delete, pause_seconds=DELETE_PAUSE_SECONDS)
         self._underway: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 

@@ -200,6 +200,7 @@ async def _serving(app: Any, settings: BusSettings, name: str) -> AsyncIterator[
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=round(settings.shutdown_grace_seconds),
     )
     server = Server(config)
