@@ -30,7 +30,7 @@ def cli() -> None:
 for _command in (
     *(running.demo, running.up, running.down, running.status, running.logs),
     *(checking.test, checking.check, checking.bench, checking.soak),
-    *(operating.migrate, operating.declare_topology, operating.keys, operating.stores),
+    *(operating.migrate, operating.declare_topology, operating.keys, operating.stores, operating.seed_orders),
 ):
     cli.add_command(_command)
 

@@ -1,11 +1,11 @@
-"""The jobs an operator runs: migrate, topology, keys, stores."""
+"""The jobs an operator runs: migrate, topology, keys, stores, seed."""
 
 import asyncio
 from uuid import UUID
 
 import click
 
-from deploy import setup
+from deploy import seed, setup
 from deploy.cli.terminal import main_instance
 from deploy.processes import Failed
 from deploy.stack import STORE_ID
@@ -35,6 +35,18 @@ def declare_topology(amqp_url: str) -> None:
     """Declare exchanges and queues; what is there stays."""
     asyncio.run(topology.declare(amqp_url, setup.CONSUMERS))
     click.echo("Declared.")
+
+
+@click.command(name="seed")
+@click.option("--orders", default=10_000, show_default=True, type=click.IntRange(1, 10_000_000))
+@click.option("--store", "store_id", type=click.UUID, default=STORE_ID, show_default="the local store")
+@click.option("--database-url", envvar="DATABASE_URL", help="The owner's database URL; the running stack's by default.")
+def seed_orders(orders: int, store_id: UUID, database_url: str | None) -> None:
+    """Load captured sandbox orders, to see how the system does with a past behind it."""
+    with click.progressbar(length=orders, label="Loading orders") as bar:
+        asyncio.run(
+            seed.seed(_database_url(database_url), store_id=store_id, orders=orders, progress=lambda done: bar.update(done - bar.pos))
+        )
 
 
 @click.group()

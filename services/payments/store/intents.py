@@ -252,12 +252,16 @@ async def to_give_back(db: Connection, *, limit: int) -> list[tuple[UUID, UUID, 
     rows = await db.fetch(
         """
         SELECT id, store_id, environment
-          FROM payment_intents
-         WHERE ((status IN ('authorized', 'partially_captured') AND authorization_expires_at <= now())
-                OR (abandoned AND (authorized_amount > captured_amount + voided_amount
-                                   OR captured_amount > refunded_amount + charged_back_amount)))
-           AND NOT EXISTS (SELECT FROM payment_transactions t
-                            WHERE t.payment_intent_id = payment_intents.id
+          FROM (SELECT id, store_id, environment
+                  FROM payment_intents
+                 WHERE status IN ('authorized', 'partially_captured') AND authorization_expires_at <= now()
+                 UNION
+                SELECT id, store_id, environment
+                  FROM payment_intents
+                 WHERE abandoned AND (authorized_amount > captured_amount + voided_amount
+                                      OR captured_amount > refunded_amount + charged_back_amount)) AS due
+         WHERE NOT EXISTS (SELECT FROM payment_transactions t
+                            WHERE t.payment_intent_id = due.id
                               AND (t.status IN ('pending', 'unknown')
                                    OR (t.source = 'job' AND t.status IN ('failed', 'declined')
                                        AND t.created_at > now() - make_interval(secs => $2))))

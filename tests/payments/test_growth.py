@@ -1,0 +1,111 @@
+"""A long past costs nothing: no statement of the hot path reads more than the rows it is about, whenever it was planned."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from deploy import setup
+from deploy.seed import seed
+from shared.bus import Publisher
+from shared.ids import new_id
+from tests.payments.test_observations import observed, tell
+from tests.world import ORDER, PASSWORD, Payment, Place, World, a_world, until
+
+ORDERS = 4_000
+# What all the statements of the story below may read of any one index or table, with the jobs that run beside it.
+READ_MAX_ROWS = 800
+# How long statistics must stay as they are to be complete; a backend tells its own about once a second.
+STILL_SECONDS = 2.5
+
+
+@pytest.fixture(scope="module")
+async def old_world(place: Place) -> AsyncIterator[World]:
+    """A world whose statements were planned while its tables were empty, and whose tables then filled."""
+    async with a_world(place, payments={"resolve_every_seconds": 1.0, "housekeeping_every_seconds": 1.0}) as world:
+        await _everything(world)
+        await seed(place.database_url, store_id=world.store_id, orders=ORDERS, analyze=False)
+        yield world
+
+
+async def _everything(world: World) -> None:
+    """Everything that happens on the hot path, once."""
+    payment = await world.a_payment()
+    again = await world.put_order(payment.order_id, {**ORDER, "shipping_amount": 1})
+    assert again.code == "order-locked"
+    key = new_id().hex
+    assert (await payment.capture(4_000, key=key)).status == 201
+    assert (await payment.capture(4_000, key=key)).headers["Idempotent-Replayed"] == "true"
+    assert (await payment.refund(1_000)).status == 201
+    assert (await payment.void()).status == 201
+    in_doubt = await world.a_payment("tok_capture_timeout")
+    assert (await in_doubt.capture()).status == 201
+    waiting = await world.a_payment("tok_3ds_passed")
+    assert (await waiting.confirm()).status == 200
+    async with Publisher(world.place.amqp_url, name="tests") as publisher:
+        theirs = world.sandbox.books.add(payment.at_the_provider(), "refund", 500, reason="dashboard")
+        await tell(world, publisher, observed(payment, "refund", 500, provider_txn_id=theirs.id))
+        await until(lambda: _refunded(payment, 1_500))
+
+
+async def _refunded(payment: Payment, amount: int) -> bool:
+    return bool((await payment.intent())["refunded_amount"] == amount)
+
+
+async def _read(world: World) -> dict[str, int]:
+    rows = await world.rows(
+        """
+        SELECT schemaname || '.' || indexrelname AS name, idx_tup_read AS read FROM pg_stat_user_indexes
+         UNION ALL
+        SELECT schemaname || '.' || relname || ' (read whole)', seq_tup_read FROM pg_stat_user_tables
+        """
+    )
+    return {row["name"]: row["read"] or 0 for row in rows}
+
+
+async def _still(world: World) -> dict[str, int]:
+    loop = asyncio.get_running_loop()
+    before, since = await _read(world), loop.time()
+
+    async def unchanged() -> bool:
+        nonlocal before, since
+        now = await _read(world)
+        if any(now[name] - before.get(name, 0) > READ_MAX_ROWS for name in now):
+            before, since = now, loop.time()
+        return loop.time() - since > STILL_SECONDS
+
+    await until(unchanged)
+    return await _read(world)
+
+
+async def test_the_hot_path_reads_only_the_rows_it_is_about(old_world: World) -> None:
+    before = await _still(old_world)
+
+    await _everything(old_world)
+
+    after = await _still(old_world)
+    read = {name: after[name] - before.get(name, 0) for name in after}
+    assert {name: rows for name, rows in read.items() if rows > READ_MAX_ROWS} == {}
+    assert read["payments.payment_intents_pkey"] > 0
+
+
+async def test_partitions_past_retention_go_while_calls_are_written(old_world: World) -> None:
+    months = ("200001", "200002", "200003")
+    for month in months:
+        await old_world.change(
+            f"CREATE TABLE payments.provider_call_audit_{month} PARTITION OF payments.provider_call_audit"
+            f" FOR VALUES FROM ('{month[:4]}-{month[4:]}-01') TO ('{month[:4]}-{month[4:]}-28')"
+        )
+    working = asyncio.gather(*(old_world.a_captured_payment() for _ in range(20)))
+    connection = await asyncpg.connect(setup.service_url(old_world.place.database_url, "payments", PASSWORD))
+    try:
+        await connection.execute("SELECT keep_audit_partitions(3, 13)")
+    finally:
+        await connection.close()
+
+    payments = await working
+
+    assert {(await payment.intent())["status"] for payment in payments} == {"captured"}
+    left = await old_world.rows("SELECT FROM pg_class WHERE relname ~ '^provider_call_audit_2000'")
+    assert left == []
