@@ -72,6 +72,8 @@ def running(instance: Instance, options: Options, say: Say) -> Iterator[Running]
             sandbox_url=url_of(environments["sandbox"]),
             urls={name: url_of(env) for name, env in environments.items()},
             api_key=asyncio.run(_key(instance, database_url, Role.ADMIN)),
+            database_url=database_url,
+            amqp_url=found.amqp_url,
             checkout_key=asyncio.run(_key(instance, database_url, Role.CHECKOUT)),
         )
         instance.keep_stack(state)

@@ -41,6 +41,8 @@ class StackState(msgspec.Struct, frozen=True, kw_only=True):
     urls: dict[str, str]
     api_key: str
     checkout_key: str
+    database_url: str
+    amqp_url: str
 
 
 class Instance:

@@ -1,6 +1,5 @@
 """Checking and measuring it: test, check, bench."""
 
-import json
 import os
 import random
 import subprocess
@@ -9,6 +8,8 @@ import time
 from pathlib import Path
 
 import click
+import msgspec
+from rich.console import Console
 
 from deploy.cli.terminal import home, say
 from deploy.processes import Failed
@@ -70,16 +71,27 @@ def _check() -> None:
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["authorize", "replay"]), default="authorize")
-@click.option("--clients", default=16, show_default=True, type=click.IntRange(1, 256))
-@click.option("--seconds", default=8.0, show_default=True, type=click.FloatRange(1, 600))
+@click.argument("what", type=click.Choice(["authorize", "capture", "refund", "replay", "checkout", "growth"]), default="authorize")
+@click.option("--clients", multiple=True, default=(1, 16, 64), show_default=True, type=click.IntRange(1, 256), help="May be repeated.")
+@click.option("--rate", type=click.FloatRange(0.1, 10_000), help="Begin so many a second (an open loop) instead of waiting for answers.")
+@click.option("--seconds", default=12.0, show_default=True, type=click.FloatRange(1, 600), help="How long each line is measured.")
+@click.option("--orders", default=1_000_000, show_default=True, type=click.IntRange(2_000, 10_000_000), help="How long a past growth has.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def bench(what: str, clients: int, seconds: float, as_json: bool) -> None:
-    """Measure a hot path beside a yardstick in the same run."""
-    from tests.bench import run as run_bench
+@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False, writable=True), help="Draw them into this file.")
+def bench(what: str, clients: tuple[int, ...], rate: float | None, seconds: float, orders: int, as_json: bool, svg: Path | None) -> None:
+    """Measure a path beside yardsticks in the same run."""
+    from tests.bench import report
+    from tests.bench import run as measuring
 
-    figures = run_bench.run(what, clients=clients, seconds=seconds, home=home(), say=say)
-    click.echo(json.dumps(figures, indent=2) if as_json else run_bench.table(figures))
+    wish = measuring.Wish(what=what, clients=clients if rate is None else (1,), seconds=seconds, rate=rate, growth_orders=orders)
+    lines = measuring.run(wish, home=home(), say=say)
+    if svg is not None:
+        svg.write_text(report.svg(lines))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(lines)).decode())
+    else:
+        Console(width=report.WIDTH_CHARACTERS).print(report.table(lines))
+        click.echo(report.details(lines))
 
 
 @click.command()

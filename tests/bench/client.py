@@ -59,3 +59,24 @@ async def closed_loop(url: str, work: Work, *, clients: int, count: int) -> list
 
     await asyncio.gather(*(client() for _ in range(clients)))
     return samples
+
+
+async def open_loop(url: str, work: Work, *, per_second: float, count: int) -> list[Sample]:
+    """Begin the numbered pieces of work at a fixed rate, however long earlier ones take; times count from when each was due."""
+    free, samples, started = list[Connection](), list[Sample](), time.perf_counter()
+
+    async def once(number: int, due: float) -> None:
+        connection = free.pop() if free else Connection(url)
+        status, _ = await work(connection, number)
+        samples.append(Sample(status, time.perf_counter() - due))
+        free.append(connection)
+
+    tasks = []
+    for number in range(count):
+        due = started + number / per_second
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        tasks.append(asyncio.create_task(once(number, due)))
+    await asyncio.gather(*tasks)
+    for connection in free:
+        connection.close()
+    return samples

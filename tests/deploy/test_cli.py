@@ -74,7 +74,7 @@ class TestHelp:
         done = tender("--help", home=tmp_path)
 
         assert done.returncode == 0
-        for command in ("demo", "up", "down", "status", "logs", "test", "check", "bench", "keys"):
+        for command in ("demo", "up", "down", "status", "logs", "test", "check", "bench", "soak", "seed", "keys"):
             assert f"  {command}" in done.stdout
 
 

@@ -1,0 +1,127 @@
+"""Work to measure: prepared beforehand, so that only the measured requests are measured."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from deploy.stack import Running
+from shared.ids import new_id
+from tests.bench.client import Connection, Work, closed_loop
+
+ITEM = {"product_variant_id": "0192f0c1-7e00-7000-8000-000000000001", "name": "Mug", "quantity": 1, "unit_price": 1250}
+PREPARING_CLIENTS = 16
+
+
+class Shop:
+    """Makes pieces of work of each kind against a running stack."""
+
+    def __init__(self, up: Running) -> None:
+        self.url = up.state.gateway_url
+        self._headers = {"content-type": "application/json", "authorization": f"Bearer {up.state.api_key}"}
+
+    async def make(self, what: str, count: int) -> Work:
+        """Prepare so many pieces of work of a kind."""
+        makers: dict[str, Callable[[int], Awaitable[Work]]] = {
+            "authorize": self._authorizing,
+            "capture": self._capturing,
+            "refund": self._refunding,
+            "replay": self._replaying,
+            "checkout": self._checking_out,
+        }
+        return await makers[what](count)
+
+    async def _authorizing(self, count: int) -> Work:
+        quoted = await self._quoted(count)
+
+        async def work(connection: Connection, number: int) -> tuple[int, bytes]:
+            return await self._authorize(connection, *quoted[number])
+
+        return work
+
+    async def _capturing(self, count: int) -> Work:
+        paid = await self._authorized(count)
+
+        async def work(connection: Connection, number: int) -> tuple[int, bytes]:
+            return await self._operate(connection, "capture", *paid[number], {})
+
+        return work
+
+    async def _refunding(self, count: int) -> Work:
+        paid = await self._authorized(count)
+
+        async def capture(connection: Connection, number: int) -> tuple[int, bytes]:
+            return await self._operate(connection, "capture", *paid[number], {})
+
+        await closed_loop(self.url, capture, clients=PREPARING_CLIENTS, count=count)
+
+        async def work(connection: Connection, number: int) -> tuple[int, bytes]:
+            return await self._operate(connection, "refund", *paid[number], {"amount": 500})
+
+        return work
+
+    async def _replaying(self, _: int) -> Work:
+        order_id, snapshot_id = (await self._quoted(1))[0]
+        key = f"replay-{order_id}"
+
+        async def work(connection: Connection, _: int) -> tuple[int, bytes]:
+            return await self._authorize(connection, order_id, snapshot_id, key)
+
+        await closed_loop(self.url, work, clients=1, count=1)
+        return work
+
+    async def _checking_out(self, count: int) -> Work:
+        orders = await self._pushed(count)
+
+        async def work(connection: Connection, number: int) -> tuple[int, bytes]:
+            order_id = orders[number]
+            _, quoted = await self._send(connection, "POST", "/api/v1/checkout/quote", {"order_id": order_id})
+            _, paid = await self._authorize(connection, order_id, msgspec.json.decode(quoted)["snapshot_id"])
+            return await self._operate(connection, "capture", order_id, msgspec.json.decode(paid)["intent"]["id"], {})
+
+        return work
+
+    # Steps
+
+    async def _pushed(self, count: int) -> dict[int, UUID]:
+        orders = {number: new_id() for number in range(count)}
+
+        async def push(connection: Connection, number: int) -> tuple[int, bytes]:
+            return await self._send(connection, "PUT", f"/api/v1/admin/orders/{orders[number]}", {"currency": "EUR", "items": [ITEM]})
+
+        await closed_loop(self.url, push, clients=PREPARING_CLIENTS, count=count)
+        return orders
+
+    async def _quoted(self, count: int) -> dict[int, tuple[UUID, str]]:
+        orders, quoted = await self._pushed(count), dict[int, tuple[UUID, str]]()
+
+        async def quote(connection: Connection, number: int) -> tuple[int, bytes]:
+            status, answer = await self._send(connection, "POST", "/api/v1/checkout/quote", {"order_id": orders[number]})
+            quoted[number] = (orders[number], msgspec.json.decode(answer)["snapshot_id"])
+            return status, answer
+
+        await closed_loop(self.url, quote, clients=PREPARING_CLIENTS, count=count)
+        return quoted
+
+    async def _authorized(self, count: int) -> dict[int, tuple[UUID, str]]:
+        quoted, paid = await self._quoted(count), dict[int, tuple[UUID, str]]()
+
+        async def pay(connection: Connection, number: int) -> tuple[int, bytes]:
+            status, answer = await self._authorize(connection, *quoted[number])
+            paid[number] = (quoted[number][0], msgspec.json.decode(answer)["intent"]["id"])
+            return status, answer
+
+        await closed_loop(self.url, pay, clients=PREPARING_CLIENTS, count=count)
+        return paid
+
+    async def _authorize(self, connection: Connection, order_id: UUID, snapshot_id: str, key: str = "") -> tuple[int, bytes]:
+        body = {"snapshot_id": snapshot_id, "payment_method": "tok_success"}
+        return await self._send(connection, "POST", f"/api/v1/checkout/orders/{order_id}/payments/authorize", body, key)
+
+    async def _operate(self, connection: Connection, what: str, order_id: UUID, intent_id: str, body: Any) -> tuple[int, bytes]:
+        return await self._send(connection, "POST", f"/api/v1/admin/orders/{order_id}/payments/{intent_id}/{what}", body)
+
+    async def _send(self, connection: Connection, method: str, path: str, body: Any, key: str = "") -> tuple[int, bytes]:
+        headers = {**self._headers, "idempotency-key": key or new_id().hex}
+        return await connection.request(method, path, msgspec.json.encode(body), headers)
