@@ -122,11 +122,20 @@ def local(say: Callable[[str], None]) -> str:
 class Private:
     """A broker of our own that can be stopped and started again on its data."""
 
-    def __init__(self, instance: Instance, installation: Installation, *, ports: Ports | None = None) -> None:
+    def __init__(
+        self, instance: Instance, installation: Installation, *, ports: Ports | None = None, beside: "Private | None" = None
+    ) -> None:
         self._instance = instance
         self._installation = installation
         self._ports = ports or free_ports()
+        self._beside = beside
         self._password = instance.secret("rabbitmq")
+        self._cookie = instance.secret("erlang-cookie")
+        self.node = f"tender-{instance.name}@localhost"
+        if beside is not None:
+            # Nodes of one cluster know each other by one port mapper and one cookie.
+            self._ports = msgspec.structs.replace(self._ports, epmd=beside._ports.epmd)
+            self._password, self._cookie = beside._password, beside._cookie
         self._epmd: Process | None = None
         self.process: Process | None = None
         self.amqp_port = self._ports.amqp
@@ -138,8 +147,13 @@ class Private:
         folder = self._instance.folder / "rabbitmq"
         folder.mkdir(exist_ok=True)
         env, logs = self._environment(folder), self._instance.logs
-        epmd = [_epmd(self._installation), "-port", str(self._ports.epmd), "-address", "127.0.0.1"]
-        self._epmd = start("epmd", epmd, log=logs / "epmd.log", env=env)
+        cookie = folder / ".erlang.cookie"
+        if not cookie.exists():
+            cookie.write_text(self._cookie)
+            cookie.chmod(0o400)
+        if self._beside is None:
+            epmd = [_epmd(self._installation), "-port", str(self._ports.epmd), "-address", "127.0.0.1"]
+            self._epmd = start("epmd", epmd, log=logs / "epmd.log", env=env)
         self.process = start("rabbitmq", [str(self._installation.server)], log=logs / "rabbitmq.log", env=env)
         what = "RabbitMQ"
         wait_until(lambda: _ready(self._ports, self._password), process=self.process, timeout_seconds=START_TIMEOUT_SECONDS, what=what)
@@ -149,6 +163,12 @@ class Private:
         for process in (self.process, self._epmd):
             if process is not None:
                 process.stop()
+
+    def join(self) -> None:
+        """Become a node of the cluster of the broker this one was made beside."""
+        assert self._beside is not None, "there is nothing to join"
+        for command in (("stop_app",), ("reset",), ("join_cluster", self._beside.node), ("start_app",)):
+            self.control(*command)
 
     def control(self, *arguments: str) -> None:
         """Run the broker's control tool against it."""

@@ -1,0 +1,60 @@
+"""Every operation of the served OpenAPI document, called with whatever fits it and what does not: never a 5xx, never undocumented."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
+
+from services.gateway.domain import Role
+from tests.world import World
+
+EXAMPLES = {"operator": 15, "checkout": 6, "nobody": 6}
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+@pytest.mark.parametrize("caller", list(EXAMPLES))
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["what fits", "what does not"])
+async def test_no_call_is_answered_otherwise_than_documented(world: World, caller: str, mode: GenerationMode) -> None:
+    document = (await world.http.get("/openapi/openapi.json")).json()
+    # No wait: what is taken up may end later, which is documented as well.
+    headers = {"Prefer": "wait=1"}
+    if caller != "nobody":
+        headers["Authorization"] = f"Bearer {world.keys[Role(caller)]}"
+
+    called = await asyncio.to_thread(_call_everything, document, world.gateway_url, headers, mode, EXAMPLES[caller])
+
+    assert called >= len(document["paths"])
+
+
+def _call_everything(document: Any, url: str, headers: dict[str, str], mode: GenerationMode, examples: int) -> int:
+    schema = schemathesis.openapi.from_dict(document)
+    schema.config.update(base_url=url)
+    called = 0
+    for found in schema.get_all_operations():
+        assert isinstance(found, Ok), "the served document is valid"
+        operation = found.ok()
+        if mode is GenerationMode.NEGATIVE and not (operation.body or operation.headers or operation.query):
+            continue
+
+        @settings(
+            max_examples=examples,
+            deadline=None,
+            database=None,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def call(case: Any) -> None:
+            nonlocal called
+            called += 1
+            response = case.call(headers=headers)
+            case.validate_response(response, checks=CHECKS)
+
+        call()
+    return called
