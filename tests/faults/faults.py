@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import cycle
 from urllib.parse import quote
 
 import aio_pika
@@ -18,6 +19,7 @@ from tests.faults.ground import Ground
 MEMORY_LIMIT_NONE_LEFT = "0.0000001"
 MEMORY_LIMIT_USUAL = "0.4"
 DEADLOCKS_PER_SECOND = 20.0
+DEADLOCK_PATIENCE_SECONDS = 30.0
 
 Inject = Callable[[Ground, float], Awaitable[None]]
 
@@ -133,25 +135,34 @@ async def _out_of_connections(ground: Ground, seconds: float) -> None:
 
 
 async def _deadlocks(ground: Ground, seconds: float) -> None:
-    """Take what our transactions take, in the other order."""
+    """Take what our transactions take, in one order and the other, until Postgres has had to undo one."""
     loop = asyncio.get_running_loop()
-    ends = loop.time() + seconds
+    ends, before = loop.time() + seconds, await _deadlocks_so_far(ground)
     connection = await asyncpg.connect(ground.world.place.database_url)
+    locks = (
+        ("payments.payment_intents", "SELECT id FROM payments.payment_intents ORDER BY updated_at DESC LIMIT 8"),
+        ("payments.orders", "SELECT order_id FROM payments.payment_intents ORDER BY updated_at DESC LIMIT 8"),
+    )
     try:
-        await connection.execute("SET deadlock_timeout = '5s'")  # So that it is ours that find out, after a second.
-        while loop.time() < ends:
+        await connection.execute("SET deadlock_timeout = '10s'")  # So that it is ours that find out, after a second.
+        for order in cycle((locks, locks[::-1])):
             with contextlib.suppress(asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError):
                 async with connection.transaction():
-                    rows = await connection.fetch(
-                        "SELECT id, order_id FROM payments.payment_intents ORDER BY updated_at DESC LIMIT 4 FOR UPDATE SKIP LOCKED"
-                    )
                     await connection.execute("SET LOCAL lock_timeout = '3s'")
-                    await connection.execute(
-                        "SELECT FROM payments.orders WHERE id = ANY($1::uuid[]) FOR UPDATE", [row["order_id"] for row in rows]
-                    )
-            await asyncio.sleep(1 / DEADLOCKS_PER_SECOND)
+                    for table, ids in order:
+                        await connection.execute(f"SELECT FROM {table} WHERE id IN ({ids}) ORDER BY id FOR UPDATE")
+                        await asyncio.sleep(1 / DEADLOCKS_PER_SECOND)
+            seen = await _deadlocks_so_far(ground) > before
+            if loop.time() > ends and (seen or loop.time() > ends + DEADLOCK_PATIENCE_SECONDS):
+                break
     finally:
         await connection.close()
+    assert seen, "no deadlock came about"
+
+
+async def _deadlocks_so_far(ground: Ground) -> int:
+    rows = await ground.world.rows("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    return int(rows[0]["deadlocks"])
 
 
 async def _serialization_failures(ground: Ground, seconds: float) -> None:
