@@ -18,8 +18,6 @@ logger = logging.getLogger(__name__)
 
 SWEEP_ROWS_MAX = 200
 SWEEP_INTERVAL_SECONDS = 0.25
-# How long the process that wrote an event may take to publish it before a sweeper does.
-HEAD_START_SECONDS = 5.0
 # What was sent is deleted in groups: nobody waits for it, and a crash before it only sends an event twice.
 DELETE_PAUSE_SECONDS = 0.05
 STOP_TIMEOUT_SECONDS = 5.0
@@ -45,8 +43,8 @@ def parcel(event: Event, cause: Envelope) -> Parcel:
     return Parcel(id=envelope.id, routing_key=kind, headers=headers_of(envelope), body=encode(event))
 
 
-def promised(parcels: Sequence[Parcel]) -> Statement:
-    """Write events with the change that makes them true."""
+def promised(parcels: Sequence[Parcel], *, head_start_seconds: float) -> Statement:
+    """Write events with the change that makes them true; whoever wrote them has a head start in publishing them."""
     return Statement(
         """
         INSERT INTO outbox (id, routing_key, headers, body, available_at)
@@ -58,7 +56,7 @@ def promised(parcels: Sequence[Parcel]) -> Statement:
             [each.routing_key for each in parcels],
             [encode(each.headers).decode() for each in parcels],
             [each.body for each in parcels],
-            HEAD_START_SECONDS,
+            head_start_seconds,
         ),
     )
 
@@ -66,10 +64,11 @@ def promised(parcels: Sequence[Parcel]) -> Statement:
 class Relay:
     """Publishes events after their commit and deletes what the broker confirmed; several may run."""
 
-    def __init__(self, pool: Pool, publisher: Publisher, *, service: str) -> None:
+    def __init__(self, pool: Pool, publisher: Publisher, *, service: str, head_start_seconds: float) -> None:
         self._pool = pool
         self._publisher = publisher
         self._service = service
+        self.head_start_seconds = head_start_seconds
         self._sent = GroupCommit(self._delete, pause_seconds=DELETE_PAUSE_SECONDS)
         self._underway: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None

@@ -77,7 +77,9 @@ class Service(Generic[C]):
         async with AsyncExitStack() as stack:
             pool = await self._database(stack)
             publisher = await self._publisher(stack)
-            relay = await stack.enter_async_context(Relay(pool, publisher, service=self.name))
+            relay = await stack.enter_async_context(
+                Relay(pool, publisher, service=self.name, head_start_seconds=self.settings.outbox_head_start_seconds)
+            )
             desk = Desk(pool=pool, publisher=publisher, relay=relay)
             self.context = context = await stack.enter_async_context(self._make_context(desk))
             for job in [*self._jobs(context), self._cleaning(pool)]:

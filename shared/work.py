@@ -91,7 +91,8 @@ class Batch:
 
     async def commit(self) -> None:
         """Write it all; raises Contended, with nothing written, when something it insists on does not hold."""
-        events = [promised(self._parcels)] if self._parcels else []
+        head_start = self._desk.relay.head_start_seconds
+        events = [promised(self._parcels, head_start_seconds=head_start)] if self._parcels else []
         awaited = await write(self._desk.pool, [*self._statements, *events])
         for (envelope, raw), reply_to in zip(self._replies, awaited, strict=True):
             if reply_to is not None:

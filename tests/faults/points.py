@@ -59,7 +59,7 @@ def arm(environment: Mapping[str, str]) -> None:
         async def _execute(self, query: str, *arguments: Any, **how: Any) -> Any:
             points.passing(f"before {_shortly(query)}")
             result = await super()._execute(query, *arguments, **how)  # type: ignore[misc]
-            if not self.is_in_transaction():
+            if not self.is_in_transaction() and not query.lstrip().startswith("SELECT"):
                 points.passing(f"after {_shortly(query)}")  # It has committed itself.
             return result
 

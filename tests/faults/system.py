@@ -118,6 +118,7 @@ class System:
             "SANDBOX_API_KEY": SANDBOX_KEY,
             "PROVIDER_TIMEOUT_SECONDS": "1.5",
             "LEASE_SECONDS": "1.0",
+            "OUTBOX_HEAD_START_SECONDS": "1.0",
             "RESOLVE_EVERY_SECONDS": "0.2",
             "SWEEP_EVERY_SECONDS": "0.2",
             "REDRIVE_AFTER_SECONDS": "1.0",
