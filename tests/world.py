@@ -284,6 +284,21 @@ async def until(condition: Callable[[], Awaitable[Any]], *, timeout_seconds: flo
     return found
 
 
+async def patiently(send: Callable[[], Awaitable[Answer]], *, timeout_seconds: float = CONDITION_TIMEOUT_SECONDS) -> Answer:
+    """Ask with the same key until there is a true answer, as a client does."""
+
+    async def answered() -> Answer | None:
+        try:
+            answer = await send()
+        except httpx.HTTPError:
+            return None
+        again = answer.status in (202, 503) or (answer.status == 409 and answer.json["retry"] == "after")
+        return None if again else answer
+
+    found: Answer = await until(answered, timeout_seconds=timeout_seconds)
+    return found
+
+
 @contextlib.asynccontextmanager
 async def a_sandbox(file: Path | None = None, *, port: int = 0) -> AsyncIterator[Sandbox]:
     """Run the sandbox provider over HTTP in this process."""

@@ -10,7 +10,7 @@ import httpx
 import msgspec
 
 from shared.ids import new_id
-from tests.world import Answer, Payment, World
+from tests.world import Answer, Payment, World, until
 
 ANSWER_TIMEOUT_SECONDS = 240.0
 PAUSE_SECONDS = 0.1
@@ -65,6 +65,20 @@ class Shop:
     def close(self) -> None:
         """Let nobody begin another story."""
         self._open = False
+
+    @property
+    def answers(self) -> int:
+        """How many operations have their true answer."""
+        return sum(1 for attempt in self.attempts if attempt.answer is not None)
+
+    async def more_answers(self, count: int, *, timeout_seconds: float = ANSWER_TIMEOUT_SECONDS) -> None:
+        """Wait for so many more true answers."""
+        wanted = self.answers + count
+
+        async def there() -> bool:
+            return self.answers >= wanted
+
+        await until(there, timeout_seconds=timeout_seconds)
 
     async def shoppers(self, count: int) -> None:
         """Have so many shoppers go through stories, one after the other, until the shop closes."""

@@ -52,14 +52,13 @@ async def test_loses_its_leader(nursery: Nursery, own_place: Place, tmp_path: Pa
     async with a_system(nursery, place, tmp_path) as (_, world):
         shop = Shop(world, random.Random(3))
         shopping = asyncio.create_task(shop.shoppers(SHOPPERS))
-        await until(lambda: _answered(shop, ANSWERS), timeout_seconds=60)
+        await shop.more_answers(ANSWERS)
 
         assert leading.process is not None
         leading.process.send_group(signal.SIGKILL)
 
         await until(lambda: _led_by_another(near, leading.node), timeout_seconds=60)
-        so_far = sum(1 for a in shop.attempts if a.answer is not None)
-        await until(lambda: _answered(shop, so_far + ANSWERS), timeout_seconds=120)
+        await shop.more_answers(ANSWERS)
         shop.close()
         await shopping
         counters = await audit(world, shop.attempts)
@@ -84,7 +83,3 @@ async def _replicated(node: rabbitmq.Private) -> bool:
 
 async def _led_by_another(node: rabbitmq.Private, dead: str) -> bool:
     return await _leader(node) not in (None, "", dead)
-
-
-async def _answered(shop: Shop, count: int) -> bool:
-    return sum(1 for a in shop.attempts if a.answer is not None) >= count

@@ -16,7 +16,7 @@ from shared.ids import new_id
 from tests.faults.nursery import Nursery
 from tests.faults.system import System, a_system
 from tests.payments.test_observations import observed, tell
-from tests.world import ORDER, TOTAL, Answer, Payment, Place, World, until
+from tests.world import ORDER, TOTAL, Answer, Payment, Place, World, patiently, until
 
 ANSWERED_TOO_LATE = {
     "authorize": "tok_timeout_after_success",
@@ -38,19 +38,6 @@ async def _called(world: World, kind: str, times: int) -> bool:
     return world.sandbox.calls.get(kind, 0) >= times
 
 
-async def _patiently(send: Any) -> Answer:
-    """Retry with the same key, as a client does."""
-    for _ in range(40):
-        try:
-            answer: Answer = await send()
-        except httpx.HTTPError:
-            await asyncio.sleep(0.2)
-            continue
-        if answer.status not in (202, 503):
-            return answer
-    raise AssertionError("no true answer came")
-
-
 class TestPaymentsDies:
     @pytest.mark.parametrize("operation", ["authorize", "confirm", "capture", "refund", "void"])
     async def test_while_the_provider_acts(self, system: tuple[System, World], operation: str) -> None:
@@ -63,7 +50,7 @@ class TestPaymentsDies:
         await processes.kill("payments")
         await processes.start("payments")
 
-        answer = await _patiently(send)
+        answer = await patiently(send)
         told = 200 if operation == "confirm" else 201
         assert answer.status == told
         assert (await first).status in (told, 202)
@@ -88,7 +75,7 @@ class TestPaymentsDies:
             await processes.kill("payments")
         await processes.start("payments")
 
-        answer = await _patiently(send)
+        answer = await patiently(send)
         assert answer.status == (201 if what == "quote" else 200), answer
         assert (await first).status in (answer.status, 202)
         order = (await world.rows("SELECT version FROM payments.orders WHERE id = $1", order_id))[0]
@@ -157,7 +144,7 @@ class TestGatewayDies:
         with pytest.raises(httpx.HTTPError):
             await first
         other = processes.through("gateway 2", world)
-        answer = await _patiently(lambda: other.authorize(order_id, snapshot_id, "tok_slow", key=key))
+        answer = await patiently(lambda: other.authorize(order_id, snapshot_id, "tok_slow", key=key))
 
         assert (answer.status, answer.json["intent"]["authorized_amount"]) == (201, TOTAL)
         assert len(world.sandbox.books.payments) == 1

@@ -14,7 +14,7 @@ from shared.ids import new_id
 from tests.faults import points
 from tests.faults.nursery import Nursery
 from tests.faults.system import System, a_system
-from tests.world import Answer, Payment, Place, World, until
+from tests.world import Answer, Payment, Place, World, patiently, until
 
 OPERATIONS = ["authorize", "confirm", "capture", "refund", "void"]
 # A point is waited for this long after the answer before the list is taken to be complete.
@@ -73,7 +73,7 @@ class _Ground:
             await self._system.stop_one(self._victim)
         await self._start(at + 1)
 
-        answer = await _patiently(send)
+        answer = await patiently(send)
 
         assert answer.status in (200, 201), (at, answer)
         early = await first
@@ -137,17 +137,6 @@ async def _tolerantly(send: Send, headers: dict[str, str]) -> Answer | None:
     with contextlib.suppress(httpx.HTTPError):
         return await send(headers=headers)
     return None
-
-
-async def _patiently(send: Send) -> Answer:
-    """Retry with the same key until there is a true answer, as a client does."""
-
-    async def answered() -> Answer | None:
-        answer = await _tolerantly(send, {})
-        return answer if answer is not None and answer.status not in (202, 503) else None
-
-    found: Answer = await until(answered)
-    return found
 
 
 async def _nothing_is_left_over(world: World) -> None:

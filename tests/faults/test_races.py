@@ -19,7 +19,7 @@ from shared.messages import Envelope, Environment
 from tests.bench.client import Connection
 from tests.faults.nursery import Nursery
 from tests.faults.system import System, a_system
-from tests.world import ORDER, TOTAL, Answer, Payment, Place, World, until
+from tests.world import ORDER, TOTAL, Answer, Payment, Place, World, patiently, until
 
 AT_ONCE = 50
 IN_FLIGHT = 500
@@ -35,21 +35,6 @@ async def system(nursery: Nursery, own_place: Place, tmp_path: Path) -> AsyncIte
 
 async def _called(world: World, kind: str, times: int) -> bool:
     return world.sandbox.calls.get(kind, 0) >= times
-
-
-async def _patiently(send: Any) -> Answer:
-    """Retry with the same key until there is a true answer, as a client does."""
-
-    async def answered() -> Answer | None:
-        try:
-            answer: Answer = await send()
-        except httpx.HTTPError:
-            return None
-        again = answer.status in (202, 503) or (answer.status == 409 and answer.json["retry"] == "after")
-        return None if again else answer
-
-    found: Answer = await until(answered, timeout_seconds=60)
-    return found
 
 
 async def _send_again(world: World, publisher: Publisher, key: str) -> None:
@@ -170,7 +155,7 @@ class TestTheKey:
         async def ask(number: int) -> Answer:
             # Whose gateway has died goes to the other one, as a load balancer would have it.
             tries = iter(range(number, number + 1_000))
-            return await _patiently(lambda: gateways[next(tries) % 2].authorize(order_id, snapshot_id, "tok_slow", key=key))
+            return await patiently(lambda: gateways[next(tries) % 2].authorize(order_id, snapshot_id, "tok_slow", key=key))
 
         asking = asyncio.gather(*(ask(n) for n in range(AT_ONCE)))
         await until(lambda: _called(world, "authorize", 1))

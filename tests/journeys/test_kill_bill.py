@@ -6,20 +6,10 @@ import pytest
 
 from services.gateway.domain import Role
 from shared.ids import new_id
-from tests.world import TOTAL, Answer, Payment, World, until
+from tests.world import TOTAL, Payment, World, patiently, until
 
 OPERATIONS = ("capture", "void", "refund", "confirm")
 IN_DOUBT = {"Prefer": "wait=1"}
-
-
-async def _patiently(send: Any) -> Answer:
-    async def answered() -> Answer | None:
-        answer: Answer = await send()
-        again = answer.status in (202, 503) or (answer.status == 409 and answer.json["retry"] == "after")
-        return None if again else answer
-
-    found: Answer = await until(answered)
-    return found
 
 
 class TestKeyReuse:
@@ -81,7 +71,7 @@ class TestInDoubt:
         in_doubt = await world.authorize(order_id, await world.a_snapshot(order_id), token, headers=IN_DOUBT)
         payment = await until(lambda: _payment_of(world, order_id))
 
-        captured = await _patiently(lambda: payment.capture(key=f"complete {order_id}"))
+        captured = await patiently(lambda: payment.capture(key=f"complete {order_id}"))
 
         assert (in_doubt.status, captured.status, captured.json["intent"]["status"]) == (202, 201, "captured")
         await world.books_agree(order_id)
@@ -90,7 +80,7 @@ class TestInDoubt:
         payment = await world.a_payment("tok_capture_timeout")
         first = await payment.capture(TOTAL, headers=IN_DOUBT)
 
-        second = await _patiently(lambda: payment.capture(TOTAL, key=f"second {payment.id}"))
+        second = await patiently(lambda: payment.capture(TOTAL, key=f"second {payment.id}"))
 
         assert (first.status, second.status, second.code) == (202, 409, "invalid-payment-state")
         assert payment.at_the_provider().moved("capture") == TOTAL
@@ -100,7 +90,7 @@ class TestInDoubt:
         payment = await world.a_payment("tok_capture_timeout")
         await payment.capture(4_000, headers=IN_DOUBT)
 
-        voided = await _patiently(lambda: payment.void(key=f"the rest of {payment.id}"))
+        voided = await patiently(lambda: payment.void(key=f"the rest of {payment.id}"))
 
         intent = voided.json["intent"]
         assert (voided.status, intent["captured_amount"], intent["voided_amount"]) == (201, 4_000, TOTAL - 4_000)
@@ -112,7 +102,7 @@ class TestInDoubt:
         path, body = f"/api/v1/checkout/orders/{order_id}/submit-payment", {"payment_method": token}
         first = await world.send("POST", path, body, key=key, role=Role.CHECKOUT, headers=IN_DOUBT)
 
-        again = await _patiently(lambda: world.send("POST", path, body, key=key, role=Role.CHECKOUT))
+        again = await patiently(lambda: world.send("POST", path, body, key=key, role=Role.CHECKOUT))
 
         assert (first.status, again.status, again.json["result"]) == (waited, 201, "captured")
         assert [p.moved("capture") for p in world.sandbox.books.payments.values() if p.order_id == str(order_id)] == [TOTAL]

@@ -1,7 +1,8 @@
 """What payments does for each message: the story, one function each."""
 
 from services.payments.handlers.asking import Payments
-from services.payments.handlers.lifecycle import authorize, capture, confirm, observe, refund, void
+from services.payments.handlers.lifecycle import authorize, capture, confirm, refund, void
+from services.payments.handlers.observing import observe
 from services.payments.handlers.orders import get_order, get_payments, list_orders, put_order, quote
 
 __all__ = [

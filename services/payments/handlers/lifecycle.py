@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from services.payments.domain import guards, intents, orders
+from services.payments.domain import guards, orders
 from services.payments.domain.intents import Intent, Observation, Operation, Source, Transaction, TransactionStatus
-from services.payments.handlers.asking import Payments, ask, conclude, confirming, keep_applied, reply_of, see
+from services.payments.handlers.asking import Payments, ask, conclude, confirming, reply_of
 from services.payments.handlers.resolving import resolve
 from services.payments.providers import (
     AuthorizeRequest,
@@ -23,11 +23,10 @@ from services.payments.store import orders as order_rows
 from services.payments.store.intents import Seen
 from services.payments.store.questions import Question
 from shared import telemetry
-from shared.contracts.payments import Authorize, Capture, Confirm, Observe, PaymentView, Refund, Void
+from shared.contracts.payments import Authorize, Capture, Confirm, PaymentView, Refund, Void
 from shared.database import connected
-from shared.errors import NotFound, Unavailable
+from shared.errors import NotFound
 from shared.ids import new_id
-from shared.messages import done
 from shared.work import Batch, Work
 
 
@@ -105,31 +104,6 @@ async def refund(work: Work, command: Refund, context: Payments) -> None:
         )
 
     await _operate(work, command, context, plan)
-
-
-async def observe(work: Work, command: Observe, context: Payments) -> None:
-    """Take in what a provider says of a payment; a payment not known yet is waited for."""
-    async with connected(context.desk.pool) as db:
-        found = await intent_rows.find_intent(
-            db,
-            provider_account=command.provider_account,
-            provider_payment_id=command.provider_payment_id,
-            reference=command.reference,
-        )
-    if found is None:
-        raise Unavailable(f"no payment is known as {command.provider_payment_id} yet")
-    intent_id, store_id, environment = found
-    if (store_id, environment) != (work.envelope.store_id, work.envelope.environment.value):
-        raise NotFound("This payment belongs to another store or environment.")
-    seen = await see(context, work, intent_id)
-    telemetry.bind({"order_id": str(seen.intent.order_id), "intent_id": str(intent_id)})
-    source = Source(command.origin)
-    applied = intents.observe(seen.intent, seen.transactions, [_observation(command)], source=source, ids=[new_id()])
-    batch = work.batch()
-    intent = keep_applied(batch, work, seen, applied, source=source, why=command.operation)
-    batch.conclude(done(intent_rows.view(intent)))
-    await batch.commit()
-    context.wake_resolver()
 
 
 OPERATIONS = {Capture: Operation.CAPTURE, Void: Operation.VOID, Refund: Operation.REFUND}
@@ -364,16 +338,3 @@ def _check_refund(provider: PaymentProvider, intent: Intent, amount: int) -> Non
     able = provider.capabilities
     if (amount < intent.refundable and not able.partial_refund) or (intent.refunded_amount > 0 and not able.multiple_refunds):
         raise guards.UnsupportedByProvider(f"{provider.name} cannot refund like this.", {"provider": provider.name})
-
-
-def _observation(command: Observe) -> Observation:
-    return Observation(
-        operation=Operation(command.operation),
-        status=TransactionStatus(command.status),
-        amount=command.amount,
-        currency=command.currency,
-        provider_payment_id=command.provider_payment_id,
-        provider_txn_id=command.provider_txn_id,
-        reference=command.reference,
-        reason=command.reason,
-    )
