@@ -34,6 +34,10 @@ class TestText:
 
 
 class TestSums:
+    def test_add_up_and_take_away(self) -> None:
+        assert Money(3, "EUR") - Money(1, "EUR") == Money(2, "EUR")
+        assert total([Money(3, "EUR"), Money(1, "EUR")], "EUR") == Money(4, "EUR")
+
     def test_of_nothing_are_zero(self) -> None:
         assert total([], "EUR") == Money(0, "EUR")
 

@@ -1,0 +1,165 @@
+"""From a ledger to where its payment stands: one row for each shape, with everything that is left to do."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from services.payments.domain import guards, intents
+from services.payments.domain.intents import Intent, IntentStatus, Observation, Operation, Reason, Source, Transaction, TransactionStatus
+from shared.contracts.payments import NextAction
+from shared.errors import Refusal
+from shared.ids import new_id
+from tests.payments.test_reducer import AMOUNT, NOW, an_authorization, an_intent, told
+
+ACTION = NextAction(type="redirect", url="https://bank.example/3ds")
+
+
+def row(operation: str, amount: int, status: str = "succeeded", **facts: Any) -> Transaction:
+    return Transaction(id=new_id(), operation=Operation(operation), amount=amount, status=TransactionStatus(status), **facts)
+
+
+HELD = row("authorize", AMOUNT)
+
+# The ledger; then status, what may be captured, refunded, released, and what is reserved for either.
+SHAPES: list[tuple[str, list[Transaction], str, tuple[int, int, int, int, int]]] = [
+    ("nothing yet", [row("authorize", AMOUNT, "pending")], "processing", (0, 0, 0, 0, 0)),
+    ("not known yet", [row("authorize", AMOUNT, "unknown")], "processing", (0, 0, 0, 0, 0)),
+    ("waiting", [row("authorize", AMOUNT, "pending", awaiting_customer=True)], "requires_action", (0, 0, 0, 0, 0)),
+    ("declined", [row("authorize", AMOUNT, "declined")], "declined", (0, 0, 0, 0, 0)),
+    ("not executed", [row("authorize", AMOUNT, "failed")], "declined", (0, 0, 0, 0, 0)),
+    ("held", [HELD], "authorized", (AMOUNT, 0, AMOUNT, 0, 0)),
+    ("a capture under way", [HELD, row("capture", 4_000, "pending")], "authorized", (6_000, 0, AMOUNT, 4_000, 0)),
+    ("all of it under way", [HELD, row("capture", AMOUNT, "unknown")], "authorized", (0, 0, AMOUNT, AMOUNT, 0)),
+    ("a part captured", [HELD, row("capture", 4_000)], "partially_captured", (6_000, 4_000, 6_000, 0, 0)),
+    ("captured in two", [HELD, row("capture", 4_000), row("capture", 6_000)], "captured", (0, AMOUNT, 0, 0, 0)),
+    ("a declined capture", [HELD, row("capture", 4_000, "declined")], "authorized", (AMOUNT, 0, AMOUNT, 0, 0)),
+    ("the rest let go", [HELD, row("capture", 4_000), row("void", 6_000)], "captured", (0, 4_000, 0, 0, 0)),
+    ("a last capture", [HELD, row("capture", 4_000, final=True)], "captured", (0, 4_000, 0, 0, 0)),
+    ("a last capture declined", [HELD, row("capture", 4_000, "declined", final=True)], "authorized", (AMOUNT, 0, AMOUNT, 0, 0)),
+    ("let go", [HELD, row("void", AMOUNT)], "voided", (0, 0, 0, 0, 0)),
+    ("a void declined", [HELD, row("void", AMOUNT, "declined")], "authorized", (AMOUNT, 0, AMOUNT, 0, 0)),
+    ("lapsed", [HELD, row("void", AMOUNT, reason=Reason.EXPIRED.value)], "expired", (0, 0, 0, 0, 0)),
+    ("lapsing failed", [HELD, row("void", AMOUNT), row("void", 0, "failed", reason="expired")], "voided", (0, 0, 0, 0, 0)),
+    ("a refund under way", [HELD, row("capture", AMOUNT), row("refund", 1, "pending")], "captured", (0, AMOUNT - 1, 0, 0, 1)),
+    ("a refund of one", [HELD, row("capture", AMOUNT), row("refund", 1)], "partially_refunded", (0, AMOUNT - 1, 0, 0, 0)),
+    ("all refunded", [HELD, row("capture", AMOUNT), row("refund", AMOUNT)], "refunded", (0, 0, 0, 0, 0)),
+    ("charged back", [HELD, row("capture", AMOUNT), row("chargeback", AMOUNT)], "refunded", (0, 0, 0, 0, 0)),
+    ("refunded, more held", [HELD, row("capture", 4_000), row("refund", 4_000)], "partially_refunded", (6_000, 0, 6_000, 0, 0)),
+    ("less done than asked", [HELD, row("capture", 4_000, processed_amount=3_999)], "conflicted", (6_001, 3_999, 6_001, 0, 0)),
+    ("less seen in passing", [HELD, row("capture", 4_000, processed_amount=3_999, source=Source.WEBHOOK)], "partially_captured",
+     (6_001, 3_999, 6_001, 0, 0)),
+    ("a void of another amount", [HELD, row("void", AMOUNT, processed_amount=1)], "voided", (0, 0, 0, 0, 0)),
+    ("contradicted", [row("authorize", AMOUNT, contradicted=True)], "conflicted", (AMOUNT, 0, AMOUNT, 0, 0)),
+    ("contradicted and let go", [row("authorize", AMOUNT, contradicted=True), row("void", AMOUNT)], "voided", (0, 0, 0, 0, 0)),
+    ("refunded before its capture", [HELD, row("refund", 1)], "conflicted", (AMOUNT, 0, AMOUNT, 0, 0)),
+    ("that and let go", [HELD, row("refund", 1), row("void", AMOUNT)], "conflicted", (0, 0, 0, 0, 0)),
+    ("captured too much", [HELD, row("capture", AMOUNT + 1)], "conflicted", (0, AMOUNT + 1, 0, 0, 0)),
+    ("captured too much and let go", [HELD, row("capture", AMOUNT + 1), row("void", 0)], "conflicted", (0, AMOUNT + 1, 0, 0, 0)),
+    ("crowded out", [HELD, row("capture", 1), row("capture", AMOUNT, "pending")], "conflicted", (0, 1, AMOUNT - 1, AMOUNT, 0)),
+    ("just not crowded out", [HELD, row("capture", 1), row("capture", AMOUNT - 1, "pending")], "partially_captured",
+     (0, 1, AMOUNT - 1, AMOUNT - 1, 0)),
+    ("a refund crowded out", [HELD, row("capture", 5), row("refund", 3), row("refund", 3, "pending")], "conflicted",
+     (AMOUNT - 5, 0, AMOUNT - 5, 0, 3)),
+    ("a refund just not", [HELD, row("capture", 5), row("refund", 3), row("refund", 2, "pending")], "partially_refunded",
+     (AMOUNT - 5, 0, AMOUNT - 5, 0, 2)),
+]  # fmt: skip
+
+
+def as_it_stands(intent: Intent) -> tuple[str, tuple[int, int, int, int, int]]:
+    left = (intent.capturable, intent.refundable, intent.held, intent.capture_reserved, intent.refund_reserved)
+    return intent.status.value, left
+
+
+@pytest.mark.parametrize(("what", "rows", "status", "left"), SHAPES, ids=[shape[0] for shape in SHAPES])
+def test_a_ledger_is_where_its_payment_stands(
+    what: str, rows: list[Transaction], status: str, left: tuple[int, int, int, int, int]
+) -> None:
+    forwards, backwards = intents.fold(an_intent(), rows), intents.fold(an_intent(), rows[::-1])
+
+    assert as_it_stands(forwards) == as_it_stands(backwards) == (status, left)
+    assert (forwards.attention is not None) == (status == "conflicted" or "contradicted" in what)
+    assert forwards.holds_order == (IntentStatus(status) not in intents.INACTIVE)
+
+
+def test_an_abandoned_payment_stays_abandoned_whatever_comes() -> None:
+    intent = intents.fold(an_intent(abandoned=True), [HELD])
+
+    assert (intent.status, intent.held, intent.holds_order) == (IntentStatus.ABANDONED, AMOUNT, False)
+
+
+class TestTheNextAction:
+    def test_stands_while_the_customer_is_waited_for(self) -> None:
+        waiting = row("authorize", AMOUNT, "pending", awaiting_customer=True)
+
+        assert intents.fold(an_intent(next_action=ACTION), [waiting]).next_action == ACTION
+
+    @pytest.mark.parametrize(
+        "ended", [row("authorize", AMOUNT), row("authorize", AMOUNT, "pending"), row("authorize", AMOUNT, awaiting_customer=True)]
+    )
+    def test_goes_when_nobody_is(self, ended: Transaction) -> None:
+        assert intents.fold(an_intent(next_action=ACTION), [ended]).next_action is None
+
+    def test_is_the_last_one_told(self) -> None:
+        authorization = an_authorization()
+        later = NextAction(type="redirect", url="https://bank.example/again")
+        heard = [
+            Observation(
+                operation=Operation.AUTHORIZE,
+                status=TransactionStatus.PENDING,
+                amount=AMOUNT,
+                currency="EUR",
+                provider_payment_id="pay_1",
+                provider_txn_id="aut_1",
+                reference=authorization.id,
+                next_action=action,
+                authorization_expires_at=NOW,
+            )
+            for action in (ACTION, later)
+        ]
+
+        intent, rows = told(an_intent(), (authorization,), heard)
+        again = intents.observe(intent, rows, [msgspec.structs.replace(heard[0], next_action=None)], source=Source.WEBHOOK, ids=[new_id()])
+
+        assert (intent.status, intent.next_action, rows[0].awaiting_customer) == (IntentStatus.REQUIRES_ACTION, later, True)
+        assert (again.intent.next_action, again.transactions[0].awaiting_customer) == (later, True)
+        assert (intent.provider_payment_id, intent.authorization_expires_at) == ("pay_1", NOW)
+
+
+class TestGuards:
+    @pytest.mark.parametrize(("status", "code"), [("pending", "operation-in-progress"), ("unknown", "outcome-unknown")])
+    def test_nothing_is_asked_beside_what_is_open(self, status: str, code: str) -> None:
+        with pytest.raises(Refusal) as refused:
+            guards.check_nothing_open([HELD, row("capture", 1, status)])
+
+        assert refused.value.code == code
+        assert refused.value.problem().retry_after_seconds == {"pending": 1, "unknown": 5}[status]
+
+    def test_a_payment_that_waits_for_its_customer_is_not_open(self) -> None:
+        guards.check_nothing_open([HELD, row("authorize", AMOUNT, "pending", awaiting_customer=True)])
+
+    def test_a_key_finds_what_it_did_and_only_that(self) -> None:
+        done = row("capture", 1_000, idempotency_key="k")
+        rows = [HELD, done, row("refund", 1_000, idempotency_key="k"), row("capture", 2_000, "pending", idempotency_key="open")]
+
+        assert guards.done_with_key(rows, Operation.CAPTURE, "k", 1_000) is done
+        assert guards.done_with_key(rows, Operation.CAPTURE, "k", None) is done
+        assert guards.done_with_key(rows, Operation.CAPTURE, "other", 1_000) is None
+        assert guards.done_with_key(rows, Operation.VOID, "k", None) is None
+        assert guards.done_with_key(rows, Operation.CAPTURE, "open", 2_000) is None
+        with pytest.raises(guards.KeyUsed):
+            guards.done_with_key(rows, Operation.CAPTURE, "k", 1_001)
+
+    @pytest.mark.parametrize("amount", [0, -1, AMOUNT + 1])
+    def test_no_more_than_is_there_and_no_less_than_one_is_captured(self, amount: int) -> None:
+        with pytest.raises(guards.AmountExceeded):
+            guards.amount_to_capture(intents.fold(an_intent(), [HELD]), amount, None)
+
+    def test_a_void_takes_what_is_held_and_nothing_where_the_customer_is_waited_for(self) -> None:
+        part = intents.fold(an_intent(), [HELD, row("capture", 4_000)])
+        waiting = intents.fold(an_intent(), [row("authorize", AMOUNT, "pending", awaiting_customer=True)])
+        refunded = intents.fold(an_intent(), [HELD, row("capture", AMOUNT), row("refund", 1)])
+
+        assert (guards.amount_to_void(part), guards.amount_to_void(waiting)) == (6_000, 0)
+        with pytest.raises(guards.WrongState):
+            guards.amount_to_void(refunded)
