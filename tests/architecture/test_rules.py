@@ -77,7 +77,7 @@ class TestProject:
         """The lock must work wherever packages come from."""
         lock = (ROOT / "requirements.lock").read_text()
         assert "--index-url" not in lock
-        assert "http" not in re.sub(r"httpx|httpcore|httptools|proto-http|http-transport|util-http", "", lock.replace("-http", ""))
+        assert "://" not in lock
 
     def test_migrations_use_nothing_that_only_one_postgres_has(self) -> None:
         """Users run 15 to 18."""
