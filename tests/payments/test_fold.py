@@ -78,6 +78,8 @@ def test_a_ledger_is_where_its_payment_stands(
     forwards, backwards = intents.fold(an_intent(), rows), intents.fold(an_intent(), rows[::-1])
 
     assert as_it_stands(forwards) == as_it_stands(backwards) == (status, left)
+    if status != "conflicted":
+        assert forwards.authorized_amount == forwards.captured_amount + forwards.voided_amount + forwards.held
     assert (forwards.attention is not None) == (status == "conflicted" or "contradicted" in what)
     assert forwards.holds_order == (IntentStatus(status) not in intents.INACTIVE)
 
