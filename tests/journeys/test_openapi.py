@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import content_type_conformance, response
 from services.gateway.domain import Role
 from tests.world import World
 
-EXAMPLES = {"operator": 15, "checkout": 6, "nobody": 6}
+EXAMPLES = {"operator": 10, "checkout": 4, "nobody": 4}
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 

@@ -23,9 +23,9 @@ from tests.payments.test_observations import observed, tell
 from tests.world import Answer, Payment, Place, World, a_world, until
 
 IN_MEMORY_STEPS = 30
-IN_MEMORY_RUNS = 400
+IN_MEMORY_RUNS = 300
 REAL_STEPS = 10
-REAL_RUNS = 8
+REAL_RUNS = 6
 # Short, so that what is not heard is soon found out.
 TIMEOUT_SECONDS = 0.15
 SILENCE_SECONDS = 0.3
