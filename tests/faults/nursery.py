@@ -19,9 +19,6 @@ from services.payments.settings import Settings as PaymentsSettings
 from shared.run import run
 from tests.faults import points
 
-POLL_SECONDS = 0.01
-STOP_TIMEOUT_SECONDS = 20.0
-
 
 class Birth(msgspec.Struct, frozen=True):
     """What to fork: which service, with which environment, writing where."""

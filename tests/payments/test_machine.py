@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -13,13 +12,14 @@ from hypothesis.stateful import run_state_machine_as_test
 from deploy.sandbox.books import Books, Refused
 from deploy.sandbox.books import Payment as Theirs
 from services.payments.domain import guards, intents
-from services.payments.domain.intents import Intent, Operation, Source, Transaction, TransactionStatus
+from services.payments.domain.intents import Operation, Source, Transaction, TransactionStatus
 from services.payments.providers.sandbox import observations_of
 from shared.bus import Publisher
 from shared.errors import Refusal
 from shared.ids import new_id
 from tests.payments.machine import AUTHORIZED, PaymentMachine, Row, Sight
 from tests.payments.test_observations import observed, tell
+from tests.payments.test_reducer import an_intent
 from tests.world import Answer, Payment, Place, World, a_world, until
 
 IN_MEMORY_STEPS = 30
@@ -50,19 +50,8 @@ class InMemory:
     def __init__(self) -> None:
         self.books = Books(None)
         self.payment: Theirs | None = None
-        now = datetime.now(UTC)
         self.rows: tuple[Transaction, ...] = ()
-        self.intent = Intent(
-            id=new_id(),
-            order_id=new_id(),
-            snapshot_id=new_id(),
-            provider="sandbox",
-            provider_account="sandbox:default",
-            currency="EUR",
-            requested_amount=AUTHORIZED,
-            created_at=now,
-            updated_at=now,
-        )
+        self.intent = an_intent()
 
     def ask(self, kind: str, amount: int | None, fate: str) -> bool:
         try:
