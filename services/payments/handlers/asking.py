@@ -152,15 +152,23 @@ async def _lease_kept(context: Payments, question: Question) -> AsyncIterator[No
         renewing.cancel()
 
 
-async def conclude(work: Work, context: Payments, question: Question, heard: Heard, *, source: Source) -> None:
-    """Remember the answer: apply what was heard, keep the reply, and tell; or remember that nothing is known."""
+async def conclude(
+    work: Work, context: Payments, question: Question, heard: Heard, *, source: Source, expected: Seen | None = None
+) -> None:
+    """Remember the answer: apply what was heard, keep the reply, and tell; or remember that nothing is known.
+
+    Whoever asked knows what the intent is `expected` to be, which saves reading it; it is read when somebody else wrote it.
+    """
+    sights = iter((expected,))
     # The provider was asked, so it is the remembering that is tried again, not the whole.
-    settled = await trying(lambda: _conclude(work, context, question, heard, source), Contended, attempts_max=CONTENDED_ATTEMPTS_MAX)
+    settled = await trying(
+        lambda: _conclude(work, context, question, heard, source, next(sights, None)), Contended, attempts_max=CONTENDED_ATTEMPTS_MAX
+    )
     if not settled:
         context.wake_resolver()
 
 
-async def _conclude(work: Work, context: Payments, question: Question, heard: Heard, source: Source) -> bool:
+async def _conclude(work: Work, context: Payments, question: Question, heard: Heard, source: Source, expected: Seen | None) -> bool:
     batch = work.batch()
     if heard.calls:
         batch.add(ledger.called(work.envelope, question.transaction_id, heard.calls))
@@ -169,7 +177,7 @@ async def _conclude(work: Work, context: Payments, question: Question, heard: He
         batch.add(questions.unknown(question, look_again_seconds=pause))
         await batch.commit()
         return False
-    seen = await see(context, work, question.intent_id)
+    seen = await see(context, work, question.intent_id) if expected is None else expected.at_present()
     applied = apply(seen.intent, seen.transactions, heard.observations, source=source, ids=[new_id() for _ in heard.observations])
     row = next(t for t in applied.transactions if t.id == question.transaction_id)
     looks = _next_look(context, question, row)

@@ -120,7 +120,7 @@ async def _remember(work: Work, context: Payments, intent_id: UUID) -> Question 
         return None
     row, request = planned
     provider = context.provider(work.envelope.environment, seen.intent.provider)
-    question, statement = questions.asked(
+    asked = questions.asked(
         work.envelope,
         seen.intent,
         row,
@@ -129,11 +129,13 @@ async def _remember(work: Work, context: Payments, intent_id: UUID) -> Question 
         command_type=JOB,
         command_digest=b"",
         lease_seconds=context.settings.lease_seconds,
+        now=seen.now,
     )
+    _, reservation = intent_rows.reserved(seen.intent, row)
     batch = work.batch()
-    batch.add(intent_rows.reserved(seen.intent, row), statement)
+    batch.add(reservation, asked.statement)
     await batch.commit()
-    return question
+    return asked.question
 
 
 def _plan(intent: Intent) -> tuple[Transaction, Request] | None:

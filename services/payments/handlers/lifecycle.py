@@ -32,14 +32,15 @@ from shared.work import Batch, Work
 
 async def authorize(work: Work, command: Authorize, context: Payments) -> None:
     """Hold the customer's money for a snapshot."""
-    question = await _new_payment(work, command, context)
-    if question is None:
+    begun = await _new_payment(work, command, context)
+    if begun is None:
         return
+    question = begun.question
 
     provider = context.provider(work.envelope.environment, question.provider)
     heard = await ask(context, question, lambda: _send(provider, question))
 
-    await conclude(work, context, question, heard, source=Source.API)
+    await conclude(work, context, question, heard, source=Source.API, expected=begun.expected)
 
 
 async def confirm(work: Work, command: Confirm, context: Payments) -> None:
@@ -111,17 +112,18 @@ Plan = Callable[[Seen, PaymentProvider], tuple[Transaction, Request]]
 
 
 async def _operate(work: Work, command: Capture | Void | Refund, context: Payments, plan: Plan) -> None:
-    question = await _remembered(work, command, context, plan)
-    if question is None:
+    begun = await _remembered(work, command, context, plan)
+    if begun is None:
         return
+    question = begun.question
 
     provider = context.provider(work.envelope.environment, question.provider)
     heard = await ask(context, question, lambda: _send(provider, question))
 
-    await conclude(work, context, question, heard, source=Source.API)
+    await conclude(work, context, question, heard, source=Source.API, expected=begun.expected)
 
 
-async def _remembered(work: Work, command: Capture | Void | Refund, context: Payments, plan: Plan) -> Question | None:
+async def _remembered(work: Work, command: Capture | Void | Refund, context: Payments, plan: Plan) -> "_Begun | None":
     first = await _try_to_remember(work, command, context, plan, resolve_first=True)
     if not isinstance(first, _Unknown):
         return first
@@ -136,9 +138,16 @@ class _Unknown(msgspec.Struct, frozen=True):
     question: Question
 
 
+class _Begun(msgspec.Struct, frozen=True):
+    """A question that is written, and what its intent is expected to be when the answer comes."""
+
+    question: Question
+    expected: Seen
+
+
 async def _try_to_remember(
     work: Work, command: Capture | Void | Refund, context: Payments, plan: Plan, *, resolve_first: bool
-) -> Question | _Unknown | None:
+) -> _Begun | _Unknown | None:
     seen = await _seen(work, command, context)
     if any(t.command_id == work.envelope.id for t in seen.transactions):
         # It was asked before: only the resolver goes on with it.
@@ -159,10 +168,11 @@ async def _try_to_remember(
     row, request = plan(seen, provider)
     batch = work.batch()
     batch.begin()
-    batch.add(intent_rows.reserved(seen.intent, row))
-    question = _ask_in(batch, work, context, seen.intent, row, provider.prepare(request), command.idempotency_key)
+    intent, reservation = intent_rows.reserved(seen.intent, row)
+    batch.add(reservation)
+    begun = _ask_in(batch, work, context, seen, intent, row, provider.prepare(request), command.idempotency_key)
     await batch.commit()
-    return question
+    return begun
 
 
 async def _seen(work: Work, command: Capture | Void | Refund | Confirm, context: Payments) -> Seen:
@@ -181,9 +191,9 @@ async def _tell_again(work: Work, seen: Seen, row: Transaction) -> None:
 
 
 def _ask_in(
-    batch: Batch, work: Work, context: Payments, intent: Intent, row: Transaction, prepared: Prepared, idempotency_key: str
-) -> Question:
-    question, statement = questions.asked(
+    batch: Batch, work: Work, context: Payments, seen: Seen, intent: Intent, row: Transaction, prepared: Prepared, idempotency_key: str
+) -> _Begun:
+    asked = questions.asked(
         work.envelope,
         intent,
         row,
@@ -192,12 +202,13 @@ def _ask_in(
         command_type=work.kind,
         command_digest=work.digest,
         lease_seconds=context.settings.lease_seconds,
+        now=seen.now,
     )
-    batch.add(statement)
-    return question
+    batch.add(asked.statement)
+    return _Begun(asked.question, seen.after_asking(intent, asked.row, asked.facts))
 
 
-async def _new_payment(work: Work, command: Authorize, context: Payments) -> Question | None:
+async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Begun | None:
     async with connected(context.desk.pool) as db:
         order = await order_rows.payable(db, work.envelope, command.order_id, command.snapshot_id)
     if order is None:
@@ -244,9 +255,18 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> Que
         order_rows.status_changed(work.envelope, order.id, before=order.status, after=pending, reason=reason, source=source),
         intent_rows.new_intent(work.envelope, intent),
     )
-    question = _ask_in(batch, work, context, intent, row, provider.prepare(request), command.idempotency_key)
+    seen = Seen(
+        intent=intent,
+        transactions=(),
+        order_status=pending,
+        order_revision=order.revision + 1,
+        others=intent_rows.sums(order.intents, total=order.total, cancelled=order.cancelled),
+        now=order.now,
+        rows="[]",
+    )
+    begun = _ask_in(batch, work, context, seen, intent, row, provider.prepare(request), command.idempotency_key)
     await batch.commit()
-    return question
+    return begun
 
 
 async def _differing(work: Work, command: Authorize, context: Payments) -> list[str]:
@@ -289,11 +309,12 @@ async def _continued(work: Work, command: Confirm, context: Payments) -> Questio
         return None
     guards.check_nothing_open(seen.transactions)
     guards.check_confirmable(seen.intent)
+    _, untouched = intent_rows.reserved(seen.intent, row)
     batch = work.batch()
     batch.begin()
     batch.add(
         # Nothing is reserved, but whoever saw the intent as it was, to void it say, has to look again.
-        intent_rows.reserved(seen.intent, row),
+        untouched,
         questions.continued(
             seen.intent,
             row,

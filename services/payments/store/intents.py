@@ -1,7 +1,8 @@
 """Payment intents in SQL: seen as of one moment, written only if they are still so, found by jobs."""
 
+import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -28,10 +29,25 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     others: OrderSums
     now: datetime
     rows: str
+    # A row just written, and by this process's monotonic clock when `now` was.
+    just_asked: RowFacts | None = None
+    read_at_seconds: float = msgspec.field(default_factory=time.monotonic)
 
     def facts(self, transaction_id: UUID) -> RowFacts:
         """Read what a row holds besides what the rules look at."""
+        if self.just_asked is not None and self.just_asked.id == transaction_id:
+            return self.just_asked
         return next(row for row in ledger.facts_decoder.decode(self.rows) if row.id == transaction_id)
+
+    def after_asking(self, intent: Intent, row: Transaction, facts: RowFacts) -> "Seen":
+        """Tell what will be there once a question of ours is written, if nobody else writes."""
+        return msgspec.structs.replace(self, intent=intent, transactions=(*self.transactions, row), just_asked=facts)
+
+    def at_present(self) -> "Seen":
+        """Bring the database's clock up to now by what our own has counted since."""
+        present = time.monotonic()
+        passed = timedelta(seconds=present - self.read_at_seconds)
+        return msgspec.structs.replace(self, now=self.now + passed, read_at_seconds=present)
 
 
 intents_decoder = msgspec.json.Decoder(list[Intent])
@@ -159,8 +175,8 @@ def new_intent(envelope: Envelope, intent: Intent) -> Statement:
     return Statement(
         """
         INSERT INTO payment_intents (id, store_id, environment, order_id, snapshot_id, provider, provider_account, status, currency,
-                                     requested_amount)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                                     requested_amount, created_at, updated_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
         """,
         (
             intent.id,
@@ -173,15 +189,22 @@ def new_intent(envelope: Envelope, intent: Intent) -> Statement:
             intent.status.value,
             intent.currency,
             intent.requested_amount,
+            intent.created_at,
         ),
     )
 
 
-def reserved(intent: Intent, transaction: Transaction) -> Statement:
+def reserved(intent: Intent, transaction: Transaction) -> tuple[Intent, Statement]:
     """Reserve an amount for a capture or refund of ours, only if it is still there and the intent is as it was seen."""
     capture = transaction.amount if transaction.operation is Operation.CAPTURE else 0
     refund = transaction.amount if transaction.operation is Operation.REFUND else 0
-    return Statement(
+    after = msgspec.structs.replace(
+        intent,
+        capture_reserved=intent.capture_reserved + capture,
+        refund_reserved=intent.refund_reserved + refund,
+        version=intent.version + 1,
+    )
+    return after, Statement(
         """
         UPDATE payment_intents
            SET capture_reserved = capture_reserved + $3, refund_reserved = refund_reserved + $4, version = version + 1, updated_at = now()

@@ -97,6 +97,7 @@ class Payable(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     priced_hash: bytes
     cancelled: bool
+    total: int
     snapshot: "SnapshotFacts | None"
     intents: list[Intent]
     asked_before: bool
@@ -118,7 +119,8 @@ async def payable(db: Connection, envelope: Envelope, order_id: UUID, snapshot_i
     """Read what an authorization is decided on, as of one moment."""
     row = await db.fetchrow(
         f"""
-        SELECT o.id, o.status, o.revision, o.priced_hash, (o.content->>'cancelled')::boolean AS cancelled, now() AS now,
+        SELECT o.id, o.status, o.revision, o.priced_hash, (o.content->>'cancelled')::boolean AS cancelled, o.total AS order_total,
+               now() AS now,
                s.id AS snapshot_id, s.priced_hash AS snapshot_hash, s.currency, s.total, s.provider, s.expires_at <= now() AS expired,
                {INTENTS_AS_JSON} AS intents,
                EXISTS (SELECT FROM payment_transactions WHERE store_id = $1 AND environment = $2 AND command_id = $5) AS asked_before
@@ -150,6 +152,7 @@ async def payable(db: Connection, envelope: Envelope, order_id: UUID, snapshot_i
         revision=row["revision"],
         priced_hash=row["priced_hash"],
         cancelled=bool(row["cancelled"]),
+        total=row["order_total"],
         snapshot=snapshot,
         intents=intents_decoder.decode(row["intents"]),
         asked_before=row["asked_before"],

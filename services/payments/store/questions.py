@@ -1,16 +1,27 @@
 """Open questions to providers in SQL: the exact call, the lease on it, and when to look again."""
 
 import time
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
 from services.payments.domain.intents import Intent, Operation, Transaction
 from services.payments.providers import Prepared
+from services.payments.store.ledger import RowFacts
 from shared.database import Connection, Pool, Record, Statement, connected
 from shared.messages import Envelope, Environment
 
 RESOLVE_ROWS_MAX = 50
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A question about to be written: how, and what the ledger will say of it."""
+
+    question: "Question"
+    statement: Statement
+    row: Transaction
+    facts: RowFacts
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,15 +58,16 @@ def asked(
     command_type: str,
     command_digest: bytes,
     lease_seconds: float,
-) -> tuple[Question, Statement]:
+    now: datetime,
+) -> Asked:
     """Write a pending row with its exact call and our lease, before anything is sent."""
     statement = Statement(
         """
         INSERT INTO payment_transactions (id, payment_intent_id, store_id, environment, operation, idempotency_key, command_id, answers,
                                           command_type, command_digest, provider_idempotency_key, provider_account, amount, final,
-                                          status, source, reason, request, actor, correlation_id, lease_expires_at)
+                                          status, source, reason, request, actor, correlation_id, lease_expires_at, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $11, $12, $13, 'pending', $14, $15, $16, $17, $18,
-                now() + make_interval(secs => $19))
+                now() + make_interval(secs => $19), $20)
         """,
         (
             transaction.id,
@@ -77,6 +89,7 @@ def asked(
             envelope.actor,
             envelope.correlation_id,
             lease_seconds,
+            now,
         ),
     )
     question = Question(
@@ -98,7 +111,18 @@ def asked(
         command_type=command_type,
         command_digest=command_digest,
     )
-    return question, statement
+    row = msgspec.structs.replace(transaction, command_id=envelope.id, idempotency_key=idempotency_key)
+    facts = RowFacts(
+        id=transaction.id,
+        answers=envelope.id,
+        command_type=command_type,
+        command_digest=command_digest.hex(),
+        actor=envelope.actor,
+        correlation_id=envelope.correlation_id,
+        created_at=now,
+        concluded_at=None,
+    )
+    return Asked(question, statement, row, facts)
 
 
 def outbound_key(transaction_id: UUID) -> str:
