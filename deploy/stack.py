@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.error import URLError
@@ -37,6 +37,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     sandbox_port: int = 0
     log_level: str = "INFO"
     otlp_endpoint: str = ""
+    # Settings of the services that are not to be their defaults.
+    settings: Mapping[str, str] = {}
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +94,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
         "AMQP_URL": found.amqp_url,
         "LOG_LEVEL": options.log_level,
         "OTEL_EXPORTER_OTLP_ENDPOINT": options.otlp_endpoint,
+        **options.settings,
     }
     return {
         "sandbox": {

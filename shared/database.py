@@ -18,6 +18,8 @@ ACQUIRE_TIMEOUT_SECONDS = 10.0
 COMMAND_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 GROUP_ROWS_MAX = 200
+# Whole writes hold their locks until the last of their group is carried out.
+GROUP_WRITES_MAX = 32
 # How often a transaction that the database undid because of others is tried at once.
 CONTENDED_ATTEMPTS_MAX = 4
 
@@ -104,19 +106,6 @@ class Statement(msgspec.Struct, frozen=True):
     gives: str = ""
 
 
-async def write(pool: Pool, statements: Sequence[Statement]) -> list[Any]:
-    """Write everything or nothing in one round trip; returns what was wanted of each statement that gives something.
-
-    The statements see what was there before, not each other's rows, and no two may change one row. Raises Contended when
-    one that must touch a row does not: somebody else was faster, and the decision has to be made anew.
-    """
-    sql = _combined(tuple((s.sql, len(s.arguments), s.must, s.gives) for s in statements))
-    async with connected(pool) as db:
-        row = await db.fetchrow(sql, *(argument for s in statements for argument in s.arguments))
-    assert row is not None, "a SELECT without FROM has one row"
-    return list(row)[1:]
-
-
 @lru_cache(maxsize=256)
 def _combined(parts: tuple[tuple[str, int, bool, str], ...]) -> str:
     names, offset = [], 0
@@ -135,6 +124,39 @@ def _moved(offset: int, placeholder: "re.Match[str]") -> str:
 
 _PLACEHOLDER = re.compile(r"\$(\d+)")
 
+
+class Rows:
+    """Carries statements out that have one row as their result; what piled up of one shape travels as one transaction."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._groups: dict[str, GroupCommit[tuple[Any, ...], Record]] = {}
+
+    async def one(self, sql: str, *arguments: Any) -> Record:
+        """Carry a statement out; its text must be one of few."""
+        group = self._groups.get(sql)
+        if group is None:
+            group = self._groups[sql] = GroupCommit(partial(self._flush, sql), items_max=GROUP_WRITES_MAX)
+        return await group.submit(arguments)
+
+    async def write(self, statements: Sequence[Statement]) -> list[Any]:
+        """Write everything or nothing in one round trip; returns what was wanted of each statement that gives something.
+
+        The statements see what was there before, not each other's rows, and no two may change one row. Raises Contended when
+        one that must touch a row does not: somebody else was faster, and the decision has to be made anew.
+        """
+        sql = _combined(tuple((s.sql, len(s.arguments), s.must, s.gives) for s in statements))
+        row = await self.one(sql, *(argument for s in statements for argument in s.arguments))
+        return list(row)[1:]
+
+    async def _flush(self, sql: str, items: list[tuple[Any, ...]]) -> list[Record]:
+        async with connected(self._pool) as db:
+            # Sent together, they are one transaction: one is not written without the others, nor waits for another's commit.
+            rows = await db.fetch(sql, *items[0]) if len(items) == 1 else await db.fetchmany(sql, items)
+        assert len(rows) == len(items), "each has one row as its result"
+        return rows
+
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -145,8 +167,11 @@ class GroupCommit(Generic[T, R]):
     Nobody waits for a timer, unless nobody waits for the result: then a pause lets more pile up.
     """
 
-    def __init__(self, flush: Callable[[list[T]], Awaitable[Sequence[R]]], *, pause_seconds: float = 0.0) -> None:
+    def __init__(
+        self, flush: Callable[[list[T]], Awaitable[Sequence[R]]], *, items_max: int = GROUP_ROWS_MAX, pause_seconds: float = 0.0
+    ) -> None:
         self._flush = flush
+        self._items_max = items_max
         self._pause_seconds = pause_seconds
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._task: asyncio.Task[None] | None = None
@@ -163,7 +188,7 @@ class GroupCommit(Generic[T, R]):
         while self._waiting:
             if self._pause_seconds:
                 await asyncio.sleep(self._pause_seconds)
-            batch = self._waiting[:GROUP_ROWS_MAX]
+            batch = self._waiting[: self._items_max]
             del self._waiting[: len(batch)]
             await self._carry_out(batch)
 
@@ -184,5 +209,4 @@ class GroupCommit(Generic[T, R]):
                 if not future.done():
                     future.set_exception(failure)
         else:
-            for single in batch:
-                await self._carry_out([single])
+            await asyncio.gather(*(self._carry_out([single]) for single in batch))

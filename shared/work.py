@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from shared import inbox
 from shared.bus import Letter, Publisher
-from shared.database import Pool, Statement, write
-from shared.errors import Unavailable
+from shared.database import Pool, Rows, Statement
+from shared.errors import Contended, Unavailable
 from shared.messages import Envelope, Event, Reply, encode_reply
 from shared.outbox import Parcel, Relay, parcel, promised
 
@@ -16,6 +16,7 @@ class Desk:
 
     def __init__(self, *, pool: Pool, publisher: Publisher, relay: Relay) -> None:
         self.pool = pool
+        self.rows = Rows(pool)
         self.publisher = publisher
         self.relay = relay
         self._replies: set[asyncio.Task[None]] = set()
@@ -45,13 +46,22 @@ class Desk:
 
 
 class Work:
-    """A command being worked on; handlers read its facts, write in batches and conclude it once."""
+    """A command being worked on; handlers read its facts, write in batches and conclude it once.
 
-    def __init__(self, desk: Desk, envelope: Envelope, *, kind: str, digest: bytes) -> None:
+    One taken for new was not looked up in the inbox: what it writes fails if it is not.
+    """
+
+    def __init__(self, desk: Desk, envelope: Envelope, *, kind: str, digest: bytes, taken_for_new: bool = False) -> None:
         self.envelope = envelope
         self.kind = kind
         self.digest = digest
+        self.taken_for_new = taken_for_new
         self._desk = desk
+
+    def came_before(self) -> None:
+        """Say that traces of this command were found; raises Contended when it was taken for new, so that it is looked up."""
+        if self.taken_for_new:
+            raise Contended(f"{self.envelope.id} came before")
 
     def batch(self) -> "Batch":
         """Begin a write that happens as a whole, in one round trip."""
@@ -74,7 +84,8 @@ class Batch:
 
     def begin(self) -> None:
         """Remember that this work's command was taken up."""
-        self.add(inbox.begun(self._work.envelope, self._work.kind, self._work.digest))
+        work = self._work
+        self.add(inbox.begun(work.envelope, work.kind, work.digest, new=work.taken_for_new))
 
     def conclude(self, reply: Reply, events: Sequence[Event] = ()) -> None:
         """Keep the reply and the events, and tell them; undoes the whole batch when another copy has concluded."""
@@ -93,7 +104,7 @@ class Batch:
         """Write it all; raises Contended, with nothing written, when something it insists on does not hold."""
         head_start = self._desk.relay.head_start_seconds
         events = [promised(self._parcels, head_start_seconds=head_start)] if self._parcels else []
-        awaited = await write(self._desk.pool, [*self._statements, *events])
+        awaited = await self._desk.rows.write([*self._statements, *events])
         for (envelope, raw), reply_to in zip(self._replies, awaited, strict=True):
             if reply_to is not None:
                 self._desk.reply_soon(reply_to, envelope, raw)

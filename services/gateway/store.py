@@ -61,10 +61,20 @@ _COLUMNS = """
 """
 
 
-def _kept(row: Record, *, claimed_now: bool = False) -> Kept:
+# What is there of the keys asked for: scopes in $1, keys in $2.
+_ASKED = f"""
+      FROM unnest($1::text[], $2::text[]) AS asked (s, k)
+     CROSS JOIN LATERAL (SELECT {_COLUMNS}, idempotency_key
+                           FROM idempotency_keys
+                          WHERE (scope, idempotency_key) = (asked.s, asked.k)
+                          LIMIT 1) AS found
+"""
+
+
+def _kept(row: Record) -> Kept:
     facts = dict(row)
     facts.pop("idempotency_key", None)
-    return Kept(**{**facts, "environment": Environment(facts["environment"])}, claimed_now=claimed_now)
+    return Kept(**{**facts, "environment": Environment(facts["environment"])})
 
 
 async def claim(pool: Pool, claims: Sequence[Claim]) -> list[Kept]:
@@ -75,16 +85,21 @@ async def claim(pool: Pool, claims: Sequence[Claim]) -> list[Kept]:
     async with connected(pool) as db:
         rows = await db.fetch(
             f"""
-            INSERT INTO idempotency_keys (scope, idempotency_key, request_hash, status, operation_id, parent_id, command_type, command,
-                                          store_id, environment, actor, correlation_id, traceparent)
-            SELECT scope, key, hash, 'in_progress', operation_id, parent_id, type, command, store_id, environment, actor, correlation_id,
-                   traceparent
-              FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[], $5::uuid[], $6::text[], $7::bytea[], $8::uuid[], $9::text[],
-                          $10::text[], $11::text[], $12::text[])
-                   AS t (scope, key, hash, operation_id, parent_id, type, command, store_id, environment, actor, correlation_id,
-                         traceparent)
-            ON CONFLICT (scope, idempotency_key) DO NOTHING
-            RETURNING {_COLUMNS}, idempotency_key
+            WITH made AS (
+              INSERT INTO idempotency_keys (scope, idempotency_key, request_hash, status, operation_id, parent_id, command_type, command,
+                                            store_id, environment, actor, correlation_id, traceparent)
+              SELECT scope, key, hash, 'in_progress', operation_id, parent_id, type, command, store_id, environment, actor,
+                     correlation_id, traceparent
+                FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[], $5::uuid[], $6::text[], $7::bytea[], $8::uuid[], $9::text[],
+                            $10::text[], $11::text[], $12::text[])
+                     AS t (scope, key, hash, operation_id, parent_id, type, command, store_id, environment, actor, correlation_id,
+                           traceparent)
+              ON CONFLICT (scope, idempotency_key) DO NOTHING
+              RETURNING {_COLUMNS}, idempotency_key, true AS claimed_now)
+            SELECT * FROM made
+             UNION ALL
+            SELECT found.*, false
+              {_ASKED}
             """,
             [c.scope for c in wanted.values()],
             [c.key for c in wanted.values()],
@@ -99,21 +114,11 @@ async def claim(pool: Pool, claims: Sequence[Claim]) -> list[Kept]:
             [c.correlation_id for c in wanted.values()],
             [c.traceparent for c in wanted.values()],
         )
-        made = {(row["scope"], row["idempotency_key"]): _kept(row, claimed_now=True) for row in rows}
+        made = {(row["scope"], row["idempotency_key"]): _kept(row) for row in rows}
+        # A key that another gateway has claimed since this statement began was neither made nor seen by it.
         missing = [key for key in wanted if key not in made]
         if missing:
-            found = await db.fetch(
-                f"""
-                SELECT found.*
-                  FROM unnest($1::text[], $2::text[]) AS asked (s, k)
-                 CROSS JOIN LATERAL (SELECT {_COLUMNS}, idempotency_key
-                                       FROM idempotency_keys
-                                      WHERE (scope, idempotency_key) = (asked.s, asked.k)
-                                      LIMIT 1) AS found
-                """,
-                [scope for scope, _ in missing],
-                [key for _, key in missing],
-            )
+            found = await db.fetch(f"SELECT found.* {_ASKED}", [scope for scope, _ in missing], [key for _, key in missing])
             made |= {(row["scope"], row["idempotency_key"]): _kept(row) for row in found}
     return _each(claims, made)
 

@@ -3,17 +3,15 @@
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
 from typing import Annotated, Any, TypeAlias
 from uuid import UUID
 
 import msgspec
 from litestar import Request, Response
-from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException, ValidationException
-from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import HeaderParameter
 from litestar.types import ExceptionHandlersMap
@@ -83,15 +81,14 @@ def documented(success: int, view: type, text: str, *refusals: int, keyed: bool 
 
 # Who may come in
 
-Guard: TypeAlias = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Any]
+Guard: TypeAlias = Callable[[HttpRequest], Awaitable[None]]
 
 
 def allows(*roles: Role) -> Guard:
-    """Let only these roles in; a shopper's token only to its own order."""
+    """Let only these roles in, before a request is read; a shopper's token only to its own order."""
 
-    async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        gateway: Gateway = connection.app.state.gateway
-        principal = await gateway.authenticate(connection.headers.get("authorization"))
+    async def guard(connection: HttpRequest) -> None:
+        principal = await gateway_of(connection).authenticate(connection.headers.get("authorization"))
         if principal.role not in roles:
             raise Forbidden(f"This needs one of the roles {', '.join(sorted(roles))}.", {"role": principal.role.value})
         order_id = connection.path_params.get("order_id")

@@ -4,7 +4,10 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from typing import Any
+
+from prometheus_client import Histogram
 
 from services.gateway.domain import CORRELATION_ID
 from shared import telemetry
@@ -13,6 +16,8 @@ from shared.ids import new_id
 logger = logging.getLogger(__name__)
 
 ORDER_AND_INTENT = re.compile(r"/orders/([0-9a-f-]{36})(?:/payments/([0-9a-f-]{36}))?")
+# Methods, routes and statuses together are a few hundred.
+SERIES_MAX = 1_000
 QUIET = ("/health/", "/metrics")
 
 Scope = MutableMapping[str, Any]
@@ -49,10 +54,15 @@ class Watched:
 
 def _tell(scope: Scope, status: int, elapsed_seconds: float) -> None:
     route = str(scope.get("path_template") or "none")
-    telemetry.http_requests.labels("gateway", scope["method"], route, str(status)).observe(elapsed_seconds)
+    _series(scope["method"], route, str(status)).observe(elapsed_seconds)
     if not scope["path"].startswith(QUIET):
         facts = {"method": scope["method"], "path": scope["path"], "status": status, "elapsed_ms": round(elapsed_seconds * 1000, 1)}
         telemetry.say(logger, logging.INFO, "answered", facts)
+
+
+@lru_cache(maxsize=SERIES_MAX)
+def _series(method: str, route: str, status: str) -> Histogram:
+    return telemetry.http_requests.labels("gateway", method, route, status)
 
 
 def _correlation_id(scope: Scope) -> str:

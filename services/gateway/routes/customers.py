@@ -15,7 +15,7 @@ MOVED_DEPRECATED = "@1767225600"
 
 @get(
     "/me/orders",
-    guards=[CUSTOMER],
+    before_request=CUSTOMER,
     tags=["Customers"],
     summary="List my orders, the newest first",
     responses=documented(200, OrderPage, "A page of orders; `next` is the `before` of the following one.", 422, keyed=False),
@@ -32,7 +32,7 @@ async def my_orders(
 
 @get(
     "/me/orders/{order_id:uuid}",
-    guards=[CUSTOMER],
+    before_request=CUSTOMER,
     tags=["Customers"],
     summary="Read one of my orders",
     responses=documented(200, OrderView, "The order.", keyed=False),

@@ -43,7 +43,7 @@ class OperationView(msgspec.Struct, frozen=True, kw_only=True):
 
 @get(
     "/operations/{operation_id:uuid}",
-    guards=[ANYONE],
+    before_request=ANYONE,
     tags=["Operations"],
     summary="Ask what became of a request",
     responses=documented(200, OperationView, "The operation and, once it has ended, its answer.", keyed=False),

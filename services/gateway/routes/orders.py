@@ -27,7 +27,7 @@ def _etag(body: bytes) -> dict[str, str]:
 
 @put(
     "/admin/orders/{order_id:uuid}",
-    guards=[ADMIN],
+    before_request=ADMIN,
     tags=["Orders"],
     summary="Create an order or replace what it says",
     responses=documented(200, OrderView, "The order as it is now; ETag is its version.", 412),
@@ -54,7 +54,7 @@ async def put_order(
 
 @get(
     "/admin/orders/{order_id:uuid}",
-    guards=[ADMIN],
+    before_request=ADMIN,
     tags=["Orders"],
     summary="Read an order",
     responses=documented(200, OrderView, "The order; ETag is its version.", keyed=False),
@@ -65,7 +65,7 @@ async def get_order(request: HttpRequest, order_id: FromPath[UUID]) -> Response[
 
 @get(
     "/admin/orders/{order_id:uuid}/payments",
-    guards=[ADMIN],
+    before_request=ADMIN,
     tags=["Payments"],
     summary="Read an order's full ledger",
     responses=documented(200, Ledger, "Every payment, every transaction, every change of status.", keyed=False),
@@ -76,7 +76,7 @@ async def get_payments(request: HttpRequest, order_id: FromPath[UUID]) -> Respon
 
 @post(
     "/admin/orders/{order_id:uuid}/checkout-token",
-    guards=[ADMIN],
+    before_request=ADMIN,
     tags=["Tokens"],
     summary="Make a token with which a shopper's browser can pay this order",
     responses=documented(201, TokenView, "The token; it is not stored."),
@@ -89,7 +89,7 @@ async def make_checkout_token(
 
 @post(
     "/admin/customers/{customer_id:uuid}/token",
-    guards=[ADMIN],
+    before_request=ADMIN,
     tags=["Tokens"],
     summary="Make a token with which a customer can read their own orders",
     responses=documented(201, TokenView, "The token; it is not stored."),

@@ -86,7 +86,7 @@ class RefundBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 @post(
     "/checkout/quote",
-    guards=[CHECKOUT],
+    before_request=CHECKOUT,
     tags=["Checkout"],
     summary="Freeze an order's price",
     responses=documented(201, SnapshotView, "The frozen price."),
@@ -100,7 +100,7 @@ async def quote(request: HttpRequest, data: JSONBody[QuoteBody], key: KeyHeader 
 
 @post(
     "/checkout/orders/{order_id:uuid}/payments/authorize",
-    guards=[CHECKOUT],
+    before_request=CHECKOUT,
     tags=["Checkout"],
     summary="Hold the customer's money",
     responses=documented(201, PaymentView, "The payment: authorized, or waiting for its customer (next_action).", 402),
@@ -126,7 +126,7 @@ async def authorize(
 
 @post(
     "/checkout/orders/{order_id:uuid}/payments/{intent_id:uuid}/confirm",
-    guards=[CHECKOUT],
+    before_request=CHECKOUT,
     tags=["Checkout"],
     summary="Go on after the customer acted (3DS)",
     status_code=200,
@@ -140,7 +140,7 @@ async def confirm(
 
 @post(
     "/admin/orders/{order_id:uuid}/payments/{intent_id:uuid}/capture",
-    guards=[ADMIN],
+    before_request=ADMIN,
     tags=["Payments"],
     summary="Take held money, all or part of it",
     responses=documented(201, PaymentView, "The payment after it, and the capture's own row.", 402),
@@ -169,7 +169,7 @@ async def capture(
 
 @post(
     "/admin/orders/{order_id:uuid}/payments/{intent_id:uuid}/void",
-    guards=[ADMIN],
+    before_request=ADMIN,
     tags=["Payments"],
     summary="Release what is held and not captured",
     responses=documented(201, PaymentView, "The payment after it, and the void's own row.", 402),
@@ -182,7 +182,7 @@ async def void(
 
 @post(
     "/admin/orders/{order_id:uuid}/payments/{intent_id:uuid}/refund",
-    guards=[ADMIN],
+    before_request=ADMIN,
     tags=["Payments"],
     summary="Give captured money back, all or part of it",
     responses=documented(201, PaymentView, "The payment after it, and the refund's own row.", 402),
@@ -211,7 +211,7 @@ async def refund(
 
 @post(
     "/checkout/orders/{order_id:uuid}/submit-payment",
-    guards=[CHECKOUT],
+    before_request=CHECKOUT,
     tags=["Checkout"],
     summary="Quote if needed, authorize and capture in one (deprecated)",
     deprecated=True,
