@@ -71,18 +71,16 @@ class Inbox:
         return [found.get(position) for position in range(1, len(envelopes) + 1)]
 
 
-def begun(envelope: Envelope, kind: str, digest: bytes, *, new: bool) -> Statement:
-    """Remember that a command was taken up; one taken for new without a look must be."""
-    conflict = "NOTHING" if new else "UPDATE SET reply_to = EXCLUDED.reply_to"
+def begun(envelope: Envelope, kind: str, digest: bytes) -> Statement:
+    """Remember that a command was taken up."""
     return Statement(
-        f"""
+        """
         INSERT INTO inbox (store_id, environment, source, message_id, type, digest, state, reply_to)
         VALUES ($1, $2, $3, $4, $5, $6, 'open', $7)
-        ON CONFLICT (store_id, environment, source, message_id) DO {conflict}
-        RETURNING message_id
+        ON CONFLICT (store_id, environment, source, message_id) DO UPDATE
+           SET reply_to = EXCLUDED.reply_to
         """,
         (*_identity(envelope), kind, digest, envelope.reply_to),
-        must=new,
     )
 
 
@@ -94,7 +92,7 @@ def finished(envelope: Envelope, kind: str, digest: bytes, reply: bytes, *, must
         VALUES ($1, $2, $3, $4, $5, $6, 'done', $7, $8, now())
         ON CONFLICT (store_id, environment, source, message_id) DO UPDATE
            SET state = 'done', reply = EXCLUDED.reply, finished_at = now()
-         WHERE inbox.state IN ('open', 'parked') AND inbox.digest = EXCLUDED.digest
+         WHERE inbox.state IN ('open', 'parked')
         RETURNING reply_to
         """,
         (*_identity(envelope), kind, digest, reply, envelope.reply_to),

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -173,14 +174,19 @@ def traceparent() -> str:
     return carrier.get("traceparent", "")
 
 
+# What a statement does first; those of several parts begin with WITH.
+_CHANGES = re.compile(r"\b(INSERT|UPDATE|DELETE|COMMIT|ROLLBACK|BEGIN)\b")
+
+
 def record_query(query: Any) -> None:
     """Add a finished SQL statement as a span of the trace it was run in."""
     if not trace.get_current_span().is_recording():
         return
     ended = time.time_ns()
     statement = " ".join(str(query.query).split())[:200]
+    changes = _CHANGES.search(statement)
     made = trace.get_tracer("tender").start_span(
-        statement.split(" ", 1)[0] or "SQL",
+        changes[0] if changes else "SELECT",
         kind=SpanKind.CLIENT,
         start_time=ended - int(query.elapsed * 1e9),
         attributes={"db.system.name": "postgresql", "db.query.text": statement},

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from shared import inbox
 from shared.bus import Letter, Publisher
 from shared.database import Pool, Rows, Statement
-from shared.errors import Contended, Unavailable
+from shared.errors import Unavailable
 from shared.messages import Envelope, Event, Reply, encode_reply
 from shared.outbox import Parcel, Relay, parcel, promised
 
@@ -46,22 +46,13 @@ class Desk:
 
 
 class Work:
-    """A command being worked on; handlers read its facts, write in batches and conclude it once.
+    """A command being worked on; handlers read its facts, write in batches and conclude it once."""
 
-    One taken for new was not looked up in the inbox: what it writes fails if it is not.
-    """
-
-    def __init__(self, desk: Desk, envelope: Envelope, *, kind: str, digest: bytes, taken_for_new: bool = False) -> None:
+    def __init__(self, desk: Desk, envelope: Envelope, *, kind: str, digest: bytes) -> None:
         self.envelope = envelope
         self.kind = kind
         self.digest = digest
-        self.taken_for_new = taken_for_new
         self._desk = desk
-
-    def came_before(self) -> None:
-        """Say that traces of this command were found; raises Contended when it was taken for new, so that it is looked up."""
-        if self.taken_for_new:
-            raise Contended(f"{self.envelope.id} came before")
 
     def batch(self) -> "Batch":
         """Begin a write that happens as a whole, in one round trip."""
@@ -84,8 +75,7 @@ class Batch:
 
     def begin(self) -> None:
         """Remember that this work's command was taken up."""
-        work = self._work
-        self.add(inbox.begun(work.envelope, work.kind, work.digest, new=work.taken_for_new))
+        self.add(inbox.begun(self._work.envelope, self._work.kind, self._work.digest))
 
     def conclude(self, reply: Reply, events: Sequence[Event] = ()) -> None:
         """Keep the reply and the events, and tell them; undoes the whole batch when another copy has concluded."""

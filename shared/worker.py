@@ -106,13 +106,7 @@ class Worker(Generic[C]):
     async def _carry_out(self, received: Received, envelope: Envelope) -> str:
         digest = digest_of(received.type, received.body)
         try:
-            # Only a first try may take a first delivery for new; what fails looks it up.
-            taken_for_new = iter((not received.redelivered and envelope.attempt == 0,))
-            seen = await trying(
-                lambda: self._once(received, envelope, digest, taken_for_new=next(taken_for_new, False)),
-                Contended,
-                attempts_max=CONTENDED_ATTEMPTS_MAX,
-            )
+            seen = await trying(lambda: self._once(received, envelope, digest), Contended, attempts_max=CONTENDED_ATTEMPTS_MAX)
             if seen is not None:
                 return await self._answer_again(received, envelope, seen)
             result = "done"
@@ -124,33 +118,24 @@ class Worker(Generic[C]):
         await received.ack()
         return result
 
-    async def _once(self, received: Received, envelope: Envelope, digest: bytes, *, taken_for_new: bool) -> "inbox.Seen | None":
+    async def _once(self, received: Received, envelope: Envelope, digest: bytes) -> "inbox.Seen | None":
         """Carry a command out, or tell how it ended before, which may have been a moment ago by another copy of it."""
-        ended = None if taken_for_new else await self._ended(envelope, digest)
-        if ended is None:
-            try:
-                await self._call(received, envelope, digest, taken_for_new=taken_for_new)
-            except Refusal:
-                # A repeat may be refused because of what its own first copy did.
-                ended = await self._ended(envelope, digest) if taken_for_new else None
-                if ended is None:
-                    raise
-        return ended
-
-    async def _ended(self, envelope: Envelope, digest: bytes) -> "inbox.Seen | None":
         seen = await self._inbox.seen(envelope)
         if seen is not None and seen.digest != digest:
             raise DifferentContent(f"{envelope.id} came before with other content")
-        return seen if seen is not None and seen.state is not State.OPEN else None
+        if seen is not None and seen.state is not State.OPEN:
+            return seen
+        await self._call(received, envelope, digest)
+        return None
 
-    async def _call(self, received: Received, envelope: Envelope, digest: bytes, *, taken_for_new: bool) -> None:
+    async def _call(self, received: Received, envelope: Envelope, digest: bytes) -> None:
         decoder, handler = self._known(received.type)
         try:
             command = decoder.decode(received.body)
         except msgspec.DecodeError as broken:
             raise Poison(f"{received.type} cannot be read: {broken}") from broken
         telemetry.bind({name: str(getattr(command, name)) for name in BOUND_FIELDS if hasattr(command, name)})
-        work = Work(self._desk, envelope, kind=received.type, digest=digest, taken_for_new=taken_for_new)
+        work = Work(self._desk, envelope, kind=received.type, digest=digest)
         async with asyncio.timeout(self._timeout_seconds):
             await handler(work, command, self._context)
 

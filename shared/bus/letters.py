@@ -48,7 +48,6 @@ class Received:
         self.routing_key = message.routing_key or ""
         self.correlation_id = message.correlation_id or ""
         self.reply_to = message.reply_to or ""
-        self.redelivered = bool(message.redelivered)
         self.persistent = message.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
 
     async def ack(self) -> None:

@@ -63,6 +63,12 @@ def arm(environment: Mapping[str, str]) -> None:
                 points.passing(f"after {_shortly(query)}")  # It has committed itself.
             return result
 
+        async def _executemany(self, query: str, arguments: Any, *more: Any, **how: Any) -> Any:
+            points.passing(f"before several of {_shortly(query)}")
+            result = await super()._executemany(query, arguments, *more, **how)  # type: ignore[misc]
+            points.passing(f"after several of {_shortly(query)}")
+            return result
+
     database._StatelessConnection = Counted  # type: ignore[misc]
     _wrap(Exchange, "publish", points, lambda exchange, *_: f"publish to {_exchange_name(exchange)}")
     _wrap(bus.Received, "ack", points, lambda *_: "ack")

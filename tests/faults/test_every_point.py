@@ -21,7 +21,11 @@ OPERATIONS = ["authorize", "confirm", "capture", "refund", "void"]
 QUIET_SECONDS = 0.4
 # What has to be among the points, or the wrapping no longer sees what leaves the process.
 PAYMENTS_POINTS = ("before provider", "after provider", "before WITH", "after WITH", "publish to the reply queue", "before ack")
-GATEWAY_POINTS = ("before INSERT INTO idempotency_keys", "before publish to tender.commands", "before UPDATE idempotency_keys")
+GATEWAY_POINTS = (
+    "before WITH made AS ( INSERT INTO idempotency_keys",
+    "before publish to tender.commands",
+    "before UPDATE idempotency_keys",
+)
 
 Send = Callable[..., Awaitable[Answer]]
 

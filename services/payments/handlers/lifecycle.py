@@ -151,7 +151,6 @@ async def _try_to_remember(
     seen = await _seen(work, command, context)
     if any(t.command_id == work.envelope.id for t in seen.transactions):
         # It was asked before: only the resolver goes on with it.
-        work.came_before()
         context.wake_resolver()
         return None
     unknown = next((t for t in seen.transactions if t.status is TransactionStatus.UNKNOWN), None)
@@ -216,7 +215,6 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Be
         raise NotFound(f"There is no order {command.order_id}.")
     if order.asked_before:
         # Another copy of this command came first: only its holder or the resolver goes on with it.
-        work.came_before()
         context.wake_resolver()
         return None
     snapshot = order.snapshot
@@ -303,7 +301,6 @@ async def _continued(work: Work, command: Confirm, context: Payments) -> Questio
     seen = await _seen(work, command, context)
     row = next(t for t in seen.transactions if t.operation is Operation.AUTHORIZE)
     if seen.facts(row.id).answers == work.envelope.id:
-        work.came_before()
         context.wake_resolver()
         return None
     if not row.open:
