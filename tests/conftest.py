@@ -16,6 +16,8 @@ from shared.migrations import migrate, settle_role
 from tests.faults.nursery import Nursery
 from tests.world import PASSWORD, Place, World, a_world
 
+ROLES_LOCK = 7_230_511_002
+
 
 def pytest_configure() -> None:
     telemetry.log_to_stderr("tests", "INFO")
@@ -40,7 +42,11 @@ async def template(database_server: str) -> AsyncIterator[str]:
     """A migrated database that modules clone."""
     name = f"tender_template_{new_id().hex}"
     url = await setup.create_database(database_server, name)
+    # Roles belong to the whole server: test runs beside each other must not make them at once.
+    turn = await asyncpg.connect(database_server)
+    await turn.execute("SELECT pg_advisory_lock($1)", ROLES_LOCK)
     await migrate(url, setup.SERVICES, password=PASSWORD)
+    await turn.close()
     yield name
     await setup.drop_database(database_server, name)
 

@@ -17,6 +17,9 @@ from deploy.servers import Choice, servers
 from deploy.stack import ROOT
 from deploy.state import Instance
 
+# Tests wait more than they compute, so two run beside each other; those of one file share their system and stay together.
+WHOLE = ("tests", "-n", "2", "--dist", "loadfile")
+
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -37,7 +40,7 @@ def test(arguments: tuple[str, ...]) -> None:
                 "TENDER_TEST_AMQP_URL": found.amqp_url,
                 "TENDER_TEST_MANAGEMENT_URL": found.management_url or "",
             }
-            code = subprocess.run([sys.executable, "-m", "pytest", *(arguments or ["tests"])], cwd=ROOT, env=env, check=False).returncode
+            code = subprocess.run([sys.executable, "-m", "pytest", *(arguments or WHOLE)], cwd=ROOT, env=env, check=False).returncode
     finally:
         subprocess.run(["rm", "-rf", str(instance.folder)], check=False)
     sys.exit(code)
