@@ -1,6 +1,7 @@
 """The local stack: servers, sandbox and services as children of one process, ready when this says so."""
 
 import asyncio
+import base64
 import os
 import socket
 import sys
@@ -37,6 +38,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     sandbox_port: int = 0
     log_level: str = "INFO"
     otlp_endpoint: str = ""
+    # Whether the sandbox tells what happens there.
+    webhooks: bool = True
     # Settings of the services that are not to be their defaults.
     settings: Mapping[str, str] = {}
 
@@ -96,12 +99,24 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
         "OTEL_EXPORTER_OTLP_ENDPOINT": options.otlp_endpoint,
         **options.settings,
     }
+    webhooks_port, webhook_secret = free_port(), f"whsec_{base64.b64encode(bytes.fromhex(instance.secret('webhooks'))).decode()}"
+    taken = [
+        {"provider": "sandbox", "store_id": STORE_ID, "environment": "sandbox", "account": "sandbox:default", "secrets": [webhook_secret]}
+    ]
     return {
         "sandbox": {
             **common,
             "HTTP_PORT": str(sandbox_port),
             "SANDBOX_FILE": str(instance.folder / "sandbox.sqlite"),
             "SANDBOX_API_KEY": api_key,
+            "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{webhooks_port}/api/v1/webhooks/sandbox" if options.webhooks else "",
+            "SANDBOX_WEBHOOK_SECRET": webhook_secret,
+        },
+        "webhooks": {
+            **common,
+            "HTTP_PORT": str(webhooks_port),
+            "DATABASE_URL": setup.service_url(database_url, "webhooks", password),
+            "WEBHOOK_ACCOUNTS": msgspec.json.encode(taken).decode(),
         },
         "payments": {
             **common,
@@ -115,6 +130,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             "HTTP_PORT": str(options.gateway_port or free_port()),
             "DATABASE_URL": setup.service_url(database_url, "gateway", password),
             "TOKEN_SECRET": instance.secret("tokens"),
+            "WEBHOOKS_URL": f"http://127.0.0.1:{webhooks_port}",
         },
     }
 

@@ -43,6 +43,25 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.status < 500 and self.retry in (Retry.NEVER, Retry.NEW_METHOD)
 
 
+def problem_body(problem: Problem, correlation_id: str) -> dict[str, Any]:
+    """Write a problem as RFC 9457 has it, with our extensions."""
+    body: dict[str, Any] = {
+        "type": f"urn:tender:problem:{problem.code}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "correlation_id": correlation_id,
+    }
+    if problem.outcome is not None:
+        body["outcome"] = problem.outcome.value
+    if problem.retry is not None:
+        body["retry"] = problem.retry.value
+    if problem.retry_after_seconds is not None:
+        body["retry_after"] = problem.retry_after_seconds
+    return {**problem.facts, **body}
+
+
 class Refusal(Exception):
     """A rule says no; never retried by us, told to the caller with its code."""
 

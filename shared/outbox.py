@@ -1,4 +1,4 @@
-"""The outbox: events promised in the transaction that made them true, published right after it, swept after a crash."""
+"""The outbox: events and commands promised in a transaction, published right after it, swept after a crash."""
 
 import asyncio
 import logging
@@ -8,15 +8,16 @@ from uuid import UUID
 import msgspec
 
 from shared import telemetry, topology
-from shared.bus import Letter, Publisher, headers_of
+from shared.bus import Letter, Publisher, Unroutable, headers_of
 from shared.database import GroupCommit, Pool, Statement, connected, transaction
 from shared.errors import Unavailable
 from shared.ids import new_id
-from shared.messages import Envelope, Event, encode, type_of
+from shared.messages import Envelope, Event, Message, encode, type_of
 
 logger = logging.getLogger(__name__)
 
 SWEEP_ROWS_MAX = 200
+UNDERWAY_MAX = 256
 SWEEP_INTERVAL_SECONDS = 0.25
 # What was sent is deleted in groups: nobody waits for it, and a crash before it only sends an event twice.
 DELETE_PAUSE_SECONDS = 0.05
@@ -24,32 +25,39 @@ STOP_TIMEOUT_SECONDS = 5.0
 
 
 class Parcel(msgspec.Struct, frozen=True, kw_only=True):
-    """One event as its row holds it."""
+    """One event or command as its row holds it."""
 
     id: UUID
+    exchange: str
     routing_key: str
     headers: dict[str, object]
     body: bytes
 
     def letter(self) -> Letter:
-        """Address it to the exchange of events."""
-        return Letter(exchange=topology.EVENTS, routing_key=self.routing_key, body=self.body, headers=self.headers, type=self.routing_key)
+        """Address it to its exchange."""
+        return Letter(exchange=self.exchange, routing_key=self.routing_key, body=self.body, headers=self.headers, type=self.routing_key)
 
 
 def parcel(event: Event, cause: Envelope) -> Parcel:
     """Wrap an event with an id of its own and the facts of the message that caused it."""
     envelope = msgspec.structs.replace(cause, id=new_id(), attempt=0, deadline=None, first_seen=None)
     kind = type_of(type(event))
-    return Parcel(id=envelope.id, routing_key=kind, headers=headers_of(envelope), body=encode(event))
+    return Parcel(id=envelope.id, exchange=topology.EVENTS, routing_key=kind, headers=headers_of(envelope), body=encode(event))
+
+
+def command_parcel(command: Message, envelope: Envelope) -> Parcel:
+    """Wrap a command that nobody waits for; its id is the envelope's."""
+    kind = type_of(type(command))
+    return Parcel(id=envelope.id, exchange=topology.COMMANDS, routing_key=kind, headers=headers_of(envelope), body=encode(command))
 
 
 def promised(parcels: Sequence[Parcel], *, head_start_seconds: float) -> Statement:
     """Write events with the change that makes them true; whoever wrote them has a head start in publishing them."""
     return Statement(
         """
-        INSERT INTO outbox (id, routing_key, headers, body, available_at)
-        SELECT id, routing_key, headers::jsonb, body, now() + make_interval(secs => $5)
-          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[]) AS t (id, routing_key, headers, body)
+        INSERT INTO outbox (id, routing_key, headers, body, available_at, exchange)
+        SELECT id, routing_key, headers::jsonb, body, now() + make_interval(secs => $5), exchange
+          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $6::text[]) AS t (id, routing_key, headers, body, exchange)
         """,
         (
             [each.id for each in parcels],
@@ -57,6 +65,7 @@ def promised(parcels: Sequence[Parcel], *, head_start_seconds: float) -> Stateme
             [encode(each.headers).decode() for each in parcels],
             [each.body for each in parcels],
             head_start_seconds,
+            [each.exchange for each in parcels],
         ),
     )
 
@@ -85,8 +94,8 @@ class Relay:
             await asyncio.wait(self._underway, timeout=STOP_TIMEOUT_SECONDS)
 
     def send_soon(self, parcels: Sequence[Parcel]) -> None:
-        """Publish committed events without holding anybody up."""
-        for each in parcels:
+        """Publish what is committed without holding anybody up; in a burst the rest is left to the sweeper."""
+        for each in parcels[: max(0, UNDERWAY_MAX - len(self._underway))]:
             task = asyncio.create_task(self._send(each))
             self._underway.add(task)
             task.add_done_callback(self._underway.discard)
@@ -95,7 +104,7 @@ class Relay:
         try:
             await self._publisher.publish(each.letter())
             await self._sent.submit(each.id)
-        except Unavailable:
+        except (Unavailable, Unroutable):
             return  # The row stays; the sweeper sends it.
         telemetry.events_published.labels(self._service).inc()
 
@@ -126,12 +135,19 @@ class Relay:
                                        ORDER BY available_at
                                        LIMIT $1
                                          FOR UPDATE SKIP LOCKED))
-                RETURNING id, routing_key, headers, body
+                RETURNING id, exchange, routing_key, headers, body
                 """,
                 SWEEP_ROWS_MAX,
             )
             parcels = [
-                Parcel(id=r["id"], routing_key=r["routing_key"], headers=msgspec.json.decode(r["headers"]), body=r["body"]) for r in rows
+                Parcel(
+                    id=r["id"],
+                    exchange=r["exchange"],
+                    routing_key=r["routing_key"],
+                    headers=msgspec.json.decode(r["headers"]),
+                    body=r["body"],
+                )
+                for r in rows
             ]
             await asyncio.gather(*(self._publisher.publish(each.letter()) for each in sorted(parcels, key=lambda p: p.id)))
         return len(parcels)

@@ -25,7 +25,7 @@ from shared.outbox import Relay
 from shared.schedule import Job
 from shared.settings import BusSettings
 from shared.work import Desk
-from shared.worker import CommandHandler, QueryHandler, RetrySchedules, Worker
+from shared.worker import CommandHandler, FailureHandler, QueryHandler, RetrySchedules, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class Service(Generic[C]):
         http: Callable[[C, dict[str, Check]], Any] | None = None,
         checks: Callable[[C], dict[str, Check]] = lambda _: {},
         schedules: RetrySchedules | None = None,
+        failed: Mapping[type[Message], FailureHandler[C]] | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -70,6 +71,7 @@ class Service(Generic[C]):
         self._http = http or (lambda _, checks: Litestar(health_routes(checks), openapi_config=None, logging_config=None))
         self._checks = checks
         self._schedules = schedules or RetrySchedules()
+        self._failed = failed or {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Parts]:
@@ -126,6 +128,7 @@ class Service(Generic[C]):
             queries=self._queries,
             handler_timeout_seconds=self.settings.handler_timeout_seconds,
             schedules=self._schedules,
+            failed=self._failed,
         )
         consumer = Consumer(
             self.settings.amqp_url,

@@ -50,6 +50,12 @@ provider_calls = Histogram(
 unknown_outcomes = Gauge("tender_unknown_outcomes", "Transactions whose outcome is not known.", ["service"])
 oldest_unknown_seconds = Gauge("tender_oldest_unknown_outcome_seconds", "Age of the oldest unknown outcome.", ["service"])
 idempotency_answers = Counter("tender_idempotency_answers_total", "Keyed requests by how they were answered.", ["how"])
+webhooks_received = Counter(
+    "tender_webhooks_received_total", "Webhooks by provider and what they turned out to be.", ["provider", "result"]
+)
+webhooks_processed = Counter("tender_webhooks_processed_total", "Tries at webhook events by what came of them.", ["provider", "result"])
+webhooks_pending = Gauge("tender_webhooks_pending", "Webhook events kept and not processed yet (10000 at most).")
+webhooks_oldest_pending_seconds = Gauge("tender_webhooks_oldest_pending_seconds", "Age of the oldest webhook event not processed yet.")
 
 _NO_FACTS: Mapping[str, str] = MappingProxyType({})
 _facts: ContextVar[Mapping[str, str]] = ContextVar("tender_log_facts", default=_NO_FACTS)

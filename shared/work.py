@@ -7,8 +7,8 @@ from shared import inbox
 from shared.bus import Letter, Publisher
 from shared.database import Pool, Rows, Statement
 from shared.errors import Unavailable
-from shared.messages import Envelope, Event, Reply, encode_reply
-from shared.outbox import Parcel, Relay, parcel, promised
+from shared.messages import Envelope, Event, Message, Reply, encode_reply
+from shared.outbox import Parcel, Relay, command_parcel, parcel, promised
 
 
 class Desk:
@@ -89,6 +89,10 @@ class Batch:
     def tell(self, events: Sequence[Event]) -> None:
         """Promise events without concluding anything."""
         self._parcels += [parcel(event, self._work.envelope) for event in events]
+
+    def send(self, command: Message, envelope: Envelope) -> None:
+        """Promise a command that nobody waits for."""
+        self._parcels.append(command_parcel(command, envelope))
 
     async def commit(self) -> None:
         """Write it all; raises Contended, with nothing written, when something it insists on does not hold."""

@@ -36,6 +36,8 @@ DEADLINE_GRACE = timedelta(seconds=30)
 C = TypeVar("C")
 CommandHandler = Callable[[Work, Any, C], Awaitable[None]]
 QueryHandler = Callable[[Envelope, Any, C], Awaitable[Any]]
+# Told of every failed try of a command: its message, why, and whether it was the last.
+FailureHandler = Callable[[Envelope, Any, C, BaseException, bool], Awaitable[None]]
 
 
 class RetrySchedules(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +65,7 @@ class Worker(Generic[C]):
         queries: Mapping[type[Query], QueryHandler[C]],
         handler_timeout_seconds: float,
         schedules: RetrySchedules,
+        failed: Mapping[type[Message], FailureHandler[C]] | None = None,
     ) -> None:
         self._service = service
         self._desk = desk
@@ -72,6 +75,7 @@ class Worker(Generic[C]):
         self._timeout_seconds = handler_timeout_seconds
         self._schedules = schedules
         self._commands = {type_of(kind): (msgspec.json.Decoder(kind), handler) for kind, handler in handlers.items()}
+        self._failed = {type_of(kind): handler for kind, handler in (failed or {}).items()}
         self._queries = {type_of(kind): (msgspec.json.Decoder(kind), handler) for kind, handler in queries.items()}
 
     async def handle(self, received: Received) -> None:
@@ -178,6 +182,7 @@ class Worker(Generic[C]):
             # The header counts too; a database that is away must not stop the retry.
             with suppress(Unavailable):
                 await inbox.failed(self._desk.pool, envelope, received.type, digest, error=repr(failure), parked=tier is None)
+                await self._tell_failed(received, envelope, failure, last=tier is None)
         if tier is None:
             await self._park(received, envelope, failure)
             return "parked"
@@ -186,6 +191,13 @@ class Worker(Generic[C]):
         telemetry.messages_retried.labels(self._service, tier).inc()
         await received.ack()
         return "retried"
+
+    async def _tell_failed(self, received: Received, envelope: Envelope, failure: Exception, *, last: bool) -> None:
+        handler = self._failed.get(received.type)
+        if handler is not None:
+            with suppress(msgspec.DecodeError):
+                decoder, _ = self._commands[received.type]
+                await handler(envelope, decoder.decode(received.body), self._context, failure, last)
 
     async def _park(self, received: Received, envelope: Envelope | None, failure: BaseException) -> None:
         kept = {key: value for key, value in received.headers.items() if not key.startswith(STRIPPED_PREFIXES)}

@@ -17,12 +17,15 @@ from deploy import setup
 from deploy.sandbox.books import Books
 from deploy.sandbox.server import Sandbox
 from deploy.sandbox.server import app as sandbox_app
+from deploy.sandbox.webhooks import Outgoing
 from deploy.state import free_port
 from services.gateway.app import build as build_gateway
 from services.gateway.domain import Role, key_parts
 from services.gateway.settings import Settings as GatewaySettings
 from services.payments.app import build as build_payments
 from services.payments.settings import Settings as PaymentsSettings
+from services.webhooks.app import build as build_webhooks
+from services.webhooks.settings import Settings as WebhooksSettings
 from shared.ids import new_id
 from shared.messages import Environment
 from shared.service import Parts, Server
@@ -30,6 +33,7 @@ from shared.service import Parts, Server
 PASSWORD = "services-of-the-tests"
 SANDBOX_KEY = "sk_sandbox_tests"
 TOKEN_SECRET = "tokens-of-the-tests"
+WEBHOOK_SECRET = "whsec_c2VjcmV0LW9mLXRoZS13ZWJob29rcy1vZi10aGUtdGVzdHM="
 CONDITION_TIMEOUT_SECONDS = 20.0
 CONDITION_POLL_SECONDS = 0.02
 PROVIDER_TIMEOUT_SECONDS = 1.5
@@ -72,11 +76,20 @@ class World:
     """What a test can do: call the API as a shop, look into the sandbox, look into the database."""
 
     def __init__(
-        self, place: Place, *, gateway_url: str, payments_url: str, sandbox: Sandbox, keys: Mapping[Role, str], store_id: UUID
+        self,
+        place: Place,
+        *,
+        gateway_url: str,
+        payments_url: str,
+        sandbox: Sandbox,
+        keys: Mapping[Role, str],
+        store_id: UUID,
+        webhooks_url: str = "",
     ) -> None:
         self.place = place
         self.gateway_url = gateway_url
         self.payments_url = payments_url
+        self.webhooks_url = webhooks_url
         self.sandbox = sandbox
         self.keys = keys
         self.store_id = store_id
@@ -300,10 +313,16 @@ async def patiently(send: Callable[[], Awaitable[Answer]], *, timeout_seconds: f
 
 
 @contextlib.asynccontextmanager
-async def a_sandbox(file: Path | None = None, *, port: int = 0) -> AsyncIterator[Sandbox]:
+async def a_sandbox(file: Path | None = None, *, port: int = 0, webhook_url: str = "") -> AsyncIterator[Sandbox]:
     """Run the sandbox provider over HTTP in this process."""
     port = port or free_port()
-    sandbox = Sandbox(Books(file), base_url=f"http://127.0.0.1:{port}", api_key=SANDBOX_KEY, silence_seconds=SILENCE_SECONDS)
+    sandbox = Sandbox(
+        Books(file),
+        base_url=f"http://127.0.0.1:{port}",
+        api_key=SANDBOX_KEY,
+        silence_seconds=SILENCE_SECONDS,
+        outgoing=Outgoing(url=webhook_url, secret=WEBHOOK_SECRET),
+    )
     config = uvicorn.Config(
         sandbox_app(sandbox),
         port=port,
@@ -323,28 +342,42 @@ async def a_sandbox(file: Path | None = None, *, port: int = 0) -> AsyncIterator
     finally:
         server.should_exit = True
         await serving
+        await sandbox.outgoing.close()
         sandbox.books.close()
 
 
 @contextlib.asynccontextmanager
 async def a_world(
-    place: Place, *, payments: Mapping[str, Any] | None = None, gateway: Mapping[str, Any] | None = None
+    place: Place,
+    *,
+    payments: Mapping[str, Any] | None = None,
+    gateway: Mapping[str, Any] | None = None,
+    webhooks: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[World]:
-    """Run sandbox, payments and gateway in this process, each over its real wires."""
+    """Run sandbox, payments and gateway in this process, each over its real wires; webhooks too when its settings are given."""
     async with contextlib.AsyncExitStack() as stack:
-        sandbox = await stack.enter_async_context(a_sandbox())
-        paying: Parts = await stack.enter_async_context(build_payments(payments_settings(place, sandbox.base_url, payments)).running())
-        gating: Parts = await stack.enter_async_context(build_gateway(gateway_settings(place, gateway)).running())
         store_id = new_id()
+        told = f"http://127.0.0.1:{free_port()}" if webhooks is not None else ""
+        sandbox = await stack.enter_async_context(a_sandbox(webhook_url=told and f"{told}/api/v1/webhooks/sandbox"))
+        paying: Parts = await stack.enter_async_context(build_payments(payments_settings(place, sandbox.base_url, payments)).running())
+        if webhooks is not None:
+            settings = webhooks_settings(place, store_id, {"http_port": told.rpartition(":")[2], **webhooks})
+            await stack.enter_async_context(build_webhooks(settings).running())
+        gating: Parts = await stack.enter_async_context(
+            build_gateway(gateway_settings(place, {"webhooks_url": told, **(gateway or {})})).running()
+        )
         keys = {role: await a_key(place, store_id, role) for role in (Role.CHECKOUT, Role.ADMIN, Role.OPERATOR)}
-        world = World(place, gateway_url=gating.url, payments_url=paying.url, sandbox=sandbox, keys=keys, store_id=store_id)
+        world = World(
+            place, gateway_url=gating.url, payments_url=paying.url, sandbox=sandbox, keys=keys, store_id=store_id, webhooks_url=told
+        )
         stack.push_async_callback(world.http.aclose)
         await until(lambda: _ready(world))
         yield world
 
 
 async def _ready(world: World) -> bool:
-    answers = [await world.http.get(f"{url}/health/ready") for url in (world.gateway_url, world.payments_url)]
+    urls = [world.gateway_url, world.payments_url, *([world.webhooks_url] if world.webhooks_url else [])]
+    answers = [await world.http.get(f"{url}/health/ready") for url in urls]
     return all(answer.status_code == 200 for answer in answers)
 
 
@@ -389,5 +422,32 @@ def gateway_settings(place: Place, changes: Mapping[str, Any] | None = None) -> 
             "redrive_after_seconds": 1.0,
             "shutdown_grace_seconds": 5.0,
             **(changes or {}),
+        }
+    )
+
+
+def webhooks_settings(place: Place, store_id: UUID, changes: Mapping[str, Any] | None = None) -> WebhooksSettings:
+    """Settings of webhooks with short waits, for the sandbox's account and one of every other provider."""
+    given = dict(changes or {})
+    sandbox = {
+        "provider": "sandbox",
+        "store_id": store_id,
+        "environment": "sandbox",
+        "account": "sandbox:default",
+        "secrets": [WEBHOOK_SECRET],
+    }
+    accounts = [sandbox, *given.pop("accounts", [])]
+    return WebhooksSettings(
+        **{
+            "database_url": setup.service_url(place.database_url, "webhooks", PASSWORD),
+            "amqp_url": place.amqp_url,
+            "webhook_accounts": msgspec.json.encode(accounts).decode(),
+            "ask_timeout_seconds": 2.0,
+            "match_every_seconds": 0.2,
+            "shutdown_grace_seconds": 5.0,
+            "retry_tiers_bug": "1s,1s",
+            "retry_tiers_silent": "1s,1s",
+            **given,
+            "http_port": int(given.get("http_port", 0)),
         }
     )

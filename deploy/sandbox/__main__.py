@@ -7,6 +7,7 @@ import uvicorn
 
 from deploy.sandbox.books import Books
 from deploy.sandbox.server import Sandbox, app
+from deploy.sandbox.webhooks import Outgoing
 
 # Longer than any time-out of ours that a test or the demo sets.
 SILENCE_SECONDS = 30.0
@@ -20,6 +21,7 @@ def main() -> None:
         Books(Path(file) if file else None),
         base_url=os.environ.get("SANDBOX_PUBLIC_URL", f"http://{host}:{port}"),
         api_key=os.environ.get("SANDBOX_API_KEY", "sk_sandbox_local"),
+        outgoing=Outgoing(url=os.environ.get("SANDBOX_WEBHOOK_URL", ""), secret=os.environ.get("SANDBOX_WEBHOOK_SECRET", "")),
         silence_seconds=float(os.environ.get("SANDBOX_SILENCE_SECONDS", SILENCE_SECONDS)),
     )
     uvicorn.run(

@@ -1,6 +1,7 @@
 """The sandbox's own books: payments and their operations, kept in a file of its own, and its rules about amounts."""
 
 import sqlite3
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,8 @@ class Books:
         self._by_reference: dict[str, str] = {}
         self.check_amounts = True
         self.check_keys = True
+        # Told of every change of a payment: the change's name, and the payment.
+        self.tell: Callable[[str, Payment], None] = lambda _, __: None
         for _, body in self._db.execute("SELECT id, body FROM payments ORDER BY id"):
             self._index(msgspec.json.decode(body, type=Payment))
 
@@ -146,6 +149,7 @@ class Books:
         )
         payment.operations.append(operation)
         self.keep(payment)
+        self.tell(f"payment.{kind}.{status}", payment)
         return operation
 
     def authorize(self, body: dict[str, Any], base_url: str) -> Payment:
@@ -196,7 +200,9 @@ class Books:
                 operation.decline_code = None if passed else "authentication_failed"
                 if passed:
                     self._start_hold(payment)
-        return self.keep(payment)
+                self.keep(payment)
+                self.tell(f"payment.authorize.{operation.status}", payment)
+        return payment
 
     def confirm(self, payment: Payment) -> Payment:
         """Go on after the customer acted; the page's word counts, else the token's."""
@@ -225,6 +231,7 @@ class Books:
         for operation in payment.operations:
             if operation.kind == "authorize" and operation.status == "pending":
                 operation.status, operation.decline_code, operation.next_action = "failed", "released", None
+                self.tell("payment.authorize.failed", payment)
         self.add(payment, "void", payment.held, reference=body.get("reference"))
         return payment
 

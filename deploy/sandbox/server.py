@@ -13,8 +13,9 @@ from litestar import Litestar, MediaType, Request, Response, get, post
 from litestar.datastructures import State
 from litestar.params import FromPath, FromQuery
 
-from deploy.sandbox.books import Books, Payment, Refused
+from deploy.sandbox.books import Books, Payment, Refused, now
 from deploy.sandbox.tokens import TOKENS, Act
+from deploy.sandbox.webhooks import Moods, Outgoing
 from shared.money import Money
 
 SLOW_SECONDS = 1.0
@@ -33,6 +34,8 @@ class Control(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     silence_seconds: float | None = None
     # How likely a call meets each of WEATHERS, whatever its token.
     weather: dict[str, float] | None = None
+    # What befalls webhooks on their way.
+    webhooks: Moods | None = None
 
 
 # Troubles that can befall any call. Of "busy", "fail" and "silent" nothing has happened; of the others all has.
@@ -42,7 +45,7 @@ WEATHERS = {"slow": Act.SLOW, "busy": Act.BUSY_ONCE, "fail": Act.FAIL_ONCE, "sil
 class Sandbox:
     """The simulator's state while it runs."""
 
-    def __init__(self, books: Books, *, base_url: str, api_key: str, silence_seconds: float) -> None:
+    def __init__(self, books: Books, *, base_url: str, api_key: str, silence_seconds: float, outgoing: Outgoing | None = None) -> None:
         self.books = books
         self.base_url = base_url
         self.api_key = api_key
@@ -51,6 +54,8 @@ class Sandbox:
         self._busy: set[str] = set()
         self.calls: dict[str, int] = {}
         self.weather: dict[str, float] = {}
+        self.outgoing = outgoing or Outgoing(url="", secret="")
+        books.tell = lambda kind, payment: self.outgoing.tell(kind, lambda: payment, now().isoformat())
 
     async def keyed(self, request: HttpRequest, kind: str, act: Callable[[dict[str, Any]], Act], do: Do) -> Response[bytes]:
         """Carry a request out under its idempotency key, the way Stripe does: the first answer is the answer."""
@@ -128,6 +133,8 @@ def app(sandbox: Sandbox) -> Litestar:
             bank_decision,
             control,
             control_payment,
+            control_events,
+            control_event,
             look,
             live,
         ],
@@ -258,6 +265,8 @@ async def control(request: HttpRequest) -> dict[str, Any]:
         if unknown := wanted.weather.keys() - WEATHERS.keys():
             raise Refused(400, "unknown_weather", f"{', '.join(sorted(unknown))}; there are {', '.join(WEATHERS)}")
         sandbox.weather = wanted.weather
+    if wanted.webhooks is not None:
+        sandbox.outgoing.moods = wanted.webhooks
     if wanted.silence_seconds is not None:
         sandbox.silence_seconds = wanted.silence_seconds
     return {
@@ -265,6 +274,7 @@ async def control(request: HttpRequest) -> dict[str, Any]:
         "check_keys": sandbox.books.check_keys,
         "silence_seconds": sandbox.silence_seconds,
         "weather": sandbox.weather,
+        "webhooks": msgspec.to_builtins(sandbox.outgoing.moods),
     }
 
 
@@ -278,6 +288,21 @@ async def control_payment(request: HttpRequest, payment_id: FromPath[str], kind:
         raise Refused(404, "unknown_kind", "approve, decline, capture, refund, void or chargeback")
     books.add(payment, kind, int(body.get("amount", payment.amount)), reason="dashboard")
     return _shown(payment)
+
+
+@get("/control/webhooks")
+async def control_events(request: HttpRequest) -> Response[bytes]:
+    events = [{**msgspec.to_builtins(told), "body": told.body.decode()} for told in _sandbox(request).outgoing.events.values()]
+    return Response(msgspec.json.encode({"data": events}), media_type=MediaType.JSON)
+
+
+@post("/control/webhooks/{event_id:str}/send", status_code=200)
+async def control_event(request: HttpRequest, event_id: FromPath[str]) -> dict[str, str]:
+    outgoing = _sandbox(request).outgoing
+    if event_id not in outgoing.events:
+        raise Refused(404, "unknown_event", f"No such event: {event_id}")
+    outgoing.send(outgoing.events[event_id])
+    return {"sent": event_id}
 
 
 @get("/control")

@@ -44,6 +44,7 @@ async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Gateway]:
             yield gateway
         finally:
             await gateway.idempotency.stop()
+            await gateway.ingest.close()
 
 
 def _jobs(settings: Settings, gateway: Gateway) -> Sequence[Job]:

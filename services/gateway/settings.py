@@ -13,6 +13,8 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     sweep_every_seconds: float = 1.0
     query_timeout_seconds: float = 5.0
     requests_in_flight_max: int = 512
+    # Where the webhooks service is; providers may post to it through the gateway's host.
+    webhooks_url: str = ""
     cors_origins: str = ""
     rate_per_second: float = 1000.0
     rate_burst: int = 2000

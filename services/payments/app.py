@@ -31,6 +31,7 @@ COMMANDS: dict[type[Message], CommandHandler[Payments]] = {
     messages.Void: handlers.void,
     messages.Refund: handlers.refund,
     messages.Observe: handlers.observe,
+    messages.TakeEvent: handlers.take_event,
 }
 QUERIES: dict[type[Query], QueryHandler[Payments]] = {
     messages.GetOrder: handlers.get_order,

@@ -206,6 +206,28 @@ class Observe(Message, frozen=True, kw_only=True, tag="background.payments.obser
     reason: str = ""
 
 
+class TakeEvent(Message, frozen=True, kw_only=True, tag="background.payments.take_event.v1"):
+    """Take in a provider's event, exactly as it was sent; answered with EventTaken."""
+
+    provider: str
+    provider_account: str
+    event_id: str
+    event_type: str
+    payload: str
+
+
+class EventTaken(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of an event: applied, unchanged or ignored, and whose payment it was about."""
+
+    result: str
+    order_id: UUID | None = None
+    intent_id: UUID | None = None
+
+
+# The code of the refusal that says "not yet": the event is kept and asked about again.
+PAYMENT_NOT_KNOWN = "payment-not-known"
+
+
 # Queries
 
 

@@ -67,7 +67,9 @@ def run(wish: Wish, *, home: Path, say: Callable[[str], None]) -> list[Figures]:
     instance = Instance(home, "bench")
     with ExitStack() as stack:
         # One key asks for all of it here, more than one caller is allowed.
-        options = Options(choice=Choice(), log_level="WARNING", settings={"RATE_PER_SECOND": "100000", "RATE_BURST": "100000"})
+        options = Options(
+            choice=Choice(), log_level="WARNING", webhooks=False, settings={"RATE_PER_SECOND": "100000", "RATE_BURST": "100000"}
+        )
         up = stack.enter_context(running(instance, options, say))
         bare = Yardsticks(stack, instance.logs, database_url=up.state.database_url, amqp_url=up.state.amqp_url)
         progress = stack.enter_context(Progress(transient=True))

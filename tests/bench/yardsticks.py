@@ -115,7 +115,9 @@ class Yardsticks:
             started = time.perf_counter()
             await queue.consume(receive)
             await done.wait()
-            return MESSAGES / (time.perf_counter() - started)
+            elapsed = time.perf_counter() - started
+            await asyncio.gather(*tasks)
+            return MESSAGES / elapsed
 
     @contextlib.asynccontextmanager
     async def _table(self) -> AsyncIterator[Any]:

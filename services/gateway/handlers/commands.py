@@ -6,9 +6,8 @@ from uuid import UUID
 
 import msgspec
 
-from shared.contracts import payments
+from shared.contracts import payments, webhooks
 from shared.contracts.payments import IntentView
-from shared.errors import Problem
 from shared.messages import Environment, Message, type_of
 
 
@@ -63,6 +62,8 @@ SUCCESS_STATUS: dict[str, int] = {
     type_of(payments.Capture): 201,
     type_of(payments.Void): 201,
     type_of(payments.Refund): 201,
+    type_of(webhooks.Replay): 201,
+    type_of(webhooks.ReplayMany): 201,
     type_of(SubmitPayment): 201,
     type_of(MakeCheckoutToken): 201,
     type_of(MakeCustomerToken): 201,
@@ -70,22 +71,3 @@ SUCCESS_STATUS: dict[str, int] = {
 
 # Answers that are stored without their signature.
 TOKEN_TYPES = frozenset({type_of(MakeCheckoutToken), type_of(MakeCustomerToken)})
-
-
-def problem_body(problem: Problem, correlation_id: str) -> dict[str, Any]:
-    """Write a problem as RFC 9457 has it, with our extensions."""
-    body: dict[str, Any] = {
-        "type": f"urn:tender:problem:{problem.code}",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.detail,
-        "code": problem.code,
-        "correlation_id": correlation_id,
-    }
-    if problem.outcome is not None:
-        body["outcome"] = problem.outcome.value
-    if problem.retry is not None:
-        body["retry"] = problem.retry.value
-    if problem.retry_after_seconds is not None:
-        body["retry_after"] = problem.retry_after_seconds
-    return {**problem.facts, **body}

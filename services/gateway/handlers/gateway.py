@@ -34,10 +34,11 @@ from services.gateway.handlers.commands import (
     TokenView,
 )
 from services.gateway.handlers.idempotency import Answer, Driver, IdempotencyStore
+from services.gateway.handlers.ingest import Ingest
 from services.gateway.settings import Settings
 from services.gateway.store import Claim, Kept
 from shared.bus import Unroutable
-from shared.contracts import payments
+from shared.contracts import payments, webhooks
 from shared.errors import Problem, Unavailable
 from shared.ids import new_id
 from shared.messages import Done, Envelope, Message, Query, Refused, Reply, done, encode, type_of
@@ -58,6 +59,7 @@ class Gateway:
         self.in_flight = 0
         self.pool = desk.pool
         self.replies = replies
+        self.ingest = Ingest(settings.webhooks_url)
         self._known: dict[bytes, tuple[Principal, float]] = {}
         self._buckets: dict[str, Bucket] = {}
         self.idempotency = IdempotencyStore(desk.pool, self._drivers(), self._resend, settings)
@@ -112,6 +114,8 @@ class Gateway:
             payments.Capture,
             payments.Void,
             payments.Refund,
+            webhooks.Replay,
+            webhooks.ReplayMany,
         )
         return {
             **{type_of(kind): self._over_the_bus for kind in on_the_bus},

@@ -9,12 +9,12 @@ import msgspec
 
 from services.gateway import store
 from services.gateway.domain import KeyReused
-from services.gateway.handlers.commands import SUCCESS_STATUS, problem_body
+from services.gateway.handlers.commands import SUCCESS_STATUS
 from services.gateway.settings import Settings
 from services.gateway.store import Claim, Finished, Kept
 from shared import telemetry
 from shared.database import GroupCommit, Pool
-from shared.errors import Unavailable
+from shared.errors import Unavailable, problem_body
 from shared.messages import Done, Refused, Reply
 
 logger = logging.getLogger(__name__)

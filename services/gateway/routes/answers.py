@@ -17,12 +17,11 @@ from litestar.params import HeaderParameter
 from litestar.types import ExceptionHandlersMap
 
 from services.gateway.domain import Forbidden, Principal, Role, idempotency_key, parsed, request_hash, wait_seconds
-from services.gateway.handlers.commands import problem_body
 from services.gateway.handlers.gateway import Gateway, unwrap
 from services.gateway.handlers.idempotency import Answer
 from services.gateway.store import Claim
 from shared import telemetry
-from shared.errors import Outcome, Problem, Refusal, Retry, Unavailable
+from shared.errors import Outcome, Problem, Refusal, Retry, Unavailable, problem_body
 from shared.messages import Message, Query, encode, type_of
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from services.payments.handlers.asking import Payments
 from services.payments.handlers.lifecycle import authorize, capture, confirm, refund, void
-from services.payments.handlers.observing import observe
+from services.payments.handlers.observing import observe, take_event
 from services.payments.handlers.orders import get_order, get_payments, list_orders, put_order, quote
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "put_order",
     "quote",
     "refund",
+    "take_event",
     "void",
 ]

@@ -1,32 +1,80 @@
 """What happens at the provider without us: a webhook, a poll or a finding becomes an observation like any other."""
 
+from uuid import UUID
+
 from services.payments.domain import intents
 from services.payments.domain.intents import Observation, Operation, Source, TransactionStatus
 from services.payments.handlers.asking import Payments, keep_applied, see
+from services.payments.providers import Unreadable
 from services.payments.store import intents as intent_rows
 from shared import telemetry
-from shared.contracts.payments import Observe
+from shared.contracts.payments import PAYMENT_NOT_KNOWN, EventTaken, Observe, TakeEvent
 from shared.database import connected
-from shared.errors import NotFound, Unavailable
+from shared.errors import Invalid, NotFound, Retry, Unavailable
 from shared.ids import new_id
 from shared.messages import done
 from shared.work import Work
 
 
-async def observe(work: Work, command: Observe, context: Payments) -> None:
-    """Take in what a provider says of a payment; a payment not known yet is waited for."""
+class PaymentNotKnown(NotFound):
+    """An event is about a payment that is not known, perhaps not yet."""
+
+    code = PAYMENT_NOT_KNOWN
+    title = "This payment is not known yet"
+    retry = Retry.AFTER
+
+
+class EventUnreadable(Invalid):
+    """An event cannot be read; a later release may be able to."""
+
+    code = "event-unreadable"
+    title = "This event cannot be read"
+    retry = Retry.AFTER
+
+
+async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
+    """Take in a provider's event: what it says is one more observation, whenever and however often it comes."""
+    provider = context.provider(work.envelope.environment, command.provider)
+    try:
+        observed = provider.observe(command.event_type, command.payload.encode())
+    except Unreadable as unfit:
+        raise EventUnreadable(f"{command.event_type} of {command.provider}: {unfit}") from unfit
+    if observed is None:
+        batch = work.batch()
+        batch.conclude(done(EventTaken(result="ignored")))
+        await batch.commit()
+        return
+    intent_id = await _intent_of(work, context, command.provider_account, observed.provider_payment_id, observed.reference)
+    if intent_id is None:
+        raise PaymentNotKnown(f"No payment is known as {observed.provider_payment_id} yet.")
+    seen = await see(context, work, intent_id)
+    telemetry.bind({"order_id": str(seen.intent.order_id), "intent_id": str(intent_id)})
+    ids = [new_id() for _ in observed.observations]
+    applied = intents.observe(seen.intent, seen.transactions, observed.observations, source=Source.WEBHOOK, ids=ids)
+    batch = work.batch()
+    intent = keep_applied(batch, work, seen, applied, source=Source.WEBHOOK, why=command.event_type)
+    result = "unchanged" if intent == seen.intent else "applied"
+    batch.conclude(done(EventTaken(result=result, order_id=intent.order_id, intent_id=intent.id)))
+    await batch.commit()
+    context.wake_resolver()
+
+
+async def _intent_of(work: Work, context: Payments, account: str, provider_payment_id: str, reference: UUID | None) -> UUID | None:
     async with connected(context.desk.pool) as db:
-        found = await intent_rows.find_intent(
-            db,
-            provider_account=command.provider_account,
-            provider_payment_id=command.provider_payment_id,
-            reference=command.reference,
-        )
+        found = await intent_rows.find_intent(db, provider_account=account, provider_payment_id=provider_payment_id, reference=reference)
     if found is None:
-        raise Unavailable(f"no payment is known as {command.provider_payment_id} yet")
+        return None
     intent_id, store_id, environment = found
     if (store_id, environment) != (work.envelope.store_id, work.envelope.environment.value):
         raise NotFound("This payment belongs to another store or environment.")
+    return intent_id
+
+
+async def observe(work: Work, command: Observe, context: Payments) -> None:
+    """Take in what a provider says of a payment; a payment not known yet is waited for."""
+    intent_id = await _intent_of(work, context, command.provider_account, command.provider_payment_id, command.reference)
+    if intent_id is None:
+        raise Unavailable(f"no payment is known as {command.provider_payment_id} yet")
     seen = await see(context, work, intent_id)
     telemetry.bind({"order_id": str(seen.intent.order_id), "intent_id": str(intent_id)})
     source = Source(command.origin)

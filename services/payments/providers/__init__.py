@@ -98,6 +98,18 @@ class TransactionPage(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None
 
 
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider's event says: which payment it is about, and how its operations stand."""
+
+    provider_payment_id: str
+    reference: UUID | None
+    observations: tuple[Observation, ...]
+
+
+class Unreadable(Exception):
+    """An event of a provider is not written as this adapter reads it."""
+
+
 class Ambiguous(Exception):
     """The provider answered, but not with an outcome (5xx, 429, busy): it must be looked up, not before it says so."""
 
@@ -135,6 +147,10 @@ class PaymentProvider(Protocol):
 
     async def list_transactions(self, *, since: datetime, until: datetime, cursor: str | None) -> TransactionPage:
         """Page through a provider's books by time of creation."""
+        ...
+
+    def observe(self, event_type: str, payload: bytes) -> Observed | None:
+        """Read an event; nothing when it says nothing of a payment. Raises Unreadable; pure."""
         ...
 
     async def close(self) -> None:

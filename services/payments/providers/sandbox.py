@@ -14,11 +14,13 @@ from services.payments.providers import (
     Capabilities,
     CaptureRequest,
     ConfirmRequest,
+    Observed,
     Prepared,
     ProviderTransaction,
     RefundRequest,
     Request,
     TransactionPage,
+    Unreadable,
     VoidRequest,
 )
 from shared.contracts.payments import NextAction
@@ -109,6 +111,16 @@ class SandboxPayments:
         if answer.status != 200:
             raise Ambiguous(f"sandbox answered {answer.status}")
         return TransactionPage(transactions=tuple(_payment(each) for each in answer.body["data"]), next=answer.body["next_cursor"])
+
+    def observe(self, event_type: str, payload: bytes) -> Observed | None:
+        """Read an event: the payment as it was when the event was made."""
+        if not event_type.startswith("payment."):
+            return None
+        try:
+            found = _payment(msgspec.json.decode(payload)["data"])
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError) as unfit:
+            raise Unreadable(f"{type(unfit).__name__}: {unfit}") from unfit
+        return Observed(provider_payment_id=found.provider_payment_id, reference=found.reference, observations=found.observations)
 
     async def _read(self, operation: str, path: str, query: Mapping[str, str]) -> ProviderTransaction | None:
         answer = await self._client.call(operation, "GET", path, query=query)

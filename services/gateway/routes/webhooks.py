@@ -1,0 +1,168 @@
+"""Webhook events: the address that providers post to, and for operators what came, what became of it, and once more."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Response, get, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, FromQuery, JSONBody
+from msgspec import Meta
+
+from services.gateway.routes.answers import (
+    ADMIN,
+    PROBLEM_TYPE,
+    HttpRequest,
+    KeyHeader,
+    PreferHeader,
+    ProblemDocument,
+    carry_out,
+    documented,
+    gateway_of,
+    show,
+)
+from shared.contracts.webhooks import (
+    PAGE_ROWS_MAX,
+    EventDetail,
+    EventPage,
+    GetEvent,
+    ListEvents,
+    Replay,
+    ReplayMany,
+    ReplaysView,
+    ReplayView,
+)
+
+BODY_MAX_BYTES = 1024 * 1024
+FORWARDED = {
+    200: "Kept; it is worked on from here.",
+    401: "The signature is not valid.",
+    404: "No webhooks are taken from this provider.",
+    413: "The body is too large.",
+    503: "It cannot be kept right now; send it again.",
+}
+
+Filter = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class RangeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which events to process again: those received from `since` on and before `until`, narrowed by the rest."""
+
+    since: Annotated[datetime, Meta(tz=True)]
+    until: Annotated[datetime, Meta(tz=True)]
+    provider: Filter | None = None
+    event_type: Filter | None = None
+    status: Filter | None = None
+
+
+def _forwarded() -> dict[int, ResponseSpec]:
+    return {
+        status: ResponseSpec(
+            str if status == 200 else ProblemDocument,
+            description=text,
+            media_type="text/plain" if status == 200 else PROBLEM_TYPE,
+            generate_examples=False,
+        )
+        for status, text in FORWARDED.items()
+    }
+
+
+@post(
+    "/webhooks/{provider:str}",
+    status_code=200,
+    security=[{}],
+    request_max_body_size=BODY_MAX_BYTES,
+    tags=["Webhooks"],
+    summary="Where a provider posts its webhooks, signed as it signs",
+    responses=_forwarded(),
+)
+async def take(request: HttpRequest, provider: FromPath[str]) -> Response[bytes]:
+    return await _forward(request)
+
+
+@post(
+    "/webhooks/{provider:str}/{store_id:uuid}",
+    status_code=200,
+    security=[{}],
+    request_max_body_size=BODY_MAX_BYTES,
+    tags=["Webhooks"],
+    summary="The same, for one of several stores",
+    responses=_forwarded(),
+)
+async def take_for_store(request: HttpRequest, provider: FromPath[str], store_id: FromPath[UUID]) -> Response[bytes]:
+    return await _forward(request)
+
+
+async def _forward(request: HttpRequest) -> Response[bytes]:
+    path = request.scope["raw_path"].decode("ascii")
+    status, kind, body = await gateway_of(request).ingest.forward(path, request.scope["headers"], await request.body())
+    return Response(body, status_code=status, media_type=kind)
+
+
+@get(
+    "/admin/webhooks/events",
+    before_request=ADMIN,
+    tags=["Webhooks"],
+    summary="List webhook events, the newest first",
+    responses=documented(200, EventPage, "A page; ask for the next one with before=next.", 400, keyed=False),
+)
+async def list_events(
+    request: HttpRequest,
+    provider: FromQuery[Filter | None] = None,
+    event_type: FromQuery[Filter | None] = None,
+    status: FromQuery[Filter | None] = None,
+    order_id: FromQuery[UUID | None] = None,
+    since: FromQuery[datetime | None] = None,
+    until: FromQuery[datetime | None] = None,
+    before: FromQuery[UUID | None] = None,
+    limit: FromQuery[Annotated[int, Meta(ge=1, le=PAGE_ROWS_MAX)]] = PAGE_ROWS_MAX,
+) -> Response[Any]:
+    query = ListEvents(
+        provider=provider,
+        event_type=event_type,
+        status=status,
+        order_id=order_id,
+        since=since,
+        until=until,
+        before=before,
+        limit=limit,
+    )
+    return await show(request, query)
+
+
+@get(
+    "/admin/webhooks/events/{event_id:uuid}",
+    before_request=ADMIN,
+    tags=["Webhooks"],
+    summary="Read a webhook event with its payload and every attempt",
+    responses=documented(200, EventDetail, "The event.", keyed=False),
+)
+async def read_event(request: HttpRequest, event_id: FromPath[UUID]) -> Response[Any]:
+    return await show(request, GetEvent(event_id=event_id))
+
+
+@post(
+    "/admin/webhooks/events/{event_id:uuid}/replay",
+    before_request=ADMIN,
+    tags=["Webhooks"],
+    summary="Process a webhook event again",
+    responses=documented(201, ReplayView, "It is being processed by a new command, which names the first."),
+)
+async def replay(request: HttpRequest, event_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None) -> Response[Any]:
+    return await carry_out(request, lambda _: Replay(event_id=event_id))
+
+
+@post(
+    "/admin/webhooks/events/replay",
+    before_request=ADMIN,
+    tags=["Webhooks"],
+    summary="Process a range of webhook events again",
+    responses=documented(201, ReplaysView, "So many are being processed again, the oldest first."),
+)
+async def replay_many(request: HttpRequest, data: JSONBody[RangeBody], key: KeyHeader = None, prefer: PreferHeader = None) -> Response[Any]:
+    wanted = ReplayMany(**msgspec.structs.asdict(data))
+    return await carry_out(request, lambda _: wanted, data=data)
+
+
+ROUTES = [take, take_for_store, list_events, read_event, replay, replay_many]

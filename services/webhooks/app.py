@@ -1,0 +1,140 @@
+"""Webhooks: which provider signs how, which message, which function."""
+
+import ssl
+import warnings
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+import msgspec
+from cryptography import x509
+from cryptography.utils import CryptographyDeprecationWarning
+
+from services.webhooks import handlers, routes
+from services.webhooks.domain import Account
+from services.webhooks.handlers import Webhooks, processing
+from services.webhooks.providers import Scheme
+from services.webhooks.providers.adyen import ADYEN_PLATFORM, Adyen
+from services.webhooks.providers.braintree import BRAINTREE
+from services.webhooks.providers.paypal import Fetch, PayPal
+from services.webhooks.providers.plain import CHECKOUT_COM, EASYPOST, MOLLIE, SQUARE
+from services.webhooks.providers.shippo import SHIPPO
+from services.webhooks.providers.standard import STANDARD
+from services.webhooks.providers.stripe import STRIPE
+from services.webhooks.settings import Settings
+from shared.contracts import webhooks as messages
+from shared.health import Check
+from shared.messages import Message, Query
+from shared.migrations import Owned
+from shared.replies import Replies
+from shared.schedule import Job
+from shared.service import Service
+from shared.settings import SettingsRefused
+from shared.work import Desk
+from shared.worker import CommandHandler, FailureHandler, QueryHandler, RetrySchedules
+
+OWNED = Owned(name="webhooks", files=Path(__file__).parent / "schema")
+MEASURE_EVERY_SECONDS = 5.0
+CLEAN_EVERY_SECONDS = 3600.0
+CERTIFICATE_TIMEOUT_SECONDS = 5.0
+
+COMMANDS: dict[type[Message], CommandHandler[Webhooks]] = {
+    messages.Process: handlers.process,
+    messages.Replay: handlers.replay,
+    messages.ReplayMany: handlers.replay_many,
+}
+FAILED: dict[type[Message], FailureHandler[Webhooks]] = {messages.Process: handlers.process_failed}
+QUERIES: dict[type[Query], QueryHandler[Webhooks]] = {
+    messages.ListEvents: handlers.list_events,
+    messages.GetEvent: handlers.get_event,
+}
+
+
+def schemes(*, fetch: Fetch, authorities: Sequence[x509.Certificate]) -> Mapping[str, Scheme]:
+    """Name every provider whose signatures can be verified."""
+    return {
+        "sandbox": STANDARD,
+        "standard": STANDARD,
+        "svix": STANDARD,
+        "stripe": STRIPE,
+        "adyen": Adyen(),
+        "adyen-platform": ADYEN_PLATFORM,
+        "paypal": PayPal(fetch=fetch, authorities=authorities),
+        "braintree": BRAINTREE,
+        "mollie": MOLLIE,
+        "square": SQUARE,
+        "checkout-com": CHECKOUT_COM,
+        "easypost": EASYPOST,
+        "shippo": SHIPPO,
+    }
+
+
+def build(settings: Settings) -> Service[Webhooks]:
+    """Put webhooks together."""
+    return Service(
+        name=OWNED.name,
+        settings=settings,
+        owned=OWNED,
+        context=lambda desk: _context(desk, settings),
+        handlers=COMMANDS,
+        queries=QUERIES,
+        failed=FAILED,
+        jobs=partial(_jobs, settings),
+        http=routes.api,
+        checks=_checks,
+        schedules=RetrySchedules(silent=tuple(settings.retry_tiers_silent.split(",")), bug=tuple(settings.retry_tiers_bug.split(","))),
+    )
+
+
+def accounts_of(settings: Settings) -> list[Account]:
+    """Read whose webhooks are taken."""
+    try:
+        return msgspec.json.decode(settings.webhook_accounts, type=list[Account])
+    except msgspec.DecodeError as wrong:
+        raise SettingsRefused(f"settings of webhooks: WEBHOOK_ACCOUNTS: {wrong}") from None
+
+
+@asynccontextmanager
+async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Webhooks]:
+    accounts = accounts_of(settings)
+    paypal = any(account.provider == "paypal" for account in accounts)
+    known = schemes(fetch=_fetch, authorities=_authorities(settings.paypal_authorities_file) if paypal else ())
+    async with Replies(settings.amqp_url, desk.publisher, name=OWNED.name) as replies:
+        yield Webhooks(desk=desk, settings=settings, replies=replies, accounts=accounts, schemes=known)
+
+
+def _authorities(file: str) -> list[x509.Certificate]:
+    if file:
+        return x509.load_pem_x509_certificates(Path(file).read_bytes())
+    trusted = ssl.create_default_context()
+    with warnings.catch_warnings():
+        # Some authority that a system trusts may have a certificate that breaks a rule; PayPal's is not among them.
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        return [x509.load_der_x509_certificate(each) for each in trusted.get_ca_certs(binary_form=True)]
+
+
+async def _fetch(url: str) -> bytes:
+    timeout = aiohttp.ClientTimeout(total=CERTIFICATE_TIMEOUT_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url, allow_redirects=False) as answer:
+        return await answer.read() if answer.status == 200 else b""
+
+
+def _jobs(settings: Settings, context: Webhooks) -> Sequence[Job]:
+    return [
+        Job("matching", lambda: processing.match_waiting(context), every_seconds=settings.match_every_seconds),
+        Job("measuring", lambda: processing.measure(context), every_seconds=MEASURE_EVERY_SECONDS),
+        Job("cleaning", lambda: processing.clean(context), every_seconds=CLEAN_EVERY_SECONDS),
+    ]
+
+
+def _checks(context: Webhooks) -> dict[str, Check]:
+    async def replies() -> str | None:
+        return context.replies.trouble
+
+    async def processing_events() -> str | None:
+        oldest, limit = context.stalled_seconds, context.settings.stalled_after_seconds
+        return f"an event has been waiting for {oldest:.0f} s, more than {limit:.0f}" if oldest > limit else None
+
+    return {"replies": replies, "processing": processing_events}

@@ -1,0 +1,102 @@
+"""The rules of webhooks: how an event stands, who is told of it, and how long it is waited for."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+
+from shared.errors import Refusal
+from shared.messages import Environment
+
+BODY_MAX_BYTES = 1024 * 1024
+# A body over this cannot travel to whom it concerns as it is.
+PAYLOAD_MAX_BYTES = 200 * 1024
+SIGNATURE_TOLERANCE_SECONDS = 300
+
+# An event of something not known yet is matched later: after so many seconds, again and again, for three days.
+MATCH_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0)
+MATCH_FOR_SECONDS = 3 * 24 * 3600.0
+
+# Who reads the events of a provider; what nobody reads is kept and counted as ignored.
+READERS: Mapping[str, str] = {"sandbox": "payments", "stripe": "payments"}
+
+
+class Status(StrEnum):
+    """How an event stands."""
+
+    RECEIVED = "received"
+    # A try failed; another one is under way.
+    FAILING = "failing"
+    # Nothing is known yet of what it speaks of.
+    WAITING = "waiting"
+    PROCESSED = "processed"
+    # It says nothing that concerns us.
+    IGNORED = "ignored"
+    # Its last try failed; it lies in the dead letters, and can be replayed.
+    DEAD = "dead"
+    # What it speaks of never became known.
+    UNMATCHED = "unmatched"
+
+
+SETTLED = frozenset({Status.PROCESSED, Status.IGNORED})
+
+
+class Incoming(msgspec.Struct, frozen=True):
+    """A request as it came: its headers in lower case, repeated ones joined by commas, and its exact bytes."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """What a genuine request says happened, as far as anybody can tell without understanding it."""
+
+    id: str
+    type: str
+    happened_at: datetime | None
+    payload: bytes
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose webhooks are taken: the secret that matches says to which store and environment an event belongs."""
+
+    provider: str
+    store_id: UUID
+    environment: Environment
+    # As the service that reads the events names the provider's account.
+    account: str
+    # All that are active; two while one replaces the other.
+    secrets: tuple[str, ...]
+    # The exact address that was told to the provider, where the signature covers it (Square).
+    url: str = ""
+
+
+class UnknownProvider(Refusal):
+    """Nobody here takes webhooks of this provider for this store."""
+
+    code = "unknown-provider"
+    title = "No webhooks are taken from this provider"
+    status = 404
+
+
+class NotGenuine(Refusal):
+    """The signature does not match; the answer never says why."""
+
+    code = "signature-invalid"
+    title = "The signature is not valid"
+    status = 401
+
+
+class BodyTooLarge(Refusal):
+    """The body is over the limit."""
+
+    code = "body-too-large"
+    title = "The body is too large"
+    status = 413
+
+
+def wait_seconds(tries: int) -> float:
+    """Say in how many seconds something not known yet is looked for again."""
+    return MATCH_SECONDS[min(tries, len(MATCH_SECONDS) - 1)]

@@ -1,0 +1,40 @@
+"""What the handlers of webhooks work with."""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from services.webhooks import store
+from services.webhooks.domain import Account
+from services.webhooks.providers import Scheme
+from services.webhooks.settings import Settings
+from services.webhooks.store import Arrival
+from shared.database import GroupCommit
+from shared.replies import Replies
+from shared.work import Desk
+
+
+class Webhooks:
+    """The accounts whose webhooks are taken, how each provider signs, and where events are kept."""
+
+    def __init__(
+        self, *, desk: Desk, settings: Settings, replies: Replies, accounts: Sequence[Account], schemes: Mapping[str, Scheme]
+    ) -> None:
+        self.desk = desk
+        self.settings = settings
+        self.replies = replies
+        self.schemes = schemes
+        self.keeping: GroupCommit[Arrival, bool] = GroupCommit(self._keep)
+        self.stalled_seconds = 0.0
+        # By this process's monotonic clock: when the last refused request was kept as a sample.
+        self.sampled_at_seconds = 0.0
+        self._accounts = accounts
+
+    def accounts_of(self, provider: str, store_id: UUID | None) -> list[Account]:
+        """List the accounts that a request to this address may belong to."""
+        return [a for a in self._accounts if a.provider == provider and store_id in (None, a.store_id)]
+
+    async def _keep(self, arrivals: list[Arrival]) -> list[bool]:
+        relay = self.desk.relay
+        new = await store.keep(self.desk.pool, arrivals, head_start_seconds=relay.head_start_seconds)
+        relay.send_soon([arrival.process for arrival, is_new in zip(arrivals, new, strict=True) if is_new])
+        return new

@@ -1,0 +1,66 @@
+"""Taking in: verified on the raw bytes, kept, answered; only then is anything done about it."""
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+from uuid import UUID
+
+from services.webhooks import store
+from services.webhooks.domain import Account, Event, Incoming, NotGenuine, UnknownProvider
+from services.webhooks.handlers.context import Webhooks
+from services.webhooks.store import Arrival
+from shared import telemetry
+from shared.contracts.webhooks import Process
+from shared.ids import new_id
+from shared.messages import Envelope
+from shared.outbox import command_parcel
+
+logger = logging.getLogger(__name__)
+
+# What a sender proves itself with towards us, or its browser's leavings, is not kept.
+HEADERS_LEFT_OUT = frozenset({"authorization", "cookie", "proxy-authorization"})
+SAMPLE_EVERY_SECONDS = 0.1
+
+
+async def receive(context: Webhooks, provider: str, store_id: UUID | None, incoming: Incoming, *, correlation_id: str) -> bytes:
+    """Keep what a provider sent; gives what the provider wants to hear once it is durable."""
+    scheme, accounts = context.schemes.get(provider), context.accounts_of(provider, store_id)
+    if scheme is None or not accounts:
+        raise UnknownProvider(f"No webhooks of {provider} are taken here.")
+
+    opened = await scheme.open(incoming, accounts, now=datetime.now(UTC))
+
+    headers = {name: value for name, value in incoming.headers.items() if name not in HEADERS_LEFT_OUT}
+    arrivals = [_arrival(account, event, headers, correlation_id) for account, event in opened.genuine]
+    for is_new in await asyncio.gather(*(context.keeping.submit(arrival) for arrival in arrivals)):
+        telemetry.webhooks_received.labels(provider, "new" if is_new else "repeated").inc()
+    if opened.forged:
+        await _turn_away(context, provider, opened.forged, headers, incoming.body)
+        raise NotGenuine("The request is not signed as it should be.")
+    return scheme.accepted
+
+
+def _arrival(account: Account, event: Event, headers: dict[str, str], correlation_id: str) -> Arrival:
+    envelope = Envelope(
+        id=new_id(),
+        store_id=account.store_id,
+        environment=account.environment,
+        source="webhooks",
+        actor=f"webhook:{account.provider}",
+        correlation_id=correlation_id,
+        traceparent=telemetry.traceparent(),
+    )
+    # The event's id is its first command's, so that a replay says whom it repeats.
+    process = command_parcel(Process(event_id=envelope.id), envelope)
+    return Arrival(id=envelope.id, account=account, event=event, headers=headers, process=process)
+
+
+async def _turn_away(context: Webhooks, provider: str, reasons: tuple[str, ...], headers: dict[str, str], body: bytes) -> None:
+    telemetry.webhooks_received.labels(provider, "forged").inc()
+    telemetry.say(logger, logging.WARNING, "a webhook is not genuine", {"provider": provider, "reason": "; ".join(reasons)[:500]})
+    # A flood of forgeries must not become a flood of rows.
+    if time.monotonic() - context.sampled_at_seconds < SAMPLE_EVERY_SECONDS:
+        return
+    context.sampled_at_seconds = time.monotonic()
+    await store.keep_rejection(context.desk.pool, provider=provider, reason="; ".join(reasons)[:500], headers=headers, body=body)

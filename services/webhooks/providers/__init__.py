@@ -1,0 +1,127 @@
+"""How the providers sign what they send, and how it is told what they sent."""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from services.webhooks.domain import SIGNATURE_TOLERANCE_SECONDS, Account, Event, Incoming
+
+UNKNOWN_TYPE = "unknown"
+
+
+class Forged(Exception):
+    """A signature does not match; the text is for our log, never for the sender."""
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """What a request turned out to be: genuine events with the account whose secret matched, and why others are not."""
+
+    genuine: tuple[tuple[Account, Event], ...]
+    forged: tuple[str, ...] = ()
+
+
+class Scheme(Protocol):
+    """How one provider signs; `accepted` is what it wants to hear."""
+
+    accepted: bytes
+
+    async def open(self, incoming: Incoming, accounts: Sequence[Account], *, now: datetime) -> Opened:
+        """Tell what is genuine in a request, and whose it is."""
+        ...
+
+
+class WholeBody:
+    """A scheme with one signature over the whole of a request, which holds one event."""
+
+    accepted = b""
+
+    def __init__(self, check: Callable[[Incoming, Account, str, datetime], None], read: Callable[[Incoming], Event]) -> None:
+        self._check = check
+        self._read = read
+
+    async def open(self, incoming: Incoming, accounts: Sequence[Account], *, now: datetime) -> Opened:
+        """Try every active secret of every account."""
+        reasons: list[str] = []
+        for account in accounts:
+            for secret in account.secrets:
+                try:
+                    self._check(incoming, account, secret, now)
+                except Forged as forged:
+                    reasons.append(str(forged))
+                    continue
+                return Opened(((account, self._read(incoming)),))
+        return Opened((), tuple(reasons[:1]) or ("no secret is configured",))
+
+
+def header(incoming: Incoming, name: str) -> str:
+    """Read a header that a genuine request has."""
+    value = incoming.headers.get(name)
+    if value is None:
+        raise Forged(f"{name} is missing")
+    return value
+
+
+def insist(given: Sequence[str], *expected: str) -> None:
+    """Refuse unless one of what was given is one of what a signature may be; takes as long for any that is not."""
+    if not any(hmac.compare_digest(each.encode(), one.encode()) for each in expected for one in given):
+        raise Forged("no signature matches")
+
+
+def check_time(timestamp: str, now: datetime) -> None:
+    """Refuse a time-stamp in Unix seconds that is too old or too far ahead."""
+    # Digits alone: Python would also read "+1", "1_0" and digits of other scripts.
+    if not (timestamp.isascii() and timestamp.isdigit()):
+        raise Forged("the time-stamp cannot be read")
+    if abs(now.timestamp() - int(timestamp)) > SIGNATURE_TOLERANCE_SECONDS:
+        raise Forged("the time-stamp is outside the tolerance")
+
+
+class _Facts(msgspec.Struct):
+    id: Any = None
+    event_id: Any = None
+    type: Any = None
+    event_type: Any = None
+    event: Any = None
+    description: Any = None
+    created: Any = None
+    created_at: Any = None
+    create_time: Any = None
+    created_on: Any = None
+
+
+def read_json(incoming: Incoming, *, id_prefix: str = "") -> Event:
+    """Read the id, type and time where most providers write them; without an id the body's own digest is one."""
+    try:
+        facts = msgspec.json.decode(incoming.body, type=_Facts)
+    except msgspec.DecodeError:
+        # Genuine all the same: it is kept, and whoever reads it will say what is wrong.
+        facts = _Facts()
+    found = facts.event_id or facts.id
+    named = isinstance(found, str) and found.startswith(id_prefix)
+    kinds = (facts.type, facts.event_type, facts.event, facts.description)
+    return Event(
+        id=found if named else digest(incoming.body),
+        type=next((kind for kind in kinds if isinstance(kind, str) and kind), UNKNOWN_TYPE),
+        happened_at=moment(next((t for t in (facts.created, facts.created_at, facts.create_time, facts.created_on) if t), None)),
+        payload=incoming.body,
+    )
+
+
+def digest(body: bytes) -> str:
+    """Name an event that has no id by its content."""
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+def moment(value: Any) -> datetime | None:
+    """Read Unix seconds or ISO 8601; nothing when it is neither."""
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value, UTC)
+        found = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except (ValueError, OverflowError, OSError):
+        return None
+    return found.replace(tzinfo=UTC) if found is not None and found.tzinfo is None else found

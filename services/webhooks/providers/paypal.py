@@ -1,0 +1,108 @@
+"""PayPal: RSA over a digest of the request, with a certificate fetched from PayPal alone (PayPal-Python-SDK, notifications.py)."""
+
+import base64
+import zlib
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import NameOID
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+
+from services.webhooks.domain import Account, Incoming
+from services.webhooks.providers import Forged, Opened, header, read_json
+
+# Nothing is fetched from anywhere else, whatever a request says.
+CERTIFICATE_HOSTS = frozenset({"api.paypal.com", "api-m.paypal.com", "api.sandbox.paypal.com", "api-m.sandbox.paypal.com"})
+NAME_SUFFIX = ".paypal.com"
+ALGORITHM = "SHA256withRSA"
+CERTIFICATES_MAX = 16
+
+Fetch = Callable[[str], Awaitable[bytes]]
+
+
+class PayPal:
+    """Verifies with PayPal's certificate; an account's secret is the id of the webhook as PayPal shows it."""
+
+    accepted = b""
+
+    def __init__(self, *, fetch: Fetch, authorities: Sequence[x509.Certificate]) -> None:
+        self._fetch = fetch
+        self._authorities = authorities
+        self._known: dict[str, list[x509.Certificate]] = {}
+
+    async def open(self, incoming: Incoming, accounts: Sequence[Account], *, now: datetime) -> Opened:
+        """Fetch the certificate from its pinned host, check whose it is, then try every webhook id."""
+        try:
+            key = await self._key(header(incoming, "paypal-cert-url"), now)
+            signature = _decoded(header(incoming, "paypal-transmission-sig"))
+            if header(incoming, "paypal-auth-algo") != ALGORITHM:
+                raise Forged("the algorithm is another")
+            for account in accounts:
+                for webhook_id in account.secrets:
+                    if _matches(key, signature, signed_text(incoming, webhook_id)):
+                        return Opened(((account, read_json(incoming)),))
+        except Forged as forged:
+            return Opened((), (str(forged),))
+        return Opened((), ("the signature does not match",))
+
+    async def _key(self, url: str, now: datetime) -> rsa.RSAPublicKey:
+        parts = urlsplit(url)
+        if parts.scheme != "https" or parts.netloc not in CERTIFICATE_HOSTS:
+            raise Forged("the certificate is said to lie elsewhere")
+        chain = self._known.get(url) or await self._fetched(url)
+        leaf = chain[0]
+        self._check_chain(leaf, chain[1:], now)
+        if len(self._known) < CERTIFICATES_MAX:
+            self._known[url] = chain
+        key = leaf.public_key()
+        if not isinstance(key, rsa.RSAPublicKey):
+            raise Forged("the certificate's key is no RSA key")
+        return key
+
+    async def _fetched(self, url: str) -> list[x509.Certificate]:
+        try:
+            return x509.load_pem_x509_certificates(await self._fetch(url))
+        except ValueError as broken:
+            raise Forged("the certificate cannot be read") from broken
+
+    def _check_chain(self, leaf: x509.Certificate, between: Sequence[x509.Certificate], now: datetime) -> None:
+        names = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        name = str(names[0].value) if len(names) == 1 else ""
+        if not name.endswith(NAME_SUFFIX):
+            raise Forged("the certificate is not PayPal's")
+        verifier = (
+            PolicyBuilder().store(Store(list(self._authorities))).time(now.replace(tzinfo=None)).build_server_verifier(x509.DNSName(name))
+        )
+        try:
+            verifier.verify(leaf, list(between))
+        except VerificationError as wrong:
+            raise Forged(f"the certificate is not valid: {wrong}") from wrong
+
+
+def signed_text(incoming: Incoming, webhook_id: str) -> bytes:
+    """Write what the signature covers; the webhook id is the one configured, never the event's."""
+    transmission, time = header(incoming, "paypal-transmission-id"), header(incoming, "paypal-transmission-time")
+    return f"{transmission}|{time}|{webhook_id}|{zlib.crc32(incoming.body) & 0xFFFFFFFF}".encode()
+
+
+def _matches(key: rsa.RSAPublicKey, signature: bytes, text: bytes) -> bool:
+    try:
+        key.verify(signature, text, padding.PKCS1v15(), SHA256())
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except ValueError as broken:
+        raise Forged("the signature is not base64") from broken
+    if base64.b64encode(raw).decode() != text:
+        raise Forged("the signature is not written as base64 is")
+    return raw

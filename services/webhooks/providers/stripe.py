@@ -1,0 +1,28 @@
+"""Stripe: `Stripe-Signature: t=…,v1=…`, HMAC-SHA256 in hex over the time and the body (stripe-python, _webhook.py)."""
+
+import hashlib
+import hmac
+from datetime import datetime
+
+from services.webhooks.domain import Account, Incoming
+from services.webhooks.providers import Forged, WholeBody, check_time, header, insist, read_json
+
+HEADER = "stripe-signature"
+
+
+def check_timed(incoming: Incoming, name: str, secret: str, now: datetime) -> None:
+    """Check a header of the form `t=…,v1=…[,v1=…]`; other schemes in it are ignored."""
+    parts = [part.split("=", 1) for part in header(incoming, name).split(",") if "=" in part]
+    times = [value for key, value in parts if key == "t"]
+    if len(times) != 1:
+        raise Forged("there is not one time-stamp")
+    expected = hmac.new(secret.encode(), times[0].encode() + b"." + incoming.body, hashlib.sha256).hexdigest()
+    insist([value for key, value in parts if key == "v1"], expected)
+    check_time(times[0], now)
+
+
+def _check(incoming: Incoming, _: Account, secret: str, now: datetime) -> None:
+    check_timed(incoming, HEADER, secret, now)
+
+
+STRIPE = WholeBody(_check, read_json)

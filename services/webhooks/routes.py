@@ -1,0 +1,110 @@
+"""The address that providers post to; nothing else is served to the public here."""
+
+import logging
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from litestar import Litestar, Request, Response, post
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.params import FromPath
+
+from services.webhooks.domain import BODY_MAX_BYTES, Incoming
+from services.webhooks.handlers import Webhooks, receive
+from shared.errors import Problem, Refusal, Retry, Unavailable, problem_body
+from shared.health import Check, health_routes
+from shared.ids import new_id
+
+logger = logging.getLogger(__name__)
+
+PROBLEM_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+
+HttpRequest = Request[Any, Any, State]
+
+
+@post("/api/v1/webhooks/{provider:str}", status_code=200)
+async def take(request: HttpRequest, provider: FromPath[str]) -> Response[bytes]:
+    return await _take(request, provider, None)
+
+
+@post("/api/v1/webhooks/{provider:str}/{store_id:uuid}", status_code=200)
+async def take_for_store(request: HttpRequest, provider: FromPath[str], store_id: FromPath[UUID]) -> Response[bytes]:
+    return await _take(request, provider, store_id)
+
+
+async def _take(request: HttpRequest, provider: str, store_id: UUID | None) -> Response[bytes]:
+    incoming = Incoming(_headers(request), await request.body())
+    context: Webhooks = request.app.state.webhooks
+    accepted = await receive(context, provider, store_id, incoming, correlation_id=_correlation(request))
+    return Response(accepted, media_type="text/plain")
+
+
+def _headers(request: HttpRequest) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in request.scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    return headers
+
+
+def _correlation(request: HttpRequest) -> str:
+    # A provider's own word for it would be a stranger's word in our logs.
+    state = request.scope.setdefault("state", {})
+    found: str = state.setdefault("correlation_id", str(new_id()))
+    return found
+
+
+def api(context: Webhooks, checks: dict[str, Check]) -> Litestar:
+    """Put the ingest together."""
+    app = Litestar(
+        [take, take_for_store, *health_routes(checks)],
+        exception_handlers={Refusal: _refused, Unavailable: _unavailable, HTTPException: _http, Exception: _bug},
+        request_max_body_size=BODY_MAX_BYTES,
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+    )
+    app.state.webhooks = context
+    return app
+
+
+def _refused(request: HttpRequest, refusal: Refusal) -> Response[bytes]:
+    return _problem(request, refusal.problem())
+
+
+def _unavailable(request: HttpRequest, silent: Unavailable) -> Response[bytes]:
+    logger.warning("a webhook cannot be kept", extra={"tender": {"reason": str(silent)}})
+    text = "It cannot be kept right now; send it again."
+    return _problem(request, _generic(503, "unavailable", text, retry_after_seconds=RETRY_AFTER_SECONDS))
+
+
+def _http(request: HttpRequest, error: HTTPException) -> Response[bytes]:
+    code = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}.get(error.status_code, "invalid-request")
+    return _problem(request, _generic(error.status_code, code, error.detail), headers=dict(error.headers or {}))
+
+
+def _bug(request: HttpRequest, bug: Exception) -> Response[bytes]:
+    logger.error("a request failed", exc_info=bug, extra={"tender": {"path": request.url.path}})
+    return _problem(request, _generic(500, "internal", "Something went wrong on our side."))
+
+
+def _generic(status: int, code: str, detail: str, *, retry_after_seconds: int | None = None) -> Problem:
+    retry = None if retry_after_seconds is None else Retry.AFTER
+    return Problem(
+        code=code,
+        title=code.replace("-", " ").capitalize(),
+        status=status,
+        detail=detail,
+        retry=retry,
+        retry_after_seconds=retry_after_seconds,
+    )
+
+
+def _problem(request: HttpRequest, problem: Problem, *, headers: dict[str, str] | None = None) -> Response[bytes]:
+    sent = {"X-Correlation-Id": _correlation(request), **(headers or {})}
+    if problem.retry_after_seconds is not None:
+        sent["Retry-After"] = str(problem.retry_after_seconds)
+    body = msgspec.json.encode(problem_body(problem, _correlation(request)))
+    return Response(body, status_code=problem.status, media_type=PROBLEM_TYPE, headers=sent)

@@ -1,0 +1,18 @@
+"""The settings of webhooks."""
+
+from shared.settings import BusSettings
+
+
+class Settings(BusSettings, frozen=True, kw_only=True):
+    """Read from the environment; see README for what each means."""
+
+    # A JSON list of whose webhooks are taken, and with which secrets; see `Account`.
+    webhook_accounts: str = "[]"
+    # PEM file of the authorities that PayPal's certificate must come from; the system's own when empty.
+    paypal_authorities_file: str = ""
+    ask_timeout_seconds: float = 10.0
+    match_every_seconds: float = 1.0
+    # How long an event may wait unprocessed before readiness says so.
+    stalled_after_seconds: float = 300.0
+    retry_tiers_bug: str = "1s,30s"
+    retry_tiers_silent: str = "1s,1s,30s,30s,10m,10m,10m,10m"

@@ -1,0 +1,383 @@
+"""What providers post: kept before it is answered, handed on once, shown and replayed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from deploy.sandbox.webhooks import Moods, Told
+from services.gateway.domain import Role
+from shared.ids import new_id
+from tests.webhooks.test_signatures import PUBLISHED, PUBLISHED_KEY
+from tests.world import Answer, Payment, Place, World, a_world, until
+
+
+@pytest.fixture(scope="module")
+async def world(place: Place) -> AsyncIterator[World]:
+    adyen = {"provider": "adyen", "store_id": new_id(), "environment": "sandbox", "account": "adyen:tests", "secrets": [PUBLISHED_KEY]}
+    async with a_world(place, webhooks={"accounts": [adyen]}) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def in_good_mood(world: World) -> None:
+    world.sandbox.outgoing.moods = Moods()
+
+
+def an_event(world: World, body: Any, *, kind: str = "payment.authorize.succeeded") -> Told:
+    event_id = f"evt_{new_id().hex}"
+    raw = msgspec.json.encode({"id": event_id, "type": kind, "created_at": "2026-01-01T00:00:00Z", "data": body})
+    return Told(id=event_id, type=kind, body=raw)
+
+
+async def post(
+    world: World, told: Told, *, path: str = "sandbox", headers: Mapping[str, str] | None = None, direct: bool = False
+) -> Answer:
+    base = world.webhooks_url if direct else world.gateway_url
+    sent = world.sandbox.outgoing.headers(told) if headers is None else headers
+    return Answer(await world.http.post(f"{base}/api/v1/webhooks/{path}", content=told.body, headers=sent))
+
+
+async def events(world: World, **filters: Any) -> Any:
+    query = "&".join(f"{name}={value}" for name, value in filters.items())
+    answer = await world.send("GET", f"/api/v1/admin/webhooks/events?{query}")
+    assert answer.status == 200, answer
+    return answer.json
+
+
+async def event(world: World, told: Told) -> Any:
+    """An event as it stands, found by the provider's id of it."""
+    row = await world.rows("SELECT id FROM webhooks.webhook_events WHERE provider_event_id = $1", told.id)
+    if not row:
+        return None
+    answer = await world.send("GET", f"/api/v1/admin/webhooks/events/{row[0]['id']}")
+    assert answer.status == 200, answer
+    return answer.json
+
+
+async def stands(world: World, told: Told, *statuses: str) -> Any:
+    """Wait until an event stands like this."""
+
+    async def so() -> Any:
+        found = await event(world, told)
+        return found if found is not None and found["event"]["status"] in statuses else None
+
+    return await until(so)
+
+
+async def all_processed(world: World) -> None:
+    """Wait until everything the sandbox told and did not lose is settled."""
+
+    async def settled() -> bool:
+        left = await world.rows("SELECT FROM webhooks.webhook_events WHERE status IN ('received', 'failing', 'waiting')")
+        return not left and all(told.accepted for told in world.sandbox.outgoing.events.values() if told.deliveries)
+
+    await until(settled)
+
+
+class TestKeeping:
+    async def test_an_event_is_processed_and_shows_its_order(self, world: World) -> None:
+        payment = await world.a_payment()
+
+        await until(lambda: _of_order(world, payment))
+
+        [found] = (await events(world, order_id=payment.order_id))["events"]
+        assert (found["provider"], found["event_type"], found["status"]) == ("sandbox", "payment.authorize.succeeded", "processed")
+        assert (found["attempt_count"], found["last_error"], found["signature_valid"]) == (1, None, True)
+        detail = (await world.send("GET", f"/api/v1/admin/webhooks/events/{found['id']}")).json
+        assert msgspec.json.decode(detail["payload"])["data"]["order_id"] == str(payment.order_id)
+        assert [attempt["outcome"] for attempt in detail["attempts"]] == ["processed"]
+
+    async def test_a_repeat_is_answered_and_does_nothing(self, world: World) -> None:
+        told = an_event(world, {}, kind="customer.created")
+
+        answers = [await post(world, told, direct=direct) for direct in (True, False, True)]
+
+        found = await stands(world, told, "ignored")
+        assert [a.status for a in answers] == [200, 200, 200]
+        assert [attempt["outcome"] for attempt in found["attempts"]] == ["ignored"]
+
+    async def test_many_at_once_are_kept_once_each(self, world: World) -> None:
+        told = [an_event(world, {}, kind="customer.created") for _ in range(40)]
+
+        answers = await asyncio.gather(*(post(world, each, direct=True) for each in told * 3))
+
+        assert {a.status for a in answers} == {200}
+        rows = await world.rows("SELECT FROM webhooks.webhook_events WHERE provider_event_id = ANY($1)", [t.id for t in told])
+        assert len(rows) == len(told)
+
+    async def test_nobody_reads_it_yet_is_said(self, world: World) -> None:
+        body = msgspec.json.encode({"live": "false", "notificationItems": [{"NotificationRequestItem": PUBLISHED}]})
+
+        answer = Answer(await world.http.post("/api/v1/webhooks/adyen", content=body))
+
+        assert (answer.status, answer.content) == (200, b"[accepted]")
+
+        async def ignored() -> Any:
+            return await world.rows("SELECT FROM webhooks.webhook_events WHERE provider = 'adyen' AND status = 'ignored'")
+
+        await until(ignored)
+
+
+class TestRefusing:
+    async def test_a_forgery_is_refused_without_a_hint_and_takes_no_place(self, world: World) -> None:
+        told = an_event(world, {}, kind="customer.created")
+        headers = {**world.sandbox.outgoing.headers(told), "webhook-signature": "v1,AAAA"}
+
+        forged = await post(world, told, headers=headers)
+        bare = await post(world, told, headers={})
+        genuine = await post(world, told)
+
+        assert [forged.status, bare.status, genuine.status] == [401, 401, 200]
+        assert forged.json["detail"] == bare.json["detail"]
+        await stands(world, told, "ignored")
+        [sample] = await world.rows("SELECT * FROM webhooks.webhook_rejections WHERE body_start = $1 LIMIT 1", told.body)
+        assert sample["reason"] == "no signature matches"
+
+    async def test_an_old_time_stamp_is_refused(self, world: World) -> None:
+        told = an_event(world, {})
+        outgoing = world.sandbox.outgoing
+        fresh = outgoing.headers(told)
+        old = str(int(fresh["webhook-timestamp"]) - 301)
+
+        answer = await post(world, told, headers={**fresh, "webhook-timestamp": old})
+
+        assert answer.status == 401
+
+    @pytest.mark.parametrize(("path", "status"), [("nobody", 404), ("stripe", 404), ("sandbox/not-a-store", 404)])
+    async def test_unknown_addresses_are_not_found(self, world: World, path: str, status: int) -> None:
+        assert (await post(world, an_event(world, {}), path=path)).status == status
+
+    async def test_another_stores_address_is_not_found(self, world: World) -> None:
+        told = an_event(world, {}, kind="customer.created")
+
+        assert (await post(world, told, path=f"sandbox/{new_id()}")).status == 404
+        assert (await post(world, told, path=f"sandbox/{world.store_id}")).status == 200
+
+    @pytest.mark.parametrize("direct", [True, False])
+    async def test_another_method_is_not_allowed(self, world: World, direct: bool) -> None:
+        base = world.webhooks_url if direct else world.gateway_url
+
+        assert (await world.http.get(f"{base}/api/v1/webhooks/sandbox")).status_code == 405
+
+    @pytest.mark.parametrize("direct", [True, False])
+    @pytest.mark.parametrize(("size", "status"), [(1024 * 1024, 401), (1024 * 1024 + 1, 413)])
+    async def test_the_body_has_a_limit(self, world: World, size: int, status: int, direct: bool) -> None:
+        answer = await post(world, Told(id="evt_x", type="x", body=b"x" * size), headers={"webhook-id": "evt_x"}, direct=direct)
+
+        assert answer.status == status
+
+
+class TestMatching:
+    async def test_an_event_overtakes_the_answer_of_its_own_call(self, world: World) -> None:
+        # The call succeeds and its answer never comes; the webhook settles it before anybody looks.
+        payment = await world.a_payment("tok_capture_timeout")
+
+        answer = await payment.capture()
+
+        assert answer.status in (201, 202), answer
+        await until(lambda: _captured(payment))
+        await all_processed(world)
+        assert [t["status"] for t in await payment.transactions() if t["operation"] == "capture"] == ["succeeded"]
+        await world.books_agree(payment.order_id)
+
+    async def test_an_event_of_a_payment_not_known_yet_waits_and_is_matched(self, world: World) -> None:
+        payment = await world.a_payment()
+        await all_processed(world)
+        books = msgspec.to_builtins(payment.at_the_provider())
+        await world.change("UPDATE payments.payment_intents SET provider_account = 'elsewhere' WHERE id = $1", payment.id)
+        told = an_event(world, books)
+
+        assert (await post(world, told)).status == 200
+        waiting = await stands(world, told, "waiting")
+        await world.change("UPDATE payments.payment_intents SET provider_account = 'sandbox:default' WHERE id = $1", payment.id)
+        found = await stands(world, told, "processed")
+
+        assert "No payment is known" in waiting["event"]["last_error"]
+        assert found["event"]["order_id"] == str(payment.order_id)
+        assert found["event"]["attempt_count"] >= 2
+
+    async def test_what_never_becomes_known_stops_being_looked_for_and_stays(self, world: World) -> None:
+        told = an_event(world, {"id": "pay_nobody", "currency": "EUR", "operations": [], "created_at": "2026-01-01T00:00:00+00:00"})
+        await post(world, told)
+        await stands(world, told, "waiting")
+
+        await world.change(
+            "UPDATE webhooks.webhook_events SET received_at = now() - interval '4 days' WHERE provider_event_id = $1", told.id
+        )
+
+        assert (await stands(world, told, "unmatched"))["event"]["next_attempt_at"] is None
+
+    async def test_an_old_event_after_a_newer_one_changes_nothing(self, world: World) -> None:
+        payment = await world.a_payment()
+        old = an_event(world, msgspec.to_builtins(payment.at_the_provider()))
+        assert (await payment.capture(4_000)).status == 201
+        before = await payment.intent()
+
+        await post(world, old)
+        await stands(world, old, "processed")
+
+        assert (await payment.intent())["captured_amount"] == before["captured_amount"] == 4_000
+
+    async def test_an_amount_that_disagrees_is_a_conflict_for_people(self, world: World) -> None:
+        payment = await world.a_payment()
+        books = msgspec.to_builtins(payment.at_the_provider())
+        books["operations"][0]["amount"] = 12_345
+        told = an_event(world, books)
+
+        await post(world, told)
+        await stands(world, told, "processed")
+
+        intent = await payment.intent()
+        assert intent["attention"] is not None
+        assert intent["status"] == "conflicted"
+
+
+class TestTheProvidersOwnDoings:
+    @pytest.mark.parametrize(
+        ("kind", "amount", "status", "order"),
+        [("capture", 10_000, "captured", "paid"), ("void", 10_000, "voided", "open")],
+    )
+    async def test_from_its_dashboard_enter_the_ledger(self, world: World, kind: str, amount: int, status: str, order: str) -> None:
+        payment = await world.a_payment()
+
+        await self._at_the_provider(world, payment, kind, amount)
+
+        await until(lambda: _has_status(payment, status))
+        ledger = await world.ledger(payment.order_id)
+        assert ledger["order_status"] == order
+        assert ledger["history"][-1]["source"] == "webhook"
+        assert [t["source"] for t in ledger["payments"][0]["transactions"]] == ["api", "webhook"]
+
+    @pytest.mark.parametrize(
+        ("kind", "amount", "field"), [("refund", 2_500, "refunded_amount"), ("chargeback", 10_000, "charged_back_amount")]
+    )
+    async def test_refunds_and_chargebacks_enter_the_ledger(self, world: World, kind: str, amount: int, field: str) -> None:
+        payment = await world.a_captured_payment()
+
+        await self._at_the_provider(world, payment, kind, amount)
+
+        async def entered() -> bool:
+            return bool((await payment.intent())[field] == amount)
+
+        await until(entered)
+        ledger = await world.ledger(payment.order_id)
+        assert ledger["history"][-1]["source"] == "webhook"
+        assert ledger["payments"][0]["transactions"][-1]["operation"] == kind
+        await world.books_agree(payment.order_id)
+
+    async def _at_the_provider(self, world: World, payment: Payment, kind: str, amount: int) -> None:
+        url = f"{world.sandbox.base_url}/control/payments/{payment.at_the_provider().id}/{kind}"
+        (await world.http.post(url, json={"amount": amount})).raise_for_status()
+
+
+class TestPoison:
+    async def test_is_visible_with_its_count_and_error_and_can_be_replayed(self, world: World) -> None:
+        told = an_event(world, {"neither": "a payment"})
+
+        assert (await post(world, told)).status == 200
+
+        failing = await stands(world, told, "failing")
+        assert failing["event"]["attempt_count"] == 1
+        dead = await stands(world, told, "dead")
+        assert dead["event"]["attempt_count"] == 3
+        assert "event-unreadable" in dead["event"]["last_error"]
+        assert [a["outcome"] for a in dead["attempts"]] == ["failing", "failing", "dead"]
+        # A later release can read it, say: here the event itself is mended.
+        mended = msgspec.json.encode({"id": told.id, "type": "customer.created", "data": {}})
+        await world.change("UPDATE webhooks.webhook_payloads SET body = $2 WHERE event_id = $1", dead["event"]["id"], mended)
+        await world.change("UPDATE webhooks.webhook_events SET event_type = 'customer.created' WHERE id = $1", dead["event"]["id"])
+        answer = await world.send("POST", f"/api/v1/admin/webhooks/events/{dead['event']['id']}/replay")
+        assert answer.status == 201, answer
+        assert (answer.json["event_id"], answer.json["replays"]) == (dead["event"]["id"], dead["event"]["id"])
+        again = await stands(world, told, "ignored")
+        assert again["attempts"][-1]["command_id"] == answer.json["command_id"]
+        assert again["attempts"][-1]["replays"] == dead["event"]["id"]
+        assert again["event"]["last_error"] is None
+
+
+class TestReplay:
+    async def test_of_a_processed_event_changes_nothing(self, world: World) -> None:
+        payment = await world.a_captured_payment()
+        await all_processed(world)
+        found = (await events(world, order_id=payment.order_id))["events"]
+        before = await world.ledger(payment.order_id)
+
+        for each in found:
+            assert (await world.send("POST", f"/api/v1/admin/webhooks/events/{each['id']}/replay")).status == 201
+
+        async def twice() -> bool:
+            now = (await events(world, order_id=payment.order_id))["events"]
+            return all(each["attempt_count"] == 2 for each in now)
+
+        await until(twice)
+        assert await world.ledger(payment.order_id) == before
+
+    async def test_of_a_range_takes_what_the_filters_say(self, world: World) -> None:
+        told = [an_event(world, {}, kind=f"range.{new_id().hex}")] * 1 + [an_event(world, {}, kind="other")]
+        for each in told:
+            await post(world, each)
+            await stands(world, each, "ignored")
+        now = datetime.now(UTC)
+        body = {
+            "since": (now - timedelta(minutes=5)).isoformat(),
+            "until": (now + timedelta(minutes=5)).isoformat(),
+            "event_type": told[0].type,
+        }
+
+        answer = await world.send("POST", "/api/v1/admin/webhooks/events/replay", body)
+
+        assert (answer.status, answer.json) == (201, {"count": 1, "more": False})
+
+        async def twice() -> bool:
+            return bool((await event(world, told[0]))["event"]["attempt_count"] == 2)
+
+        await until(twice)
+        assert (await event(world, told[1]))["event"]["attempt_count"] == 1
+
+    async def test_of_an_empty_range_is_refused(self, world: World) -> None:
+        now = datetime.now(UTC).isoformat()
+
+        assert (await world.send("POST", "/api/v1/admin/webhooks/events/replay", {"since": now, "until": now})).status == 422
+
+    async def test_of_what_is_not_there_is_not_found(self, world: World) -> None:
+        assert (await world.send("POST", f"/api/v1/admin/webhooks/events/{new_id()}/replay")).status == 404
+        assert (await world.send("GET", f"/api/v1/admin/webhooks/events/{new_id()}")).status == 404
+
+    async def test_is_for_staff(self, world: World) -> None:
+        assert (await world.send("GET", "/api/v1/admin/webhooks/events", role=Role.CHECKOUT)).status == 403
+
+
+class TestList:
+    async def test_pages_through_everything_once(self, world: World) -> None:
+        kind = f"page.{new_id().hex}"
+        for _ in range(5):
+            await post(world, an_event(world, {}, kind=kind))
+
+        first = await events(world, event_type=kind, limit=2)
+        second = await events(world, event_type=kind, limit=2, before=first["next"])
+        third = await events(world, event_type=kind, limit=2, before=second["next"])
+
+        ids = [each["id"] for page in (first, second, third) for each in page["events"]]
+        assert (len(ids), len(set(ids)), third["next"]) == (5, 5, None)
+        assert ids == sorted(ids, reverse=True)
+
+    async def test_filters_by_provider_and_status(self, world: World) -> None:
+        assert {e["provider"] for e in (await events(world, provider="sandbox"))["events"]} <= {"sandbox"}
+        assert {e["status"] for e in (await events(world, status="processed"))["events"]} <= {"processed"}
+
+
+async def _of_order(world: World, payment: Payment) -> bool:
+    found = (await events(world, order_id=payment.order_id))["events"]
+    return bool(found) and all(each["status"] == "processed" for each in found)
+
+
+async def _captured(payment: Payment) -> bool:
+    return bool((await payment.intent())["captured_amount"])
+
+
+async def _has_status(payment: Payment, status: str) -> bool:
+    return bool((await payment.intent())["status"] == status)
