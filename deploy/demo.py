@@ -1,9 +1,10 @@
 """The demonstration: one order from the quote to the refund, every request shown, and what happens when things race."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
@@ -14,12 +15,16 @@ from rich.table import Table
 from deploy.stack import ROOT
 from deploy.state import StackState
 from shared.contracts.payments import Ledger, OrderContent, PaymentView, SnapshotView
+from shared.contracts.webhooks import EventDetail, EventPage, EventView
 from shared.ids import new_id
 from shared.money import Money, decimal_text
 
 ORDERS = ROOT / "deploy" / "orders"
 TIMEOUT_SECONDS = 30.0
+POLL_SECONDS = 0.02
 RACERS = 2
+
+T = TypeVar("T")
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -103,7 +108,49 @@ def run(state: StackState, order: OrderContent) -> None:
         key=f"back-{run_id}",
         expect=201,
     )
-    _show_ledger(shop, order_id, intent.authorized_amount, back)
+    _refund_at_the_provider(shop, state, order_id, back)
+    _show_ledger(shop, order_id, intent.authorized_amount, back + 1)
+    _show_events(shop, order_id)
+
+
+def _refund_at_the_provider(shop: Shop, state: StackState, order_id: UUID, refunded: int) -> None:
+    """Have the smallest amount refunded in the provider's dashboard, and wait until its webhook has told us."""
+    console.print("[bold]Somebody refunds a little more in the provider's dashboard; only its webhook tells us[/bold]")
+    event = _until(lambda: next(iter(_events(shop, order_id)), None), "the provider's webhooks did not arrive")
+    answer, _ = shop.timed("GET", f"/api/v1/admin/webhooks/events/{event.id}")
+    payload = msgspec.json.decode(answer.content, type=EventDetail).payload
+    payment_id = msgspec.json.decode(payload or "{}")["data"]["id"]
+    started = time.monotonic()
+    httpx.post(f"{state.sandbox_url}/control/payments/{payment_id}/refund", json={"amount": 1}).raise_for_status()
+    _until(lambda: _ledger(shop, order_id).payments[0].intent.refunded_amount == refunded + 1, "the refund did not arrive")
+    console.print(f"  [green]in the ledger {(time.monotonic() - started) * 1000:.0f} ms later[/green]\n")
+
+
+def _until(found: Callable[[], T | None], otherwise: str) -> T:
+    ends = time.monotonic() + TIMEOUT_SECONDS
+    while not (result := found()):
+        _insist(time.monotonic() < ends, otherwise)
+        time.sleep(POLL_SECONDS)
+    return result
+
+
+def _ledger(shop: Shop, order_id: UUID) -> Ledger:
+    answer, _ = shop.timed("GET", f"/api/v1/admin/orders/{order_id}/payments")
+    return msgspec.json.decode(answer.content, type=Ledger)
+
+
+def _events(shop: Shop, order_id: UUID) -> list[EventView]:
+    answer, _ = shop.timed("GET", f"/api/v1/admin/webhooks/events?order_id={order_id}")
+    return msgspec.json.decode(answer.content, type=EventPage).events
+
+
+def _show_events(shop: Shop, order_id: UUID) -> None:
+    table = Table(title="What the provider told us by webhook", title_style="bold")
+    for column in ("event", "status", "attempts", "received"):
+        table.add_column(column, justify="right" if column == "attempts" else "left")
+    for event in reversed(_events(shop, order_id)):
+        table.add_row(event.event_type, event.status, str(event.attempt_count), f"{event.received_at:%H:%M:%S.%f}"[:-3])
+    console.print(table)
 
 
 def _race(shop: Shop, path: str, rest: int, run_id: str) -> None:
@@ -119,8 +166,7 @@ def _race(shop: Shop, path: str, rest: int, run_id: str) -> None:
 
 
 def _show_ledger(shop: Shop, order_id: UUID, captured: int, refunded: int) -> None:
-    answer, _ = shop.timed("GET", f"/api/v1/admin/orders/{order_id}/payments")
-    ledger = msgspec.json.decode(answer.content, type=Ledger)
+    ledger = _ledger(shop, order_id)
     table = Table(title=f"The ledger (order is {ledger.order_status})", title_style="bold")
     for column in ("operation", "status", "amount", "source", "provider's id", "at"):
         table.add_column(column, justify="right" if column == "amount" else "left")

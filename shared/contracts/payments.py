@@ -447,6 +447,8 @@ MESSAGES: tuple[type[Message], ...] = (
     Void,
     Refund,
     Observe,
+    TakeEvent,
+    TakeEvent,
     GetOrder,
     ListOrders,
     GetPayments,

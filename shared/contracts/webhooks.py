@@ -114,3 +114,6 @@ class ReplaysView(msgspec.Struct, frozen=True, kw_only=True):
 
     count: int
     more: bool
+
+
+MESSAGES: tuple[type[Message], ...] = (Process, Replay, ReplayMany, ListEvents, GetEvent)

@@ -64,7 +64,10 @@ class TestMigrations:
         first = await migrate(own_place.database_url, [owned], password=PASSWORD)
         second = await migrate(own_place.database_url, [owned], password=PASSWORD)
 
-        assert (first, second) == (["probe/000_messaging.sql", "probe/001_optimism.sql", "probe/001_first.sql"], [])
+        assert (first, second) == (
+            ["probe/000_messaging.sql", "probe/001_optimism.sql", "probe/002_commands.sql", "probe/001_first.sql"],
+            [],
+        )
 
     async def test_two_at_once_are_one(self, own_place: Place, tmp_path: Path) -> None:
         (tmp_path / "001_first.sql").write_text("CREATE TABLE first (id uuid)")
