@@ -19,7 +19,6 @@ from shared.messages import Environment
 KEY_PREFIX = "tender"
 TOKEN_PREFIX = "tok"
 IDEMPOTENCY_KEY = re.compile(r"^[\x20-\x7e]{1,255}$")
-CORRELATION_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
 WAIT_MAX_SECONDS = 60
 CARD_NUMBER = re.compile(r"\d(?:[ -]?\d){11,18}")
 

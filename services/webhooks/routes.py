@@ -12,6 +12,7 @@ from litestar.params import FromPath
 
 from services.webhooks.domain import BODY_MAX_BYTES, Incoming
 from services.webhooks.handlers import Webhooks, receive
+from shared import telemetry
 from shared.errors import Problem, Refusal, Retry, Unavailable, problem_body
 from shared.health import Check, health_routes
 from shared.ids import new_id
@@ -37,7 +38,8 @@ async def take_for_store(request: HttpRequest, provider: FromPath[str], store_id
 async def _take(request: HttpRequest, provider: str, store_id: UUID | None) -> Response[bytes]:
     incoming = Incoming(_headers(request), await request.body())
     context: Webhooks = request.app.state.webhooks
-    accepted = await receive(context, provider, store_id, incoming, correlation_id=_correlation(request))
+    with telemetry.bound({"correlation_id": _correlation(request)}):
+        accepted = await receive(context, provider, store_id, incoming, correlation_id=_correlation(request))
     return Response(accepted, media_type="text/plain")
 
 
@@ -50,10 +52,11 @@ def _headers(request: HttpRequest) -> dict[str, str]:
 
 
 def _correlation(request: HttpRequest) -> str:
-    # A provider's own word for it would be a stranger's word in our logs.
     state = request.scope.setdefault("state", {})
-    found: str = state.setdefault("correlation_id", str(new_id()))
-    return found
+    if "correlation_id" not in state:
+        given = request.headers.get("x-correlation-id", "")
+        state["correlation_id"] = given if telemetry.CORRELATION_ID.match(given) else str(new_id())
+    return str(state["correlation_id"])
 
 
 def api(context: Webhooks, checks: dict[str, Check]) -> Litestar:

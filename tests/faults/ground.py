@@ -32,7 +32,7 @@ class Ground:
 
 
 @contextlib.asynccontextmanager
-async def a_ground(nursery: Nursery, folder: Path) -> AsyncIterator[Ground]:
+async def a_ground(nursery: Nursery, folder: Path, *, webhooks: bool = False) -> AsyncIterator[Ground]:
     """Run a broker, a database, the services and the sandbox, all of their own."""
     installation = rabbitmq.installed()
     if installation is None:
@@ -44,7 +44,7 @@ async def a_ground(nursery: Nursery, folder: Path) -> AsyncIterator[Ground]:
         database_url = await setup.create_database(database.url, DATABASE)
         await setup.prepare(database_url, broker.amqp_url, password=PASSWORD)
         place = Place(database_url=database_url, amqp_url=broker.amqp_url, management_url=broker.management_url, vhost="/")
-        async with a_system(nursery, place, folder) as (system, world):
+        async with a_system(nursery, place, folder, webhooks=webhooks) as (system, world):
             yield Ground(broker, database, system, world)
     finally:
         await asyncio.gather(asyncio.to_thread(broker.stop), asyncio.to_thread(database.stop))

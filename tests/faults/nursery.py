@@ -16,6 +16,8 @@ from services.gateway.app import build as build_gateway
 from services.gateway.settings import Settings as GatewaySettings
 from services.payments.app import build as build_payments
 from services.payments.settings import Settings as PaymentsSettings
+from services.webhooks.app import build as build_webhooks
+from services.webhooks.settings import Settings as WebhooksSettings
 from shared.run import run
 from tests.faults import points
 
@@ -101,6 +103,8 @@ def _live(birth: Birth) -> None:
     try:
         if birth.service == "payments":
             run(build_payments, PaymentsSettings)
+        elif birth.service == "webhooks":
+            run(build_webhooks, WebhooksSettings)
         else:
             run(build_gateway, GatewaySettings)
     except SystemExit as ended:

@@ -17,7 +17,7 @@ from deploy.state import free_port
 from services.gateway.domain import Role
 from shared.ids import new_id
 from tests.faults.nursery import Child, Nursery
-from tests.world import PASSWORD, SANDBOX_KEY, TOKEN_SECRET, Place, World, a_key, a_sandbox, until
+from tests.world import PASSWORD, SANDBOX_KEY, TOKEN_SECRET, Place, World, a_key, a_sandbox, until, webhooks_settings
 
 START_TIMEOUT_SECONDS = 120.0
 STOP_TIMEOUT_SECONDS = 20.0
@@ -31,7 +31,8 @@ class System:
         self._nursery = nursery
         self._place = place
         self._folder = folder
-        self._ports = {name: free_port() for name in ("payments", "payments 2", "gateway", "gateway 2")}
+        self._ports = {name: free_port() for name in ("payments", "payments 2", "webhooks", "gateway", "gateway 2")}
+        self.store_id = new_id()
         self._children: dict[str, Child] = {}
         self._changes = {key.upper(): str(value) for key, value in changes.items()}
         self.sandbox = sandbox
@@ -116,6 +117,10 @@ class System:
             "TOKEN_SECRET": TOKEN_SECRET,
             "SANDBOX_URL": self.sandbox.base_url,
             "SANDBOX_API_KEY": SANDBOX_KEY,
+            "WEBHOOK_ACCOUNTS": webhooks_settings(self._place, self.store_id).webhook_accounts,
+            "WEBHOOKS_URL": self.url("webhooks"),
+            "ASK_TIMEOUT_SECONDS": "2.0",
+            "MATCH_EVERY_SECONDS": "0.2",
             "PROVIDER_TIMEOUT_SECONDS": "1.5",
             "LEASE_SECONDS": "1.0",
             "OUTBOX_HEAD_START_SECONDS": "1.0",
@@ -127,17 +132,27 @@ class System:
 
 
 @contextlib.asynccontextmanager
-async def a_system(nursery: Nursery, place: Place, folder: Path, **changes: Any) -> AsyncIterator[tuple[System, World]]:
+async def a_system(
+    nursery: Nursery, place: Place, folder: Path, *, webhooks: bool = False, **changes: Any
+) -> AsyncIterator[tuple[System, World]]:
     """Run the services as processes, with a sandbox in this one."""
     async with a_sandbox() as sandbox:
         system = System(nursery, place, folder, sandbox, **changes)
         try:
             await system.start("payments")
+            if webhooks:
+                await system.start("webhooks")
             await system.start("gateway")
-            store_id = new_id()
+            store_id = system.store_id
             keys = {role: await a_key(place, store_id, role) for role in (Role.CHECKOUT, Role.ADMIN, Role.OPERATOR)}
             world = World(
-                place, gateway_url=system.url("gateway"), payments_url=system.url("payments"), sandbox=sandbox, keys=keys, store_id=store_id
+                place,
+                gateway_url=system.url("gateway"),
+                payments_url=system.url("payments"),
+                sandbox=sandbox,
+                keys=keys,
+                store_id=store_id,
+                webhooks_url=system.url("webhooks"),
             )
             yield system, world
             await world.http.aclose()

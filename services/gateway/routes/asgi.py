@@ -9,7 +9,6 @@ from typing import Any
 
 from prometheus_client import Histogram
 
-from services.gateway.domain import CORRELATION_ID
 from shared import telemetry
 from shared.ids import new_id
 
@@ -69,7 +68,7 @@ def _correlation_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-correlation-id":
             given = value.decode("latin-1")
-            if CORRELATION_ID.match(given):
+            if telemetry.CORRELATION_ID.match(given):
                 return str(given)
     return str(new_id())
 
