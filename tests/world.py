@@ -444,6 +444,8 @@ def webhooks_settings(place: Place, store_id: UUID, changes: Mapping[str, Any] |
             "webhook_accounts": msgspec.json.encode(accounts).decode(),
             "ask_timeout_seconds": 2.0,
             "match_every_seconds": 0.2,
+            "measure_every_seconds": 0.2,
+            "clean_every_seconds": 0.2,
             "shutdown_grace_seconds": 5.0,
             "retry_tiers_bug": "1s,1s",
             "retry_tiers_silent": "1s,1s",

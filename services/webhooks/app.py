@@ -36,8 +36,6 @@ from shared.work import Desk
 from shared.worker import CommandHandler, FailureHandler, QueryHandler, RetrySchedules
 
 OWNED = Owned(name="webhooks", files=Path(__file__).parent / "schema")
-MEASURE_EVERY_SECONDS = 5.0
-CLEAN_EVERY_SECONDS = 3600.0
 CERTIFICATE_TIMEOUT_SECONDS = 5.0
 
 COMMANDS: dict[type[Message], CommandHandler[Webhooks]] = {
@@ -124,8 +122,8 @@ async def _fetch(url: str) -> bytes:
 def _jobs(settings: Settings, context: Webhooks) -> Sequence[Job]:
     return [
         Job("matching", lambda: processing.match_waiting(context), every_seconds=settings.match_every_seconds),
-        Job("measuring", lambda: processing.measure(context), every_seconds=MEASURE_EVERY_SECONDS),
-        Job("cleaning", lambda: processing.clean(context), every_seconds=CLEAN_EVERY_SECONDS),
+        Job("measuring", lambda: processing.measure(context), every_seconds=settings.measure_every_seconds),
+        Job("cleaning", lambda: processing.clean(context), every_seconds=settings.clean_every_seconds),
     ]
 
 

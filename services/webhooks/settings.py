@@ -12,6 +12,8 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     paypal_authorities_file: str = ""
     ask_timeout_seconds: float = 10.0
     match_every_seconds: float = 1.0
+    measure_every_seconds: float = 5.0
+    clean_every_seconds: float = 3600.0
     # How long an event may wait unprocessed before readiness says so.
     stalled_after_seconds: float = 300.0
     retry_tiers_bug: str = "1s,30s"

@@ -320,7 +320,7 @@ async def forget_old(pool: Pool) -> None:
             """
             DELETE FROM webhook_rejections
              WHERE received_at < now() - make_interval(hours => $1)
-                OR id < (SELECT min(id) FROM (SELECT id FROM webhook_rejections ORDER BY id DESC LIMIT $2) AS newest)
+                OR id <= (SELECT id FROM webhook_rejections ORDER BY id DESC OFFSET $2 LIMIT 1)
             """,
             REJECTIONS_KEPT_HOURS,
             REJECTIONS_KEPT_MAX,

@@ -370,6 +370,73 @@ class TestList:
         assert {e["status"] for e in (await events(world, status="processed"))["events"]} <= {"processed"}
 
 
+class TestRetention:
+    async def test_takes_old_events_with_their_attempts(self, world: World) -> None:
+        told = an_event(world, {}, kind="customer.created")
+        await post(world, told)
+        event_id = (await stands(world, told, "ignored"))["event"]["id"]
+
+        await world.change("UPDATE webhooks.webhook_events SET received_at = now() - interval '401 days' WHERE id = $1", event_id)
+
+        async def gone() -> bool:
+            return not await world.rows(
+                "SELECT id FROM webhooks.webhook_events WHERE id = $1 UNION SELECT id FROM webhooks.webhook_attempts WHERE event_id = $1",
+                event_id,
+            )
+
+        await until(gone)
+
+    async def test_bounds_the_sample_of_what_was_refused(self, world: World) -> None:
+        await world.change(
+            """
+            INSERT INTO webhooks.webhook_rejections (id, provider, reason, headers, body_start, received_at)
+            SELECT gen_random_uuid(), 'sandbox', 'tests', '{}', '', now() - CASE WHEN n % 3 = 0 THEN interval '25 hours' ELSE '0' END
+              FROM generate_series(1, 3000) AS n
+            """
+        )
+
+        async def bounded() -> bool:
+            [row] = await world.rows(
+                """
+                SELECT count(*) AS count, count(*) FILTER (WHERE received_at < now() - interval '1 day') AS old
+                  FROM webhooks.webhook_rejections
+                """
+            )
+            return bool(row["count"] <= 1_000 and row["old"] == 0)
+
+        await until(bounded)
+
+
+class TestStalling:
+    async def test_is_told_by_readiness_and_a_metric(self, world: World) -> None:
+        told = an_event(world, {}, kind="customer.created")
+        await post(world, told)
+        await stands(world, told, "ignored")
+        ready = f"{world.webhooks_url}/health/ready"
+        assert (await world.http.get(ready)).status_code == 200
+
+        # As if nobody had worked on it.
+        stall = "UPDATE webhooks.webhook_events SET status = $2, received_at = now() - interval '10 minutes' WHERE provider_event_id = $1"
+        await world.change(stall, told.id, "received")
+
+        async def stalled() -> Any:
+            answer = await world.http.get(ready)
+            return answer.json() if answer.status_code == 503 else None
+
+        assert "waiting for" in (await until(stalled))["checks"]["processing"]
+        metrics = (await world.http.get(f"{world.webhooks_url}/metrics")).text
+        assert any(
+            float(line.split()[1]) >= 600 for line in metrics.splitlines() if line.startswith("tender_webhooks_oldest_pending_seconds ")
+        )
+        assert 'tender_webhooks_received_total{provider="sandbox",result="new"}' in metrics
+        await world.change(stall, told.id, "ignored")
+
+        async def well() -> bool:
+            return (await world.http.get(ready)).status_code == 200
+
+        await until(well)
+
+
 async def _of_order(world: World, payment: Payment) -> bool:
     found = (await events(world, order_id=payment.order_id))["events"]
     return bool(found) and all(each["status"] == "processed" for each in found)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
@@ -12,7 +12,7 @@ import msgspec
 from services.payments.domain.declines import conflicted, declined
 from services.payments.domain.intents import Applied, Intent, Observation, Operation, Source, Transaction, TransactionStatus
 from services.payments.domain.intents import observe as apply
-from services.payments.domain.orders import order_status
+from services.payments.domain.orders import OrderStatus, order_status
 from services.payments.providers import Ambiguous, ConfirmRequest, PaymentProvider, Pricing
 from services.payments.settings import Settings
 from services.payments.store import intents as intent_rows
@@ -181,7 +181,8 @@ async def _conclude(work: Work, context: Payments, question: Question, heard: He
     applied = apply(seen.intent, seen.transactions, heard.observations, source=source, ids=[new_id() for _ in heard.observations])
     row = next(t for t in applied.transactions if t.id == question.transaction_id)
     looks = _next_look(context, question, row)
-    intent = keep_applied(batch, work, seen, applied, source=source, why=question.operation.value, next_looks=looks)
+    steps = steps_to(seen, heard.observations, source=source)
+    intent = keep_applied(batch, work, seen, applied, source=source, why=question.operation.value, steps=steps, next_looks=looks)
     await batch.commit()
     if not row.open or row.awaiting_customer:
         facts = {"operation": row.operation.value, "result": row.status.value, "intent_status": intent.status.value}
@@ -205,8 +206,29 @@ def _next_look(context: Payments, question: Question, row: Transaction) -> dict[
     return {row.id: pause}
 
 
+# An intent as it was in between, and what had happened by then.
+Step = tuple[str, Intent]
+
+
+def steps_to(seen: Seen, observations: Sequence[Observation], *, source: Source) -> list[Step]:
+    """Tell how an intent stood after each observation but the last, so that news that come together leave the same history."""
+    ids = [new_id() for _ in observations]
+    return [
+        (observations[n - 1].operation.value, apply(seen.intent, seen.transactions, observations[:n], source=source, ids=ids[:n]).intent)
+        for n in range(1, len(observations))
+    ]
+
+
 def keep_applied(
-    batch: Batch, work: Work, seen: Seen, applied: Applied, *, source: Source, why: str, next_looks: Mapping[UUID, float] | None = None
+    batch: Batch,
+    work: Work,
+    seen: Seen,
+    applied: Applied,
+    *,
+    source: Source,
+    why: str,
+    steps: Sequence[Step] = (),
+    next_looks: Mapping[UUID, float] | None = None,
 ) -> Intent:
     """Have a batch write what an observation changed, with the order's status, its history, the answers and the event."""
     looks = next_looks or {}
@@ -218,6 +240,21 @@ def keep_applied(
     intent = msgspec.structs.replace(applied.intent, version=seen.intent.version + 1, updated_at=seen.now)
     batch.add(intent_rows.changed(seen.intent, intent), *(ledger.added(work.envelope, intent, row) for row in applied.added))
     _answer_settled(batch, work, seen, intent, applied)
+    after = _order_status(seen, intent)
+    # Also when the status stays: two payments of one order that end at once must not each overlook the other.
+    batch.add(orders.stands(work.envelope, intent.order_id, revision=seen.order_revision, status=after))
+    before, where = seen.order_status, _history_source(source)
+    for happened, then in (*steps, (why, intent)):
+        status = _order_status(seen, then)
+        if status is not before:
+            reason = f"{happened}: payment is {then.status.value}"
+            batch.add(orders.status_changed(work.envelope, intent.order_id, before=before, after=status, reason=reason, source=where))
+        before = status
+    batch.tell([IntentChanged(intent=intent_rows.view(intent), order_status=after.value)])
+    return intent
+
+
+def _order_status(seen: Seen, intent: Intent) -> OrderStatus:
     sums = msgspec.structs.replace(
         seen.others,
         pending=seen.others.pending or intent.status.value in ("processing", "requires_action"),
@@ -225,14 +262,7 @@ def keep_applied(
         captured=seen.others.captured + intent.captured_amount,
         returned=seen.others.returned + intent.refunded_amount + intent.charged_back_amount,
     )
-    after = order_status(sums)
-    # Also when the status stays: two payments of one order that end at once must not each overlook the other.
-    batch.add(orders.stands(work.envelope, intent.order_id, revision=seen.order_revision, status=after))
-    if after is not seen.order_status:
-        reason, where = f"{why}: payment is {intent.status.value}", _history_source(source)
-        batch.add(orders.status_changed(work.envelope, intent.order_id, before=seen.order_status, after=after, reason=reason, source=where))
-    batch.tell([IntentChanged(intent=intent_rows.view(intent), order_status=after.value)])
-    return intent
+    return order_status(sums)
 
 
 def _answer_settled(batch: Batch, work: Work, seen: Seen, intent: Intent, applied: Applied) -> None:

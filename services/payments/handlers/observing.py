@@ -4,7 +4,7 @@ from uuid import UUID
 
 from services.payments.domain import intents
 from services.payments.domain.intents import Observation, Operation, Source, TransactionStatus
-from services.payments.handlers.asking import Payments, keep_applied, see
+from services.payments.handlers.asking import Payments, keep_applied, see, steps_to
 from services.payments.providers import Unreadable
 from services.payments.store import intents as intent_rows
 from shared import telemetry
@@ -52,7 +52,9 @@ async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
     ids = [new_id() for _ in observed.observations]
     applied = intents.observe(seen.intent, seen.transactions, observed.observations, source=Source.WEBHOOK, ids=ids)
     batch = work.batch()
-    intent = keep_applied(batch, work, seen, applied, source=Source.WEBHOOK, why=command.event_type)
+    steps = steps_to(seen, observed.observations, source=Source.WEBHOOK)
+    last = observed.observations[-1].operation.value if observed.observations else command.event_type
+    intent = keep_applied(batch, work, seen, applied, source=Source.WEBHOOK, why=last, steps=steps)
     result = "unchanged" if intent == seen.intent else "applied"
     batch.conclude(done(EventTaken(result=result, order_id=intent.order_id, intent_id=intent.id)))
     await batch.commit()
