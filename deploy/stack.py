@@ -99,10 +99,8 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
         "OTEL_EXPORTER_OTLP_ENDPOINT": options.otlp_endpoint,
         **options.settings,
     }
-    webhooks_port, webhook_secret = free_port(), f"whsec_{base64.b64encode(bytes.fromhex(instance.secret('webhooks'))).decode()}"
-    taken = [
-        {"provider": "sandbox", "store_id": STORE_ID, "environment": "sandbox", "account": "sandbox:default", "secrets": [webhook_secret]}
-    ]
+    webhooks_port, secret = free_port(), webhook_secret(instance)
+    taken = [{"provider": "sandbox", "store_id": STORE_ID, "environment": "sandbox", "account": "sandbox:default", "secrets": [secret]}]
     return {
         "sandbox": {
             **common,
@@ -110,7 +108,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             "SANDBOX_FILE": str(instance.folder / "sandbox.sqlite"),
             "SANDBOX_API_KEY": api_key,
             "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{webhooks_port}/api/v1/webhooks/sandbox" if options.webhooks else "",
-            "SANDBOX_WEBHOOK_SECRET": webhook_secret,
+            "SANDBOX_WEBHOOK_SECRET": secret,
         },
         "webhooks": {
             **common,
@@ -133,6 +131,11 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             "WEBHOOKS_URL": f"http://127.0.0.1:{webhooks_port}",
         },
     }
+
+
+def webhook_secret(instance: Instance) -> str:
+    """Tell with which secret the sandbox signs its webhooks."""
+    return f"whsec_{base64.b64encode(bytes.fromhex(instance.secret('webhooks'))).decode()}"
 
 
 def module_of(name: str) -> str:

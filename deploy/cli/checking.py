@@ -74,8 +74,10 @@ def _check() -> None:
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["authorize", "capture", "refund", "replay", "checkout", "growth"]), default="authorize")
-@click.option("--clients", multiple=True, default=(1, 16, 64), show_default=True, type=click.IntRange(1, 256), help="May be repeated.")
+@click.argument(
+    "what", type=click.Choice(["authorize", "capture", "refund", "replay", "checkout", "growth", "webhooks"]), default="authorize"
+)
+@click.option("--clients", multiple=True, type=click.IntRange(1, 256), help="May be repeated; 1, 16 and 64, or 1, 32 and 128 for webhooks.")
 @click.option("--rate", type=click.FloatRange(0.1, 10_000), help="Begin so many a second (an open loop) instead of waiting for answers.")
 @click.option("--seconds", default=12.0, show_default=True, type=click.FloatRange(1, 600), help="How long each line is measured.")
 @click.option("--orders", default=1_000_000, show_default=True, type=click.IntRange(2_000, 10_000_000), help="How long a past growth has.")
@@ -86,6 +88,7 @@ def bench(what: str, clients: tuple[int, ...], rate: float | None, seconds: floa
     from tests.bench import report
     from tests.bench import run as measuring
 
+    clients = clients or ((1, 32, 128) if what == "webhooks" else (1, 16, 64))
     wish = measuring.Wish(what=what, clients=clients if rate is None else (1,), seconds=seconds, rate=rate, growth_orders=orders)
     lines = measuring.run(wish, home=home(), say=say)
     if svg is not None:

@@ -13,7 +13,7 @@ from rich.progress import Progress, TaskID
 
 from deploy.seed import seed
 from deploy.servers import Choice
-from deploy.stack import STORE_ID, Options, Running, running
+from deploy.stack import STORE_ID, Options, Running, running, webhook_secret
 from deploy.state import Instance
 from tests.bench.client import Sample, closed_loop, open_loop
 from tests.bench.cpu import seconds_by_process
@@ -26,7 +26,7 @@ COUNT_MIN = 100
 GROWTH_BEFORE = 1_000
 GROWTH_REQUESTS = 400
 # How fast each kind is expected to be at first; after one round it is known.
-FIRST_GUESS_PER_SECOND = {"replay": 1_000.0, "checkout": 30.0}
+FIRST_GUESS_PER_SECOND = {"replay": 1_000.0, "checkout": 30.0, "webhooks": 800.0}
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,12 +75,12 @@ def run(wish: Wish, *, home: Path, say: Callable[[str], None]) -> list[Figures]:
         progress = stack.enter_context(Progress(transient=True))
         if wish.what == "growth":
             return asyncio.run(_growth(wish, up, bare, progress))
-        return asyncio.run(_measure(wish, up, bare, progress))
+        return asyncio.run(_measure(wish, up, bare, progress, secret=webhook_secret(instance)))
 
 
-async def _measure(wish: Wish, up: Running, bare: Yardsticks, progress: Progress) -> list[Figures]:
-    shop = Shop(up)
-    await closed_loop(shop.url, await shop.make(wish.what, WARM_UP), clients=16, count=WARM_UP)
+async def _measure(wish: Wish, up: Running, bare: Yardsticks, progress: Progress, *, secret: str) -> list[Figures]:
+    shop = Shop(up, webhook_secret=secret)
+    await closed_loop(shop.url_of(wish.what), await shop.make(wish.what, WARM_UP), clients=16, count=WARM_UP)
     task = progress.add_task(wish.what, total=ROUNDS * len(wish.clients))
     rounds: dict[int, list[Figures]] = {clients: [] for clients in wish.clients}
     rate = FIRST_GUESS_PER_SECOND.get(wish.what, 60.0)
@@ -98,9 +98,9 @@ async def _round(wish: Wish, up: Running, bare: Yardsticks, shop: Shop, clients:
     work = await shop.make(wish.what, count)
     before, started = seconds_by_process(up.processes), time.perf_counter()
     if wish.rate is None:
-        samples = await closed_loop(shop.url, work, clients=clients, count=count)
+        samples = await closed_loop(shop.url_of(wish.what), work, clients=clients, count=count)
     else:
-        samples = await open_loop(shop.url, work, per_second=wish.rate, count=count)
+        samples = await open_loop(shop.url_of(wish.what), work, per_second=wish.rate, count=count)
     elapsed = time.perf_counter() - started
     used = {name: seconds - before[name] for name, seconds in seconds_by_process(up.processes).items()}
     label = f"{wish.what}, {clients} clients" if wish.rate is None else f"{wish.what}, {wish.rate:g}/s begun"
@@ -140,7 +140,7 @@ def _median(rounds: Sequence[Figures]) -> Figures:
 async def _growth(wish: Wish, up: Running, bare: Yardsticks, progress: Progress) -> list[Figures]:
     """Authorize with a short past behind it, load a long one, and authorize again."""
     authorize = Wish(what="authorize", clients=(1,), seconds=wish.seconds)
-    shop, lines = Shop(up), list[Figures]()
+    shop, lines = Shop(up, webhook_secret=""), list[Figures]()
     await closed_loop(shop.url, await shop.make("authorize", WARM_UP), clients=16, count=WARM_UP)
     behind = 0
     for orders in (GROWTH_BEFORE, wish.growth_orders):

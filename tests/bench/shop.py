@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from deploy.sandbox.webhooks import Outgoing, Told
 from deploy.stack import Running
 from shared.ids import new_id
 from tests.bench.client import Connection, Work, closed_loop
@@ -17,9 +18,15 @@ PREPARING_CLIENTS = 16
 class Shop:
     """Makes pieces of work of each kind against a running stack."""
 
-    def __init__(self, up: Running) -> None:
+    def __init__(self, up: Running, *, webhook_secret: str) -> None:
         self.url = up.state.gateway_url
+        self._ingest_url = up.state.urls["webhooks"]
+        self._provider = Outgoing(url="", secret=webhook_secret)
         self._headers = {"content-type": "application/json", "authorization": f"Bearer {up.state.api_key}"}
+
+    def url_of(self, what: str) -> str:
+        """Tell to which service a kind of work goes."""
+        return self._ingest_url if what == "webhooks" else self.url
 
     async def make(self, what: str, count: int) -> Work:
         """Prepare so many pieces of work of a kind."""
@@ -29,6 +36,7 @@ class Shop:
             "refund": self._refunding,
             "replay": self._replaying,
             "checkout": self._checking_out,
+            "webhooks": self._telling,
         }
         return await makers[what](count)
 
@@ -79,6 +87,20 @@ class Shop:
             _, quoted = await self._send(connection, "POST", "/api/v1/checkout/quote", {"order_id": order_id})
             _, paid = await self._authorize(connection, order_id, msgspec.json.decode(quoted)["snapshot_id"])
             return await self._operate(connection, "capture", order_id, msgspec.json.decode(paid)["intent"]["id"], {})
+
+        return work
+
+    async def _telling(self, count: int) -> Work:
+        """Signed events about nothing of ours: kept like any other, and soon dealt with."""
+        events = []
+        for _ in range(count):
+            event_id = f"evt_{new_id().hex}"
+            body = msgspec.json.encode({"id": event_id, "type": "customer.updated", "data": {"id": "cus_1", "note": "x" * 700}})
+            told = Told(id=event_id, type="customer.updated", body=body)
+            events.append((body, {name.lower(): value for name, value in self._provider.headers(told).items()}))
+
+        async def work(connection: Connection, number: int) -> tuple[int, bytes]:
+            return await connection.request("POST", "/api/v1/webhooks/sandbox", *events[number])
 
         return work
 
