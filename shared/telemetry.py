@@ -57,6 +57,9 @@ webhooks_processed = Counter("tender_webhooks_processed_total", "Tries at webhoo
 webhooks_pending = Gauge("tender_webhooks_pending", "Webhook events kept and not processed yet (10000 at most).")
 webhooks_oldest_pending_seconds = Gauge("tender_webhooks_oldest_pending_seconds", "Age of the oldest webhook event not processed yet.")
 
+merchant_deliveries = Counter("tender_merchant_deliveries_total", "Tries at telling merchants, by what came of them.", ["result"])
+merchant_endpoints_disabled = Counter("tender_merchant_endpoints_disabled_total", "Merchants' addresses that are told no more.")
+
 # What may stand in our logs under a caller's name for a request.
 CORRELATION_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
 

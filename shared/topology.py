@@ -13,6 +13,8 @@ UNROUTED = "tender.unrouted"
 DEAD = "tender.dead"
 UNROUTED_QUEUE = "tender.unrouted.v1"
 
+# Whose events a service is told of, besides the commands to it.
+SUBSCRIPTIONS = {"webhooks": ("payments.#",)}
 VERSION = "v1"
 LANE_LENGTH_MAX = 1_000_000
 LANE_DELIVERIES_MAX = 20
@@ -117,6 +119,8 @@ async def _declare_service(channel: AbstractChannel, service: str) -> None:
     await inward.bind(COMMANDS, routing_key=f"{service}.#")
     background = await channel.declare_queue(background_lane(service), durable=True, arguments=lanes)
     await background.bind(COMMANDS, routing_key=f"background.{service}.#")
+    for events in SUBSCRIPTIONS.get(service, ()):
+        await background.bind(EVENTS, routing_key=events)
     for tier, milliseconds in TIERS_MILLISECONDS.items():
         exchange = await channel.declare_exchange(retry_exchange(service, tier), ExchangeType.FANOUT, durable=True)
         queue = await channel.declare_queue(

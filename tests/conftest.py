@@ -75,6 +75,13 @@ async def place(database_server: str, broker: tuple[str, str | None], template: 
         yield made
 
 
+@pytest.fixture(scope="module")
+async def second_place(database_server: str, broker: tuple[str, str | None], template: str) -> AsyncIterator[Place]:
+    """Another database and vhost of the module's own."""
+    async with _a_place(database_server, broker, template) as made:
+        yield made
+
+
 @pytest.fixture
 async def own_place(database_server: str, broker: tuple[str, str | None], template: str) -> AsyncIterator[Place]:
     """A database and a vhost of one test's own."""

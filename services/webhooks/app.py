@@ -14,7 +14,8 @@ from cryptography.utils import CryptographyDeprecationWarning
 
 from services.webhooks import handlers, routes
 from services.webhooks.domain import Account
-from services.webhooks.handlers import Webhooks, processing
+from services.webhooks.handlers import Webhooks, delivering, processing
+from services.webhooks.handlers.delivering import Messenger
 from services.webhooks.providers import Scheme
 from services.webhooks.providers.adyen import ADYEN_PLATFORM, Adyen
 from services.webhooks.providers.braintree import BRAINTREE
@@ -25,6 +26,7 @@ from services.webhooks.providers.standard import STANDARD
 from services.webhooks.providers.stripe import STRIPE
 from services.webhooks.settings import Settings
 from shared.contracts import webhooks as messages
+from shared.contracts.payments import IntentChanged
 from shared.health import Check
 from shared.messages import Message, Query
 from shared.migrations import Owned
@@ -42,11 +44,20 @@ COMMANDS: dict[type[Message], CommandHandler[Webhooks]] = {
     messages.Process: handlers.process,
     messages.Replay: handlers.replay,
     messages.ReplayMany: handlers.replay_many,
+    messages.PutEndpoint: handlers.put_endpoint,
+    messages.DeleteEndpoint: handlers.delete_endpoint,
+    messages.RotateSecret: handlers.rotate_secret,
+    messages.Redeliver: handlers.redeliver,
+    IntentChanged: handlers.tell_of_payment,
 }
 FAILED: dict[type[Message], FailureHandler[Webhooks]] = {messages.Process: handlers.process_failed}
 QUERIES: dict[type[Query], QueryHandler[Webhooks]] = {
     messages.ListEvents: handlers.list_events,
     messages.GetEvent: handlers.get_event,
+    messages.ListEndpoints: handlers.list_endpoints,
+    messages.GetSecrets: handlers.get_secrets,
+    messages.ListDeliveries: handlers.list_deliveries,
+    messages.CatchUp: handlers.catch_up,
 }
 
 
@@ -99,8 +110,12 @@ async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Webhooks]:
     accounts = accounts_of(settings)
     paypal = any(account.provider == "paypal" for account in accounts)
     known = schemes(fetch=_fetch, authorities=_authorities(settings.paypal_authorities_file) if paypal else ())
+    messenger = Messenger(allow_private=settings.allow_private_endpoints)
     async with Replies(settings.amqp_url, desk.publisher, name=OWNED.name) as replies:
-        yield Webhooks(desk=desk, settings=settings, replies=replies, accounts=accounts, schemes=known)
+        try:
+            yield Webhooks(desk=desk, settings=settings, replies=replies, accounts=accounts, schemes=known, messenger=messenger)
+        finally:
+            await messenger.close()
 
 
 def _authorities(file: str) -> list[x509.Certificate]:
@@ -120,7 +135,11 @@ async def _fetch(url: str) -> bytes:
 
 
 def _jobs(settings: Settings, context: Webhooks) -> Sequence[Job]:
+    deliveries = Job("deliveries", lambda: delivering.deliver_due(context), every_seconds=settings.deliver_every_seconds)
+    context.wake_deliveries = deliveries.wake
     return [
+        deliveries,
+        Job("failing endpoints", lambda: delivering.disable_failing(context), every_seconds=settings.measure_every_seconds),
         Job("matching", lambda: processing.match_waiting(context), every_seconds=settings.match_every_seconds),
         Job("measuring", lambda: processing.measure(context), every_seconds=settings.measure_every_seconds),
         Job("cleaning", lambda: processing.clean(context), every_seconds=settings.clean_every_seconds),

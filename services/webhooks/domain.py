@@ -97,6 +97,19 @@ class BodyTooLarge(Refusal):
     status = 413
 
 
+# A delivery that was not taken is tried again after so long, for three days in all.
+DELIVERY_SECONDS = (5.0, 30.0, 120.0, 600.0, 1_800.0, 3_600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0, 93_600.0)
+# How much earlier or later, at random, so that a merchant who comes back is not stormed.
+DELIVERY_JITTER = 0.2
+
+
+def delivery_again_seconds(tries: int, *, spread: float) -> float | None:
+    """Say in how many seconds an event is delivered again after so many tries; nothing after the last. `spread` is from 0 to 1."""
+    if tries >= len(DELIVERY_SECONDS):
+        return None
+    return DELIVERY_SECONDS[tries] * (1 + DELIVERY_JITTER * (2 * spread - 1))
+
+
 def wait_seconds(tries: int) -> float:
     """Say in how many seconds something not known yet is looked for again."""
     return MATCH_SECONDS[min(tries, len(MATCH_SECONDS) - 1)]

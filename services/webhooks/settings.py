@@ -14,6 +14,11 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     match_every_seconds: float = 1.0
     measure_every_seconds: float = 5.0
     clean_every_seconds: float = 3600.0
+    deliver_every_seconds: float = 1.0
+    # An address that has taken nothing for so long is told no more.
+    disable_after_seconds: float = 5 * 24 * 3600.0
+    # Whether merchants' addresses may be http and lie in private networks: for trying things out.
+    allow_private_endpoints: bool = False
     # How long an event may wait unprocessed before readiness says so.
     stalled_after_seconds: float = 300.0
     retry_tiers_bug: str = "1s,30s"

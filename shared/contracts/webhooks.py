@@ -116,4 +116,149 @@ class ReplaysView(msgspec.Struct, frozen=True, kw_only=True):
     more: bool
 
 
-MESSAGES: tuple[type[Message], ...] = (Process, Replay, ReplayMany, ListEvents, GetEvent)
+# Told to the merchant
+
+
+class PutEndpoint(Message, frozen=True, kw_only=True, tag="webhooks.put_endpoint.v1"):
+    """Make an address that is told of events, or change it; no event types means all of them."""
+
+    endpoint_id: UUID
+    url: str
+    event_types: tuple[str, ...] = ()
+    enabled: bool = True
+    # Whether it has to be there already.
+    change: bool = False
+
+
+class DeleteEndpoint(Message, frozen=True, kw_only=True, tag="webhooks.delete_endpoint.v1"):
+    """Forget an address and its deliveries."""
+
+    endpoint_id: UUID
+
+
+class RotateSecret(Message, frozen=True, kw_only=True, tag="webhooks.rotate_secret.v1"):
+    """Sign with a new secret besides the present one, which goes with the next rotation."""
+
+    endpoint_id: UUID
+
+
+class Redeliver(Message, frozen=True, kw_only=True, tag="webhooks.redeliver.v1"):
+    """Deliver an event to an address again, whatever became of it."""
+
+    delivery_id: UUID
+
+
+class ListEndpoints(Query, frozen=True, kw_only=True, tag="webhooks.list_endpoints.v1"):
+    """Read every address of a store."""
+
+
+class GetSecrets(Query, frozen=True, kw_only=True, tag="webhooks.get_secrets.v1"):
+    """Read with which secrets deliveries to an address are signed."""
+
+    endpoint_id: UUID
+
+
+class ListDeliveries(Query, frozen=True, kw_only=True, tag="webhooks.list_deliveries.v1"):
+    """Read a page of deliveries, the newest first, after the one named."""
+
+    endpoint_id: UUID | None = None
+    event_id: UUID | None = None
+    status: str | None = None
+    before: UUID | None = None
+    limit: int = PAGE_ROWS_MAX
+
+
+class CatchUp(Query, frozen=True, kw_only=True, tag="webhooks.catch_up.v1"):
+    """Read what happened after the event named, or from the beginning, the oldest first."""
+
+    after: UUID | None = None
+    limit: int = PAGE_ROWS_MAX
+
+
+class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
+    """An address that is told of events; its secrets are shown apart."""
+
+    id: UUID
+    url: str
+    event_types: list[str]
+    enabled: bool
+    disabled_why: str | None
+    failing_since: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class EndpointsView(msgspec.Struct, frozen=True, kw_only=True):
+    """Every address of a store."""
+
+    endpoints: list[EndpointView]
+
+
+class SecretsView(msgspec.Struct, frozen=True, kw_only=True):
+    """The secrets that deliveries are signed with, the newest first."""
+
+    secrets: list[str]
+
+
+class DeletedView(msgspec.Struct, frozen=True, kw_only=True):
+    """What is gone."""
+
+    deleted: UUID
+
+
+class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
+    """How the telling of one event to one address stands."""
+
+    id: UUID
+    endpoint_id: UUID
+    event_id: UUID
+    event_type: str
+    status: str
+    attempt_count: int
+    last_status: int | None
+    last_error: str | None
+    next_attempt_at: datetime | None
+    delivered_at: datetime | None
+    created_at: datetime
+
+
+class DeliveryPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of deliveries; `next` is the last one's id when there are more."""
+
+    deliveries: list[DeliveryView]
+    next: UUID | None
+
+
+class MerchantEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened, as it is delivered; sequence counts an order's events from 1 without a gap."""
+
+    id: UUID
+    type: str
+    order_id: UUID
+    sequence: int
+    created_at: datetime
+    data: msgspec.Raw
+
+
+class MerchantEvents(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened, the oldest first; `next` is the last one's id when there may be more."""
+
+    events: list[MerchantEvent]
+    next: UUID | None
+
+
+MESSAGES: tuple[type[Message], ...] = (
+    Process,
+    Replay,
+    ReplayMany,
+    ListEvents,
+    GetEvent,
+    PutEndpoint,
+    DeleteEndpoint,
+    RotateSecret,
+    Redeliver,
+    ListEndpoints,
+    GetSecrets,
+    ListDeliveries,
+    CatchUp,
+)

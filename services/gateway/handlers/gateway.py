@@ -116,6 +116,10 @@ class Gateway:
             payments.Refund,
             webhooks.Replay,
             webhooks.ReplayMany,
+            webhooks.PutEndpoint,
+            webhooks.DeleteEndpoint,
+            webhooks.RotateSecret,
+            webhooks.Redeliver,
         )
         return {
             **{type_of(kind): self._over_the_bus for kind in on_the_bus},

@@ -8,7 +8,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ControllerRouterHandler
 
 from services.gateway.handlers.gateway import Gateway
-from services.gateway.routes import customers, docs, operations, orders, payments, webhooks
+from services.gateway.routes import customers, docs, merchants, operations, orders, payments, webhooks
 from services.gateway.routes.answers import problem_handlers
 from shared.health import Check, health_routes
 
@@ -42,7 +42,14 @@ def _cors(origins: str) -> CORSConfig | None:
 
 def api(gateway: Gateway, checks: dict[str, Check]) -> Litestar:
     """Put the HTTP API together."""
-    version_1: list[ControllerRouterHandler] = [*orders.ROUTES, *payments.ROUTES, *operations.ROUTES, *customers.ROUTES, *webhooks.ROUTES]
+    version_1: list[ControllerRouterHandler] = [
+        *orders.ROUTES,
+        *payments.ROUTES,
+        *operations.ROUTES,
+        *customers.ROUTES,
+        *webhooks.ROUTES,
+        *merchants.ROUTES,
+    ]
     app = Litestar(
         [Router("/api/v1", route_handlers=version_1), *docs.ROUTES, *health_routes(checks)],
         exception_handlers=problem_handlers(),

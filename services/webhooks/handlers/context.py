@@ -1,23 +1,40 @@
 """What the handlers of webhooks work with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 from uuid import UUID
 
-from services.webhooks import store
 from services.webhooks.domain import Account
 from services.webhooks.providers import Scheme
 from services.webhooks.settings import Settings
-from services.webhooks.store import Arrival
+from services.webhooks.store import events as store
+from services.webhooks.store.events import Arrival
+from services.webhooks.store.merchants import Due
 from shared.database import GroupCommit
 from shared.replies import Replies
 from shared.work import Desk
+
+
+class Carrier(Protocol):
+    """Whoever posts events to merchants."""
+
+    async def post(self, due: Due) -> int:
+        """Post one event and give the answer's status."""
+        ...
 
 
 class Webhooks:
     """The accounts whose webhooks are taken, how each provider signs, and where events are kept."""
 
     def __init__(
-        self, *, desk: Desk, settings: Settings, replies: Replies, accounts: Sequence[Account], schemes: Mapping[str, Scheme]
+        self,
+        *,
+        desk: Desk,
+        settings: Settings,
+        replies: Replies,
+        accounts: Sequence[Account],
+        schemes: Mapping[str, Scheme],
+        messenger: Carrier,
     ) -> None:
         self.desk = desk
         self.settings = settings
@@ -27,6 +44,8 @@ class Webhooks:
         self.stalled_seconds = 0.0
         # By this process's monotonic clock: when the last refused request was kept as a sample.
         self.sampled_at_seconds = 0.0
+        self.messenger = messenger
+        self.wake_deliveries: Callable[[], None] = lambda: None
         self._accounts = accounts
 
     def accounts_of(self, provider: str, store_id: UUID | None) -> list[Account]:

@@ -2,10 +2,11 @@
 
 import msgspec
 
-from services.webhooks import store
 from services.webhooks.domain import PAYLOAD_MAX_BYTES, READERS, SETTLED, Status, wait_seconds
 from services.webhooks.handlers.context import Webhooks
-from services.webhooks.store import Kept
+from services.webhooks.store import events as store
+from services.webhooks.store import merchants
+from services.webhooks.store.events import Kept
 from shared import telemetry
 from shared.contracts.payments import PAYMENT_NOT_KNOWN, EventTaken, TakeEvent
 from shared.contracts.webhooks import Process
@@ -137,3 +138,4 @@ async def clean(context: Webhooks) -> None:
     """Make the coming months' partitions and drop what is past retention."""
     await store.keep_payload_partitions(context.desk.pool, months_ahead=MONTHS_AHEAD, months_kept=PAYLOAD_MONTHS_KEPT)
     await store.forget_old(context.desk.pool)
+    await merchants.forget_old(context.desk.pool)

@@ -6,10 +6,10 @@ import time
 from datetime import UTC, datetime
 from uuid import UUID
 
-from services.webhooks import store
 from services.webhooks.domain import Account, Event, Incoming, NotGenuine, UnknownProvider
 from services.webhooks.handlers.context import Webhooks
-from services.webhooks.store import Arrival
+from services.webhooks.store import events as store
+from services.webhooks.store.events import Arrival
 from shared import telemetry
 from shared.contracts.webhooks import Process
 from shared.ids import new_id

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from services.webhooks import store
 from services.webhooks.handlers.context import Webhooks
+from services.webhooks.store import events as store
 from shared.contracts.webhooks import (
     PAGE_ROWS_MAX,
     REPLAYS_MAX,

@@ -1,4 +1,4 @@
-"""Every SQL statement of webhooks, one typed function each."""
+"""Events from providers in SQL: kept as a group, worked on, shown, forgotten."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,0 +1,398 @@
+"""What is told to merchants: signed, numbered, tried again, never into a private network, and there to catch up on."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from services.gateway.domain import Role
+from services.webhooks.domain import DELIVERY_SECONDS, Account, Incoming, delivery_again_seconds
+from services.webhooks.handlers.delivering import Forbidden, PublicResolver, check_address
+from services.webhooks.providers.standard import STANDARD
+from shared.bus import Publisher
+from shared.contracts.payments import IntentChanged, IntentView
+from shared.ids import new_id
+from shared.messages import Envelope, Environment
+from shared.outbox import parcel
+from tests.world import Answer, Place, World, a_key, a_world, until
+
+
+class Merchant:
+    """A merchant's server: what it was told, and how it answers."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[dict[str, str], bytes]] = []
+        self.status = 200
+        self.url = ""
+
+    async def take(self, request: web.Request) -> web.Response:
+        self.told.append(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
+        return web.Response(status=self.status, headers={"Location": self.url} if self.status == 302 else {})
+
+    def events(self) -> list[Any]:
+        return [msgspec.json.decode(body) for _, body in self.told]
+
+
+@contextlib.asynccontextmanager
+async def a_merchant() -> AsyncIterator[Merchant]:
+    merchant, app = Merchant(), web.Application()
+    app.router.add_post("/hooks", merchant.take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server: Any = site._server
+    merchant.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hooks"
+    try:
+        yield merchant
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture(scope="module")
+async def world(place: Place) -> AsyncIterator[World]:
+    async with a_world(place, webhooks={"allow_private_endpoints": True, "deliver_every_seconds": 0.1}) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+async def guarded(second_place: Place) -> AsyncIterator[World]:
+    """A world whose merchants' addresses have to be public."""
+    async with a_world(second_place, webhooks={}) as made:
+        yield made
+
+
+@pytest.fixture
+async def merchant(world: World) -> AsyncIterator[Merchant]:
+    async with a_merchant() as made:
+        yield made
+    for each in (await world.send("GET", "/api/v1/admin/webhook-endpoints")).json["endpoints"]:
+        assert (await world.send("DELETE", f"/api/v1/admin/webhook-endpoints/{each['id']}")).status == 200
+
+
+async def an_endpoint(world: World, url: str, *event_types: str) -> Any:
+    answer = await world.send("POST", "/api/v1/admin/webhook-endpoints", {"url": url, "event_types": list(event_types)})
+    assert answer.status == 200, answer
+    return answer.json
+
+
+async def secrets_of(world: World, endpoint: Any) -> list[str]:
+    answer = await world.send("GET", f"/api/v1/admin/webhook-endpoints/{endpoint['id']}/secrets")
+    assert answer.status == 200, answer
+    found: list[str] = answer.json["secrets"]
+    return found
+
+
+async def deliveries(world: World, endpoint: Any, **filters: Any) -> Any:
+    query = "&".join(f"{name}={value}" for name, value in {"endpoint_id": endpoint["id"], **filters}.items())
+    answer = await world.send("GET", f"/api/v1/admin/webhook-deliveries?{query}")
+    assert answer.status == 200, answer
+    return answer.json["deliveries"]
+
+
+async def endpoint_now(world: World, endpoint: Any) -> Any:
+    found = (await world.send("GET", "/api/v1/admin/webhook-endpoints")).json["endpoints"]
+    return next(each for each in found if each["id"] == endpoint["id"])
+
+
+async def told(merchant: Merchant, count: int) -> None:
+    async def so() -> bool:
+        return len(merchant.told) >= count
+
+    await until(so)
+
+
+async def genuine(secret: str, headers: dict[str, str], body: bytes) -> bool:
+    account = Account(provider="standard", store_id=new_id(), environment=Environment.SANDBOX, account="", secrets=(secret,))
+    return bool((await STANDARD.open(Incoming(headers, body), [account], now=datetime.now(UTC))).genuine)
+
+
+class TestTelling:
+    async def test_is_signed_numbered_and_the_same_as_what_is_kept(self, world: World, merchant: Merchant) -> None:
+        endpoint = await an_endpoint(world, merchant.url)
+        [secret] = await secrets_of(world, endpoint)
+
+        payment = await world.a_captured_payment()
+        assert (await payment.refund(1_000)).status == 201
+        await told(merchant, 3)
+
+        assert [await genuine(secret, headers, body) for headers, body in merchant.told] == [True, True, True]
+        events = sorted(merchant.events(), key=lambda e: e["sequence"])
+        assert [(e["sequence"], e["type"], e["order_id"]) for e in events] == [
+            (1, "payment.authorized", str(payment.order_id)),
+            (2, "payment.captured", str(payment.order_id)),
+            (3, "payment.partially_refunded", str(payment.order_id)),
+        ]
+        assert events[2]["data"]["payment"]["refunded_amount"] == 1_000
+        assert events[2]["data"]["order_status"] == "partially_refunded"
+        kept = [e for e in await self.everything(world) if e["order_id"] == str(payment.order_id)]
+        assert kept == events
+        assert {headers["webhook-id"] for headers, _ in merchant.told} == {e["id"] for e in events}
+
+        async def all_delivered() -> bool:
+            return [d["status"] for d in await deliveries(world, endpoint)] == ["delivered"] * 3
+
+        await until(all_delivered)
+
+    async def everything(self, world: World) -> list[Any]:
+        found: list[Any] = []
+        after = ""
+        while True:
+            answer = await world.send("GET", f"/api/v1/events?limit=2{after}")
+            assert answer.status == 200, answer
+            found += answer.json["events"]
+            if answer.json["next"] is None:
+                return found
+            after = f"&after={answer.json['next']}"
+
+    async def test_tells_only_what_was_asked_for(self, world: World, merchant: Merchant) -> None:
+        await an_endpoint(world, merchant.url, "payment.captured")
+
+        await world.a_captured_payment()
+        await told(merchant, 1)
+
+        assert [e["type"] for e in merchant.events()] == ["payment.captured"]
+
+    async def test_tells_once_however_often_the_bus_does_and_nothing_that_is_old(self, world: World, merchant: Merchant) -> None:
+        endpoint = await an_endpoint(world, merchant.url)
+        payment = await world.a_captured_payment()
+        await told(merchant, 2)
+        newest = max(merchant.events(), key=lambda e: e["sequence"])
+        intent = msgspec.convert(newest["data"]["payment"], IntentView, strict=False)
+        old = IntentChanged(intent=msgspec.structs.replace(intent, version=1), order_status="authorized")
+        new = IntentChanged(intent=msgspec.structs.replace(intent, version=intent.version + 1), order_status="paid")
+        cause = Envelope(
+            id=new_id(),
+            store_id=world.store_id,
+            environment=Environment.SANDBOX,
+            source="gateway",
+            actor="tests",
+            correlation_id="tests",
+        )
+        twice = parcel(new, cause)
+
+        async with Publisher(world.place.amqp_url, name="tests") as publisher:
+            for letter in (parcel(old, cause).letter(), twice.letter(), twice.letter()):
+                await publisher.publish(letter)
+        await told(merchant, 3)
+
+        async def all_handled() -> bool:
+            [row] = await world.rows("SELECT count(*) AS count FROM webhooks.inbox WHERE state <> 'done'")
+            return bool(row["count"] == 0)
+
+        await until(all_handled)
+        sequences = [e["sequence"] for e in await self.everything(world) if e["order_id"] == str(payment.order_id)]
+        assert sequences == [1, 2, 3]
+        assert len(await deliveries(world, endpoint)) == 3
+
+
+class TestTrying:
+    @pytest.mark.parametrize("status", [500, 404, 302])
+    async def test_again_after_anything_but_a_yes_and_at_once_when_told_to(self, world: World, merchant: Merchant, status: int) -> None:
+        merchant.status = status
+        endpoint = await an_endpoint(world, merchant.url, "payment.authorized")
+        await world.a_payment()
+        await told(merchant, 1)
+
+        async def tried() -> Any:
+            return next((d for d in await deliveries(world, endpoint) if d["attempt_count"] == 1), None)
+
+        delivery = await until(tried)
+        assert (delivery["status"], delivery["last_status"], delivery["last_error"]) == ("pending", status, f"answered {status}")
+        assert (await endpoint_now(world, endpoint))["failing_since"] is not None
+        merchant.status = 204
+        answer = await world.send("POST", f"/api/v1/admin/webhook-deliveries/{delivery['id']}/redeliver")
+        assert (answer.status, answer.json["status"]) == (200, "pending")
+
+        async def delivered() -> bool:
+            return [d["status"] for d in await deliveries(world, endpoint)] == ["delivered"]
+
+        await until(delivered)
+        assert (await endpoint_now(world, endpoint))["failing_since"] is None
+        assert [e["sequence"] for e in merchant.events()] == [1, 1]
+
+    async def test_nobody_there_is_written_down(self, world: World, merchant: Merchant) -> None:
+        endpoint = await an_endpoint(world, "http://127.0.0.1:9/nobody", "payment.authorized")
+        await world.a_payment()
+
+        async def tried() -> Any:
+            return next((d for d in await deliveries(world, endpoint) if d["last_error"]), None)
+
+        delivery = await until(tried)
+        assert (delivery["last_status"], delivery["status"]) == (None, "pending")
+
+    async def test_ends_after_the_last_try_and_can_be_begun_again(self, world: World, merchant: Merchant) -> None:
+        merchant.status = 500
+        endpoint = await an_endpoint(world, merchant.url, "payment.authorized")
+        await world.a_payment()
+        await told(merchant, 1)
+        await world.change(
+            "UPDATE webhooks.webhook_deliveries SET attempt_count = $2, next_attempt_at = now() WHERE endpoint_id = $1",
+            UUID(endpoint["id"]),
+            len(DELIVERY_SECONDS),
+        )
+
+        async def failed() -> Any:
+            return next(iter(await deliveries(world, endpoint, status="failed")), None)
+
+        delivery = await until(failed)
+        merchant.status = 200
+        await world.send("POST", f"/api/v1/admin/webhook-deliveries/{delivery['id']}/redeliver")
+
+        async def delivered() -> bool:
+            return bool(await deliveries(world, endpoint, status="delivered"))
+
+        await until(delivered)
+
+    def test_takes_three_days_in_all_with_jitter(self) -> None:
+        assert 3 * 24 * 3600 <= sum(DELIVERY_SECONDS) <= 3.1 * 24 * 3600
+        assert delivery_again_seconds(0, spread=0.0) == pytest.approx(4.0)
+        assert delivery_again_seconds(0, spread=1.0) == pytest.approx(6.0)
+        assert delivery_again_seconds(len(DELIVERY_SECONDS), spread=0.5) is None
+
+
+class TestDisabling:
+    async def test_at_once_when_it_is_gone(self, world: World, merchant: Merchant) -> None:
+        merchant.status = 410
+        endpoint = await an_endpoint(world, merchant.url)
+        await world.a_payment()
+
+        async def disabled() -> Any:
+            now = await endpoint_now(world, endpoint)
+            return None if now["enabled"] else now
+
+        assert "410" in (await until(disabled))["disabled_why"]
+        assert {d["status"] for d in await deliveries(world, endpoint)} == {"failed"}
+
+    async def test_after_long_failure_and_enabled_again_by_hand(self, world: World, merchant: Merchant) -> None:
+        merchant.status = 500
+        endpoint = await an_endpoint(world, merchant.url)
+        await world.a_payment()
+        await told(merchant, 1)
+        await world.change(
+            "UPDATE webhooks.webhook_endpoints SET failing_since = now() - interval '6 days' WHERE id = $1", UUID(endpoint["id"])
+        )
+
+        async def disabled() -> bool:
+            return not (await endpoint_now(world, endpoint))["enabled"]
+
+        await until(disabled)
+        merchant.status = 200
+        answer = await world.send("PUT", f"/api/v1/admin/webhook-endpoints/{endpoint['id']}", {"url": merchant.url})
+        assert (answer.status, answer.json["enabled"], answer.json["disabled_why"]) == (200, True, None)
+        metrics = (await world.http.get(f"{world.webhooks_url}/metrics")).text
+        assert "tender_merchant_endpoints_disabled_total" in metrics
+
+
+class TestSecrets:
+    async def test_rotate_with_both_active(self, world: World, merchant: Merchant) -> None:
+        endpoint = await an_endpoint(world, merchant.url, "payment.authorized")
+        [old] = await secrets_of(world, endpoint)
+
+        assert (await world.send("POST", f"/api/v1/admin/webhook-endpoints/{endpoint['id']}/rotate-secret")).status == 200
+
+        new, still = await secrets_of(world, endpoint)
+        assert (still, new != old) == (old, True)
+        await world.a_payment()
+        await told(merchant, 1)
+        headers, body = merchant.told[0]
+        assert [await genuine(secret, headers, body) for secret in (old, new)] == [True, True]
+
+    async def test_stand_in_no_stored_answer(self, world: World, merchant: Merchant) -> None:
+        endpoint = await an_endpoint(world, merchant.url)
+        [secret] = await secrets_of(world, endpoint)
+
+        rows = await world.rows(
+            "SELECT response_body FROM gateway.idempotency_keys WHERE position($1 IN response_body) > 0", secret.encode()
+        )
+
+        assert rows == []
+
+
+class TestRefusing:
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://hooks.example.com/",
+            "https://127.0.0.1/",
+            "https://localhost/",
+            "https://db.internal/",
+            "https://10.1.2.3/",
+            "https://192.168.0.1:8443/",
+            "https://169.254.169.254/latest/meta-data",
+            "https://[::1]/",
+            "https://[::ffff:127.0.0.1]/",
+            "https://[fd00::1]/",
+            "https://user:secret@hooks.example.com/",
+        ],
+    )
+    async def test_private_targets(self, guarded: World, url: str) -> None:
+        answer = await guarded.send("POST", "/api/v1/admin/webhook-endpoints", {"url": url})
+
+        assert (answer.status, answer.code) == (422, "endpoint-not-public")
+
+    async def test_a_public_one_is_fine(self, guarded: World) -> None:
+        answer = await guarded.send("POST", "/api/v1/admin/webhook-endpoints", {"url": "https://hooks.example.com/tender"})
+
+        assert answer.status == 200
+
+    async def test_a_name_that_leads_inside_when_it_is_called(self) -> None:
+        with pytest.raises(Forbidden):
+            await PublicResolver().resolve("localhost", 443)
+
+    @pytest.mark.parametrize(
+        ("address", "public"),
+        [("93.184.216.34", True), ("100.64.0.1", False), ("0.0.0.0", False), ("224.0.0.1", False), ("2606:2800:220:1::1", True)],
+    )
+    def test_by_address(self, address: str, public: bool) -> None:
+        if public:
+            check_address(address)
+        else:
+            with pytest.raises(Forbidden):
+                check_address(address)
+
+    async def test_what_is_not_there_or_another_stores(self, world: World, merchant: Merchant) -> None:
+        endpoint = await an_endpoint(world, merchant.url)
+        stranger = await a_key(world.place, new_id(), Role.ADMIN)
+
+        async def ask(method: str, path: str, **how: Any) -> Answer:
+            return await world.send(method, f"/api/v1/{path}", **how)
+
+        mine = f"admin/webhook-endpoints/{endpoint['id']}"
+        body = {"url": merchant.url}
+        answers = [
+            await ask("PUT", mine, body=body, token=stranger),
+            await ask("DELETE", mine, token=stranger),
+            await ask("POST", f"{mine}/rotate-secret", token=stranger),
+            await ask("GET", f"{mine}/secrets", token=stranger),
+            await ask("PUT", f"admin/webhook-endpoints/{new_id()}", body=body),
+            await ask("POST", f"admin/webhook-deliveries/{new_id()}/redeliver"),
+            await ask("GET", f"events?after={new_id()}"),
+        ]
+
+        assert [a.status for a in answers] == [404] * len(answers)
+        assert (await ask("GET", "admin/webhook-endpoints", token=stranger)).json == {"endpoints": []}
+
+    async def test_who_may_not(self, world: World) -> None:
+        assert (await world.send("GET", "/api/v1/events", role=Role.CHECKOUT)).status == 403
+
+
+class TestDying:
+    async def test_a_delivery_taken_and_not_made_is_made_by_the_next(self, world: World, merchant: Merchant) -> None:
+        merchant.status = 500
+        endpoint = await an_endpoint(world, merchant.url, "payment.authorized")
+        await world.a_payment()
+        await told(merchant, 1)
+        # As after a crash between taking it and the answer: its lease runs out.
+        merchant.status = 200
+        await world.change("UPDATE webhooks.webhook_deliveries SET next_attempt_at = now() WHERE endpoint_id = $1", UUID(endpoint["id"]))
+
+        async def delivered() -> bool:
+            return bool(await deliveries(world, endpoint, status="delivered"))
+
+        await until(delivered)
