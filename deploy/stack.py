@@ -115,6 +115,8 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             "HTTP_PORT": str(webhooks_port),
             "DATABASE_URL": setup.service_url(database_url, "webhooks", password),
             "WEBHOOK_ACCOUNTS": msgspec.json.encode(taken).decode(),
+            # Whoever tries it out listens on this machine.
+            "ALLOW_PRIVATE_ENDPOINTS": "true",
         },
         "payments": {
             **common,

@@ -230,7 +230,7 @@ class TestRelay:
         await world.change(
             """
             INSERT INTO payments.outbox (id, routing_key, headers, body, available_at)
-            SELECT id, 'payments.intent_changed.v1', jsonb_build_object('id', id), '{}', now() FROM unnest($1::uuid[]) AS t (id)
+            SELECT id, 'nobody.listens.v1', jsonb_build_object('id', id), '{}', now() FROM unnest($1::uuid[]) AS t (id)
             """,
             ids,
         )

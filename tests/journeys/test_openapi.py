@@ -1,6 +1,7 @@
 """Every operation of the served OpenAPI document, called with whatever fits it and what does not: never a 5xx, never undocumented."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,7 +13,14 @@ from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
 from services.gateway.domain import Role
-from tests.world import World
+from tests.world import Place, World, a_world
+
+
+@pytest.fixture(scope="module")
+async def world(place: Place) -> AsyncIterator[World]:
+    async with a_world(place, webhooks={}) as made:
+        yield made
+
 
 EXAMPLES = {"operator": 10, "checkout": 4, "nobody": 4}
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

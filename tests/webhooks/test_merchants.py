@@ -329,6 +329,9 @@ class TestRefusing:
             "https://[::ffff:127.0.0.1]/",
             "https://[fd00::1]/",
             "https://user:secret@hooks.example.com/",
+            "https://[not-an-address/",
+            "https://hooks.example.com:port/",
+            "https://",
         ],
     )
     async def test_private_targets(self, guarded: World, url: str) -> None:

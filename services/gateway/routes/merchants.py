@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import Response, delete, get, post, put
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
 from services.gateway.routes.answers import ADMIN, HttpRequest, KeyHeader, PreferHeader, carry_out, documented, show
@@ -30,7 +30,6 @@ from shared.contracts.webhooks import (
 from shared.ids import new_id
 
 EventType = Annotated[str, Meta(pattern=r"^[a-z_]+(\.[a-z_]+)+$", max_length=100)]
-Limit = Annotated[int, Meta(ge=1, le=PAGE_ROWS_MAX)]
 
 
 class EndpointBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,15 +127,15 @@ async def read_secrets(request: HttpRequest, endpoint_id: FromPath[UUID]) -> Res
     before_request=ADMIN,
     tags=["Webhooks to you"],
     summary="List deliveries, the newest first",
-    responses=documented(200, DeliveryPage, "A page; ask for the next one with before=next.", 400, keyed=False),
+    responses=documented(200, DeliveryPage, "A page; ask for the next one with before=next.", 400, 422, keyed=False),
 )
 async def list_deliveries(
     request: HttpRequest,
-    endpoint_id: FromQuery[UUID | None] = None,
-    event_id: FromQuery[UUID | None] = None,
-    status: FromQuery[Annotated[str, Meta(min_length=1, max_length=40)] | None] = None,
-    before: FromQuery[UUID | None] = None,
-    limit: FromQuery[Limit] = PAGE_ROWS_MAX,
+    endpoint_id: Annotated[UUID | None, QueryParameter(name="endpoint_id", required=False)] = None,
+    event_id: Annotated[UUID | None, QueryParameter(name="event_id", required=False)] = None,
+    status: Annotated[str | None, QueryParameter(name="status", max_length=40, pattern="^[a-z]+$", required=False)] = None,
+    before: Annotated[UUID | None, QueryParameter(name="before", required=False)] = None,
+    limit: Annotated[int, QueryParameter(name="limit", ge=1, le=PAGE_ROWS_MAX, required=False)] = PAGE_ROWS_MAX,
 ) -> Response[Any]:
     return await show(request, ListDeliveries(endpoint_id=endpoint_id, event_id=event_id, status=status, before=before, limit=limit))
 
@@ -158,9 +157,13 @@ async def redeliver(request: HttpRequest, delivery_id: FromPath[UUID], key: KeyH
     before_request=ADMIN,
     tags=["Webhooks to you"],
     summary="Read what happened after an event, the oldest first",
-    responses=documented(200, MerchantEvents, "Ask again with after=next for what follows.", 400, keyed=False),
+    responses=documented(200, MerchantEvents, "Ask again with after=next for what follows.", 400, 422, keyed=False),
 )
-async def catch_up(request: HttpRequest, after: FromQuery[UUID | None] = None, limit: FromQuery[Limit] = PAGE_ROWS_MAX) -> Response[Any]:
+async def catch_up(
+    request: HttpRequest,
+    after: Annotated[UUID | None, QueryParameter(name="after", required=False)] = None,
+    limit: Annotated[int, QueryParameter(name="limit", ge=1, le=PAGE_ROWS_MAX, required=False)] = PAGE_ROWS_MAX,
+) -> Response[Any]:
     return await show(request, CatchUp(after=after, limit=limit))
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from litestar import Response, get, post
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
 from services.gateway.routes.answers import (
@@ -33,6 +33,7 @@ from shared.contracts.webhooks import (
     ReplaysView,
     ReplayView,
 )
+from shared.errors import Invalid
 
 BODY_MAX_BYTES = 1024 * 1024
 FORWARDED = {
@@ -43,14 +44,17 @@ FORWARDED = {
     503: "It cannot be kept right now; send it again.",
 }
 
-Filter = Annotated[str, Meta(min_length=1, max_length=200)]
+PRINTABLE = "^[!-~]+$"
+Filter = Annotated[str, Meta(min_length=1, max_length=200, pattern=PRINTABLE)]
+# With its offset, or nobody knows which moment is meant.
+Moment = Annotated[datetime, Meta(tz=True)]
 
 
 class RangeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which events to process again: those received from `since` on and before `until`, narrowed by the rest."""
 
-    since: Annotated[datetime, Meta(tz=True)]
-    until: Annotated[datetime, Meta(tz=True)]
+    since: Moment
+    until: Moment
     provider: Filter | None = None
     event_type: Filter | None = None
     status: Filter | None = None
@@ -105,30 +109,36 @@ async def _forward(request: HttpRequest) -> Response[bytes]:
     before_request=ADMIN,
     tags=["Webhooks"],
     summary="List webhook events, the newest first",
-    responses=documented(200, EventPage, "A page; ask for the next one with before=next.", 400, keyed=False),
+    responses=documented(200, EventPage, "A page; ask for the next one with before=next.", 400, 422, keyed=False),
 )
 async def list_events(
     request: HttpRequest,
-    provider: FromQuery[Filter | None] = None,
-    event_type: FromQuery[Filter | None] = None,
-    status: FromQuery[Filter | None] = None,
-    order_id: FromQuery[UUID | None] = None,
-    since: FromQuery[datetime | None] = None,
-    until: FromQuery[datetime | None] = None,
-    before: FromQuery[UUID | None] = None,
-    limit: FromQuery[Annotated[int, Meta(ge=1, le=PAGE_ROWS_MAX)]] = PAGE_ROWS_MAX,
+    provider: Annotated[str | None, QueryParameter(name="provider", max_length=200, pattern=PRINTABLE, required=False)] = None,
+    event_type: Annotated[str | None, QueryParameter(name="event_type", max_length=200, pattern=PRINTABLE, required=False)] = None,
+    status: Annotated[str | None, QueryParameter(name="status", max_length=200, pattern=PRINTABLE, required=False)] = None,
+    order_id: Annotated[UUID | None, QueryParameter(name="order_id", required=False)] = None,
+    since: Annotated[datetime | None, QueryParameter(name="since", required=False)] = None,
+    until: Annotated[datetime | None, QueryParameter(name="until", required=False)] = None,
+    before: Annotated[UUID | None, QueryParameter(name="before", required=False)] = None,
+    limit: Annotated[int, QueryParameter(name="limit", ge=1, le=PAGE_ROWS_MAX, required=False)] = PAGE_ROWS_MAX,
 ) -> Response[Any]:
     query = ListEvents(
         provider=provider,
         event_type=event_type,
         status=status,
         order_id=order_id,
-        since=since,
-        until=until,
+        since=_moment(since, "since"),
+        until=_moment(until, "until"),
         before=before,
         limit=limit,
     )
     return await show(request, query)
+
+
+def _moment(given: datetime | None, name: str) -> datetime | None:
+    if given is not None and given.tzinfo is None:
+        raise Invalid(f"{name} needs its offset, as in 2026-01-31T12:00:00Z.", {"field": name})
+    return given
 
 
 @get(

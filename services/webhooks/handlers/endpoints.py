@@ -72,7 +72,11 @@ async def put_endpoint(work: Work, command: PutEndpoint, context: Webhooks) -> N
 
 
 def _check_url(url: str, *, allow_private: bool) -> None:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as broken:
+        raise PrivateTarget(f"The address cannot be read: {broken}.", {"field": "$.url"}) from broken
     if parts.scheme != "https" and not (allow_private and parts.scheme == "http"):
         raise PrivateTarget("The address must be https.", {"field": "$.url"})
     if not parts.hostname or parts.username or parts.password:
