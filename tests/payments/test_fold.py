@@ -47,6 +47,7 @@ SHAPES: list[tuple[str, list[Transaction], str, tuple[int, int, int, int, int]]]
     ("charged back", [HELD, row("capture", AMOUNT), row("chargeback", AMOUNT)], "refunded", (0, 0, 0, 0, 0)),
     ("refunded, more held", [HELD, row("capture", 4_000), row("refund", 4_000)], "partially_refunded", (6_000, 0, 6_000, 0, 0)),
     ("less done than asked", [HELD, row("capture", 4_000, processed_amount=3_999)], "conflicted", (6_001, 3_999, 6_001, 0, 0)),
+    ("more done than asked", [HELD, row("capture", 4_000, processed_amount=4_001)], "conflicted", (5_999, 4_001, 5_999, 0, 0)),
     ("less seen in passing", [HELD, row("capture", 4_000, processed_amount=3_999, source=Source.WEBHOOK)], "partially_captured",
      (6_001, 3_999, 6_001, 0, 0)),
     ("a void of another amount", [HELD, row("void", AMOUNT, processed_amount=1)], "voided", (0, 0, 0, 0, 0)),

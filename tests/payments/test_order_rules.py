@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from services.payments.domain import declines, guards, orders
-from services.payments.domain.intents import Observation, Operation, Source, Transaction, TransactionStatus, observe
+from services.payments.domain.intents import Observation, Operation, Source, Transaction, TransactionStatus, fold, observe
 from services.payments.domain.orders import OrderStatus, OrderSums, order_status
 from shared.contracts.payments import Address, NextAction, OrderContent
 from shared.errors import Invalid, Outcome, Refusal, Retry
@@ -219,6 +219,10 @@ class TestAnswers:
         assert (self.problem("failed").code, self.problem("failed").status) == ("payment-not-executed", 409)
         assert self.problem("failed").outcome is Outcome.DECLINED
 
+    def test_name_the_providers_code_or_the_general_one(self) -> None:
+        assert self.problem("declined").facts["decline_code"] == "do_not_honor"
+        assert self.problem("declined", code="").facts["decline_code"] == "generic_decline"
+
     def test_advise_only_an_authorization_to_try_otherwise(self) -> None:
         assert self.problem("declined", "capture", "expired_card").retry is Retry.NEVER
         assert self.problem("declined", "authorize", "expired_card").retry is Retry.NEW_METHOD
@@ -308,7 +312,41 @@ class TestOneObservation:
         assert [(t.reason, t.raw["n"]) for t in (row, same, ended)] == [("asked", 1), ("asked", 1), ("asked", 3)]
 
 
+class TestRelease:
+    def test_ends_what_waited_for_its_customer_and_keeps_an_earlier_code(self) -> None:
+        waiting = an_authorization(awaiting_customer=True)
+        refused = an_authorization(awaiting_customer=True, decline_code="authentication_failed")
+        void = Observation(
+            operation=Operation.VOID,
+            status=TransactionStatus.SUCCEEDED,
+            amount=0,
+            currency="EUR",
+            provider_payment_id="pay_1",
+            provider_txn_id="voi_1",
+        )
+
+        rows = observe(an_intent(), [waiting, refused], [void], source=Source.WEBHOOK, ids=[new_id()]).transactions
+
+        assert [(t.status.value, t.awaiting_customer, t.decline_code) for t in rows[:2]] == [
+            ("failed", False, "released"),
+            ("failed", False, "authentication_failed"),
+        ]
+
+    def test_leaves_nothing_for_a_capture_under_way(self) -> None:
+        held = an_authorization(TransactionStatus.SUCCEEDED)
+        capture = Transaction(id=new_id(), operation=Operation.CAPTURE, amount=1, status=TransactionStatus.PENDING)
+        void = Transaction(id=new_id(), operation=Operation.VOID, amount=AMOUNT, status=TransactionStatus.SUCCEEDED)
+
+        assert fold(an_intent(), [held, capture]).attention is None
+        assert fold(an_intent(), [held, capture, void]).attention == "a capture of 1 is under way and 0 is left"
+
+
 class TestMoney:
+    @pytest.mark.parametrize("other", ["AUD", "USD"])
+    def test_of_two_currencies_is_never_added(self, other: str) -> None:
+        with pytest.raises(Refusal):
+            Money(1, "EUR") + Money(1, other)
+
     def test_is_ordered_and_never_changed(self) -> None:
         assert Money(1, "EUR") < Money(2, "EUR")
         with pytest.raises(AttributeError):
