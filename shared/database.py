@@ -128,15 +128,19 @@ _PLACEHOLDER = re.compile(r"\$(\d+)")
 class Rows:
     """Carries statements out that have one row as their result; what piled up of one shape travels as one transaction."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, pause_seconds: float = 0.0) -> None:
         self._pool = pool
+        # Where nobody waits for the result, a pause lets more pile up.
+        self._pause_seconds = pause_seconds
         self._groups: dict[str, GroupCommit[tuple[Any, ...], Record]] = {}
 
     async def one(self, sql: str, *arguments: Any) -> Record:
         """Carry a statement out; its text must be one of few."""
         group = self._groups.get(sql)
         if group is None:
-            group = self._groups[sql] = GroupCommit(partial(self._flush, sql), items_max=GROUP_WRITES_MAX)
+            group = self._groups[sql] = GroupCommit(
+                partial(self._flush, sql), items_max=GROUP_WRITES_MAX, pause_seconds=self._pause_seconds
+            )
         return await group.submit(arguments)
 
     async def write(self, statements: Sequence[Statement]) -> list[Any]:

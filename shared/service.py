@@ -82,7 +82,7 @@ class Service(Generic[C]):
             relay = await stack.enter_async_context(
                 Relay(pool, publisher, service=self.name, head_start_seconds=self.settings.outbox_head_start_seconds)
             )
-            desk = Desk(pool=pool, publisher=publisher, relay=relay)
+            desk = Desk(pool=pool, publisher=publisher, relay=relay, pause_seconds=self.settings.write_pause_seconds)
             self.context = context = await stack.enter_async_context(self._make_context(desk))
             for job in [*self._jobs(context), self._cleaning(pool)]:
                 await stack.enter_async_context(job)

@@ -14,9 +14,9 @@ from shared.outbox import Parcel, Relay, command_parcel, parcel, promised
 class Desk:
     """What every piece of work of one service shares: its pool, publisher and relay."""
 
-    def __init__(self, *, pool: Pool, publisher: Publisher, relay: Relay) -> None:
+    def __init__(self, *, pool: Pool, publisher: Publisher, relay: Relay, pause_seconds: float = 0.0) -> None:
         self.pool = pool
-        self.rows = Rows(pool)
+        self.rows = Rows(pool, pause_seconds=pause_seconds)
         self.publisher = publisher
         self.relay = relay
         self._replies: set[asyncio.Task[None]] = set()

@@ -16,8 +16,7 @@ async def tell_of_payment(work: Work, event: IntentChanged, context: Webhooks) -
     """Tell what became of a payment; what is older than was told before is left away."""
     intent = event.intent
     kind = f"payment.{intent.status}"
-    async with connected(context.desk.pool) as db:
-        ground = await merchants.ground(db, work.envelope, order_id=intent.order_id, subject_id=intent.id, kind=kind)
+    ground = await merchants.ground(context.desk.rows, work.envelope, order_id=intent.order_id, subject_id=intent.id, kind=kind)
     batch = work.batch()
     if intent.version > ground.version:
         told = MerchantEvent(

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from shared.contracts.webhooks import DeliveryView, EndpointView, ListDeliveries, MerchantEvent
-from shared.database import Connection, Pool, Record, Statement, connected
+from shared.database import Connection, Pool, Record, Rows, Statement, connected
 from shared.ids import new_id
 from shared.messages import Envelope
 
@@ -93,9 +93,9 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     now: datetime
 
 
-async def ground(db: Connection, envelope: Envelope, *, order_id: UUID, subject_id: UUID, kind: str) -> Ground:
+async def ground(rows: Rows, envelope: Envelope, *, order_id: UUID, subject_id: UUID, kind: str) -> Ground:
     """Read what has to be known to tell of something, as of one moment."""
-    row = await db.fetchrow(
+    row = await rows.one(
         """
         SELECT coalesce((SELECT last FROM order_sequences WHERE store_id = $1 AND environment = $2 AND order_id = $3), 0) AS last,
                coalesce((SELECT max(version) FROM merchant_events WHERE subject_id = $4), 0) AS version,
@@ -110,7 +110,6 @@ async def ground(db: Connection, envelope: Envelope, *, order_id: UUID, subject_
         subject_id,
         kind,
     )
-    assert row is not None, "a SELECT without FROM has one row"
     return Ground(**dict(row))
 
 
