@@ -89,14 +89,6 @@ class NotGenuine(Refusal):
     status = 401
 
 
-class BodyTooLarge(Refusal):
-    """The body is over the limit."""
-
-    code = "body-too-large"
-    title = "The body is too large"
-    status = 413
-
-
 # A delivery that was not taken is tried again after so long, for three days in all.
 DELIVERY_SECONDS = (5.0, 30.0, 120.0, 600.0, 1_800.0, 3_600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0, 93_600.0)
 # How much earlier or later, at random, so that a merchant who comes back is not stormed.

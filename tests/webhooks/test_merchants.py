@@ -385,13 +385,12 @@ class TestRefusing:
         assert (await world.send("GET", "/api/v1/events", role=Role.CHECKOUT)).status == 403
 
 
-class TestDying:
-    async def test_a_delivery_taken_and_not_made_is_made_by_the_next(self, world: World, merchant: Merchant) -> None:
+class TestDue:
+    async def test_a_failed_delivery_is_made_again_by_itself_when_it_is_due(self, world: World, merchant: Merchant) -> None:
         merchant.status = 500
         endpoint = await an_endpoint(world, merchant.url, "payment.authorized")
         await world.a_payment()
         await told(merchant, 1)
-        # As after a crash between taking it and the answer: its lease runs out.
         merchant.status = 200
         await world.change("UPDATE webhooks.webhook_deliveries SET next_attempt_at = now() WHERE endpoint_id = $1", UUID(endpoint["id"]))
 

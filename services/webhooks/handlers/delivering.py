@@ -118,18 +118,15 @@ async def _deliver(context: Webhooks, due: Due) -> None:
         error = f"answered {status}"
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as failed:
         error = f"{type(failed).__name__}: {failed}"
-    telemetry.merchant_deliveries.labels("delivered" if _taken(status) else "failed").inc()
-    if status is not None and _taken(status):
+    if status is not None and 200 <= status < 300:
+        telemetry.merchant_deliveries.labels("delivered").inc()
         await merchants.delivered(context.desk.pool, due, status=status)
         return
+    telemetry.merchant_deliveries.labels("failed").inc()
     pause = delivery_again_seconds(due.attempt_count, spread=random.random())
     await merchants.undelivered(context.desk.pool, due, status=status, error=error, again_seconds=pause)
     if status == GONE:
         await _disable(context, due.endpoint_id, "it answered 410 Gone")
-
-
-def _taken(status: int | None) -> bool:
-    return status is not None and 200 <= status < 300
 
 
 async def disable_failing(context: Webhooks) -> None:
