@@ -15,7 +15,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from services.webhooks import handlers, routes
 from services.webhooks.domain import Account
 from services.webhooks.handlers import Webhooks, delivering, processing
-from services.webhooks.handlers.delivering import Messenger
+from services.webhooks.handlers.posting import Messenger
 from services.webhooks.providers import Scheme
 from services.webhooks.providers.adyen import ADYEN_PLATFORM, Adyen
 from services.webhooks.providers.braintree import BRAINTREE

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from services.gateway.domain import Role
 from services.webhooks.domain import DELIVERY_SECONDS, Account, Incoming, delivery_again_seconds
-from services.webhooks.handlers.delivering import Forbidden, PublicResolver, check_address
+from services.webhooks.handlers.posting import Forbidden, PublicResolver, check_address
 from services.webhooks.providers.standard import STANDARD
 from shared.bus import Publisher
 from shared.contracts.payments import IntentChanged, IntentView

@@ -1,26 +1,17 @@
 """What the handlers of webhooks work with."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 from uuid import UUID
 
 from services.webhooks.domain import Account
+from services.webhooks.handlers.posting import Messenger
 from services.webhooks.providers import Scheme
 from services.webhooks.settings import Settings
 from services.webhooks.store import events as store
 from services.webhooks.store.events import Arrival
-from services.webhooks.store.merchants import Due
 from shared.database import GroupCommit
 from shared.replies import Replies
 from shared.work import Desk
-
-
-class Carrier(Protocol):
-    """Whoever posts events to merchants."""
-
-    async def post(self, due: Due) -> int:
-        """Post one event and give the answer's status."""
-        ...
 
 
 class Webhooks:
@@ -34,7 +25,7 @@ class Webhooks:
         replies: Replies,
         accounts: Sequence[Account],
         schemes: Mapping[str, Scheme],
-        messenger: Carrier,
+        messenger: Messenger,
     ) -> None:
         self.desk = desk
         self.settings = settings

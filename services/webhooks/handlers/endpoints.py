@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from services.webhooks.handlers.context import Webhooks
-from services.webhooks.handlers.delivering import Forbidden, check_address
+from services.webhooks.handlers.posting import Forbidden, check_address
 from services.webhooks.providers.standard import SECRET_PREFIX
 from services.webhooks.store import merchants
 from services.webhooks.store.merchants import Endpoint
