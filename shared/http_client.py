@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -107,14 +107,26 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float:
 
 
 class ProviderClient:
-    """A provider's HTTP API: JSON in and out, a limit of connections of its own, every call recorded."""
+    """A provider's HTTP API: JSON out of it, a limit of connections of its own, every call recorded.
+
+    `fields` reads a request's body for the audit, where it is not JSON.
+    """
 
     def __init__(
-        self, *, service: str, provider: str, base_url: str, headers: Mapping[str, str], timeout_seconds: float, audited: frozenset[str]
+        self,
+        *,
+        service: str,
+        provider: str,
+        base_url: str,
+        headers: Mapping[str, str],
+        timeout_seconds: float,
+        audited: frozenset[str],
+        fields: Callable[[bytes], dict[str, Any]] | None = None,
     ) -> None:
         self._service = service
         self._provider = provider
         self._audited = audited
+        self._fields = fields or _json
         self._base_url = base_url.rstrip("/")
         self._headers = dict(headers)
         self._timeout = aiohttp.ClientTimeout(
@@ -208,7 +220,7 @@ class ProviderClient:
                     operation=operation,
                     method=method,
                     path=path,
-                    request=allowed(_json(body), self._audited),
+                    request=allowed(self._fields(body), self._audited),
                     response=allowed(answer.body if answer else {}, self._audited),
                     status=answer.status if answer else None,
                     latency_ms=round(elapsed * 1000),

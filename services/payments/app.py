@@ -10,6 +10,7 @@ from services.payments.handlers import Payments, housekeeping, resolving
 from services.payments.providers import PaymentProvider
 from services.payments.providers.order_figures import OrderFigures
 from services.payments.providers.sandbox import SandboxPayments
+from services.payments.providers.stripe.client import StripePayments
 from services.payments.settings import Settings
 from shared.contracts import payments as messages
 from shared.messages import Environment, Message, Query
@@ -21,6 +22,7 @@ from shared.worker import CommandHandler, QueryHandler, RetrySchedules
 
 OWNED = Owned(name="payments", files=Path(__file__).parent / "schema")
 AUDIT_EVERY_SECONDS = 3600.0
+LIVE_STRIPE_KEYS = ("sk_live_", "rk_live_")
 
 COMMANDS: dict[type[Message], CommandHandler[Payments]] = {
     messages.PutOrder: handlers.put_order,
@@ -65,12 +67,23 @@ async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Payments]:
 
 
 def _providers(settings: Settings) -> dict[tuple[Environment, str], PaymentProvider]:
-    if not settings.sandbox_url:
-        return {}
-    sandbox = SandboxPayments(
-        base_url=settings.sandbox_url, api_key=settings.sandbox_api_key, timeout_seconds=settings.provider_timeout_seconds
-    )
-    return {(Environment.SANDBOX, sandbox.name): sandbox}
+    providers: dict[tuple[Environment, str], PaymentProvider] = {}
+    if settings.sandbox_url:
+        sandbox = SandboxPayments(
+            base_url=settings.sandbox_url, api_key=settings.sandbox_api_key, timeout_seconds=settings.provider_timeout_seconds
+        )
+        providers[Environment.SANDBOX, sandbox.name] = sandbox
+    if settings.stripe_api_key:
+        stripe = StripePayments(
+            base_url=settings.stripe_url,
+            api_key=settings.stripe_api_key,
+            publishable_key=settings.stripe_publishable_key,
+            multicapture=settings.stripe_multicapture,
+            timeout_seconds=settings.provider_timeout_seconds,
+        )
+        live = settings.stripe_api_key.startswith(LIVE_STRIPE_KEYS)
+        providers[Environment.PRODUCTION if live else Environment.SANDBOX, stripe.name] = stripe
+    return providers
 
 
 def _jobs(settings: Settings, context: Payments) -> Sequence[Job]:

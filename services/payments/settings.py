@@ -8,6 +8,12 @@ class Settings(BusSettings, frozen=True, kw_only=True):
 
     sandbox_url: str = ""
     sandbox_api_key: str = "sk_sandbox_local"
+    # A secret or restricted key; a live one (sk_live_, rk_live_) serves production, any other the sandbox environment.
+    stripe_api_key: str = ""
+    stripe_publishable_key: str = ""
+    stripe_url: str = "https://api.stripe.com"
+    # Whether the account has multicapture; without it a payment is captured once.
+    stripe_multicapture: bool = False
     provider_timeout_seconds: float = 10.0
     # Short, and renewed while the call is out, so that a crash costs seconds.
     lease_seconds: float = 5.0

@@ -35,6 +35,8 @@ class Advice(msgspec.Struct, frozen=True):
 
 _ANOTHER_METHOD = Advice("Ask for another payment method.", Retry.NEW_METHOD)
 _NOT_AGAIN = Advice("Do not try this payment method again.", Retry.NEW_METHOD)
+_LATER = Advice("Try again later with a new key, or ask for another payment method.", Retry.NEW_METHOD)
+_DATA = Advice("Have the customer check the card's data and enter them again.", Retry.NEW_METHOD)
 
 ADVICE: dict[str, Advice] = {
     DeclineCode.INSUFFICIENT_FUNDS: Advice("Ask for another payment method, or try later with a new key.", Retry.NEW_METHOD),
@@ -47,13 +49,25 @@ ADVICE: dict[str, Advice] = {
     DeclineCode.PROCESSING_ERROR: Advice("The bank could not process it; try again with a new key.", Retry.NEW_METHOD),
     DeclineCode.REFUND_DECLINED: Advice("The provider refused the refund; look at its dashboard.", Retry.NEVER),
     DeclineCode.CAPTURE_DECLINED: Advice("The provider refused the capture; the authorization stands.", Retry.NEVER),
+    # In Stripe's words, which pass through (docs.stripe.com/declines/codes).
+    **dict.fromkeys(("try_again_later", "issuer_not_available", "reenter_transaction", "approve_with_id"), _LATER),
+    **dict.fromkeys(("card_velocity_exceeded", "withdrawal_count_limit_exceeded"), _LATER),
+    **dict.fromkeys(("pickup_card", "restricted_card", "stop_payment_order", "merchant_blacklist"), _NOT_AGAIN),
+    **dict.fromkeys(("revocation_of_authorization", "revocation_of_all_authorizations"), _NOT_AGAIN),
+    **dict.fromkeys(("incorrect_number", "invalid_number", "invalid_expiry_month", "invalid_expiry_year", "incorrect_zip"), _DATA),
+    "authentication_required": Advice("The bank wants to ask the customer: authorize again with a return_url.", Retry.NEW_METHOD),
+    "call_issuer": Advice("The customer has to ask the card's bank, or take another payment method.", Retry.NEW_METHOD),
+    "testmode_decline": Advice("The provider is in test mode and takes its test cards only.", Retry.NEW_METHOD),
 }
+
+# What the issuer itself advises, where it does (docs.stripe.com/declines/card#retrying-issuer-declines); it goes before ours.
+ISSUERS_ADVICE: dict[str, Advice] = {"confirm_card_data": _DATA, "do_not_try_again": _NOT_AGAIN, "try_again_later": _LATER}
 
 
 def declined(intent: Intent, transaction: Transaction) -> Problem:
     """Say that the provider said no, or that it was proven that nothing was executed."""
     code = transaction.decline_code or DeclineCode.GENERIC_DECLINE.value
-    advice = ADVICE.get(code, _ANOTHER_METHOD)
+    advice = ISSUERS_ADVICE.get(str(transaction.raw.get("advice_code")), ADVICE.get(code, _ANOTHER_METHOD))
     facts = {
         "decline_code": code,
         "advice": advice.text,

@@ -12,13 +12,14 @@ from shared.contracts.payments import NextAction
 
 
 class Operation(StrEnum):
-    """What a ledger row is about; a chargeback is only ever observed."""
+    """What a ledger row is about; a chargeback, and its reversal when the dispute is won, are only ever observed."""
 
     AUTHORIZE = "authorize"
     CAPTURE = "capture"
     VOID = "void"
     REFUND = "refund"
     CHARGEBACK = "chargeback"
+    CHARGEBACK_REVERSAL = "chargeback_reversal"
 
 
 class TransactionStatus(StrEnum):
@@ -181,7 +182,8 @@ def fold(intent: Intent, transactions: Sequence[Transaction]) -> Intent:
     moved = {operation: sum(t.moved for t in transactions if t.operation is operation) for operation in Operation}
     reserved = {operation: sum(t.amount for t in transactions if t.operation is operation and t.open) for operation in Operation}
     authorized, captured = moved[Operation.AUTHORIZE], moved[Operation.CAPTURE]
-    returned = moved[Operation.REFUND] + moved[Operation.CHARGEBACK]
+    charged_back = max(0, moved[Operation.CHARGEBACK] - moved[Operation.CHARGEBACK_REVERSAL])
+    returned = moved[Operation.REFUND] + charged_back
     released = _released(transactions)
     voided = max(0, authorized - captured) if released else 0
     attention = _attention(intent, transactions, authorized=authorized, captured=captured, returned=returned) or _crowded(
@@ -195,7 +197,7 @@ def fold(intent: Intent, transactions: Sequence[Transaction]) -> Intent:
         authorized_amount=authorized,
         captured_amount=captured,
         refunded_amount=moved[Operation.REFUND],
-        charged_back_amount=moved[Operation.CHARGEBACK],
+        charged_back_amount=charged_back,
         voided_amount=voided,
         capture_reserved=reserved[Operation.CAPTURE],
         refund_reserved=reserved[Operation.REFUND],
@@ -289,8 +291,17 @@ def observe(
 def _match(rows: dict[UUID, Transaction], observation: Observation) -> Transaction | None:
     if observation.reference is not None and observation.reference in rows:
         return rows[observation.reference]
+    if observation.provider_txn_id is None:
+        return None
     named = (t for t in rows.values() if t.operation is observation.operation and t.provider_txn_id == observation.provider_txn_id)
-    return next(named, None) if observation.provider_txn_id is not None else None
+    return next(named, None) or _void_under_way(rows, observation)
+
+
+def _void_under_way(rows: dict[UUID, Transaction], observation: Observation) -> Transaction | None:
+    # Where a void is but the end of the payment and bears its id, ours has come about whoever brought it there.
+    if observation.operation is not Operation.VOID or observation.provider_txn_id != observation.provider_payment_id:
+        return None
+    return next((t for t in rows.values() if t.operation is Operation.VOID and t.open and t.provider_txn_id is None), None)
 
 
 def _first_sight(observation: Observation, fresh: UUID, source: Source, intent: Intent) -> Transaction:

@@ -347,6 +347,11 @@ def _check_currency(provider: PaymentProvider, currency: str) -> None:
 def _check_capture(provider: PaymentProvider, intent: Intent, amount: int, *, final: bool) -> None:
     able = provider.capabilities
     partial = amount < intent.capturable
+    if partial and able.partial_capture and not final and not able.multiple_captures:
+        raise guards.UnsupportedByProvider(
+            f"{provider.name} captures a payment once and lets go of the rest; say final: true if that is meant.",
+            {"provider": provider.name, "amount": amount, "capturable": intent.capturable},
+        )
     if (
         (partial and not able.partial_capture)
         or (intent.captured_amount > 0 and not able.multiple_captures)

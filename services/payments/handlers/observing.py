@@ -4,9 +4,10 @@ from uuid import UUID
 
 from services.payments.domain import intents
 from services.payments.domain.intents import Observation, Operation, Source, TransactionStatus
-from services.payments.handlers.asking import Payments, keep_applied, see, steps_to
-from services.payments.providers import Unreadable
+from services.payments.handlers.asking import Heard, Payments, keep_applied, listen, see, steps_to
+from services.payments.providers import Observed, PaymentProvider, Unreadable
 from services.payments.store import intents as intent_rows
+from services.payments.store import ledger
 from shared import telemetry
 from shared.contracts.payments import PAYMENT_NOT_KNOWN, EventTaken, Observe, TakeEvent
 from shared.database import connected
@@ -44,21 +45,41 @@ async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
         batch.conclude(done(EventTaken(result="ignored")))
         await batch.commit()
         return
+    # Who is meant is known before anything is asked: a stranger's event costs the provider no call.
     intent_id = await _intent_of(work, context, command.provider_account, observed.provider_payment_id, observed.reference)
     if intent_id is None:
         raise PaymentNotKnown(f"No payment is known as {observed.provider_payment_id} yet.")
+    heard = await _said(provider, observed)
     seen = await see(context, work, intent_id)
     telemetry.bind({"order_id": str(seen.intent.order_id), "intent_id": str(intent_id)})
-    ids = [new_id() for _ in observed.observations]
-    applied = intents.observe(seen.intent, seen.transactions, observed.observations, source=Source.WEBHOOK, ids=ids)
+    said = heard.observations or ()
+    ids = [new_id() for _ in said]
+    applied = intents.observe(seen.intent, seen.transactions, said, source=Source.WEBHOOK, ids=ids)
     batch = work.batch()
-    steps = steps_to(seen, observed.observations, source=Source.WEBHOOK)
-    last = observed.observations[-1].operation.value if observed.observations else command.event_type
+    if heard.calls:
+        batch.add(ledger.called(work.envelope, None, heard.calls))
+    steps = steps_to(seen, said, source=Source.WEBHOOK)
+    last = said[-1].operation.value if said else command.event_type
     intent = keep_applied(batch, work, seen, applied, source=Source.WEBHOOK, why=last, steps=steps)
     result = "unchanged" if intent == seen.intent else "applied"
     batch.conclude(done(EventTaken(result=result, order_id=intent.order_id, intent_id=intent.id)))
     await batch.commit()
     context.wake_resolver()
+
+
+async def _said(provider: PaymentProvider, observed: Observed) -> Heard:
+    """What an event says; what it only hints at is read from the provider's books."""
+    if observed.observations is not None:
+        return Heard(observations=observed.observations, calls=())
+
+    async def look() -> tuple[Observation, ...]:
+        found = await provider.get_transaction(observed.provider_payment_id)
+        return () if found is None else found.observations
+
+    heard = await listen(look)
+    if heard.observations is None:
+        raise Unavailable(f"the payment could not be read: {heard.trouble}")
+    return heard
 
 
 async def _intent_of(work: Work, context: Payments, account: str, provider_payment_id: str, reference: UUID | None) -> UUID | None:

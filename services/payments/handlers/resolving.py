@@ -63,7 +63,9 @@ def _confirmation_unheard(question: Question, heard: Heard) -> bool:
 
 
 async def _look(provider: PaymentProvider, question: Question) -> tuple[Observation, ...]:
-    found = await provider.find_by_reference(question.transaction_id)
+    found = await provider.find_by_reference(
+        question.transaction_id, operation=question.operation, provider_payment_id=question.provider_payment_id
+    )
     return () if found is None else found.observations
 
 

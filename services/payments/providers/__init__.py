@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.payments.domain.intents import Observation
+from services.payments.domain.intents import Observation, Operation
 from shared.contracts.payments import OrderContent, ShippingRate, TaxLine
 
 
@@ -99,11 +99,14 @@ class TransactionPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider's event says: which payment it is about, and how its operations stand."""
+    """What a provider's event says: which payment it is about, and how its operations stand.
+
+    None instead of observations: the event says too little, so the payment must be read from the provider's books.
+    """
 
     provider_payment_id: str
     reference: UUID | None
-    observations: tuple[Observation, ...]
+    observations: tuple[Observation, ...] | None
 
 
 class Unreadable(Exception):
@@ -141,8 +144,13 @@ class PaymentProvider(Protocol):
         """Read a payment from the provider's books."""
         ...
 
-    async def find_by_reference(self, reference: UUID) -> ProviderTransaction | None:
-        """Find the payment that one of our transactions made or changed."""
+    async def find_by_reference(
+        self, reference: UUID, *, operation: Operation, provider_payment_id: str | None
+    ) -> ProviderTransaction | None:
+        """Find the payment that one of our transactions made or changed; nothing when its books do not show that it did.
+
+        `provider_payment_id` is the payment it was to change, where that is known.
+        """
         ...
 
     async def list_transactions(self, *, since: datetime, until: datetime, cursor: str | None) -> TransactionPage:

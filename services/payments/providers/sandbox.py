@@ -100,7 +100,9 @@ class SandboxPayments:
         """Read a payment from the sandbox's books."""
         return await self._read("get_transaction", f"/v1/payments/{provider_payment_id}", {})
 
-    async def find_by_reference(self, reference: UUID) -> ProviderTransaction | None:
+    async def find_by_reference(
+        self, reference: UUID, *, operation: Operation, provider_payment_id: str | None
+    ) -> ProviderTransaction | None:
         """Find the payment that one of our transactions made or changed."""
         return await self._read("find_by_reference", "/v1/payments", {"reference": str(reference)})
 

@@ -1,0 +1,324 @@
+"""Calling Stripe: the exact requests, and what its answers and events say."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from services.payments.domain.intents import Observation, Operation, TransactionStatus
+from services.payments.providers import (
+    Ambiguous,
+    Capabilities,
+    Observed,
+    Prepared,
+    ProviderTransaction,
+    Request,
+    TransactionPage,
+    Unreadable,
+)
+from services.payments.providers.stripe import objects, requests
+from services.payments.providers.stripe.amounts import from_stripe
+from services.payments.providers.stripe.objects import Charge, Dispute, PaymentError, PaymentIntent, Refund
+from shared.http_client import Answer, ProviderClient, retry_after_seconds
+
+URL = "https://api.stripe.com"
+API_VERSION = "2026-10-28.endive"
+# Stripe forgets a key after 24 hours at the earliest (docs.stripe.com/api/idempotent_requests).
+REPLAY_WINDOW_SECONDS = 24 * 3600
+# Nothing repeats a call by then, and the search, which lags by up to an hour when Stripe is unwell, has caught up.
+ABSENCE_IS_PROOF_AFTER_SECONDS = 26 * 3600
+# An error that Stripe remembers for a key ended that request; so long after it the books show all that it did.
+SETTLED_AFTER_SECONDS = 60.0
+
+PAGE_ROWS = 100
+# A payment whose answer was lost was made soon after its reference was; so many pages are looked through for it.
+MADE_BEFORE_SECONDS = 60
+MADE_WITHIN_SECONDS = 600
+LOOKED_THROUGH_PAGES_MAX = 5
+
+# What the audit may keep of a request or an answer; everything else is left out.
+AUDITED = frozenset(
+    {
+        *("id", "object", "status", "amount", "amount_received", "amount_capturable", "amount_to_capture", "currency", "created"),
+        *("capture_method", "confirm", "final_capture", "metadata", objects.REFERENCE, objects.ORDER, "latest_charge", "payment_intent"),
+        *("refunds", "data", "has_more", "cancellation_reason", "disputed", "reason", "failure_reason"),
+        *("error", "type", "code", "decline_code", "advice_code", "message", "param", "last_payment_error"),
+    }
+)
+
+T = TypeVar("T")
+
+
+class StripePayments:
+    """Speaks Stripe's API with one secret or restricted key."""
+
+    name = "stripe"
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        timeout_seconds: float,
+        base_url: str = URL,
+        multicapture: bool = False,
+        publishable_key: str = "",
+        settled_after_seconds: float = SETTLED_AFTER_SECONDS,
+    ) -> None:
+        self.account = "stripe:default"
+        self.capabilities = Capabilities(
+            partial_capture=True,
+            multiple_captures=multicapture,
+            final_capture=True,
+            partial_refund=True,
+            multiple_refunds=True,
+            # Once a part is captured the rest is let go by a capture that is the last one.
+            void_after_capture=False,
+            currencies=None,
+            replay_window_seconds=REPLAY_WINDOW_SECONDS,
+            absence_is_proof_after_seconds=ABSENCE_IS_PROOF_AFTER_SECONDS,
+        )
+        self._multicapture = multicapture
+        self._publishable_key = publishable_key
+        self._settled_after_seconds = settled_after_seconds
+        self._client = ProviderClient(
+            service="payments",
+            provider=self.name,
+            base_url=base_url,
+            headers={
+                "Authorization": f"Bearer {api_key}",
+                "Content-Type": "application/x-www-form-urlencoded",
+                "Stripe-Version": API_VERSION,
+            },
+            timeout_seconds=timeout_seconds,
+            audited=AUDITED,
+            fields=requests.fields_of_form,
+        )
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+    def browser(self) -> dict[str, str]:
+        """Say with what the shopper's browser makes a payment method: the publishable key."""
+        return {"publishable_key": self._publishable_key} if self._publishable_key else {}
+
+    # Calls that change something
+
+    def prepare(self, request: Request) -> Prepared:
+        """Write the exact call for a request; refuses an amount that Stripe cannot express."""
+        return requests.prepare(request, multicapture=self._multicapture)
+
+    async def send(self, prepared: Prepared, *, idempotency_key: str, reference: UUID) -> tuple[Observation, ...]:
+        """Make a call and say what it shows of the payment."""
+        headers = {"Idempotency-Key": idempotency_key} if prepared.method == "POST" else {}
+        answer = await self._client.call(prepared.operation, prepared.method, prepared.path, body=prepared.body, headers=headers)
+        with _legible():
+            if answer.status >= 500 and _remembered(answer) and _age_seconds(reference) > self._settled_after_seconds:
+                # That request ended in an error, and whoever repeats it has looked: the books do not show it.
+                return (_not_done(prepared, TransactionStatus.FAILED, "provider_error", answer, reference),)
+            if answer.status == 200:
+                return _shown(prepared, answer.body, reference)
+            _check_definite(answer)
+            return _refused(prepared, answer, reference)
+
+    # Reading
+
+    async def get_transaction(self, provider_payment_id: str) -> ProviderTransaction | None:
+        """Read a payment from Stripe's books."""
+        return await self._get(provider_payment_id)
+
+    async def _get(self, provider_payment_id: str, *, void: UUID | None = None) -> ProviderTransaction | None:
+        body = await self._read("get_transaction", requests.path_of(provider_payment_id), {"expand[0]": requests.WITH_CHARGE})
+        return None if body is None else await self._whole(_as(PaymentIntent, body), void=void)
+
+    async def find_by_reference(
+        self, reference: UUID, *, operation: Operation, provider_payment_id: str | None
+    ) -> ProviderTransaction | None:
+        """Find the payment that one of our transactions made or changed."""
+        if provider_payment_id is None:
+            return await self._search(reference) or await self._look_through(reference)
+        found = await self._get(provider_payment_id, void=reference if operation is Operation.VOID else None)
+        shown = found is not None and any(o.operation is operation and o.reference == reference for o in found.observations)
+        return found if shown else None
+
+    async def _search(self, reference: UUID) -> ProviderTransaction | None:
+        query = {"query": f"metadata['{objects.REFERENCE}']:'{reference}'", "expand[0]": f"data.{requests.WITH_CHARGE}"}
+        body = await self._read("search", "/v1/payment_intents/search", query)
+        found = _as(list[PaymentIntent], (body or {}).get("data", []))
+        return await self._whole(found[0]) if found else None
+
+    async def _look_through(self, reference: UUID) -> ProviderTransaction | None:
+        """Find in the list what the search, which lags behind, does not know yet."""
+        made = _made_at(reference)
+        since, until = made - timedelta(seconds=MADE_BEFORE_SECONDS), made + timedelta(seconds=MADE_WITHIN_SECONDS)
+        cursor = None
+        for _ in range(LOOKED_THROUGH_PAGES_MAX):
+            intents, cursor = await self._page(since, until, cursor)
+            for intent in intents:
+                if intent.reference == reference:
+                    return await self._whole(intent)
+            if cursor is None:
+                return None
+        raise Ambiguous("stripe has more payments of that time than are looked through")
+
+    async def list_transactions(self, *, since: datetime, until: datetime, cursor: str | None) -> TransactionPage:
+        """Page through Stripe's books by time of creation, the newest first."""
+        intents, following = await self._page(since, until, cursor)
+        return TransactionPage(transactions=tuple([await self._whole(intent) for intent in intents]), next=following)
+
+    async def _page(self, since: datetime, until: datetime, cursor: str | None) -> tuple[list[PaymentIntent], str | None]:
+        query = {
+            "created[gte]": str(int(since.timestamp())),
+            "created[lt]": str(int(until.timestamp()) + 1),
+            "limit": str(PAGE_ROWS),
+            "expand[0]": f"data.{requests.WITH_CHARGE}",
+            **({"starting_after": cursor} if cursor else {}),
+        }
+        body = await self._read("list_transactions", "/v1/payment_intents", query) or {}
+        page = _as(list[PaymentIntent], body.get("data", []))
+        return page, page[-1].id if body.get("has_more") and page else None
+
+    async def _whole(self, intent: PaymentIntent, *, void: UUID | None = None) -> ProviderTransaction:
+        """Read what the object alone does not hold: refunds after the first ten, and disputes."""
+        charge, refunds, disputes = intent.charge, None, []
+        if charge is not None and charge.refunds is not None and charge.refunds.has_more:
+            refunds = await self._all("list_refunds", "/v1/refunds", intent.id, Refund, lambda refund: refund.id)
+        if charge is not None and charge.disputed:
+            disputes = await self._all("list_disputes", "/v1/disputes", intent.id, Dispute, lambda dispute: dispute.id)
+        with _legible():
+            return objects.transaction(intent, refunds=refunds, disputes=disputes, void=void)
+
+    async def _all(self, operation: str, path: str, payment_id: str, kind: type[T], id_of: Callable[[T], str]) -> list[T]:
+        found: list[T] = []
+        while True:
+            after = {"starting_after": id_of(found[-1])} if found else {}
+            body = await self._read(operation, path, {"payment_intent": payment_id, "limit": str(PAGE_ROWS), **after}) or {}
+            page = _as(list[kind], body.get("data", []))  # type: ignore[valid-type]
+            found += page
+            if not body.get("has_more") or not page:
+                return found
+
+    async def _read(self, operation: str, path: str, query: Mapping[str, str]) -> dict[str, Any] | None:
+        answer = await self._client.call(operation, "GET", path, query=query)
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise Ambiguous(f"stripe answered {answer.status}", retry_after_seconds=retry_after_seconds(answer.headers))
+        return answer.body
+
+    # Events
+
+    def observe(self, event_type: str, payload: bytes) -> Observed | None:
+        """Read an event by the object it holds; what says too little is to be read from the books."""
+        try:
+            return _observed(event_type, msgspec.json.decode(payload)["data"]["object"])
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as unfit:
+            raise Unreadable(f"{type(unfit).__name__}: {unfit}") from unfit
+
+
+def _observed(event_type: str, thing: dict[str, Any]) -> Observed | None:
+    if event_type.startswith("payment_intent."):
+        intent = msgspec.convert(thing, PaymentIntent)
+        # The account may be used by others too; what bears no reference of ours is theirs.
+        found = objects.transaction(intent) if intent.reference is not None else None
+        return (
+            None if found is None else Observed(provider_payment_id=intent.id, reference=intent.reference, observations=found.observations)
+        )
+    if event_type.startswith(("refund.", "charge.refund.")):
+        refund = msgspec.convert(thing, Refund)
+        return _about(refund.payment_intent, (objects.refund_observed(refund),))
+    if event_type.startswith("charge.dispute."):
+        dispute = msgspec.convert(thing, Dispute)
+        return _about(dispute.payment_intent, objects.dispute_observed(dispute))
+    if event_type in ("charge.captured", "charge.refunded", "charge.expired"):
+        charge = msgspec.convert(thing, Charge)
+        return _about(charge.payment_intent if (charge.metadata or {}).get(objects.REFERENCE) else None, None)
+    return None
+
+
+def _about(payment_id: str | None, observations: tuple[Observation, ...] | None) -> Observed | None:
+    return None if payment_id is None else Observed(provider_payment_id=payment_id, reference=None, observations=observations)
+
+
+# Answers
+
+
+def _shown(prepared: Prepared, body: dict[str, Any], reference: UUID) -> tuple[Observation, ...]:
+    if prepared.operation == "refund":
+        return (objects.refund_observed(msgspec.convert(body, Refund)),)
+    void = reference if prepared.operation == "void" else None
+    return objects.transaction(msgspec.convert(body, PaymentIntent), void=void).observations
+
+
+def _check_definite(answer: Answer) -> None:
+    """Leave open what is no answer to this request, or says nothing of an earlier copy of it: 401, 403, 409, 429, 5xx."""
+    kind = str(_error(answer).type)
+    if answer.status in (401, 403, 409, 425, 429) or answer.status >= 500 or kind == "idempotency_error":
+        raise Ambiguous(f"stripe answered {answer.status} {kind}".strip(), retry_after_seconds=retry_after_seconds(answer.headers))
+
+
+def _refused(prepared: Prepared, answer: Answer, reference: UUID) -> tuple[Observation, ...]:
+    error, told = _error(answer), answer.body.get("error", {}).get("payment_intent")
+    if told is not None and prepared.operation == "authorize":
+        return objects.transaction(msgspec.convert(told, PaymentIntent)).observations
+    if told is not None and prepared.operation == "void" and told.get("status") == "canceled":
+        # Somebody was there before us; what was to be let go is.
+        return objects.transaction(msgspec.convert(told, PaymentIntent), void=reference).observations
+    if prepared.operation == "confirm":
+        raise Ambiguous(f"stripe answered {answer.status}")
+    if error.type == "card_error":
+        return (_not_done(prepared, TransactionStatus.DECLINED, error.reason, answer, reference),)
+    # An error about the request itself, or about the state of the payment: it was not executed.
+    return (_not_done(prepared, TransactionStatus.FAILED, error.code or f"http_{answer.status}", answer, reference),)
+
+
+def _not_done(prepared: Prepared, status: TransactionStatus, code: str, answer: Answer, reference: UUID) -> Observation:
+    sent, error = requests.fields_of_form(prepared.body), _error(answer)
+    currency = str(sent.get("currency", "")).upper()
+    amount = int(sent.get("amount", sent.get("amount_to_capture", 0)))
+    return Observation(
+        operation=Operation(prepared.operation),
+        status=status,
+        amount=from_stripe(amount, currency) if currency else amount,
+        currency=currency,
+        provider_payment_id="",
+        provider_txn_id=None,
+        reference=reference,
+        decline_code=code,
+        raw={"status": answer.status, "code": error.code, "advice_code": error.advice_code, "message": (error.message or "")[:200]},
+    )
+
+
+def _error(answer: Answer) -> PaymentError:
+    return msgspec.convert(answer.body.get("error") or {}, PaymentError)
+
+
+def _remembered(answer: Answer) -> bool:
+    return answer.headers.get("idempotent-replayed") == "true"
+
+
+def _as(kind: type[T], value: Any) -> T:
+    with _legible():
+        return msgspec.convert(value, kind)
+
+
+@contextmanager
+def _legible() -> Iterator[None]:
+    """An answer that cannot be read is no answer; what it was about stays open."""
+    try:
+        yield
+    except (msgspec.ValidationError, KeyError, TypeError, ValueError) as unfit:
+        raise Ambiguous(f"stripe's answer cannot be read: {type(unfit).__name__}: {unfit}") from unfit
+
+
+def _made_at(reference: UUID) -> datetime:
+    # A UUIDv7 begins with its time in milliseconds (RFC 9562, 5.7).
+    return datetime.fromtimestamp((reference.int >> 80) / 1000, UTC)
+
+
+def _age_seconds(reference: UUID) -> float:
+    return time.time() - _made_at(reference).timestamp()
