@@ -14,9 +14,10 @@ import msgspec
 import uvicorn
 
 from deploy import setup
+from deploy.sandbox.app import app as sandbox_app
 from deploy.sandbox.books import Books
+from deploy.sandbox.faces.stripe_events import StripeEvents
 from deploy.sandbox.server import Sandbox
-from deploy.sandbox.server import app as sandbox_app
 from deploy.sandbox.webhooks import Outgoing
 from deploy.state import free_port
 from services.gateway.app import build as build_gateway
@@ -85,11 +86,13 @@ class World:
         keys: Mapping[Role, str],
         store_id: UUID,
         webhooks_url: str = "",
+        provider: str = "sandbox",
     ) -> None:
         self.place = place
         self.gateway_url = gateway_url
         self.payments_url = payments_url
         self.webhooks_url = webhooks_url
+        self.provider = provider
         self.sandbox = sandbox
         self.keys = keys
         self.store_id = store_id
@@ -143,7 +146,7 @@ class World:
         return await self.send("PUT", f"/api/v1/admin/orders/{order_id}", content, **how)
 
     async def quote(self, order_id: UUID, **how: Any) -> Answer:
-        return await self.send("POST", "/api/v1/checkout/quote", {"order_id": order_id}, **how)
+        return await self.send("POST", "/api/v1/checkout/quote", {"order_id": order_id, "payment_provider": self.provider}, **how)
 
     async def a_snapshot(self, order_id: UUID) -> str:
         """Quote an order and give the snapshot's id."""
@@ -321,7 +324,8 @@ async def a_sandbox(file: Path | None = None, *, port: int = 0, webhook_url: str
         base_url=f"http://127.0.0.1:{port}",
         api_key=SANDBOX_KEY,
         silence_seconds=SILENCE_SECONDS,
-        outgoing=Outgoing(url=webhook_url, secret=WEBHOOK_SECRET),
+        outgoing=Outgoing(url=webhook_url and f"{webhook_url}/sandbox", secret=WEBHOOK_SECRET),
+        stripe=Outgoing(url=webhook_url and f"{webhook_url}/stripe", secret=WEBHOOK_SECRET, style=StripeEvents()),
     )
     config = uvicorn.Config(
         sandbox_app(sandbox),
@@ -342,8 +346,7 @@ async def a_sandbox(file: Path | None = None, *, port: int = 0, webhook_url: str
     finally:
         server.should_exit = True
         await serving
-        await sandbox.outgoing.close()
-        sandbox.books.close()
+        await sandbox.close()
 
 
 @contextlib.asynccontextmanager
@@ -353,12 +356,16 @@ async def a_world(
     payments: Mapping[str, Any] | None = None,
     gateway: Mapping[str, Any] | None = None,
     webhooks: Mapping[str, Any] | None = None,
+    provider: str = "sandbox",
 ) -> AsyncIterator[World]:
-    """Run sandbox, payments and gateway in this process, each over its real wires; webhooks too when its settings are given."""
+    """Run sandbox, payments and gateway in this process, each over its real wires; webhooks too when its settings are given.
+
+    Orders are paid with `provider`, one of the sandbox's faces.
+    """
     async with contextlib.AsyncExitStack() as stack:
         store_id = new_id()
         told = f"http://127.0.0.1:{free_port()}" if webhooks is not None else ""
-        sandbox = await stack.enter_async_context(a_sandbox(webhook_url=told and f"{told}/api/v1/webhooks/sandbox"))
+        sandbox = await stack.enter_async_context(a_sandbox(webhook_url=told and f"{told}/api/v1/webhooks"))
         paying: Parts = await stack.enter_async_context(build_payments(payments_settings(place, sandbox.base_url, payments)).running())
         if webhooks is not None:
             settings = webhooks_settings(place, store_id, {"http_port": told.rpartition(":")[2], **webhooks})
@@ -368,7 +375,14 @@ async def a_world(
         )
         keys = {role: await a_key(place, store_id, role) for role in (Role.CHECKOUT, Role.ADMIN, Role.OPERATOR)}
         world = World(
-            place, gateway_url=gating.url, payments_url=paying.url, sandbox=sandbox, keys=keys, store_id=store_id, webhooks_url=told
+            place,
+            gateway_url=gating.url,
+            payments_url=paying.url,
+            sandbox=sandbox,
+            keys=keys,
+            store_id=store_id,
+            webhooks_url=told,
+            provider=provider,
         )
         stack.push_async_callback(world.http.aclose)
         await until(lambda: _ready(world))
@@ -401,6 +415,9 @@ def payments_settings(place: Place, sandbox_url: str, changes: Mapping[str, Any]
             "amqp_url": place.amqp_url,
             "sandbox_url": sandbox_url,
             "sandbox_api_key": SANDBOX_KEY,
+            "stripe_url": sandbox_url,
+            "stripe_api_key": SANDBOX_KEY,
+            "stripe_multicapture": True,
             "provider_timeout_seconds": PROVIDER_TIMEOUT_SECONDS,
             "resolve_every_seconds": 0.2,
             "housekeeping_every_seconds": 0.2,
@@ -429,14 +446,9 @@ def gateway_settings(place: Place, changes: Mapping[str, Any] | None = None) -> 
 def webhooks_settings(place: Place, store_id: UUID, changes: Mapping[str, Any] | None = None) -> WebhooksSettings:
     """Settings of webhooks with short waits, for the sandbox's account and one of every other provider."""
     given = dict(changes or {})
-    sandbox = {
-        "provider": "sandbox",
-        "store_id": store_id,
-        "environment": "sandbox",
-        "account": "sandbox:default",
-        "secrets": [WEBHOOK_SECRET],
-    }
-    accounts = [sandbox, *given.pop("accounts", [])]
+    common = {"store_id": store_id, "environment": "sandbox", "secrets": [WEBHOOK_SECRET]}
+    ours = [{**common, "provider": name, "account": f"{name}:default"} for name in ("sandbox", "stripe")]
+    accounts = [*ours, *given.pop("accounts", [])]
     return WebhooksSettings(
         **{
             "database_url": setup.service_url(place.database_url, "webhooks", PASSWORD),

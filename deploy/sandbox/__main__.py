@@ -5,8 +5,10 @@ from pathlib import Path
 
 import uvicorn
 
+from deploy.sandbox.app import app
 from deploy.sandbox.books import Books
-from deploy.sandbox.server import Sandbox, app
+from deploy.sandbox.faces.stripe_events import StripeEvents
+from deploy.sandbox.server import Sandbox
 from deploy.sandbox.webhooks import Outgoing
 
 # Longer than any time-out of ours that a test or the demo sets.
@@ -22,6 +24,11 @@ def main() -> None:
         base_url=os.environ.get("SANDBOX_PUBLIC_URL", f"http://{host}:{port}"),
         api_key=os.environ.get("SANDBOX_API_KEY", "sk_sandbox_local"),
         outgoing=Outgoing(url=os.environ.get("SANDBOX_WEBHOOK_URL", ""), secret=os.environ.get("SANDBOX_WEBHOOK_SECRET", "")),
+        stripe=Outgoing(
+            url=os.environ.get("SANDBOX_STRIPE_WEBHOOK_URL", ""),
+            secret=os.environ.get("SANDBOX_STRIPE_WEBHOOK_SECRET", ""),
+            style=StripeEvents(),
+        ),
         silence_seconds=float(os.environ.get("SANDBOX_SILENCE_SECONDS", SILENCE_SECONDS)),
     )
     uvicorn.run(

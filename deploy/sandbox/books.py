@@ -8,16 +8,16 @@ from typing import Any
 
 import msgspec
 
-from deploy.sandbox.tokens import TOKENS, Act, Behaviour
+from deploy.sandbox.tokens import METHODS, TOKENS, Act, Behaviour
 from shared.ids import new_id
 
 
 class Refused(Exception):
     """The sandbox says no to a request, with its reason."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, **facts: Any) -> None:
         super().__init__(message)
-        self.status, self.code = status, code
+        self.status, self.code, self.facts = status, code, facts
 
 
 class Operation(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -33,6 +33,7 @@ class Operation(msgspec.Struct, kw_only=True, omit_defaults=True):
     reason: str = ""
     final: bool = False
     next_action: dict[str, str] | None = None
+    metadata: dict[str, str] = {}
 
 
 class Payment(msgspec.Struct, kw_only=True):
@@ -47,6 +48,16 @@ class Payment(msgspec.Struct, kw_only=True):
     created_at: str
     authorization_expires_at: str | None
     operations: list[Operation]
+    # What only some faces know.
+    metadata: dict[str, str] = {}
+    capture_method: str = "manual"
+    multicapture: bool = True
+    return_url: str | None = None
+
+    @property
+    def made_at(self) -> datetime:
+        """When it was made."""
+        return datetime.fromisoformat(self.created_at)
 
     def moved(self, kind: str) -> int:
         """Add up what succeeded of one kind."""
@@ -63,9 +74,15 @@ class Payment(msgspec.Struct, kw_only=True):
         return 0 if self.released else self.moved("authorize") - self.moved("capture")
 
     @property
+    def refundable(self) -> int:
+        """What can still be given back."""
+        lost = self.moved("chargeback") - self.moved("chargeback_reversal")
+        return self.moved("capture") - self.moved("refund") - lost
+
+    @property
     def behaviour(self) -> Behaviour:
         """What this payment method does."""
-        return TOKENS[self.payment_method]
+        return METHODS[self.payment_method]
 
 
 def now() -> datetime:
@@ -87,8 +104,8 @@ class Books:
         self._by_reference: dict[str, str] = {}
         self.check_amounts = True
         self.check_keys = True
-        # Told of every change of a payment: the change's name, and the payment.
-        self.tell: Callable[[str, Payment], None] = lambda _, __: None
+        # Told of every change of a payment: the change's name, the payment, and the operation that changed.
+        self.tell: Callable[[str, Payment, Operation], None] = lambda *_: None
         for _, body in self._db.execute("SELECT id, body FROM payments ORDER BY id"):
             self._index(msgspec.json.decode(body, type=Payment))
 
@@ -149,47 +166,66 @@ class Books:
         )
         payment.operations.append(operation)
         self.keep(payment)
-        self.tell(f"payment.{kind}.{status}", payment)
+        self.tell(f"payment.{kind}.{status}", payment, operation)
         return operation
 
     def authorize(self, body: dict[str, Any], base_url: str) -> Payment:
         """Hold an amount as the payment method has it."""
         token = _text(body, "payment_method")
-        behaviour = TOKENS.get(token)
-        if behaviour is None:
+        if token not in TOKENS:
             raise Refused(400, "payment_method_unknown", f"No such payment method: {token}")
-        amount = _positive(body)
-        payment = Payment(
-            id=f"pay_{new_id().hex}",
-            reference=body.get("reference"),
-            order_id=body.get("order_id"),
-            amount=amount,
+        payment = self.open(
+            "pay",
+            amount=_positive(body),
             currency=_text(body, "currency"),
             payment_method=token,
+            reference=body.get("reference"),
+            order_id=body.get("order_id"),
+        )
+        self.attempt(payment, base_url)
+        return payment
+
+    def open(self, prefix: str, *, amount: int, currency: str, payment_method: str, **facts: Any) -> Payment:
+        """Begin a payment; nothing is written down before something happens to it."""
+        return Payment(
+            id=f"{prefix}_{new_id().hex}",
+            amount=amount,
+            currency=currency,
+            payment_method=payment_method,
             created_at=now().isoformat(),
             authorization_expires_at=None,
             operations=[],
+            **facts,
         )
+
+    def attempt(self, payment: Payment, base_url: str, *, may_act: bool = True) -> None:
+        """Try to hold a payment's amount; where its customer must act and may not, that is a decline."""
+        behaviour, reference = payment.behaviour, payment.reference
         match behaviour.authorize:
+            case Act.REQUIRE_ACTION if not may_act:
+                self.add(
+                    payment, "authorize", payment.amount, status="declined", decline_code="authentication_required", reference=reference
+                )
             case Act.DECLINE:
-                self.add(payment, "authorize", amount, status="declined", decline_code=behaviour.decline_code, reference=payment.reference)
+                self.add(payment, "authorize", payment.amount, status="declined", decline_code=behaviour.decline_code, reference=reference)
             case Act.REQUIRE_ACTION:
                 action = {"type": "redirect", "url": f"{base_url}/3ds/{payment.id}"}
-                self.add(payment, "authorize", amount, status="pending", next_action=action, reference=payment.reference)
+                self.add(payment, "authorize", payment.amount, status="pending", next_action=action, reference=reference)
             case Act.PENDING:
-                self.add(payment, "authorize", amount, status="pending", reference=payment.reference)
-            case Act.PARTIAL:
-                self.add(payment, "authorize", amount // 2, reference=payment.reference)
-                self._start_hold(payment)
+                self.add(payment, "authorize", payment.amount, status="pending", reference=reference)
             case _:
-                self.add(payment, "authorize", amount, reference=payment.reference)
                 self._start_hold(payment)
-        return payment
+                amount = payment.amount // 2 if behaviour.authorize is Act.PARTIAL else payment.amount
+                self.add(payment, "authorize", amount, reference=reference)
+                self._capture_at_once(payment)
+
+    def _capture_at_once(self, payment: Payment) -> None:
+        if payment.capture_method == "automatic":
+            self.capture(payment, {"amount": payment.held, "final": True})
 
     def _start_hold(self, payment: Payment) -> None:
         lifetime = timedelta(seconds=payment.behaviour.authorization_lifetime_seconds)
         payment.authorization_expires_at = (now() + lifetime).isoformat()
-        self.keep(payment)
 
     def decide(self, payment: Payment, *, passed: bool) -> Payment:
         """Settle an authorization that was pending: the customer or the bank has decided."""
@@ -201,7 +237,9 @@ class Books:
                 if passed:
                     self._start_hold(payment)
                 self.keep(payment)
-                self.tell(f"payment.authorize.{operation.status}", payment)
+                self.tell(f"payment.authorize.{operation.status}", payment, operation)
+                if passed:
+                    self._capture_at_once(payment)
         return payment
 
     def confirm(self, payment: Payment) -> Payment:
@@ -218,6 +256,7 @@ class Books:
             return payment
         if self.check_amounts and amount > payment.held:
             raise Refused(400, "amount_too_large", f"{amount} is more than the {payment.held} held")
+        payment.metadata = {**payment.metadata, **body.get("metadata", {})}
         self.add(payment, "capture", amount, final=final, reference=reference)
         if payment.behaviour.disputed and payment.moved("chargeback") == 0:
             self.add(payment, "chargeback", amount, reason="fraudulent")
@@ -231,20 +270,20 @@ class Books:
         for operation in payment.operations:
             if operation.kind == "authorize" and operation.status == "pending":
                 operation.status, operation.decline_code, operation.next_action = "failed", "released", None
-                self.tell("payment.authorize.failed", payment)
-        self.add(payment, "void", payment.held, reference=body.get("reference"))
+                self.tell("payment.authorize.failed", payment, operation)
+        self.add(payment, "void", payment.held, reference=body.get("reference"), reason=str(body.get("reason") or ""))
         return payment
 
     def refund(self, payment: Payment, body: dict[str, Any]) -> Payment:
         """Give an amount back."""
-        amount, reference = _positive(body), body.get("reference")
+        amount = _positive(body)
+        facts = {"reference": body.get("reference"), "metadata": body.get("metadata", {}), "reason": str(body.get("reason") or "")}
         if payment.behaviour.refund is Act.DECLINE:
-            self.add(payment, "refund", amount, status="declined", decline_code=payment.behaviour.decline_code, reference=reference)
+            self.add(payment, "refund", amount, status="declined", decline_code=payment.behaviour.decline_code, **facts)
             return payment
-        left = payment.moved("capture") - payment.moved("refund") - payment.moved("chargeback")
-        if self.check_amounts and amount > left:
-            raise Refused(400, "amount_too_large", f"{amount} is more than the {left} that can be refunded")
-        self.add(payment, "refund", amount, reference=reference, reason=str(body.get("reason", "")))
+        if self.check_amounts and amount > payment.refundable:
+            raise Refused(400, "amount_too_large", f"{amount} is more than the {payment.refundable} that can be refunded")
+        self.add(payment, "refund", amount, **facts)
         return payment
 
 

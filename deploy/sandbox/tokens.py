@@ -1,6 +1,7 @@
 """The magic tokens: what the sandbox does for each payment method, one row each."""
 
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -95,3 +96,29 @@ TOKENS: dict[str, Behaviour] = {
     "tok_refund_500_once": Behaviour(about="Refund answers 500 once, then succeeds.", refund=Act.FAIL_ONCE),
     "tok_refund_timeout": Behaviour(about="Refund happens, but its answer never comes in time.", refund=Act.SUCCEED_SILENTLY),
 }
+
+
+# The payment methods that Stripe has for tests (docs.stripe.com/testing), as far as they differ in what happens.
+STRIPE_METHODS: dict[str, Behaviour] = {
+    **{f"pm_card_{brand}": TOKENS["tok_success"] for brand in ("visa", "mastercard", "amex")},
+    "pm_card_visa_chargeDeclined": TOKENS["tok_declined_generic_decline"],
+    "pm_card_visa_chargeDeclinedInsufficientFunds": TOKENS["tok_declined_insufficient_funds"],
+    "pm_card_visa_chargeDeclinedLostCard": TOKENS["tok_declined_lost_card"],
+    "pm_card_visa_chargeDeclinedStolenCard": TOKENS["tok_declined_stolen_card"],
+    "pm_card_chargeDeclinedExpiredCard": TOKENS["tok_declined_expired_card"],
+    "pm_card_chargeDeclinedIncorrectCvc": TOKENS["tok_declined_incorrect_cvc"],
+    "pm_card_chargeDeclinedProcessingError": TOKENS["tok_declined_processing_error"],
+    "pm_card_chargeDeclinedFraudulent": TOKENS["tok_declined_fraudulent"],
+    "pm_card_threeDSecure2Required": TOKENS["tok_3ds"],
+    "pm_card_createDispute": TOKENS["tok_dispute"],
+    "pm_card_refundFail": TOKENS["tok_refund_declined"],
+}
+
+METHODS: dict[str, Behaviour] = {**TOKENS, **STRIPE_METHODS}
+
+
+def behaviour_at(method: Any, kind: str) -> Act:
+    """Tell how a payment method behaves at a step."""
+    behaviour = METHODS.get(str(method))
+    act: Act | None = None if behaviour is None else getattr(behaviour, kind)
+    return act or Act.SUCCEED

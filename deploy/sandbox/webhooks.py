@@ -6,8 +6,7 @@ import hashlib
 import hmac
 import random
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import msgspec
@@ -42,23 +41,56 @@ class Told(msgspec.Struct, kw_only=True):
     last: str = ""
 
 
-class Outgoing:
-    """Sends Standard Webhooks to one address; nothing where none is given."""
+class Style(Protocol):
+    """How one provider writes and signs its events."""
 
-    def __init__(self, *, url: str, secret: str) -> None:
+    def event(self, event_id: str, kind: str, data: Any, at: str) -> bytes:
+        """Write an event."""
+        ...
+
+    def headers(self, told: Told, secret: str) -> dict[str, str]:
+        """Sign an event as of now."""
+        ...
+
+
+class StandardWebhooks:
+    """The sandbox's own style (github.com/standard-webhooks/standard-webhooks)."""
+
+    def event(self, event_id: str, kind: str, data: Any, at: str) -> bytes:
+        """Write an event."""
+        return msgspec.json.encode({"id": event_id, "type": kind, "created_at": at, "data": data})
+
+    def headers(self, told: Told, secret: str) -> dict[str, str]:
+        """Sign an event as of now."""
+        timestamp = str(int(time.time()))
+        key = base64.b64decode(secret.removeprefix("whsec_"))
+        mac = hmac.new(key, f"{told.id}.{timestamp}.".encode() + told.body, hashlib.sha256).digest()
+        return {
+            "Content-Type": "application/json",
+            "webhook-id": told.id,
+            "webhook-timestamp": timestamp,
+            "webhook-signature": f"v1,{base64.b64encode(mac).decode()}",
+        }
+
+
+class Outgoing:
+    """Sends signed webhooks to one address; nothing where none is given."""
+
+    def __init__(self, *, url: str, secret: str, style: Style | None = None) -> None:
         self.url = url
         self.secret = secret
+        self.style = style or StandardWebhooks()
         self.moods = Moods()
         self.events: dict[str, Told] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
 
-    def tell(self, kind: str, snapshot: Callable[[], Any], at: str) -> None:
+    def tell(self, kind: str, snapshot: Any, at: str) -> None:
         """Make an event of what just happened, and send it as the moods have it."""
         if not self.url:
             return
         event_id = f"evt_{new_id().hex}"
-        body = msgspec.json.encode({"id": event_id, "type": kind, "created_at": at, "data": snapshot()})
+        body = self.style.event(event_id, kind, snapshot, at)
         if len(self.events) >= EVENTS_KEPT_MAX:
             self.events.pop(next(iter(self.events)))
         self.events[event_id] = told = Told(id=event_id, type=kind, body=body)
@@ -98,15 +130,7 @@ class Outgoing:
 
     def headers(self, told: Told) -> dict[str, str]:
         """Sign an event as of now."""
-        timestamp = str(int(time.time()))
-        key = base64.b64decode(self.secret.removeprefix("whsec_"))
-        mac = hmac.new(key, f"{told.id}.{timestamp}.".encode() + told.body, hashlib.sha256).digest()
-        return {
-            "Content-Type": "application/json",
-            "webhook-id": told.id,
-            "webhook-timestamp": timestamp,
-            "webhook-signature": f"v1,{base64.b64encode(mac).decode()}",
-        }
+        return self.style.headers(told, self.secret)
 
     async def close(self) -> None:
         """Stop sending."""

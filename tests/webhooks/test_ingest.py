@@ -147,7 +147,7 @@ class TestRefusing:
 
         assert answer.status == 401
 
-    @pytest.mark.parametrize(("path", "status"), [("nobody", 404), ("stripe", 404), ("sandbox/not-a-store", 404)])
+    @pytest.mark.parametrize(("path", "status"), [("nobody", 404), ("braintree", 404), ("sandbox/not-a-store", 404)])
     async def test_unknown_addresses_are_not_found(self, world: World, path: str, status: int) -> None:
         assert (await post(world, an_event(world, {}), path=path)).status == status
 

@@ -1,0 +1,30 @@
+"""The sandbox put together: its books, its faces, and whom it tells."""
+
+from litestar import Litestar
+from litestar.datastructures import State
+
+from deploy.sandbox import control
+from deploy.sandbox.books import Operation, Payment, now
+from deploy.sandbox.faces import own, stripe
+from deploy.sandbox.faces.stripe_events import events_of
+from deploy.sandbox.server import BODY_MAX_BYTES, Sandbox
+
+
+def app(sandbox: Sandbox) -> Litestar:
+    """Serve a sandbox."""
+
+    def tell(kind: str, payment: Payment, operation: Operation) -> None:
+        if payment.id.startswith(stripe.PREFIX):
+            for name, thing in events_of(kind, payment, operation):
+                sandbox.stripe.tell(name, thing, now().isoformat())
+        else:
+            sandbox.outgoing.tell(kind, payment, now().isoformat())
+
+    sandbox.books.tell = tell
+    return Litestar(
+        [own.router, stripe.router, control.router],
+        state=State({"sandbox": sandbox}),
+        request_max_body_size=BODY_MAX_BYTES,
+        openapi_config=None,
+        logging_config=None,
+    )

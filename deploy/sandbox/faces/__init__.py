@@ -1,0 +1,1 @@
+"""The faces of the sandbox: its own plain API, and the APIs of providers it stands in for."""
