@@ -155,7 +155,9 @@ class World:
         return str(answer.json["snapshot_id"])
 
     async def authorize(self, order_id: UUID, snapshot_id: str, method: str = "tok_success", *, more: Any = None, **how: Any) -> Answer:
-        body = {"snapshot_id": snapshot_id, "payment_method": method, **(more or {})}
+        # Whoever may have to act must be able to come back; the sandbox's own face does without.
+        back = {"return_url": "https://shop.example/back"} if self.provider == "stripe" else {}
+        body = {"snapshot_id": snapshot_id, "payment_method": method, **back, **(more or {})}
         return await self.send("POST", f"/api/v1/checkout/orders/{order_id}/payments/authorize", body, **how)
 
     async def a_payment(self, method: str = "tok_success", **changes: Any) -> "Payment":

@@ -1,15 +1,22 @@
 """The cases of Kill Bill's payment tests, as journeys of ours (its TestPaymentApi, TestJanitor and janitor tests; see each)."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from services.gateway.domain import Role
 from shared.ids import new_id
-from tests.world import TOTAL, Payment, World, patiently, until
+from tests.world import TOTAL, Payment, Place, World, a_world, patiently, until
 
 OPERATIONS = ("capture", "void", "refund", "confirm")
 IN_DOUBT = {"Prefer": "wait=1"}
+
+
+@pytest.fixture(scope="module", params=["sandbox", "stripe"])
+async def world(place: Place, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    async with a_world(place, provider=request.param) as made:
+        yield made
 
 
 class TestKeyReuse:

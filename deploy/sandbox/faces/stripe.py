@@ -26,6 +26,7 @@ CREATE_FIELDS = frozenset(
     {
         *("amount", "currency", "payment_method", "payment_method_types", "payment_method_options", "capture_method", "confirm"),
         *("return_url", "error_on_requires_action", "metadata", "expand", "description", "automatic_payment_methods", "off_session"),
+        "allowed_payment_method_types",
     }
 )
 CONFIRM_FIELDS = frozenset({"payment_method", "return_url", "error_on_requires_action", "expand", "capture_method"})

@@ -13,7 +13,7 @@ from deploy.sandbox.books import Operation, Payment
 from deploy.sandbox.faces.stripe_objects import Thing, charge, dispute, payment_intent, refund, status_of
 from deploy.sandbox.webhooks import Told
 
-API_VERSION = "2026-10-28.endive"
+API_VERSION = "2023-08-16"
 
 
 class StripeEvents:

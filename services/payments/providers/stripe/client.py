@@ -26,7 +26,8 @@ from services.payments.providers.stripe.objects import Charge, Dispute, PaymentE
 from shared.http_client import Answer, ProviderClient, retry_after_seconds
 
 URL = "https://api.stripe.com"
-API_VERSION = "2026-10-28.endive"
+# What is newer and used here (multicapture) was added to every version.
+API_VERSION = "2023-08-16"
 # Stripe forgets a key after 24 hours at the earliest (docs.stripe.com/api/idempotent_requests).
 REPLAY_WINDOW_SECONDS = 24 * 3600
 # Nothing repeats a call by then, and the search, which lags by up to an hour when Stripe is unwell, has caught up.

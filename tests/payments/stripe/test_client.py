@@ -1,0 +1,366 @@
+"""What Stripe's answers mean where they are not plain: failures it remembers, bad keys, races, and answers nobody can read."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from deploy.sandbox.books import Payment
+from deploy.sandbox.server import Account, Sandbox
+from services.payments.domain.intents import Observation, Operation, TransactionStatus
+from services.payments.providers import (
+    Ambiguous,
+    AuthorizeRequest,
+    CaptureRequest,
+    PaymentProvider,
+    Request,
+    Unreadable,
+    VoidRequest,
+)
+from services.payments.providers.stripe.client import StripePayments
+from shared.ids import new_id
+from tests.world import SANDBOX_KEY, a_sandbox
+
+DONE, DECLINED, FAILED, PENDING = (
+    TransactionStatus.SUCCEEDED,
+    TransactionStatus.DECLINED,
+    TransactionStatus.FAILED,
+    TransactionStatus.PENDING,
+)
+AMOUNT = 10_000
+
+
+@pytest.fixture(scope="module")
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with a_sandbox() as made:
+        yield made
+
+
+@pytest.fixture
+async def stripe(sandbox: Sandbox) -> AsyncIterator[PaymentProvider]:
+    made = an_adapter(sandbox, settled_after_seconds=0)
+    yield made
+    await made.close()
+
+
+def an_adapter(sandbox: Sandbox, **how: Any) -> StripePayments:
+    return StripePayments(**{"base_url": sandbox.base_url, "api_key": SANDBOX_KEY, "timeout_seconds": 1.0, "multicapture": True, **how})
+
+
+def an_authorization(method: str = "pm_card_visa", **changes: Any) -> AuthorizeRequest:
+    facts = {
+        "reference": new_id(),
+        "order_id": new_id(),
+        "amount": AMOUNT,
+        "currency": "EUR",
+        "payment_method": method,
+        "return_url": "https://shop.example/back",
+    }
+    return AuthorizeRequest(**{**facts, **changes})
+
+
+def a_capture(payment_id: str, amount: int = AMOUNT, *, final: bool = False) -> CaptureRequest:
+    return CaptureRequest(reference=new_id(), provider_payment_id=payment_id, amount=amount, currency="EUR", final=final)
+
+
+async def send(provider: PaymentProvider, request: Request) -> tuple[Observation, ...]:
+    reference = getattr(request, "reference", new_id())
+    return await provider.send(provider.prepare(request), idempotency_key=f"key-{reference}", reference=reference)
+
+
+async def held(provider: PaymentProvider, method: str = "pm_card_visa") -> str:
+    (authorized, *_) = await send(provider, an_authorization(method))
+    return authorized.provider_payment_id
+
+
+class TestFailuresOfStripesOwn:
+    """Stripe remembers its 500 with the key, and answers every repeat with it (docs.stripe.com/api/idempotent_requests)."""
+
+    async def test_one_that_it_remembers_long_after_is_proven_not_executed(self, sandbox: Sandbox, stripe: PaymentProvider) -> None:
+        request = an_authorization("tok_500_once")
+
+        with pytest.raises(Ambiguous):
+            await send(stripe, request)
+        (seen,) = await send(stripe, request)
+
+        assert (seen.status, seen.reference, seen.decline_code) == (FAILED, request.reference, "provider_error")
+        assert sandbox.books.find(str(request.reference)) is None
+
+    async def test_one_that_it_remembers_says_nothing_so_soon(self, sandbox: Sandbox) -> None:
+        stripe, request = an_adapter(sandbox), an_authorization("tok_500_once")
+
+        for _ in range(2):
+            with pytest.raises(Ambiguous):
+                await send(stripe, request)
+
+        await stripe.close()
+
+    async def test_of_a_capture(self, stripe: PaymentProvider) -> None:
+        request = a_capture(await held(stripe, "tok_capture_500_once"))
+
+        with pytest.raises(Ambiguous):
+            await send(stripe, request)
+        (seen,) = await send(stripe, request)
+
+        assert (seen.operation, seen.status, seen.amount) == (Operation.CAPTURE, FAILED, AMOUNT)
+
+
+class TestKeysAndRaces:
+    async def test_a_key_that_is_not_taken_says_nothing_of_the_payment(self, sandbox: Sandbox) -> None:
+        stripe = an_adapter(sandbox, api_key="sk_test_revoked")
+
+        with pytest.raises(Ambiguous, match="401"):
+            await send(stripe, an_authorization())
+
+        await stripe.close()
+
+    async def test_a_void_of_what_is_canceled_already_has_come_about(self, sandbox: Sandbox, stripe: PaymentProvider) -> None:
+        payment_id = await held(stripe)
+        sandbox.books.add(sandbox.books.get(payment_id), "void", AMOUNT, reason="dashboard")
+        request = VoidRequest(reference=new_id(), provider_payment_id=payment_id)
+
+        seen = await send(stripe, request)
+
+        assert [(o.status, o.reference) for o in seen if o.operation is Operation.VOID] == [(DONE, request.reference)]
+
+    async def test_a_capture_of_what_is_canceled_is_not_executed(self, sandbox: Sandbox, stripe: PaymentProvider) -> None:
+        payment_id = await held(stripe)
+        sandbox.books.add(sandbox.books.get(payment_id), "void", AMOUNT, reason="dashboard")
+
+        (seen,) = await send(stripe, a_capture(payment_id))
+
+        assert (seen.status, seen.decline_code) == (FAILED, "payment_intent_unexpected_state")
+
+    async def test_a_void_after_a_capture_is_not_executed(self, stripe: PaymentProvider) -> None:
+        payment_id = await held(stripe)
+        await send(stripe, a_capture(payment_id))
+
+        (seen,) = await send(stripe, VoidRequest(reference=new_id(), provider_payment_id=payment_id))
+
+        assert (seen.operation, seen.status) == (Operation.VOID, FAILED)
+
+    async def test_a_capture_that_is_declined(self, stripe: PaymentProvider) -> None:
+        (seen,) = await send(stripe, a_capture(await held(stripe, "tok_capture_declined")))
+
+        assert (seen.operation, seen.status, seen.decline_code) == (Operation.CAPTURE, DECLINED, "capture_declined")
+
+    async def test_without_an_address_to_come_back_to_the_bank_cannot_ask(self, stripe: PaymentProvider) -> None:
+        (seen,) = await send(stripe, an_authorization("pm_card_threeDSecure2Required", return_url=None))
+
+        assert (seen.status, seen.decline_code) == (DECLINED, "authentication_required")
+
+    async def test_the_issuers_advice_is_kept(self, stripe: PaymentProvider) -> None:
+        (seen,) = await send(stripe, an_authorization("pm_card_visa_chargeDeclinedStolenCard"))
+
+        assert (seen.decline_code, seen.raw["advice_code"]) == ("stolen_card", "do_not_try_again")
+
+
+class TestMulticapture:
+    async def test_where_the_payment_has_none_a_part_that_is_not_the_last_is_not_executed(self, sandbox: Sandbox) -> None:
+        sandbox.account = Account(multicapture=False)
+        stripe = an_adapter(sandbox)
+        payment_id = await held(stripe)
+
+        (seen,) = await send(stripe, a_capture(payment_id, 4_000))
+        last = await send(stripe, a_capture(payment_id, 4_000, final=True))
+
+        assert (seen.status, seen.decline_code) == (FAILED, "payment_intent_invalid_parameter")
+        assert [(o.operation, o.amount) for o in last] == [(Operation.AUTHORIZE, AMOUNT), (Operation.CAPTURE, 4_000)]
+        sandbox.account = Account()
+        await stripe.close()
+
+    @pytest.mark.parametrize(("elsewhere", "reason"), [(False, "expired"), (True, "")])
+    async def test_what_is_let_go_without_us_is_a_void(
+        self, sandbox: Sandbox, stripe: PaymentProvider, elsewhere: bool, reason: str
+    ) -> None:
+        payment_id = await held(stripe)
+        await send(stripe, a_capture(payment_id, 4_000))
+        payment = sandbox.books.get(payment_id)
+        if elsewhere:
+            sandbox.books.add(payment, "capture", 1_000, final=True)
+        else:
+            sandbox.books.add(payment, "void", payment.held, reason="expired")
+
+        found = await stripe.get_transaction(payment_id)
+
+        assert found is not None
+        voids = [(o.amount, o.reason) for o in found.observations if o.operation is Operation.VOID]
+        assert voids == [(5_000 if elsewhere else 6_000, reason)]
+
+
+class TestSearching:
+    async def test_finds_what_is_long_out_of_the_list_looked_through(self, sandbox: Sandbox, stripe: PaymentProvider) -> None:
+        request = an_authorization()
+        await send(stripe, request)
+        [payment] = [p for p in sandbox.books.payments.values() if p.reference == str(request.reference)]
+        payment.created_at = "2026-01-01T00:00:00+00:00"
+
+        found = await stripe.find_by_reference(request.reference, operation=Operation.AUTHORIZE, provider_payment_id=None)
+
+        assert found is not None
+        assert found.provider_payment_id == payment.id
+
+    async def test_too_many_payments_of_that_time_are_no_proof_of_absence(
+        self, sandbox: Sandbox, stripe: PaymentProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        payment = sandbox.books.get(await held(stripe))
+        copies = [msgspec.structs.replace(payment, id=f"pi_{new_id().hex}", created_at=payment.created_at) for _ in range(501)]
+        monkeypatch.setattr(sandbox.books, "payments", {p.id: p for p in copies})
+
+        with pytest.raises(Ambiguous, match="more payments"):
+            await stripe.find_by_reference(new_id(), operation=Operation.AUTHORIZE, provider_payment_id=None)
+
+
+def an_event(thing: dict[str, Any]) -> bytes:
+    return msgspec.json.encode({"id": "evt_1", "object": "event", "data": {"object": thing}})
+
+
+REFERENCE = new_id()
+CAPTURE = new_id()
+INTENT = {
+    "id": "pi_1",
+    "object": "payment_intent",
+    "amount": AMOUNT,
+    "currency": "eur",
+    "status": "requires_capture",
+    "created": 1_760_000_000,
+    "amount_received": 0,
+    "metadata": {"tender_reference": str(REFERENCE)},
+    "latest_charge": "ch_1",
+}
+ERROR = {"type": "card_error", "code": "card_declined", "decline_code": "do_not_honor"}
+REFUND = {"id": "re_1", "object": "refund", "amount": 300, "currency": "eur", "payment_intent": "pi_1", "status": "succeeded"}
+DISPUTE = {"id": "dp_1", "object": "dispute", "amount": 900, "currency": "eur", "payment_intent": "pi_1", "reason": "fraudulent"}
+
+# An event's name, what its object says differently, and what it means: operation, status and amount.
+EVENTS: list[tuple[str, dict[str, Any], list[tuple[str, TransactionStatus, int]]]] = [
+    ("payment_intent.amount_capturable_updated", INTENT, [("authorize", DONE, AMOUNT)]),
+    ("payment_intent.created", {**INTENT, "status": "requires_confirmation", "latest_charge": None}, [("authorize", PENDING, AMOUNT)]),
+    ("payment_intent.processing", {**INTENT, "status": "processing"}, [("authorize", PENDING, AMOUNT)]),
+    ("payment_intent.requires_action", {**INTENT, "status": "requires_action"}, [("authorize", PENDING, AMOUNT)]),
+    (
+        "payment_intent.payment_failed",
+        {**INTENT, "status": "requires_payment_method", "last_payment_error": ERROR},
+        [("authorize", DECLINED, AMOUNT)],
+    ),
+    (
+        "payment_intent.succeeded",
+        {**INTENT, "status": "succeeded", "amount_received": AMOUNT},
+        [("authorize", DONE, AMOUNT), ("capture", DONE, AMOUNT)],
+    ),
+    # Whether it was ever held is not in the object; that it is not held any more is.
+    ("payment_intent.canceled", {**INTENT, "status": "canceled"}, [("void", DONE, AMOUNT)]),
+    (
+        "payment_intent.canceled",
+        {**INTENT, "status": "canceled", "latest_charge": None},
+        [("authorize", FAILED, AMOUNT), ("void", DONE, AMOUNT)],
+    ),
+    (
+        "payment_intent.canceled",
+        {**INTENT, "status": "canceled", "last_payment_error": ERROR},
+        [("authorize", DECLINED, AMOUNT), ("void", DONE, AMOUNT)],
+    ),
+    ("refund.created", REFUND, [("refund", DONE, 300)]),
+    ("refund.created", {**REFUND, "status": "pending"}, [("refund", PENDING, 300)]),
+    ("refund.updated", {**REFUND, "status": "requires_action"}, [("refund", PENDING, 300)]),
+    ("refund.failed", {**REFUND, "status": "failed", "failure_reason": "expired_or_canceled_card"}, [("refund", DECLINED, 300)]),
+    ("charge.refund.updated", {**REFUND, "status": "canceled"}, [("refund", DECLINED, 300)]),
+    *(
+        ("charge.dispute.created", {**DISPUTE, "status": status}, [])
+        for status in ("warning_needs_response", "warning_under_review", "warning_closed", "prevented")
+    ),
+    *(
+        ("charge.dispute.updated", {**DISPUTE, "status": status}, [("chargeback", DONE, 900)])
+        for status in ("needs_response", "under_review", "lost")
+    ),
+    ("charge.dispute.closed", {**DISPUTE, "status": "won"}, [("chargeback", DONE, 900), ("chargeback_reversal", DONE, 900)]),
+]
+
+
+class TestEvents:
+    @pytest.mark.parametrize(("kind", "thing", "meaning"), EVENTS)
+    def test_each_means_something(
+        self, stripe: PaymentProvider, kind: str, thing: dict[str, Any], meaning: list[tuple[str, TransactionStatus, int]]
+    ) -> None:
+        seen = stripe.observe(kind, an_event(thing))
+
+        assert seen is not None
+        assert seen.provider_payment_id == "pi_1"
+        assert [(o.operation.value, o.status, o.amount) for o in seen.observations or ()] == meaning
+
+    @pytest.mark.parametrize(
+        ("note", "received", "meaning"),
+        [
+            ("4000", 4_000, [(CAPTURE, 4_000)]),
+            ("4000", 7_000, [(CAPTURE, 4_000), (None, 3_000)]),
+            # What was noted and never received did not happen.
+            ("4000", 3_000, [(None, 3_000)]),
+            ("4000", 0, []),
+        ],
+    )
+    def test_a_capture_of_ours_is_known_by_its_note(
+        self, stripe: PaymentProvider, note: str, received: int, meaning: list[tuple[Any, int]]
+    ) -> None:
+        thing = {**INTENT, "amount_received": received, "metadata": {**INTENT["metadata"], f"cap_{CAPTURE.hex}": note}}  # type: ignore[dict-item]
+
+        seen = stripe.observe("payment_intent.amount_capturable_updated", an_event(thing))
+
+        assert seen is not None
+        captures = [(o.reference, o.amount) for o in seen.observations or () if o.operation is Operation.CAPTURE]
+        assert captures == meaning
+
+    @pytest.mark.parametrize("kind", ["charge.captured", "charge.refunded", "charge.expired"])
+    def test_one_that_says_too_little_is_looked_up(self, stripe: PaymentProvider, kind: str) -> None:
+        charge = {"id": "ch_1", "payment_intent": "pi_1", "metadata": INTENT["metadata"]}
+
+        seen = stripe.observe(kind, an_event(charge))
+
+        assert seen is not None
+        assert (seen.provider_payment_id, seen.observations) == ("pi_1", None)
+
+    @pytest.mark.parametrize(
+        ("kind", "thing"),
+        [
+            ("payment_intent.succeeded", {**INTENT, "metadata": {}}),
+            ("charge.captured", {"id": "ch_1", "payment_intent": "pi_2", "metadata": {}}),
+            ("refund.created", {**REFUND, "payment_intent": None}),
+            ("customer.created", {"id": "cus_1"}),
+            ("charge.succeeded", {"id": "ch_1", "payment_intent": "pi_1", "metadata": INTENT["metadata"]}),
+        ],
+    )
+    def test_what_is_not_ours_or_says_nothing_is_left_alone(self, stripe: PaymentProvider, kind: str, thing: dict[str, Any]) -> None:
+        assert stripe.observe(kind, an_event(thing)) is None
+
+    @pytest.mark.parametrize(
+        "payload",
+        [
+            b"",
+            b"[]",
+            b"{}",
+            an_event({"id": "pi_1"}),
+            an_event({**INTENT, "amount": "much"}),
+            an_event({**INTENT, "amount_received": 1, "metadata": {**INTENT["metadata"], f"cap_{CAPTURE.hex}": "x"}}),  # type: ignore[dict-item]
+            an_event({**INTENT, "currency": "isk", "amount": 550}),
+        ],
+    )
+    def test_one_that_cannot_be_read_is_said_to_be_so(self, stripe: PaymentProvider, payload: bytes) -> None:
+        with pytest.raises(Unreadable):
+            stripe.observe("payment_intent.succeeded", payload)
+
+
+class TestNonsense:
+    @pytest.mark.parametrize("answer", [{}, {"object": "payment_intent"}, {**INTENT, "amount": "much"}])
+    async def test_an_answer_that_cannot_be_read_leaves_the_outcome_open(
+        self, sandbox: Sandbox, stripe: PaymentProvider, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
+    ) -> None:
+        monkeypatch.setattr("deploy.sandbox.faces.stripe.objects.payment_intent", lambda _: dict(answer))
+
+        with pytest.raises(Ambiguous, match="cannot be read"):
+            await send(stripe, an_authorization())
+        with pytest.raises(Ambiguous, match="cannot be read"):
+            await stripe.get_transaction(_newest(sandbox).id)
+
+
+def _newest(sandbox: Sandbox) -> Payment:
+    return sandbox.books.get(max(sandbox.books.payments))
