@@ -99,6 +99,11 @@ class World:
         self.http = httpx.AsyncClient(base_url=gateway_url, timeout=60)
         self._contract: Contract | None = None
 
+    @property
+    def outgoing(self) -> Outgoing:
+        """What the provider that orders are paid with tells."""
+        return self.sandbox.stripe if self.provider == "stripe" else self.sandbox.outgoing
+
     # HTTP
 
     async def send(
@@ -199,7 +204,7 @@ class World:
         """Insist that the ledger and the sandbox say the same of an order, to the unit, and that amounts equal the fold."""
         ledger = await self.ledger(order_id)
         theirs = [p for p in self.sandbox.books.payments.values() if p.order_id == str(order_id)]
-        for kind in ("authorize", "capture", "refund", "chargeback"):
+        for kind in ("authorize", "capture", "refund", "chargeback", "chargeback_reversal"):
             ours = sum(
                 t["processed_amount"]
                 for payment in ledger["payments"]
@@ -211,8 +216,9 @@ class World:
             amounts = {kind: payment["intent"][f"{name}_amount"] for kind, name in FOLDED.items()}
             folded = {
                 kind: sum(t["processed_amount"] for t in payment["transactions"] if (t["operation"], t["status"]) == (kind, "succeeded"))
-                for kind in FOLDED
+                for kind in (*FOLDED, "chargeback_reversal")
             }
+            folded["chargeback"] -= folded.pop("chargeback_reversal")
             assert amounts == folded
 
 

@@ -40,8 +40,8 @@ class Payment(msgspec.Struct, kw_only=True):
     """A payment as the sandbox sees it."""
 
     id: str
-    reference: str | None
-    order_id: str | None
+    reference: str | None = None
+    order_id: str | None = None
     amount: int
     currency: str
     payment_method: str

@@ -99,9 +99,13 @@ class TestInDoubt:
 
         voided = await patiently(lambda: payment.void(key=f"the rest of {payment.id}"))
 
-        intent = voided.json["intent"]
-        assert (voided.status, intent["captured_amount"], intent["voided_amount"]) == (201, 4_000, TOTAL - 4_000)
         await world.books_agree(payment.order_id)
+        if world.provider == "stripe":
+            # There the rest goes with the last capture.
+            assert (voided.status, voided.code) == (422, "unsupported-by-provider")
+            voided = await payment.capture(1_000, final=True)
+        intent, captured = voided.json["intent"], 5_000 if world.provider == "stripe" else 4_000
+        assert (voided.status, intent["captured_amount"], intent["voided_amount"]) == (201, captured, TOTAL - captured)
 
     @pytest.mark.parametrize(("token", "waited"), [("tok_timeout_after_success", 202), ("tok_capture_timeout", 202)])
     async def test_a_purchase_that_times_out_ends_bought_once(self, world: World, token: str, waited: int) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -23,11 +24,11 @@ LIVES = (
 )
 
 
-@pytest.fixture(scope="module")
-async def world(place: Place) -> AsyncIterator[World]:
-    async with a_world(place, webhooks={}) as made:
+@pytest.fixture(scope="module", params=["sandbox", "stripe"])
+async def world(place: Place, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    async with a_world(place, webhooks={}, provider=request.param) as made:
         # Nothing goes out by itself; the test is the postman.
-        made.sandbox.outgoing.moods = Moods(lost=1.0)
+        made.outgoing.moods = Moods(lost=1.0)
         yield made
 
 
@@ -55,6 +56,7 @@ async def _lived(world: World, life: tuple[tuple[str, str, int], ...], chance: r
             assert done.status == 201, done
         else:
             world.sandbox.books.add(payment.at_the_provider(), what, amount, reason="dashboard")
+        _a_second_later(payment)
     known += _events_of(world, payment, known)
     if chance is not None:
         chance.shuffle(known)
@@ -63,9 +65,17 @@ async def _lived(world: World, life: tuple[tuple[str, str, int], ...], chance: r
     return _told(await world.ledger(payment.order_id))
 
 
+def _a_second_later(payment: Payment) -> None:
+    """Let what happened lie a second apart, as it does in life; Stripe counts in whole ones."""
+    operations = payment.at_the_provider().operations
+    moment = datetime.fromisoformat(operations[0].created_at)
+    for n, operation in enumerate(operations):
+        operation.created_at = (moment + timedelta(seconds=n)).isoformat()
+
+
 def _events_of(world: World, payment: Payment, known: list[Told]) -> list[Told]:
     """The events that the sandbox made of a payment and did not send."""
-    mine = [t for t in world.sandbox.outgoing.events.values() if payment.at_the_provider().id.encode() in t.body]
+    mine = [t for t in world.outgoing.events.values() if payment.at_the_provider().id.encode() in t.body]
     return mine[len(known) :]
 
 

@@ -33,12 +33,10 @@ def an_event(world: World, body: Any, *, kind: str = "payment.authorize.succeede
     return Told(id=event_id, type=kind, body=raw)
 
 
-async def post(
-    world: World, told: Told, *, path: str = "sandbox", headers: Mapping[str, str] | None = None, direct: bool = False
-) -> Answer:
+async def post(world: World, told: Told, *, path: str = "", headers: Mapping[str, str] | None = None, direct: bool = False) -> Answer:
     base = world.webhooks_url if direct else world.gateway_url
-    sent = world.sandbox.outgoing.headers(told) if headers is None else headers
-    return Answer(await world.http.post(f"{base}/api/v1/webhooks/{path}", content=told.body, headers=sent))
+    sent = world.outgoing.headers(told) if headers is None else headers
+    return Answer(await world.http.post(f"{base}/api/v1/webhooks/{path or world.provider}", content=told.body, headers=sent))
 
 
 async def events(world: World, **filters: Any) -> Any:

@@ -1,12 +1,13 @@
 """What Stripe's answers mean where they are not plain: failures it remembers, bad keys, races, and answers nobody can read."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
 import pytest
 
 from deploy.sandbox.books import Payment
+from deploy.sandbox.faces import stripe_objects as objects
 from deploy.sandbox.server import Account, Sandbox
 from services.payments.domain.intents import Observation, Operation, TransactionStatus
 from services.payments.providers import (
@@ -231,7 +232,8 @@ INTENT = {
 }
 ERROR = {"type": "card_error", "code": "card_declined", "decline_code": "do_not_honor"}
 REFUND = {"id": "re_1", "object": "refund", "amount": 300, "currency": "eur", "payment_intent": "pi_1", "status": "succeeded"}
-DISPUTE = {"id": "dp_1", "object": "dispute", "amount": 900, "currency": "eur", "payment_intent": "pi_1", "reason": "fraudulent"}
+DISPUTE = {"id": "dp_1", "object": "dispute", "amount": 900, "currency": "eur", "payment_intent": "pi_1", "status": "needs_response"}
+CHARGE = {"id": "ch_1", "object": "charge", "payment_intent": "pi_1", "metadata": INTENT["metadata"]}
 
 # An event's name, what its object says differently, and what it means: operation, status and amount.
 EVENTS: list[tuple[str, dict[str, Any], list[tuple[str, TransactionStatus, int]]]] = [
@@ -261,20 +263,18 @@ EVENTS: list[tuple[str, dict[str, Any], list[tuple[str, TransactionStatus, int]]
         {**INTENT, "status": "canceled", "last_payment_error": ERROR},
         [("authorize", DECLINED, AMOUNT), ("void", DONE, AMOUNT)],
     ),
-    ("refund.created", REFUND, [("refund", DONE, 300)]),
-    ("refund.created", {**REFUND, "status": "pending"}, [("refund", PENDING, 300)]),
-    ("refund.updated", {**REFUND, "status": "requires_action"}, [("refund", PENDING, 300)]),
-    ("refund.failed", {**REFUND, "status": "failed", "failure_reason": "expired_or_canceled_card"}, [("refund", DECLINED, 300)]),
-    ("charge.refund.updated", {**REFUND, "status": "canceled"}, [("refund", DECLINED, 300)]),
-    *(
-        ("charge.dispute.created", {**DISPUTE, "status": status}, [])
-        for status in ("warning_needs_response", "warning_under_review", "warning_closed", "prevented")
-    ),
-    *(
-        ("charge.dispute.updated", {**DISPUTE, "status": status}, [("chargeback", DONE, 900)])
-        for status in ("needs_response", "under_review", "lost")
-    ),
-    ("charge.dispute.closed", {**DISPUTE, "status": "won"}, [("chargeback", DONE, 900), ("chargeback_reversal", DONE, 900)]),
+]
+
+# A refund or a dispute in the books, and what it means.
+RETURNS: list[tuple[str, dict[str, Any], list[tuple[str, TransactionStatus, int]]]] = [
+    ("refund", {"status": "succeeded"}, [("refund", DONE, 300)]),
+    ("refund", {"status": "pending"}, [("refund", PENDING, 300)]),
+    ("refund", {"status": "requires_action"}, [("refund", PENDING, 300)]),
+    ("refund", {"status": "failed", "failure_reason": "expired_or_canceled_card"}, [("refund", DECLINED, 300)]),
+    ("refund", {"status": "canceled"}, [("refund", DECLINED, 300)]),
+    *(("dispute", {"status": s}, []) for s in ("warning_needs_response", "warning_under_review", "warning_closed", "prevented")),
+    *(("dispute", {"status": s}, [("chargeback", DONE, 900)]) for s in ("needs_response", "under_review", "lost")),
+    ("dispute", {"status": "won"}, [("chargeback", DONE, 900), ("chargeback_reversal", DONE, 900)]),
 ]
 
 
@@ -288,6 +288,26 @@ class TestEvents:
         assert seen is not None
         assert seen.provider_payment_id == "pi_1"
         assert [(o.operation.value, o.status, o.amount) for o in seen.observations or ()] == meaning
+
+    @pytest.mark.parametrize(("kind", "changes", "meaning"), RETURNS)
+    async def test_what_went_back_is_read_from_the_books(
+        self,
+        sandbox: Sandbox,
+        stripe: PaymentProvider,
+        monkeypatch: pytest.MonkeyPatch,
+        kind: str,
+        changes: dict[str, Any],
+        meaning: list[tuple[str, TransactionStatus, int]],
+    ) -> None:
+        payment_id = await held(stripe)
+        await send(stripe, a_capture(payment_id))
+        sandbox.books.add(sandbox.books.get(payment_id), "refund" if kind == "refund" else "chargeback", 300 if kind == "refund" else 900)
+        monkeypatch.setattr(objects, kind, _changed(getattr(objects, kind), changes))
+
+        found = await stripe.get_transaction(payment_id)
+
+        assert found is not None
+        assert [(o.operation.value, o.status, o.amount) for o in found.observations[2:]] == meaning
 
     @pytest.mark.parametrize(
         ("note", "received", "meaning"),
@@ -310,11 +330,16 @@ class TestEvents:
         captures = [(o.reference, o.amount) for o in seen.observations or () if o.operation is Operation.CAPTURE]
         assert captures == meaning
 
-    @pytest.mark.parametrize("kind", ["charge.captured", "charge.refunded", "charge.expired"])
-    def test_one_that_says_too_little_is_looked_up(self, stripe: PaymentProvider, kind: str) -> None:
-        charge = {"id": "ch_1", "payment_intent": "pi_1", "metadata": INTENT["metadata"]}
-
-        seen = stripe.observe(kind, an_event(charge))
+    @pytest.mark.parametrize(
+        ("kind", "thing"),
+        [
+            *((kind, CHARGE) for kind in ("charge.captured", "charge.refunded", "charge.expired")),
+            *((kind, REFUND) for kind in ("refund.created", "refund.updated", "refund.failed", "charge.refund.updated")),
+            *((f"charge.dispute.{kind}", DISPUTE) for kind in ("created", "updated", "closed", "funds_withdrawn", "funds_reinstated")),
+        ],
+    )
+    def test_one_that_says_too_little_is_looked_up(self, stripe: PaymentProvider, kind: str, thing: dict[str, Any]) -> None:
+        seen = stripe.observe(kind, an_event(thing))
 
         assert seen is not None
         assert (seen.provider_payment_id, seen.observations) == ("pi_1", None)
@@ -349,12 +374,16 @@ class TestEvents:
             stripe.observe("payment_intent.succeeded", payload)
 
 
+def _changed(write: Callable[..., dict[str, Any]], changes: dict[str, Any]) -> Callable[..., dict[str, Any]]:
+    return lambda *about: {**write(*about), **changes}
+
+
 class TestNonsense:
     @pytest.mark.parametrize("answer", [{}, {"object": "payment_intent"}, {**INTENT, "amount": "much"}])
     async def test_an_answer_that_cannot_be_read_leaves_the_outcome_open(
         self, sandbox: Sandbox, stripe: PaymentProvider, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
     ) -> None:
-        monkeypatch.setattr("deploy.sandbox.faces.stripe.objects.payment_intent", lambda _: dict(answer))
+        monkeypatch.setattr(objects, "payment_intent", lambda _: dict(answer))
 
         with pytest.raises(Ambiguous, match="cannot be read"):
             await send(stripe, an_authorization())

@@ -230,19 +230,18 @@ def _observed(event_type: str, thing: dict[str, Any]) -> Observed | None:
             None if found is None else Observed(provider_payment_id=intent.id, reference=intent.reference, observations=found.observations)
         )
     if event_type.startswith(("refund.", "charge.refund.")):
-        refund = msgspec.convert(thing, Refund)
-        return _about(refund.payment_intent, (objects.refund_observed(refund),))
+        return _to_look_up(msgspec.convert(thing, Refund).payment_intent)
     if event_type.startswith("charge.dispute."):
-        dispute = msgspec.convert(thing, Dispute)
-        return _about(dispute.payment_intent, objects.dispute_observed(dispute))
+        return _to_look_up(msgspec.convert(thing, Dispute).payment_intent)
     if event_type in ("charge.captured", "charge.refunded", "charge.expired"):
         charge = msgspec.convert(thing, Charge)
-        return _about(charge.payment_intent if (charge.metadata or {}).get(objects.REFERENCE) else None, None)
+        return _to_look_up(charge.payment_intent if (charge.metadata or {}).get(objects.REFERENCE) else None)
     return None
 
 
-def _about(payment_id: str | None, observations: tuple[Observation, ...] | None) -> Observed | None:
-    return None if payment_id is None else Observed(provider_payment_id=payment_id, reference=None, observations=observations)
+def _to_look_up(payment_id: str | None) -> Observed | None:
+    # A refund says nothing of the capture it may have overtaken; the books show both, in their order.
+    return None if payment_id is None else Observed(provider_payment_id=payment_id, reference=None, observations=None)
 
 
 # Answers

@@ -55,6 +55,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     amount: int
     currency: str
+    created: int = 0
     status: str | None = None
     payment_intent: str | None = None
     metadata: dict[str, str] | None = None
@@ -76,6 +77,7 @@ class Dispute(msgspec.Struct, frozen=True, kw_only=True):
     amount: int
     currency: str
     status: str
+    created: int = 0
     payment_intent: str | None = None
     reason: str = ""
 
@@ -134,7 +136,10 @@ class PaymentIntent(msgspec.Struct, frozen=True, kw_only=True):
 def transaction(
     intent: PaymentIntent, *, refunds: Sequence[Refund] | None = None, disputes: Sequence[Dispute] = (), void: UUID | None = None
 ) -> ProviderTransaction:
-    """Read all that a payment shows; `void` is ours that was to end it, which Stripe has no place to note."""
+    """Read all that a payment shows, in the order it happened as far as that can be told.
+
+    Lists come from Stripe with the newest first. `void` is ours that was to end the payment, which Stripe has no place to note.
+    """
     charge = intent.charge
     if refunds is None:
         refunds = charge.refunds.data if charge is not None and charge.refunds is not None else ()
@@ -145,11 +150,21 @@ def transaction(
             *_authorization(intent),
             *_captures(intent),
             *_release(intent, void),
-            *(refund_observed(refund) for refund in refunds),
-            *(observed for dispute in disputes for observed in dispute_observed(dispute)),
+            *_returned(refunds, disputes),
         ),
         created_at=datetime.fromtimestamp(intent.created, UTC),
     )
+
+
+def _returned(refunds: Sequence[Refund], disputes: Sequence[Dispute]) -> Iterator[Observation]:
+    moments: list[tuple[int, tuple[Observation, ...]]] = [(refund.created, (refund_observed(refund),)) for refund in reversed(refunds)]
+    moments += [(dispute.created, tuple(_lost(dispute))) for dispute in reversed(disputes)]
+    for _, observations in sorted(moments, key=lambda moment: moment[0]):
+        yield from observations
+    # When a dispute was won it does not say; it takes months.
+    for dispute in reversed(disputes):
+        if dispute.status == "won":
+            yield _disputed(dispute, Operation.CHARGEBACK_REVERSAL)
 
 
 def _authorization(intent: PaymentIntent) -> Iterator[Observation]:
@@ -270,23 +285,22 @@ def refund_observed(refund: Refund) -> Observation:
     )
 
 
-def dispute_observed(dispute: Dispute) -> tuple[Observation, ...]:
-    """Read a dispute: nothing moves by an inquiry; a chargeback once it is more, and its reversal when it is won."""
-    if dispute.status.startswith("warning_") or dispute.status in ("prevented", "charge_refunded"):
-        return ()
-    operations = [Operation.CHARGEBACK, *([Operation.CHARGEBACK_REVERSAL] if dispute.status == "won" else [])]
-    return tuple(
-        Observation(
-            operation=operation,
-            status=TransactionStatus.SUCCEEDED,
-            amount=from_stripe(dispute.amount, dispute.currency.upper()),
-            currency=dispute.currency.upper(),
-            provider_payment_id=dispute.payment_intent or "",
-            provider_txn_id=dispute.id,
-            reason=dispute.reason,
-            raw={"status": dispute.status},
-        )
-        for operation in operations
+def _lost(dispute: Dispute) -> Iterator[Observation]:
+    # Nothing moves by an inquiry, nor by what was prevented or refunded in time; by everything else the money is gone at first.
+    if not dispute.status.startswith("warning_") and dispute.status not in ("prevented", "charge_refunded"):
+        yield _disputed(dispute, Operation.CHARGEBACK)
+
+
+def _disputed(dispute: Dispute, operation: Operation) -> Observation:
+    return Observation(
+        operation=operation,
+        status=TransactionStatus.SUCCEEDED,
+        amount=from_stripe(dispute.amount, dispute.currency.upper()),
+        currency=dispute.currency.upper(),
+        provider_payment_id=dispute.payment_intent or "",
+        provider_txn_id=dispute.id,
+        reason=dispute.reason,
+        raw={"status": dispute.status},
     )
 
 

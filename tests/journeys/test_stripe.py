@@ -1,0 +1,202 @@
+"""A shop that is paid through Stripe: what differs from the sandbox's own face, and what only its webhooks tell."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from deploy.sandbox.server import Account
+from services.gateway.domain import Role
+from tests.webhooks.test_ingest import post
+from tests.world import TOTAL, Payment, Place, World, a_world, until
+
+
+@pytest.fixture(scope="module")
+async def world(place: Place) -> AsyncIterator[World]:
+    async with a_world(place, provider="stripe", webhooks={}) as made:
+        yield made
+
+
+async def stands(payment: Payment, status: str, **amounts: int) -> Any:
+    """Wait until a payment stands so, and give its intent."""
+
+    async def so() -> Any:
+        intent = await payment.intent()
+        agree = all(intent[f"{name}_amount"] == amount for name, amount in amounts.items())
+        return intent if intent["status"] == status and agree else None
+
+    return await until(so)
+
+
+async def sources(payment: Payment) -> list[tuple[str, str, int]]:
+    return [(t["operation"], t["source"], t["processed_amount"]) for t in await payment.transactions()]
+
+
+class TestThroughTheApi:
+    async def test_from_the_quote_to_the_refund(self, world: World) -> None:
+        payment = await world.a_payment("pm_card_visa")
+        answers = [await payment.capture(6_000), await payment.capture(4_000), await payment.refund(2_500)]
+
+        assert [a.status for a in answers] == [201, 201, 201]
+        assert answers[-1].json["intent"]["status"] == "partially_refunded"
+        at_stripe = payment.at_the_provider()
+        assert (at_stripe.id[:3], at_stripe.moved("capture"), at_stripe.moved("refund")) == ("pi_", TOTAL, 2_500)
+        await world.books_agree(payment.order_id)
+
+    async def test_the_quote_says_what_it_can_do(self, world: World) -> None:
+        answer = await world.quote(await world.an_order())
+
+        told = answer.json["providers"]["payment"]
+        assert (told["name"], told["capabilities"]["multiple_captures"], told["capabilities"]["void_after_capture"]) == (
+            "stripe",
+            True,
+            False,
+        )
+
+    async def test_a_decline_comes_with_the_issuers_advice(self, world: World) -> None:
+        order_id = await world.an_order()
+
+        answer = await world.authorize(order_id, await world.a_snapshot(order_id), "pm_card_visa_chargeDeclinedStolenCard")
+
+        assert (answer.status, answer.json["decline_code"], answer.json["advice"]) == (
+            402,
+            "stolen_card",
+            "Do not try this payment method again.",
+        )
+
+    @pytest.mark.parametrize(("decision", "status"), [("pass", "authorized"), ("fail", "declined")])
+    async def test_the_customers_bank_decides(self, world: World, decision: str, status: str) -> None:
+        payment = await world.a_payment("pm_card_threeDSecure2Required")
+        intent = await payment.intent()
+        assert (intent["status"], intent["next_action"]["type"]) == ("requires_action", "redirect")
+        async with httpx.AsyncClient() as browser:
+            await browser.post(intent["next_action"]["url"], data={"decision": decision})
+
+        answer = await payment.confirm()
+
+        assert answer.status == (200 if decision == "pass" else 402)
+        await stands(payment, status)
+
+    async def test_a_customer_who_never_comes_back_is_told_of_by_webhook(self, world: World) -> None:
+        payment = await world.a_payment("pm_card_threeDSecure2Required")
+
+        world.sandbox.books.decide(payment.at_the_provider(), passed=True)
+
+        await stands(payment, "authorized", authorized=TOTAL)
+
+    async def test_without_a_return_url_the_bank_cannot_ask(self, world: World) -> None:
+        order_id = await world.an_order()
+
+        answer = await world.authorize(
+            order_id, await world.a_snapshot(order_id), "pm_card_threeDSecure2Required", more={"return_url": None}
+        )
+
+        assert (answer.status, answer.json["decline_code"]) == (402, "authentication_required")
+        assert "return_url" in answer.json["advice"]
+
+    async def test_an_amount_that_stripe_cannot_express_is_refused_before_anything_is_written(self, world: World) -> None:
+        item = {"product_variant_id": "0192f0c1-7e00-7000-8000-000000000001", "name": "Mug", "quantity": 1, "unit_price": 5_124}
+        order_id = await world.an_order(currency="KWD", items=[item])
+
+        answer = await world.authorize(order_id, await world.a_snapshot(order_id))
+
+        assert (answer.status, answer.code) == (422, "unsupported-by-provider")
+        assert (await world.ledger(order_id))["payments"] == []
+
+    async def test_nothing_secret_is_kept_of_a_call(self, world: World) -> None:
+        payment = await world.a_payment("pm_card_visa")
+
+        rows = await world.rows("SELECT request::text, response::text FROM payments.provider_call_audit WHERE provider = 'stripe'")
+
+        kept = "".join(row["request"] + row["response"] for row in rows)
+        assert str(payment.order_id) in kept
+        assert not [secret for secret in ("client_secret", "pm_card_visa", "last4", "return_url") if secret in kept]
+
+
+class TestWithoutMulticapture:
+    async def test_a_part_that_is_not_the_last_is_refused_before_anything_is_written(self, second_place: Place) -> None:
+        async with a_world(second_place, provider="stripe", payments={"stripe_multicapture": False}) as world:
+            world.sandbox.account = Account(multicapture=False)
+            payment = await world.a_payment("pm_card_visa")
+
+            part = await payment.capture(4_000)
+            last = await payment.capture(4_000, final=True)
+
+            assert (part.status, part.code) == (422, "unsupported-by-provider")
+            assert "final" in part.json["detail"]
+            assert (last.status, last.json["intent"]["status"]) == (201, "captured")
+            assert last.json["intent"]["voided_amount"] == TOTAL - 4_000
+            await world.books_agree(payment.order_id)
+
+
+class TestWithoutUs:
+    async def test_what_is_done_in_the_dashboard_enters_the_ledger(self, world: World) -> None:
+        payment = await world.a_payment("pm_card_visa")
+        books, at_stripe = world.sandbox.books, payment.at_the_provider()
+
+        books.add(at_stripe, "capture", 7_000, reason="dashboard")
+        await stands(payment, "partially_captured", captured=7_000)
+        books.add(at_stripe, "refund", 2_000, reason="dashboard")
+        await stands(payment, "partially_refunded", refunded=2_000)
+
+        assert await sources(payment) == [("authorize", "api", TOTAL), ("capture", "webhook", 7_000), ("refund", "webhook", 2_000)]
+        await world.books_agree(payment.order_id)
+
+    async def test_a_dispute_and_its_being_won(self, world: World) -> None:
+        payment = await world.a_payment("pm_card_createDispute")
+        await payment.capture()
+
+        await stands(payment, "refunded", charged_back=TOTAL)
+        world.sandbox.books.add(payment.at_the_provider(), "chargeback_reversal", TOTAL)
+        intent = await stands(payment, "captured", charged_back=0)
+
+        assert intent["attention"] is None
+        assert [operation for operation, _, _ in await sources(payment)] == ["authorize", "capture", "chargeback", "chargeback_reversal"]
+        assert (await world.ledger(payment.order_id))["order_status"] == "paid"
+        await world.books_agree(payment.order_id)
+
+    async def test_a_hold_that_lapses_expires(self, world: World) -> None:
+        payment = await world.a_payment("tok_authorization_expires")
+
+        async def lapsed() -> bool:
+            return world.sandbox.books.get(payment.at_the_provider().id).released
+
+        await until(lapsed)
+        await stands(payment, "expired")
+
+    async def test_a_cancellation_in_the_dashboard_voids(self, world: World) -> None:
+        payment = await world.a_payment("pm_card_visa")
+
+        world.sandbox.books.add(payment.at_the_provider(), "void", TOTAL, reason="requested_by_customer")
+
+        await stands(payment, "voided")
+        assert (await world.authorize(payment.order_id, await world.a_snapshot(payment.order_id))).status == 201
+
+    async def test_our_own_void_is_one_row_however_it_is_told(self, world: World) -> None:
+        payment = await world.a_payment("pm_card_visa")
+        voided = await payment.void()
+        told = [t for t in world.outgoing.events.values() if payment.at_the_provider().id.encode() in t.body]
+        for each in told:
+            assert (await post(world, each)).status == 200
+
+        async def all_told() -> bool:
+            rows = await world.rows("SELECT FROM webhooks.webhook_events WHERE status NOT IN ('processed', 'ignored')")
+            return not rows
+
+        await until(all_told)
+        assert voided.status == 201
+        assert await sources(payment) == [("authorize", "api", TOTAL), ("void", "api", TOTAL)]
+
+    async def test_what_others_do_with_the_account_is_ignored(self, world: World) -> None:
+        stranger = world.sandbox.books.open("pi", amount=500, currency="eur", payment_method="pm_card_visa")
+        world.sandbox.books.attempt(stranger, world.sandbox.base_url)
+
+        async def ignored() -> Any:
+            path = "/api/v1/admin/webhooks/events?provider=stripe&status=ignored&limit=100"
+            events = (await world.send("GET", path, role=Role.ADMIN)).json["events"]
+            kinds = {"charge.succeeded", "payment_intent.amount_capturable_updated"}
+            ours = {t.id for t in world.outgoing.events.values() if stranger.id.encode() in t.body}
+            return {e["event_type"] for e in events if e["provider_event_id"] in ours} == kinds
+
+        await until(ignored)
