@@ -26,6 +26,8 @@ ROOT = Path(__file__).parent.parent
 DATABASE = "tender"
 READY_TIMEOUT_SECONDS = 60.0
 HTTP_TIMEOUT_SECONDS = 2
+STRIPE_URL = "https://api.stripe.com"
+STRIPE_TEST_KEYS = ("sk_test_", "rk_test_")
 # The local store; every installation of the local stack uses the same.
 STORE_ID = uuid5(UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8"), "https://tender.invalid/stores/local")
 
@@ -44,6 +46,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     settings: Mapping[str, str] = {}
 
 
+class StripeAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """The Stripe account that payments are made with: the sandbox's face, or the one a key in the environment belongs to."""
+
+    url: str
+    api_key: str
+    multicapture: bool
+    webhook_secret: str
+
+
 class Running(msgspec.Struct, frozen=True, kw_only=True):
     """A stack that is up: how to reach it, and its processes."""
 
@@ -56,6 +67,7 @@ def running(instance: Instance, options: Options, say: Say) -> Iterator[Running]
     """Run the whole system while inside."""
     for port in (options.gateway_port, options.sandbox_port):
         _refuse_busy(port)
+    stripe_account(instance, "")  # Refuses a key that is none for tests before anything is started.
     started = time.monotonic()
     with ExitStack() as stack:
         found = stack.enter_context(servers(instance, options.choice, say))
@@ -80,6 +92,8 @@ def running(instance: Instance, options: Options, say: Say) -> Iterator[Running]
             database_url=database_url,
             amqp_url=found.amqp_url,
             checkout_key=asyncio.run(_key(instance, database_url, Role.CHECKOUT)),
+            stripe_url=environments["payments"]["STRIPE_URL"],
+            stripe_tells=bool(stripe_account(instance, "").webhook_secret),
         )
         instance.keep_stack(state)
         stack.callback(instance.forget_stack)
@@ -90,7 +104,7 @@ def running(instance: Instance, options: Options, say: Say) -> Iterator[Running]
 def service_environments(instance: Instance, options: Options, *, database_url: str, found: Servers) -> dict[str, dict[str, str]]:
     """Say with which environment each process is started."""
     sandbox_port = options.sandbox_port or free_port()
-    password, api_key = instance.secret("services"), f"sk_sandbox_{instance.secret('sandbox')}"
+    password, api_key = instance.secret("services"), sandbox_key(instance)
     common = {
         **{key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "TZ", "VIRTUAL_ENV")},
         "PYTHONPATH": str(ROOT),
@@ -99,16 +113,25 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
         "OTEL_EXPORTER_OTLP_ENDPOINT": options.otlp_endpoint,
         **options.settings,
     }
-    webhooks_port, secret = free_port(), webhook_secret(instance)
-    taken = [{"provider": "sandbox", "store_id": STORE_ID, "environment": "sandbox", "account": "sandbox:default", "secrets": [secret]}]
+    webhooks_port, sandbox_url = free_port(), f"http://127.0.0.1:{sandbox_port}"
+    stripe, secret = stripe_account(instance, sandbox_url), webhook_secret(instance)
+    secrets = {"sandbox": secret, "stripe": stripe.webhook_secret}
+    taken = [
+        {"provider": name, "store_id": STORE_ID, "environment": "sandbox", "account": f"{name}:default", "secrets": [each]}
+        for name, each in secrets.items()
+        if each
+    ]
+    told = f"http://127.0.0.1:{webhooks_port}/api/v1/webhooks" if options.webhooks else ""
     return {
         "sandbox": {
             **common,
             "HTTP_PORT": str(sandbox_port),
             "SANDBOX_FILE": str(instance.folder / "sandbox.sqlite"),
             "SANDBOX_API_KEY": api_key,
-            "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{webhooks_port}/api/v1/webhooks/sandbox" if options.webhooks else "",
+            "SANDBOX_WEBHOOK_URL": told and f"{told}/sandbox",
             "SANDBOX_WEBHOOK_SECRET": secret,
+            "SANDBOX_STRIPE_WEBHOOK_URL": told and f"{told}/stripe",
+            "SANDBOX_STRIPE_WEBHOOK_SECRET": stripe.webhook_secret,
         },
         "webhooks": {
             **common,
@@ -122,8 +145,11 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             **common,
             "HTTP_PORT": str(free_port()),
             "DATABASE_URL": setup.service_url(database_url, "payments", password),
-            "SANDBOX_URL": f"http://127.0.0.1:{sandbox_port}",
+            "SANDBOX_URL": sandbox_url,
             "SANDBOX_API_KEY": api_key,
+            "STRIPE_URL": stripe.url,
+            "STRIPE_API_KEY": stripe.api_key,
+            "STRIPE_MULTICAPTURE": str(stripe.multicapture).lower(),
         },
         "gateway": {
             **common,
@@ -133,6 +159,26 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             "WEBHOOKS_URL": f"http://127.0.0.1:{webhooks_port}",
         },
     }
+
+
+def sandbox_key(instance: Instance) -> str:
+    """Tell with which key the sandbox is spoken to, whatever its face."""
+    return f"sk_sandbox_{instance.secret('sandbox')}"
+
+
+def stripe_account(instance: Instance, sandbox_url: str) -> StripeAccount:
+    """Tell which Stripe is paid with: Stripe itself when there is a key in STRIPE_API_KEY, which must be one for tests."""
+    api_key = os.environ.get("STRIPE_API_KEY", "")
+    if not api_key:
+        return StripeAccount(url=sandbox_url, api_key=sandbox_key(instance), multicapture=True, webhook_secret=webhook_secret(instance))
+    if not api_key.startswith(STRIPE_TEST_KEYS):
+        raise Failed(f"STRIPE_API_KEY is not a key for tests ({', '.join(STRIPE_TEST_KEYS)}…); the local system takes no other.")
+    return StripeAccount(
+        url=os.environ.get("STRIPE_URL", STRIPE_URL),
+        api_key=api_key,
+        multicapture=os.environ.get("STRIPE_MULTICAPTURE", "") == "true",
+        webhook_secret=os.environ.get("STRIPE_WEBHOOK_SECRET", ""),
+    )
 
 
 def webhook_secret(instance: Instance) -> str:

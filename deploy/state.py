@@ -43,6 +43,9 @@ class StackState(msgspec.Struct, frozen=True, kw_only=True):
     checkout_key: str
     database_url: str
     amqp_url: str
+    # Where Stripe is, and whether its webhooks arrive here.
+    stripe_url: str = ""
+    stripe_tells: bool = False
 
 
 class Instance:

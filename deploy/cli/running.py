@@ -28,20 +28,27 @@ _local = click.option("--use-local", is_flag=True, help="Use the servers on port
 
 @click.command()
 @click.option("--order", "order_file", type=click.Path(path_type=Path), help="A JSON file with an order; three ship in deploy/orders/.")
+@click.option(
+    "--provider",
+    default="sandbox",
+    show_default=True,
+    type=click.Choice(sorted(demonstration.PAYERS)),
+    help="Whom the order is paid with; stripe is simulated unless there is a test key in STRIPE_API_KEY.",
+)
 @_docker
 @_local
-def demo(order_file: Path | None, use_docker: bool, use_local: bool) -> None:
+def demo(order_file: Path | None, provider: str, use_docker: bool, use_local: bool) -> None:
     """Run a payment from the quote to the refund."""
     order = demonstration.read_order(order_file)
     instance = main_instance()
     state = instance.stack()
     if state is not None:
         say("Using the system that is already up.")
-        demonstration.run(state, order)
+        demonstration.run(state, order, provider)
         return
     options = Options(choice=Choice(use_docker=use_docker, use_local=use_local))
     with running(instance, options, say) as up:
-        demonstration.run(up.state, order)
+        demonstration.run(up.state, order, provider)
 
 
 @click.command()

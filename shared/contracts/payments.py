@@ -390,6 +390,8 @@ class IntentView(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     created_at: datetime
     updated_at: datetime
+    # What the provider calls the payment, once it has said so.
+    provider_payment_id: str | None = None
 
 
 class PaymentView(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,8 +11,8 @@ import pytest
 from deploy.stack import ROOT
 
 
-def tender(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "TENDER_HOME": str(home), "PYTHONPATH": str(ROOT)}
+def tender(*arguments: str, home: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "TENDER_HOME": str(home), "PYTHONPATH": str(ROOT), **settings}
     return subprocess.run([sys.executable, "-m", "deploy", *arguments], capture_output=True, text=True, env=env, timeout=60, check=False)
 
 
@@ -68,6 +68,13 @@ class TestRefusals:
         assert f"Port {port} is in use" in done.stderr
         assert "--port" in done.stderr
 
+    def test_of_a_live_key_come_before_anything_is_started(self, tmp_path: Path) -> None:
+        done = tender("demo", "--provider", "stripe", home=tmp_path, STRIPE_API_KEY="sk_live_nonsense")
+
+        assert done.returncode == 1
+        assert done.stderr.startswith("tender: STRIPE_API_KEY is not a key for tests")
+        assert "sk_live_nonsense" not in done.stdout + done.stderr
+
 
 class TestHelp:
     def test_reads_well(self, tmp_path: Path) -> None:
@@ -88,6 +95,7 @@ class TestSystem:
                 tender("demo", "--order", str(ROOT / "deploy/orders" / name), home=tmp_path)
                 for name in ("plain.json", "discounts.json", "yen.json")
             ]
+            by_stripe = tender("demo", "--provider", "stripe", home=tmp_path)
             logs = tender("logs", "payments", home=tmp_path)
         finally:
             down = tender("down", home=tmp_path)
@@ -98,6 +106,8 @@ class TestSystem:
         assert key.stdout.startswith("tender_sandbox_")
         assert [d.returncode for d in demo] == [0, 0, 0], [d.stderr for d in demo]
         assert "JPY" in demo[2].stdout
+        assert by_stripe.returncode == 0, by_stripe.stderr
+        assert "payment_intent.succeeded" in by_stripe.stdout
         assert '"message":"concluded"' in logs.stdout
         assert (down.returncode, down.stdout.strip()) == (0, "Stopped.")
         assert tender("status", home=tmp_path).returncode == 1

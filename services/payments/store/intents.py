@@ -81,6 +81,7 @@ def view(intent: Intent) -> IntentView:
         version=intent.version,
         created_at=intent.created_at,
         updated_at=intent.updated_at,
+        provider_payment_id=intent.provider_payment_id,
     )
 
 
