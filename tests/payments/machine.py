@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 AUTHORIZED = 10_000
-KINDS = ("authorize", "capture", "void", "refund", "chargeback")
+KINDS = ("authorize", "capture", "void", "refund", "chargeback", "chargeback_reversal")
 ENDED = ("succeeded", "declined", "failed")
 
 amounts = st.sampled_from([1, 2_500, 4_000, 6_000, AUTHORIZED, AUTHORIZED + 1])
@@ -96,7 +96,7 @@ class PaymentMachine(RuleBasedStateMachine):
     def void(self, fate: str) -> None:
         self.stage.ask("void", None, fate)
 
-    @rule(kind=st.sampled_from(["capture", "refund", "chargeback"]), amount=amounts)
+    @rule(kind=st.sampled_from(["capture", "refund", "chargeback", "chargeback_reversal"]), amount=amounts)
     def happens_without_us(self, kind: str, amount: int) -> None:
         self.uninvited = True
         self.stage.happen(kind, amount)
@@ -113,8 +113,10 @@ class PaymentMachine(RuleBasedStateMachine):
     @invariant()
     def amounts_are_the_fold(self) -> None:
         sight = self.stage.sight()
-        for kind, name in (("authorize", "authorized"), ("capture", "captured"), ("refund", "refunded"), ("chargeback", "charged_back")):
-            assert sight.amounts[name] == sum(r.moved for r in sight.rows if r.operation == kind), (kind, sight)
+        moved = {kind: sum(r.moved for r in sight.rows if r.operation == kind) for kind in KINDS}
+        for kind, name in (("authorize", "authorized"), ("capture", "captured"), ("refund", "refunded")):
+            assert sight.amounts[name] == moved[kind], (kind, sight)
+        assert sight.amounts["charged_back"] == max(0, moved["chargeback"] - moved["chargeback_reversal"]), sight
         for kind in ("capture", "refund"):
             reserved = sum(r.amount for r in sight.rows if r.operation == kind and r.status not in ENDED)
             assert sight.amounts[f"{kind}_reserved"] == reserved, (kind, sight)

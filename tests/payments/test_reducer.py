@@ -74,7 +74,7 @@ OUTCOMES = st.sampled_from([TransactionStatus.PENDING, TransactionStatus.DECLINE
 STORIES = st.lists(
     st.builds(
         lambda operation, amount, number, status: seen(operation, amount, txn=f"{operation.value}_{number}", status=status),
-        st.sampled_from([Operation.CAPTURE, Operation.REFUND, Operation.CHARGEBACK, Operation.VOID]),
+        st.sampled_from([operation for operation in Operation if operation is not Operation.AUTHORIZE]),
         st.sampled_from([1_000, 4_000, 6_000, AMOUNT]),
         st.integers(0, 2),
         OUTCOMES,
@@ -187,3 +187,37 @@ class TestFacts:
         intent, _ = told(an_intent(), rows, story)
 
         assert (intent.status, guards.amount_to_capture(intent, None, None)) == (IntentStatus.PARTIALLY_REFUNDED, 6_000)
+
+    @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+    def test_a_dispute_that_was_won_gives_the_money_back_whatever_came_first(self, order: tuple[int, int]) -> None:
+        rows = (an_authorization(TransactionStatus.SUCCEEDED),)
+        story = [seen(Operation.CAPTURE, AMOUNT, txn="c1")]
+        dispute = [seen(Operation.CHARGEBACK, 6_000, txn="d1"), seen(Operation.CHARGEBACK_REVERSAL, 6_000, txn="d1")]
+
+        intent, _ = told(an_intent(), rows, story + [dispute[n] for n in order])
+
+        assert (intent.status, intent.charged_back_amount, intent.refundable) == (IntentStatus.CAPTURED, 0, AMOUNT)
+
+    def test_a_void_that_is_but_the_end_of_its_payment_is_ours_when_ours_is_under_way(self) -> None:
+        void = Transaction(id=new_id(), operation=Operation.VOID, amount=AMOUNT, status=TransactionStatus.UNKNOWN)
+        end = msgspec.structs.replace(seen(Operation.VOID, AMOUNT, txn="pay_1"), provider_payment_id="pay_1")
+
+        intent, rows = told(an_intent(), (an_authorization(TransactionStatus.SUCCEEDED), void), [end, end])
+
+        assert (intent.status, [t.status for t in rows]) == (IntentStatus.VOIDED, [TransactionStatus.SUCCEEDED] * 2)
+
+    def test_a_void_with_a_name_of_its_own_is_not_ours(self) -> None:
+        void = Transaction(id=new_id(), operation=Operation.VOID, amount=AMOUNT, status=TransactionStatus.UNKNOWN)
+        lapsed = msgspec.structs.replace(seen(Operation.VOID, AMOUNT, txn="voi_1"), provider_payment_id="pay_1")
+
+        _, rows = told(an_intent(), (an_authorization(TransactionStatus.SUCCEEDED), void), [lapsed])
+
+        assert [t.status for t in rows if t.operation is Operation.VOID] == [TransactionStatus.UNKNOWN, TransactionStatus.SUCCEEDED]
+
+    def test_a_void_that_has_ended_is_not_taken_for_another(self) -> None:
+        void = Transaction(id=new_id(), operation=Operation.VOID, amount=AMOUNT, status=TransactionStatus.FAILED)
+        end = msgspec.structs.replace(seen(Operation.VOID, AMOUNT, txn="pay_1"), provider_payment_id="pay_1")
+
+        intent, rows = told(an_intent(), (an_authorization(TransactionStatus.SUCCEEDED), void), [end])
+
+        assert (intent.status, len(rows), rows[1].contradicted) == (IntentStatus.VOIDED, 3, False)
