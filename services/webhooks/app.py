@@ -110,11 +110,13 @@ async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Webhooks]:
     accounts = accounts_of(settings)
     paypal = any(account.provider == "paypal" for account in accounts)
     known = schemes(fetch=_fetch, authorities=_authorities(settings.paypal_authorities_file) if paypal else ())
-    messenger = Messenger(allow_private=settings.allow_private_endpoints)
+    messenger = Messenger(allow_private=settings.allow_private_endpoints, timeout_seconds=settings.delivery_timeout_seconds)
     async with Replies(settings.amqp_url, desk.publisher, name=OWNED.name) as replies:
+        context = Webhooks(desk=desk, settings=settings, replies=replies, accounts=accounts, schemes=known, messenger=messenger)
         try:
-            yield Webhooks(desk=desk, settings=settings, replies=replies, accounts=accounts, schemes=known, messenger=messenger)
+            yield context
         finally:
+            await context.deliveries_out.close()
             await messenger.close()
 
 

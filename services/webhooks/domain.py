@@ -95,6 +95,11 @@ DELIVERY_SECONDS = (5.0, 30.0, 120.0, 600.0, 1_800.0, 3_600.0, 10_800.0, 21_600.
 DELIVERY_JITTER = 0.2
 
 
+# So many deliveries are out at once, in all and for one address.
+DELIVERIES_OUT_MAX = 64
+DELIVERIES_OUT_PER_ENDPOINT_MAX = 8
+
+
 def delivery_again_seconds(tries: int, *, spread: float) -> float | None:
     """Say in how many seconds an event is delivered again after so many tries; nothing after the last. `spread` is from 0 to 1."""
     if tries >= len(DELIVERY_SECONDS):

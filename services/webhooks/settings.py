@@ -16,6 +16,8 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     measure_every_seconds: float = 5.0
     clean_every_seconds: float = 3600.0
     deliver_every_seconds: float = 1.0
+    # How long a merchant may take to answer.
+    delivery_timeout_seconds: float = 10.0
     # An address that has taken nothing for so long is told no more.
     disable_after_seconds: float = 5 * 24 * 3600.0
     # Whether merchants' addresses may be http and lie in private networks: for trying things out.

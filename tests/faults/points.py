@@ -12,6 +12,7 @@ from typing import Any
 from aio_pika.abc import AbstractExchange
 from aio_pika.exchange import Exchange
 
+from services.webhooks.handlers.posting import Messenger
 from shared import bus, database, http_client, telemetry
 
 WHERE = "CRASH_POINTS_FILE"
@@ -72,6 +73,7 @@ def arm(environment: Mapping[str, str]) -> None:
     database._StatelessConnection = Counted  # type: ignore[misc]
     _wrap(Exchange, "publish", points, lambda exchange, *_: f"publish to {_exchange_name(exchange)}")
     _wrap(bus.Received, "ack", points, lambda *_: "ack")
+    _wrap(Messenger, "post", points, lambda *_: "post to the merchant")
     _wrap(http_client.ProviderClient, "_exchange", points, lambda _, method, path, *__: f"provider {method} {_shape(path)}")
 
 

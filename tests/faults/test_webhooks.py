@@ -103,7 +103,7 @@ class _AnyPoint:
         told = a_refund(await self._world.a_captured_payment(), 1_000)
         assert await post(self._world, told, correlation_id="dies-0") == 200
         await processed(self._world, told)
-        await self._quiet(0)
+        await grown_quiet(self._file(0))
         await self._system.stop_one(self._victim)
         await self._start(1)
         return self._file(0).read_text().splitlines()
@@ -146,21 +146,27 @@ class _AnyPoint:
         if found is None or found["status"] != "processed":
             return False
         # The count can vary by what happened to be done in one group.
-        await self._quiet(at)
+        await grown_quiet(self._file(at))
         return True
 
-    async def _quiet(self, at: int) -> None:
-        loop = asyncio.get_running_loop()
-        size, since = -1, loop.time()
 
-        async def unchanged() -> bool:
-            nonlocal size, since
-            now = self._file(at).stat().st_size if self._file(at).exists() else 0
-            if now != size:
-                size, since = now, loop.time()
-            return loop.time() - since > QUIET_SECONDS
+async def grown_quiet(file: Path) -> None:
+    """Wait until a process passes no more points."""
+    loop = asyncio.get_running_loop()
+    size, since = -1, loop.time()
 
-        await until(unchanged)
+    async def unchanged() -> bool:
+        nonlocal size, since
+        now = _size(file)
+        if now != size:
+            size, since = now, loop.time()
+        return loop.time() - since > QUIET_SECONDS
+
+    await until(unchanged)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 async def test_events_that_arrive_while_the_broker_is_away_are_kept_and_processed_once(nursery: Nursery, tmp_path: Path) -> None:

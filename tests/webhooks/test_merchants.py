@@ -1,5 +1,6 @@
 """What is told to merchants: signed, numbered, tried again, never into a private network, and there to catch up on."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from services.gateway.domain import Role
-from services.webhooks.domain import DELIVERY_SECONDS, Account, Incoming, delivery_again_seconds
+from services.webhooks.domain import DELIVERIES_OUT_PER_ENDPOINT_MAX, DELIVERY_SECONDS, Account, Incoming, delivery_again_seconds
 from services.webhooks.handlers.posting import Forbidden, PublicResolver, check_address
 from services.webhooks.providers.standard import STANDARD
 from shared.bus import Publisher
@@ -23,15 +24,18 @@ from tests.world import Answer, Place, World, a_key, a_world, until
 
 
 class Merchant:
-    """A merchant's server: what it was told, and how it answers."""
+    """A merchant's server: what it was told, and how it answers, once it may."""
 
     def __init__(self) -> None:
         self.told: list[tuple[dict[str, str], bytes]] = []
         self.status = 200
         self.url = ""
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def take(self, request: web.Request) -> web.Response:
         self.told.append(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
+        await self.may_answer.wait()
         return web.Response(status=self.status, headers={"Location": self.url} if self.status == 302 else {})
 
     def events(self) -> list[Any]:
@@ -254,6 +258,28 @@ class TestTrying:
         assert delivery_again_seconds(0, spread=0.0) == pytest.approx(4.0)
         assert delivery_again_seconds(0, spread=1.0) == pytest.approx(6.0)
         assert delivery_again_seconds(len(DELIVERY_SECONDS), spread=0.5) is None
+
+
+class TestSlowMerchants:
+    async def test_one_that_does_not_answer_is_told_a_few_at_once_and_holds_nobody_else_up(self, world: World, merchant: Merchant) -> None:
+        merchant.may_answer.clear()
+        slow = await an_endpoint(world, merchant.url, "payment.authorized")
+        async with a_merchant() as quick:
+            await an_endpoint(world, quick.url, "payment.authorized")
+            count = DELIVERIES_OUT_PER_ENDPOINT_MAX + 3
+
+            for _ in range(count):
+                await world.a_payment()
+            await told(quick, count)
+            await told(merchant, DELIVERIES_OUT_PER_ENDPOINT_MAX)
+            assert len(merchant.told) == DELIVERIES_OUT_PER_ENDPOINT_MAX
+            merchant.may_answer.set()
+
+            async def all_delivered() -> bool:
+                return [d["status"] for d in await deliveries(world, slow)] == ["delivered"] * count
+
+            await until(all_delivered)
+        assert len(merchant.told) == count
 
 
 class TestDisabling:

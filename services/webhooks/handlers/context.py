@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
-from services.webhooks.domain import Account
+from services.webhooks.domain import DELIVERIES_OUT_MAX, DELIVERIES_OUT_PER_ENDPOINT_MAX, Account
+from services.webhooks.handlers.errands import Errands
 from services.webhooks.handlers.posting import Messenger
 from services.webhooks.providers import Scheme
 from services.webhooks.settings import Settings
@@ -37,6 +38,9 @@ class Webhooks:
         self.sampled_at_seconds = 0.0
         self.messenger = messenger
         self.wake_deliveries: Callable[[], None] = lambda: None
+        self.deliveries_out = Errands(
+            out_max=DELIVERIES_OUT_MAX, per_endpoint_max=DELIVERIES_OUT_PER_ENDPOINT_MAX, back=lambda: self.wake_deliveries()
+        )
         self._accounts = accounts
 
     def accounts_of(self, provider: str, store_id: UUID | None) -> list[Account]:

@@ -1,6 +1,5 @@
 """Delivering to the merchant: what is due, what came of it, and when it is tried again."""
 
-import asyncio
 import logging
 import random
 from uuid import UUID
@@ -9,24 +8,41 @@ import aiohttp
 
 from services.webhooks.domain import delivery_again_seconds
 from services.webhooks.handlers.context import Webhooks
-from services.webhooks.store import merchants
-from services.webhooks.store.merchants import Due
+from services.webhooks.store import deliveries, merchants
+from services.webhooks.store.deliveries import Due
 from shared import telemetry
 
 logger = logging.getLogger(__name__)
 
-# Longer than a try takes, so that nobody else makes it meanwhile.
-LEASE_SECONDS = 60.0
+# Longer than a try takes with everything around it, so that nobody else makes it meanwhile.
+LEASE_TIMEOUTS = 3
 GONE = 410
 
 
 async def deliver_due(context: Webhooks) -> None:
-    """Make every delivery that is due, those that become due meanwhile too."""
-    while due := await merchants.take_due(context.desk.pool, lease_seconds=LEASE_SECONDS):
-        await asyncio.gather(*(_deliver(context, each) for each in due))
+    """Set out with every delivery that is due, as far as there is room; whoever comes back makes room for more."""
+    out = context.deliveries_out
+    while out.room:
+        due = await deliveries.take_due(
+            context.desk.pool,
+            limit=out.room,
+            per_endpoint=out.per_endpoint_max,
+            out=out.by_endpoint,
+            lease_seconds=LEASE_TIMEOUTS * context.settings.delivery_timeout_seconds,
+        )
+        if not due:
+            return
+        for each in due:
+            out.start(each.endpoint_id, _deliver(context, each))
 
 
 async def _deliver(context: Webhooks, due: Due) -> None:
+    facts = {"correlation_id": due.correlation_id, "event_id": str(due.event_id), "endpoint_id": str(due.endpoint_id)}
+    with telemetry.bound(facts):
+        await _try(context, due)
+
+
+async def _try(context: Webhooks, due: Due) -> None:
     status: int | None = None
     try:
         status = await context.messenger.post(due)
@@ -35,11 +51,12 @@ async def _deliver(context: Webhooks, due: Due) -> None:
         error = f"{type(failed).__name__}: {failed}"
     if status is not None and 200 <= status < 300:
         telemetry.merchant_deliveries.labels("delivered").inc()
-        await merchants.delivered(context.desk.pool, due, status=status)
+        await deliveries.delivered(context.desk.pool, due, status=status)
         return
     telemetry.merchant_deliveries.labels("failed").inc()
+    telemetry.say(logger, logging.WARNING, "the merchant has not taken an event", {"try": due.attempt_count + 1, "error": error})
     pause = delivery_again_seconds(due.attempt_count, spread=random.random())
-    await merchants.undelivered(context.desk.pool, due, status=status, error=error, again_seconds=pause)
+    await deliveries.undelivered(context.desk.pool, due, status=status, error=error, again_seconds=pause)
     if status == GONE:
         await _disable(context, due.endpoint_id, "it answered 410 Gone")
 

@@ -12,6 +12,7 @@ import msgspec
 from services.webhooks.handlers.context import Webhooks
 from services.webhooks.handlers.posting import Forbidden, check_address
 from services.webhooks.providers.standard import SECRET_PREFIX
+from services.webhooks.store import deliveries as delivery_rows
 from services.webhooks.store import merchants
 from services.webhooks.store.merchants import Endpoint
 from shared.contracts.webhooks import (
@@ -122,11 +123,11 @@ async def delete_endpoint(work: Work, command: DeleteEndpoint, context: Webhooks
 async def redeliver(work: Work, command: Redeliver, context: Webhooks) -> None:
     """Deliver an event to an address again."""
     async with connected(context.desk.pool) as db:
-        found = await merchants.delivery(db, work.envelope, command.delivery_id)
+        found = await delivery_rows.delivery(db, work.envelope, command.delivery_id)
     if found is None:
         raise NotFound(f"There is no delivery {command.delivery_id}.")
     batch = work.batch()
-    batch.add(merchants.again(work.envelope, command.delivery_id))
+    batch.add(delivery_rows.again(work.envelope, command.delivery_id))
     batch.conclude(done(msgspec.structs.replace(found, status="pending", attempt_count=0, delivered_at=None)))
     await batch.commit()
     context.wake_deliveries()
@@ -146,7 +147,7 @@ async def list_deliveries(envelope: Envelope, query: ListDeliveries, context: We
     """Read a page of deliveries, the newest first."""
     limit = min(query.limit, PAGE_ROWS_MAX)
     async with connected(context.desk.pool) as db:
-        found = await merchants.deliveries(db, envelope, query, limit=limit + 1)
+        found = await delivery_rows.deliveries(db, envelope, query, limit=limit + 1)
     shown = found[:limit]
     return DeliveryPage(deliveries=shown, next=shown[-1].id if len(found) > limit else None)
 

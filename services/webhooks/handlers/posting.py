@@ -10,9 +10,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
 from services.webhooks.providers.standard import sign
-from services.webhooks.store.merchants import Due
-
-TIMEOUT_SECONDS = 10.0
+from services.webhooks.store.deliveries import Due
 
 
 class Forbidden(OSError):
@@ -48,8 +46,9 @@ class PublicResolver(AbstractResolver):
 class Messenger:
     """Posts events to merchants' addresses."""
 
-    def __init__(self, *, allow_private: bool) -> None:
+    def __init__(self, *, allow_private: bool, timeout_seconds: float) -> None:
         self._allow_private = allow_private
+        self._timeout_seconds = timeout_seconds
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, due: Due) -> int:
@@ -59,7 +58,7 @@ class Messenger:
         if self._session is None:
             resolver = None if self._allow_private else PublicResolver()
             self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS), connector=aiohttp.TCPConnector(resolver=resolver)
+                timeout=aiohttp.ClientTimeout(total=self._timeout_seconds), connector=aiohttp.TCPConnector(resolver=resolver)
             )
         # A redirect could lead into our own network, and a moved address is the merchant's to change.
         async with self._session.post(due.url, data=due.body, headers=_signed(due), allow_redirects=False) as answer:

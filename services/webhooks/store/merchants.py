@@ -6,12 +6,11 @@ from uuid import UUID
 
 import msgspec
 
-from shared.contracts.webhooks import DeliveryView, EndpointView, ListDeliveries, MerchantEvent
-from shared.database import Connection, Pool, Record, Rows, Statement, connected
+from shared.contracts.webhooks import EndpointView, MerchantEvent
+from shared.database import Connection, Pool, Rows, Statement, connected
 from shared.ids import new_id
 from shared.messages import Envelope
 
-DUE_ROWS_MAX = 50
 ERROR_MAX_CHARACTERS = 500
 EVENTS_KEPT_DAYS = 90
 DELETE_ROWS_MAX = 5_000
@@ -129,8 +128,9 @@ def told(envelope: Envelope, event: MerchantEvent, *, subject_id: UUID, version:
         ),
         Statement(
             """
-            INSERT INTO merchant_events (id, store_id, environment, type, order_id, sequence, subject_id, version, body, created_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            INSERT INTO merchant_events (id, store_id, environment, type, order_id, sequence, subject_id, version, body, created_at,
+                                         correlation_id)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
             """,
             (
                 event.id,
@@ -142,6 +142,7 @@ def told(envelope: Envelope, event: MerchantEvent, *, subject_id: UUID, version:
                 version,
                 msgspec.json.encode(event),
                 event.created_at,
+                envelope.correlation_id,
             ),
         ),
         Statement(
@@ -152,78 +153,6 @@ def told(envelope: Envelope, event: MerchantEvent, *, subject_id: UUID, version:
             (event.id, *store, [new_id() for _ in endpoint_ids], list(endpoint_ids)),
         ),
     ]
-
-
-class Due(msgspec.Struct, frozen=True, kw_only=True):
-    """A delivery to make now."""
-
-    id: UUID
-    endpoint_id: UUID
-    event_id: UUID
-    attempt_count: int
-    url: str
-    secrets: list[str]
-    body: bytes
-
-
-async def take_due(pool: Pool, *, lease_seconds: float) -> list[Due]:
-    """Take deliveries that are due; after the lease they are due again, so that a crash loses none."""
-    async with connected(pool) as db:
-        rows = await db.fetch(
-            """
-            UPDATE webhook_deliveries d
-               SET next_attempt_at = now() + make_interval(secs => $2)
-              FROM webhook_endpoints e, merchant_events m
-             WHERE e.id = d.endpoint_id AND m.id = d.event_id
-               AND d.id = ANY(ARRAY(SELECT id
-                                      FROM webhook_deliveries
-                                     WHERE status = 'pending' AND next_attempt_at <= now()
-                                     ORDER BY next_attempt_at
-                                     LIMIT $1
-                                       FOR UPDATE SKIP LOCKED))
-            RETURNING d.id, d.endpoint_id, d.event_id, d.attempt_count, e.url, e.secrets, m.body
-            """,
-            DUE_ROWS_MAX,
-            lease_seconds,
-        )
-    return [Due(**dict(row)) for row in rows]
-
-
-async def delivered(pool: Pool, due: Due, *, status: int) -> None:
-    """Write down that an address took an event, and that it does not fail any more."""
-    async with connected(pool) as db:
-        await db.execute(
-            """
-            WITH done AS (UPDATE webhook_deliveries
-                             SET status = 'delivered', attempt_count = attempt_count + 1, last_status = $2, last_error = NULL,
-                                 delivered_at = now()
-                           WHERE id = $1)
-            UPDATE webhook_endpoints SET failing_since = NULL WHERE id = $3 AND failing_since IS NOT NULL
-            """,
-            due.id,
-            status,
-            due.endpoint_id,
-        )
-
-
-async def undelivered(pool: Pool, due: Due, *, status: int | None, error: str, again_seconds: float | None) -> None:
-    """Write down a failed try, and when the next one is due, if any."""
-    async with connected(pool) as db:
-        await db.execute(
-            """
-            WITH tried AS (UPDATE webhook_deliveries
-                              SET attempt_count = attempt_count + 1, last_status = $2, last_error = $3,
-                                  status = CASE WHEN $4::float8 IS NULL THEN 'failed' ELSE status END,
-                                  next_attempt_at = now() + make_interval(secs => coalesce($4, 0))
-                            WHERE id = $1)
-            UPDATE webhook_endpoints SET failing_since = now() WHERE id = $5 AND failing_since IS NULL
-            """,
-            due.id,
-            status,
-            error[:ERROR_MAX_CHARACTERS],
-            again_seconds,
-            due.endpoint_id,
-        )
 
 
 async def disable(pool: Pool, endpoint_id: UUID, *, why: str) -> bool:
@@ -247,71 +176,6 @@ async def failing_long(pool: Pool, *, after_seconds: float) -> list[UUID]:
             "SELECT id FROM webhook_endpoints WHERE enabled AND failing_since < now() - make_interval(secs => $1)", after_seconds
         )
     return [row["id"] for row in rows]
-
-
-def again(envelope: Envelope, delivery_id: UUID) -> Statement:
-    """Have a delivery made again from the start."""
-    return Statement(
-        """
-        UPDATE webhook_deliveries SET status = 'pending', attempt_count = 0, next_attempt_at = now(), delivered_at = NULL
-         WHERE id = $1 AND store_id = $2 AND environment = $3
-        RETURNING id
-        """,
-        (delivery_id, envelope.store_id, envelope.environment.value),
-        must=True,
-    )
-
-
-_DELIVERY = """
-    d.id, d.endpoint_id, d.event_id, m.type AS event_type, d.status, d.attempt_count, d.last_status, d.last_error,
-    CASE WHEN d.status = 'pending' THEN d.next_attempt_at END AS next_attempt_at, d.delivered_at, d.created_at
-"""
-
-
-async def delivery(db: Connection, envelope: Envelope, delivery_id: UUID) -> DeliveryView | None:
-    """Read how one delivery stands."""
-    row = await db.fetchrow(
-        f"""
-        SELECT {_DELIVERY}
-          FROM webhook_deliveries d
-          JOIN merchant_events m ON m.id = d.event_id
-         WHERE d.id = $1 AND d.store_id = $2 AND d.environment = $3
-        """,
-        delivery_id,
-        envelope.store_id,
-        envelope.environment.value,
-    )
-    return None if row is None else _delivery(row)
-
-
-async def deliveries(db: Connection, envelope: Envelope, wanted: ListDeliveries, *, limit: int) -> list[DeliveryView]:
-    """Read deliveries, the newest first."""
-    rows = await db.fetch(
-        f"""
-        SELECT {_DELIVERY}
-          FROM webhook_deliveries d
-          JOIN merchant_events m ON m.id = d.event_id
-         WHERE d.store_id = $1 AND d.environment = $2
-           AND ($3::uuid IS NULL OR d.endpoint_id = $3)
-           AND ($4::uuid IS NULL OR d.event_id = $4)
-           AND ($5::text IS NULL OR d.status = $5)
-           AND ($6::uuid IS NULL OR d.id < $6)
-         ORDER BY d.id DESC
-         LIMIT $7
-        """,
-        envelope.store_id,
-        envelope.environment.value,
-        wanted.endpoint_id,
-        wanted.event_id,
-        wanted.status,
-        wanted.before,
-        limit,
-    )
-    return [_delivery(row) for row in rows]
-
-
-def _delivery(row: Record) -> DeliveryView:
-    return DeliveryView(**dict(row))
 
 
 async def after(db: Connection, envelope: Envelope, event_id: UUID | None, *, limit: int) -> list[MerchantEvent]:
