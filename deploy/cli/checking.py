@@ -75,7 +75,7 @@ def _check() -> None:
 
 @click.command()
 @click.argument(
-    "what", type=click.Choice(["authorize", "capture", "refund", "replay", "checkout", "growth", "webhooks"]), default="authorize"
+    "what", type=click.Choice(["authorize", "capture", "refund", "replay", "checkout", "growth", "webhooks", "worker"]), default="authorize"
 )
 @click.option("--clients", multiple=True, type=click.IntRange(1, 256), help="May be repeated; 1, 16 and 64, or 1, 32 and 128 for webhooks.")
 @click.option("--rate", type=click.FloatRange(0.1, 10_000), help="Begin so many a second (an open loop) instead of waiting for answers.")

@@ -11,14 +11,15 @@ SERVERS = (("postgres", "postgres"), ("rabbitmq", "beam"))
 
 def seconds_by_process(processes: dict[str, Process]) -> dict[str, float]:
     """Add up the seconds each of ours has used, and those of the servers we run."""
-    used = {name: _of(process.pid) for name, process in processes.items()}
+    used = {name: seconds_of(process.pid) for name, process in processes.items()}
     children = _children_of(os.getpid())
     for name, marker in SERVERS:
-        used[name] = sum(_of(pid) for pid in children if marker in _command(pid))
+        used[name] = sum(seconds_of(pid) for pid in children if marker in _command(pid))
     return used
 
 
-def _of(pid: int) -> float:
+def seconds_of(pid: int) -> float:
+    """Tell how many seconds of a processor a process has used."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:

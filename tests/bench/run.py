@@ -1,6 +1,7 @@
 """Measuring a path over the whole system beside yardsticks, in interleaved rounds whose medians count."""
 
 import asyncio
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -15,10 +16,11 @@ from deploy.seed import seed
 from deploy.servers import Choice
 from deploy.stack import STORE_ID, Options, Running, running, webhook_secret
 from deploy.state import Instance
+from tests.bench import worker
 from tests.bench.client import Sample, closed_loop, open_loop
-from tests.bench.cpu import seconds_by_process
+from tests.bench.cpu import seconds_by_process, seconds_of
 from tests.bench.shop import Shop
-from tests.bench.yardsticks import Yardsticks
+from tests.bench.yardsticks import BODY, Yardsticks
 
 ROUNDS = 3
 WARM_UP = 300
@@ -73,6 +75,8 @@ def run(wish: Wish, *, home: Path, say: Callable[[str], None]) -> list[Figures]:
         up = stack.enter_context(running(instance, options, say))
         bare = Yardsticks(stack, instance.logs, database_url=up.state.database_url, amqp_url=up.state.amqp_url)
         progress = stack.enter_context(Progress(transient=True))
+        if wish.what == "worker":
+            return asyncio.run(_worker(up, bare, progress, instance.logs))
         if wish.what == "growth":
             return asyncio.run(_growth(wish, up, bare, progress))
         return asyncio.run(_measure(wish, up, bare, progress, secret=webhook_secret(instance)))
@@ -153,6 +157,21 @@ async def _growth(wish: Wish, up: Running, bare: Yardsticks, progress: Progress)
         rounds = [await _round(authorize, up, bare, shop, 1, GROWTH_REQUESTS) for _ in range(ROUNDS)]
         lines.append(msgspec.structs.replace(_median(rounds), label=f"authorize behind {orders} orders, 1 client"))
     return lines
+
+
+async def _worker(up: Running, bare: Yardsticks, progress: Progress, folder: Path) -> list[Figures]:
+    """A queue full of commands, each a row and an answer in one transaction; how long one takes is not asked."""
+    owned = await worker.prepare(up.state.database_url, up.state.amqp_url, folder)
+    rounds = []
+    for _ in progress.track(range(ROUNDS), description="worker"):
+        before = seconds_of(os.getpid())
+        per_second = await worker.measure(owned, up.state.database_url, up.state.amqp_url, BODY)
+        used = {"worker": (seconds_of(os.getpid()) - before) * 1000 / worker.MESSAGES}
+        figures = Figures(
+            label="worker", per_second=per_second, p50_ms=0, p95_ms=0, p99_ms=0, errors=0, cpu_ms=used, yardsticks=await bare.measure(1)
+        )
+        rounds.append(figures)
+    return [_median(rounds)]
 
 
 def _completed(progress: Progress, task: TaskID, count: int) -> None:
