@@ -7,6 +7,8 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     """Read from the environment; see README for what each means."""
 
     write_pause_seconds: float = 0.02
+    # Fewer at once than elsewhere: in a burst the answers to providers come first, and the work after them.
+    prefetch: int = 16
     # A JSON list of whose webhooks are taken, and with which secrets; see `Account`.
     webhook_accounts: str = "[]"
     # PEM file of the authorities that PayPal's certificate must come from; the system's own when empty.

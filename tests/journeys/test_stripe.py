@@ -1,12 +1,13 @@
 """A shop that is paid through Stripe: what differs from the sandbox's own face, and what only its webhooks tell."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
 from deploy.sandbox.server import Account
+from deploy.sandbox.webhooks import Moods
 from services.gateway.domain import Role
 from tests.webhooks.test_ingest import post
 from tests.world import TOTAL, Payment, Place, World, a_world, until
@@ -128,6 +129,51 @@ class TestWithoutMulticapture:
             assert (last.status, last.json["intent"]["status"]) == (201, "captured")
             assert last.json["intent"]["voided_amount"] == TOTAL - 4_000
             await world.books_agree(payment.order_id)
+
+
+class TestMisfortunes:
+    @pytest.fixture(autouse=True)
+    def in_good_mood_again(self, world: World) -> Iterator[None]:
+        yield
+        world.outgoing.moods = Moods()
+
+    async def test_events_that_come_twice_late_and_out_of_order_end_the_same(self, world: World) -> None:
+        world.outgoing.moods = Moods(doubled=0.7, late=0.3, late_seconds=0.4, shuffled_seconds=0.4)
+        payment = await world.a_payment("pm_card_visa")
+        await payment.capture(6_000)
+        books, at_stripe = world.sandbox.books, payment.at_the_provider()
+        books.add(at_stripe, "capture", 4_000, reason="dashboard")
+        books.add(at_stripe, "refund", 1_500, reason="dashboard")
+
+        await stands(payment, "partially_refunded", captured=TOTAL, refunded=1_500)
+        await all_processed(world)
+
+        await stands(payment, "partially_refunded", captured=TOTAL, refunded=1_500)
+        await world.books_agree(payment.order_id)
+
+    async def test_an_event_that_was_lost_is_sent_again_on_request(self, world: World) -> None:
+        payment = await world.a_captured_payment("pm_card_visa")
+        world.outgoing.moods = Moods(lost=1.0)
+        before = set(world.outgoing.events)
+        world.sandbox.books.add(payment.at_the_provider(), "refund", 400, reason="dashboard")
+        lost = [each for event_id, each in world.outgoing.events.items() if event_id not in before]
+
+        async with httpx.AsyncClient(base_url=world.sandbox.base_url) as http:
+            await http.post(f"/control/webhooks/{lost[0].id}/send")
+
+        assert [(each.type, each.deliveries) for each in lost[1:]] == [("charge.refunded", 0)]
+        await stands(payment, "partially_refunded", refunded=400)
+
+
+async def all_processed(world: World) -> None:
+    """Wait until every event that was made has arrived and is done with."""
+
+    async def so() -> bool:
+        rows = await world.rows("SELECT provider_event_id, status FROM webhooks.webhook_events WHERE provider = 'stripe'")
+        done = {row["provider_event_id"] for row in rows if row["status"] in ("processed", "ignored")}
+        return done == set(world.outgoing.events)
+
+    await until(so)
 
 
 class TestWithoutUs:

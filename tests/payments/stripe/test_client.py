@@ -1,6 +1,8 @@
 """What Stripe's answers mean where they are not plain: failures it remembers, bad keys, races, and answers nobody can read."""
 
+import re
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -20,6 +22,7 @@ from services.payments.providers import (
     VoidRequest,
 )
 from services.payments.providers.stripe.client import StripePayments
+from shared.http_client import Answer, ProviderClient
 from shared.ids import new_id
 from tests.world import SANDBOX_KEY, a_sandbox
 
@@ -30,6 +33,7 @@ DONE, DECLINED, FAILED, PENDING = (
     TransactionStatus.PENDING,
 )
 AMOUNT = 10_000
+NOW = datetime.now(UTC)
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +215,43 @@ class TestSearching:
 
         with pytest.raises(Ambiguous, match="more payments"):
             await stripe.find_by_reference(new_id(), operation=Operation.AUTHORIZE, provider_payment_id=None)
+
+
+# The query parameters that each list and search takes (stripe/openapi at 63a67463, version 2023-08-16, MIT).
+QUERIES = {
+    "/v1/payment_intents": {"created", "customer", "ending_before", "expand", "limit", "starting_after"},
+    "/v1/payment_intents/search": {"expand", "limit", "page", "query"},
+    "/v1/payment_intents/{intent}": {"client_secret", "expand"},
+    "/v1/refunds": {"charge", "created", "ending_before", "expand", "limit", "payment_intent", "starting_after"},
+    "/v1/disputes": {"charge", "created", "ending_before", "expand", "limit", "payment_intent", "starting_after"},
+}
+
+
+class TestReading:
+    async def test_asks_only_with_parameters_that_there_are(
+        self, sandbox: Sandbox, stripe: PaymentProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: set[str] = set()
+        original = ProviderClient.call
+
+        async def noted(self: ProviderClient, operation: str, method: str, path: str, **how: Any) -> Answer:
+            query = {name.partition("[")[0] for name in how.get("query") or {}}
+            place = re.sub(r"pi_\w+", "{intent}", path) if "search" not in path else path
+            assert query <= QUERIES[place], (place, query)
+            asked.add(place)
+            return await original(self, operation, method, path, **how)
+
+        payment_id = await held(stripe, "pm_card_createDispute")
+        await send(stripe, a_capture(payment_id))
+        for amount in range(1, 13):
+            sandbox.books.add(sandbox.books.get(payment_id), "refund", amount)
+        monkeypatch.setattr(ProviderClient, "call", noted)
+
+        await stripe.get_transaction(payment_id)
+        await stripe.find_by_reference(new_id(), operation=Operation.AUTHORIZE, provider_payment_id=None)
+        await stripe.list_transactions(since=NOW - timedelta(hours=1), until=NOW + timedelta(hours=1), cursor=payment_id)
+
+        assert asked == set(QUERIES)
 
 
 def an_event(thing: dict[str, Any]) -> bytes:
