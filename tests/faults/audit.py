@@ -69,7 +69,10 @@ async def _open_ends(world: World) -> dict[str, int]:
                (SELECT count(*) FROM payments.outbox) AS "events",
                (SELECT count(*) FROM gateway.idempotency_keys WHERE status <> 'completed' AND NOT resting) AS "keys",
                (SELECT count(*) FROM payments.payment_transactions WHERE status IN ('pending', 'unknown') AND NOT awaiting_customer)
-                   AS "outcomes"
+                   AS "outcomes",
+               (SELECT count(*) FROM webhooks.inbox WHERE state <> 'done') AS "commands of webhooks",
+               (SELECT count(*) FROM webhooks.outbox) AS "promises of webhooks",
+               (SELECT count(*) FROM webhooks.webhook_events WHERE status NOT IN ('processed', 'ignored')) AS "webhooks"
         """
     )
     return dict(row[0])
@@ -80,7 +83,7 @@ async def audit(world: World, attempts: Sequence[Attempt]) -> Counters:
     counters = Counters(asked=len(attempts), findings=[])
     for text in await settled(world):
         _find(counters, "unexpected", text)
-    for text in await _dead_letters(world):
+    for text in [*await _dead_letters(world), *await _gaps(world)]:
         _find(counters, "unexpected", text)
     ours = {attempt.order_id for attempt in attempts}
     theirs = {order_id: payments for order_id, payments in _by_order(world).items() if order_id in ours}
@@ -146,12 +149,20 @@ def _effects(payments: list[Theirs]) -> Counter[str]:
 async def _dead_letters(world: World) -> list[str]:
     if world.place.management_url is None:
         return []
-    async with httpx.AsyncClient() as http:
-        answer = await http.post(
-            f"{world.place.management_url}/api/queues/%2F/payments.dead.v1/get",
-            json={"count": 50, "ackmode": "ack_requeue_false", "encoding": "auto"},
-        )
-    return [f"a dead letter: {m['properties'].get('type')} {m['properties']['headers'].get('dead_reason')}" for m in answer.json()]
+    wanted = {"count": 50, "ackmode": "ack_requeue_false", "encoding": "auto"}
+    found: list[Any] = []
+    async with httpx.AsyncClient(base_url=world.place.management_url) as http:
+        for service in ("payments", "webhooks"):
+            found += (await http.post(f"/api/queues/%2F/{service}.dead.v1/get", json=wanted)).json()
+    return [f"a dead letter: {m['properties'].get('type')} {m['properties']['headers'].get('dead_reason')}" for m in found]
+
+
+async def _gaps(world: World) -> list[str]:
+    """Orders whose events, as the merchant is told them, are not numbered from one without a gap."""
+    rows = await world.rows(
+        "SELECT order_id FROM webhooks.merchant_events GROUP BY order_id HAVING min(sequence) <> 1 OR max(sequence) <> count(*)"
+    )
+    return [f"order {row['order_id']}: the merchant is told with a gap" for row in rows]
 
 
 def _find(counters: Counters, which: str, text: str) -> None:

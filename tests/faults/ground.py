@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from deploy import setup
+from deploy.sandbox.webhooks import Moods
 from deploy.servers import postgres, rabbitmq
 from deploy.state import Instance
 from tests.faults.nursery import Nursery
@@ -32,7 +33,7 @@ class Ground:
 
 
 @contextlib.asynccontextmanager
-async def a_ground(nursery: Nursery, folder: Path, *, webhooks: bool = False) -> AsyncIterator[Ground]:
+async def a_ground(nursery: Nursery, folder: Path, *, moods: Moods | None = None) -> AsyncIterator[Ground]:
     """Run a broker, a database, the services and the sandbox, all of their own."""
     installation = rabbitmq.installed()
     if installation is None:
@@ -44,7 +45,7 @@ async def a_ground(nursery: Nursery, folder: Path, *, webhooks: bool = False) ->
         database_url = await setup.create_database(database.url, DATABASE)
         await setup.prepare(database_url, broker.amqp_url, password=PASSWORD)
         place = Place(database_url=database_url, amqp_url=broker.amqp_url, management_url=broker.management_url, vhost="/")
-        async with a_system(nursery, place, folder, webhooks=webhooks) as (system, world):
+        async with a_system(nursery, place, folder, webhooks=True, moods=moods) as (system, world):
             yield Ground(broker, database, system, world)
     finally:
         await asyncio.gather(asyncio.to_thread(broker.stop), asyncio.to_thread(database.stop))

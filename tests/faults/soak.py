@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from deploy.sandbox.webhooks import Moods
 from tests.faults.audit import Counters, audit
 from tests.faults.faults import FAULTS, Fault
 from tests.faults.ground import Ground, a_ground
@@ -21,6 +22,8 @@ LASTS_MAX_SECONDS = 15.0
 # Longer than every heartbeat and lease.
 FROZEN_SECONDS = 60.0
 FROZEN_LIKELIHOOD = 0.3
+# The provider tells of everything all the while, as providers do.
+MOODS = Moods(lost=0.1, doubled=0.3, late=0.2, late_seconds=1.0, shuffled_seconds=0.5)
 
 
 def run(*, minutes: float, seed: int, say: Callable[[str], None]) -> Counters:
@@ -36,7 +39,7 @@ def run(*, minutes: float, seed: int, say: Callable[[str], None]) -> Counters:
 async def _soak(nursery: Nursery, folder: Path, minutes: float, rng: random.Random, say: Callable[[str], None]) -> Counters:
     total = Counters()
     ends = time.monotonic() + minutes * 60
-    async with a_ground(nursery, folder) as ground:
+    async with a_ground(nursery, folder, moods=MOODS) as ground:
         while time.monotonic() < ends:
             pair = _pair(rng)
             seconds = [_lasts(fault, rng) for fault in pair]

@@ -13,6 +13,7 @@ import httpx
 from deploy import setup
 from deploy.processes import LOG_TAIL_LINES
 from deploy.sandbox.server import Sandbox
+from deploy.sandbox.webhooks import Moods
 from deploy.state import free_port
 from services.gateway.domain import Role
 from shared.ids import new_id
@@ -22,6 +23,7 @@ from tests.world import PASSWORD, SANDBOX_KEY, TOKEN_SECRET, Place, World, a_key
 START_TIMEOUT_SECONDS = 120.0
 STOP_TIMEOUT_SECONDS = 20.0
 STOP_POLL_SECONDS = 0.01
+SILENT_TRIES = 200
 
 
 class System:
@@ -121,6 +123,8 @@ class System:
             "WEBHOOKS_URL": self.url("webhooks"),
             "ASK_TIMEOUT_SECONDS": "2.0",
             "MATCH_EVERY_SECONDS": "0.2",
+            # As patient as in life, in less time.
+            "RETRY_TIERS_SILENT": ",".join(["1s"] * SILENT_TRIES),
             "PROVIDER_TIMEOUT_SECONDS": "1.5",
             "LEASE_SECONDS": "1.0",
             "OUTBOX_HEAD_START_SECONDS": "1.0",
@@ -133,11 +137,14 @@ class System:
 
 @contextlib.asynccontextmanager
 async def a_system(
-    nursery: Nursery, place: Place, folder: Path, *, webhooks: bool = False, **changes: Any
+    nursery: Nursery, place: Place, folder: Path, *, webhooks: bool = False, moods: Moods | None = None, **changes: Any
 ) -> AsyncIterator[tuple[System, World]]:
-    """Run the services as processes, with a sandbox in this one."""
+    """Run the services as processes, with a sandbox in this one, which tells what happens there when it is given moods to do so in."""
     async with a_sandbox() as sandbox:
         system = System(nursery, place, folder, sandbox, **changes)
+        if moods is not None:
+            sandbox.outgoing.url = f"{system.url('webhooks')}/api/v1/webhooks/sandbox"
+            sandbox.outgoing.moods = moods
         try:
             await system.start("payments")
             if webhooks:

@@ -1,6 +1,7 @@
 """Telling the merchant while webhooks dies at every point: each event once in the books, in order, and told at least once."""
 
 from pathlib import Path
+from typing import Any
 
 from tests.faults import points
 from tests.faults.nursery import Nursery
@@ -14,7 +15,7 @@ WANTED = ("before WITH", "after WITH", "before ack", "before post to the merchan
 
 
 async def test_dying_at_any_point_loses_no_event_and_leaves_no_gap(nursery: Nursery, own_place: Place, tmp_path: Path) -> None:
-    changes = {"allow_private_endpoints": True, "deliver_every_seconds": 0.1, "delivery_timeout_seconds": 0.5}
+    changes: dict[str, Any] = {"allow_private_endpoints": True, "deliver_every_seconds": 0.1, "delivery_timeout_seconds": 0.5}
     async with a_system(nursery, own_place, tmp_path, webhooks=True, **changes) as (system, world), a_merchant() as merchant:
         await an_endpoint(world, merchant.url)
         ground = _AnyPoint(system, world, merchant, tmp_path)

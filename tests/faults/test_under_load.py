@@ -9,14 +9,14 @@ from tests.faults.audit import report
 from tests.faults.faults import FAULTS, Fault
 from tests.faults.ground import Ground, a_ground
 from tests.faults.nursery import Nursery
-from tests.faults.soak import ANSWERS_BEFORE, strike
+from tests.faults.soak import ANSWERS_BEFORE, MOODS, strike
 
 LASTS_SECONDS = 2.0
 
 
 @pytest.fixture(scope="module")
 async def ground(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ground]:
-    async with a_ground(nursery, tmp_path_factory.mktemp("ground")) as made:
+    async with a_ground(nursery, tmp_path_factory.mktemp("ground"), moods=MOODS) as made:
         yield made
 
 

@@ -170,7 +170,7 @@ def _size(file: Path) -> int:
 
 
 async def test_events_that_arrive_while_the_broker_is_away_are_kept_and_processed_once(nursery: Nursery, tmp_path: Path) -> None:
-    async with a_ground(nursery, tmp_path, webhooks=True) as ground:
+    async with a_ground(nursery, tmp_path) as ground:
         world = ground.world
         payments = [await world.a_captured_payment() for _ in range(3)]
         await asyncio.to_thread(ground.broker.stop)

@@ -18,6 +18,7 @@ from services.payments.domain.intents import (
     Transaction,
     TransactionStatus,
 )
+from shared.contracts.payments import NextAction
 from shared.errors import Refusal
 from shared.ids import new_id
 
@@ -221,3 +222,15 @@ class TestFacts:
         intent, rows = told(an_intent(), (an_authorization(TransactionStatus.SUCCEEDED), void), [end])
 
         assert (intent.status, len(rows), rows[1].contradicted) == (IntentStatus.VOIDED, 3, False)
+
+    @pytest.mark.parametrize(("source", "waits"), [(Source.WEBHOOK, False), (Source.API, True), (Source.JOB, True)])
+    def test_an_old_word_of_waiting_does_not_undo_that_the_customer_has_acted(self, source: Source, waits: bool) -> None:
+        authorization = an_authorization(confirming=True)
+        action = NextAction(type="redirect", url="https://bank.example/3ds")
+        waiting = msgspec.structs.replace(
+            seen(Operation.AUTHORIZE, AMOUNT, txn="a1", status=TransactionStatus.PENDING, reference=authorization.id), next_action=action
+        )
+
+        applied = intents.observe(an_intent(), (authorization,), [waiting], source=source, ids=ids(1))
+
+        assert applied.transactions[0].awaiting_customer is waits

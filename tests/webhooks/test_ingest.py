@@ -220,6 +220,23 @@ class TestMatching:
 
         assert (await payment.intent())["captured_amount"] == before["captured_amount"] == 4_000
 
+    async def test_an_old_one_while_the_customers_return_is_being_confirmed_answers_nobody(self, world: World) -> None:
+        world.outgoing.moods = Moods(lost=1.0)
+        payment = await world.a_payment("tok_3ds_timeout")
+        [old] = [t for t in world.outgoing.events.values() if payment.at_the_provider().id.encode() in t.body]
+        asked = world.sandbox.calls.get("confirm", 0)
+        confirming = asyncio.create_task(payment.confirm())
+
+        async def under_way() -> bool:
+            return world.sandbox.calls.get("confirm", 0) > asked
+
+        await until(under_way)
+        assert (await post(world, old)).status == 200
+        await stands(world, old, "processed")
+
+        answer = await confirming
+        assert (answer.status, answer.json["intent"]["status"]) == (200, "authorized")
+
     async def test_an_amount_that_disagrees_is_a_conflict_for_people(self, world: World) -> None:
         payment = await world.a_payment()
         books = msgspec.to_builtins(payment.at_the_provider())

@@ -83,6 +83,8 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     final: bool = False
     contradicted: bool = False
     awaiting_customer: bool = False
+    # Its customer has acted and the provider is being asked: what it told before of waiting is of yesterday.
+    confirming: bool = False
     provider_txn_id: str | None = None
     reason: str = ""
     decline_code: str | None = None
@@ -280,7 +282,7 @@ def observe(
         if known is None:
             known = _first_sight(observation, fresh, source, intent)
             added.append(known.id)
-        rows[known.id] = _advance(known, observation, intent)
+        rows[known.id] = _advance(known, observation, intent, source)
     rows = _closed_by_release(rows)
     facts = _with_provider_facts(intent, observations)
     after = fold(facts, list(rows.values()))
@@ -317,11 +319,12 @@ def _first_sight(observation: Observation, fresh: UUID, source: Source, intent: 
     )
 
 
-def _advance(row: Transaction, observation: Observation, intent: Intent) -> Transaction:
+def _advance(row: Transaction, observation: Observation, intent: Intent, source: Source) -> Transaction:
     money, no_money = TransactionStatus.SUCCEEDED, (TransactionStatus.DECLINED, TransactionStatus.FAILED)
     contradicts = (row.status is money and observation.status in no_money) or (row.status in no_money and observation.status is money)
     ahead = RANK[observation.status] > RANK[row.status]
     status = observation.status if ahead else row.status
+    waits = observation.next_action is not None and not (row.confirming and source is Source.WEBHOOK)
     processed = row.processed_amount
     if observation.status is money:
         processed = observation.amount if processed is None else max(processed, observation.amount)
@@ -332,7 +335,7 @@ def _advance(row: Transaction, observation: Observation, intent: Intent) -> Tran
         provider_txn_id=row.provider_txn_id or observation.provider_txn_id,
         contradicted=row.contradicted or contradicts or (observation.status is money and observation.currency != intent.currency),
         # It waits until its customer comes back (confirm) or it ends; a late "still processing" changes nothing.
-        awaiting_customer=status in OPEN and (row.awaiting_customer or observation.next_action is not None),
+        awaiting_customer=status in OPEN and (row.awaiting_customer or waits),
         decline_code=row.decline_code or observation.decline_code,
         reason=row.reason or observation.reason,
         raw=observation.raw if ahead or not row.raw else row.raw,

@@ -44,6 +44,7 @@ ROWS_AS_JSON = """
     (SELECT coalesce(json_agg(t ORDER BY t.id), '[]')
        FROM (SELECT id, operation, amount, status, processed_amount, final, contradicted, awaiting_customer, provider_txn_id, reason,
                     decline_code, source, command_id, idempotency_key, raw_response_redacted AS raw,
+                    answers <> command_id AND NOT awaiting_customer AS confirming,
                     answers, command_type, command_digest, actor, correlation_id, created_at, concluded_at
                FROM payment_transactions
               WHERE payment_intent_id = $1) AS t)::text
