@@ -1,0 +1,1 @@
+"""Fulfillment: what tax comes to, and how parcels travel."""

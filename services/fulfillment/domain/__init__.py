@@ -1,0 +1,1 @@
+"""The rules of fulfillment, pure: no await, no clock, no I/O."""

@@ -1,0 +1,164 @@
+"""Tax rules as data: which jurisdiction taxes what, from when to when, at which rate and on which base."""
+
+from collections.abc import Callable, Sequence
+from datetime import date
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from services.fulfillment.domain.tax.amounts import RoundingMode
+
+# Tax codes under which shipping may have rules of its own; without any it follows the goods' rule for goods of no code.
+SHIPPING_CODE = "shipping"
+
+
+class Level(StrEnum):
+    """Whose tax it is, from the largest to the smallest."""
+
+    COUNTRY = "country"
+    STATE = "state"
+    COUNTY = "county"
+    CITY = "city"
+    DISTRICT = "district"
+
+
+LEVELS = tuple(Level)
+
+
+class Reason(StrEnum):
+    """Why a line bears the tax it bears, also when that is none."""
+
+    STANDARD_RATED = "standard_rated"
+    REDUCED_RATED = "reduced_rated"
+    ZERO_RATED = "zero_rated"
+    REVERSE_CHARGE = "reverse_charge"
+    INTRA_COMMUNITY_SUPPLY = "intra_community_supply"
+    EXPORT = "export"
+    CUSTOMER_EXEMPT = "customer_exempt"
+    PRODUCT_EXEMPT = "product_exempt"
+    NOT_SUBJECT_TO_TAX = "not_subject_to_tax"
+    NOT_COLLECTING = "not_collecting"
+
+
+class ShippingMode(StrEnum):
+    """Whether shipping is taxed: always, never, wholly when any goods are, or as the goods it carries, by their value."""
+
+    ALWAYS = "always"
+    NEVER = "never"
+    FOLLOWS_GOODS = "follows_goods"
+    PROPORTIONAL = "proportional"
+
+
+class RoundingScope(StrEnum):
+    """What is rounded: each line's tax, the sum of a rate, or the document's."""
+
+    LINE = "line"
+    RATE_GROUP = "rate_group"
+    DOCUMENT = "document"
+
+
+class InclusiveRounding(StrEnum):
+    """Which part of a price that holds its tax is rounded; the other is what is left."""
+
+    TAX = "tax"
+    NET = "net"
+
+
+class Sourcing(StrEnum):
+    """Where a sale counts as made: where it goes to, where it comes from, or the latter only within one region."""
+
+    DESTINATION = "destination"
+    ORIGIN = "origin"
+    HYBRID = "hybrid"
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A place, as far as taxes look at it: ISO 3166-1 and 3166-2 codes and a postal code."""
+
+    country: str
+    region: str = ""
+    postal_code: str = ""
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """One tax of one jurisdiction, on goods of one tax code, for a time."""
+
+    # Stays with every amount it led to, so that anybody can see years later which rule it was.
+    version: str
+    country: str
+    region: str = ""
+    # `12345`, `123*` or `12000-12999`; none means everywhere.
+    postal_codes: tuple[str, ...] = ()
+    postal_codes_excluded: tuple[str, ...] = ()
+    level: Level = Level.COUNTRY
+    name: str
+    # Empty: all goods that no other rule of this jurisdiction names.
+    tax_code: str = ""
+    rate_percent: Annotated[Decimal, Meta(ge=0)]
+    reason: Reason = Reason.STANDARD_RATED
+    # Taxes are worked out in this order; a compound one also taxes those before it.
+    priority: int = 0
+    compound: bool = False
+    # Of each article's price, in minor units, only what is over the one and up to the other is taxed.
+    taxed_above: int = 0
+    taxed_up_to: int | None = None
+    shipping: ShippingMode = ShippingMode.ALWAYS
+    rounding: RoundingMode = RoundingMode.HALF_UP
+    scope: RoundingScope = RoundingScope.LINE
+    inclusive: InclusiveRounding = InclusiveRounding.TAX
+    sourcing: Sourcing = Sourcing.DESTINATION
+    valid_from: date
+    # The last day on which it is valid.
+    valid_to: date | None = None
+    source: str = ""
+
+    @property
+    def jurisdiction(self) -> tuple[str, str, str, str]:
+        """Name whose tax it is: country, region, level, name."""
+        return (self.country, self.region, self.level.value, self.name)
+
+    def valid_on(self, day: date) -> bool:
+        """Tell whether it is in force on a day."""
+        return self.valid_from <= day and (self.valid_to is None or day <= self.valid_to)
+
+    def covers(self, place: Place) -> bool:
+        """Tell whether a place lies in its jurisdiction."""
+        if self.country != place.country or self.region not in ("", place.region):
+            return False
+        code = place.postal_code.replace(" ", "").upper()
+        inside = not self.postal_codes or any(matches(code, pattern) for pattern in self.postal_codes)
+        return inside and not any(matches(code, pattern) for pattern in self.postal_codes_excluded)
+
+
+def matches(postal_code: str, pattern: str) -> bool:
+    """Tell whether a postal code is named by a pattern: itself, `123*`, or `12000-12999` of codes of one length."""
+    if pattern.endswith("*"):
+        return postal_code.startswith(pattern[:-1])
+    first, dash, last = pattern.partition("-")
+    if dash and len(first) == len(last) == len(postal_code):
+        return first <= postal_code <= last
+    return postal_code == pattern
+
+
+def selected(rules: Sequence[Rule], place_of: Callable[[Rule], Place], *, tax_code: str, day: date) -> list[Rule]:
+    """Choose the rules for goods on a day: of each jurisdiction the most specific, the youngest of equals, in their order.
+
+    `place_of` says at which place a rule looks. A tax code is more specific than none, and `food.bread` more so than `food`; named postal
+    codes are more so than none.
+    """
+    chosen: dict[tuple[str, str, str, str], Rule] = {}
+    for rule in rules:
+        named = rule.tax_code in ("", tax_code) or tax_code.startswith(f"{rule.tax_code}.")
+        if not (named and rule.valid_on(day) and rule.covers(place_of(rule))):
+            continue
+        known = chosen.get(rule.jurisdiction)
+        if known is None or _specific(rule) > _specific(known):
+            chosen[rule.jurisdiction] = rule
+    return sorted(chosen.values(), key=lambda rule: (rule.priority, LEVELS.index(rule.level), rule.name))
+
+
+def _specific(rule: Rule) -> tuple[int, bool, date, str]:
+    return (len(rule.tax_code), bool(rule.postal_codes), rule.valid_from, rule.version)
