@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from services.fulfillment.domain.postal import matches
 from services.fulfillment.domain.tax.engine import Row
 from services.fulfillment.domain.tax.reversal import RefundTooLarge, reversed_rows
-from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, Sourcing, matches, selected
+from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, Sourcing, selected
 from services.fulfillment.domain.tax.sale import Exemption, NoTaxRule, Registration, Sale, in_eu_vat_area
 from tests.fulfillment.rates import DAY, PLACE, goods, national, rule, sold, taxed
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from services.fulfillment.domain.postal import matches
 from services.fulfillment.domain.tax.amounts import RoundingMode
 
 # Tax codes under which shipping may have rules of its own; without any it follows the goods' rule for goods of no code.
@@ -131,16 +132,6 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         code = place.postal_code.replace(" ", "").upper()
         inside = not self.postal_codes or any(matches(code, pattern) for pattern in self.postal_codes)
         return inside and not any(matches(code, pattern) for pattern in self.postal_codes_excluded)
-
-
-def matches(postal_code: str, pattern: str) -> bool:
-    """Tell whether a postal code is named by a pattern: itself, `123*`, or `12000-12999` of codes of one length."""
-    if pattern.endswith("*"):
-        return postal_code.startswith(pattern[:-1])
-    first, dash, last = pattern.partition("-")
-    if dash and len(first) == len(last) == len(postal_code):
-        return first <= postal_code <= last
-    return postal_code == pattern
 
 
 def selected(rules: Sequence[Rule], place_of: Callable[[Rule], Place], *, tax_code: str, day: date) -> list[Rule]:

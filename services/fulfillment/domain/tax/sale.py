@@ -6,8 +6,9 @@ from decimal import Decimal
 
 import msgspec
 
+from services.fulfillment.domain.postal import matches
 from services.fulfillment.domain.tax.engine import Line
-from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, Sourcing, matches, selected
+from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, Sourcing, selected
 from shared.errors import Refusal
 
 EU = frozenset(

@@ -1,0 +1,1 @@
+"""Shipping: what travels together, what it costs, where it is, and what became of its label."""
