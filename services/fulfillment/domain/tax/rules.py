@@ -4,10 +4,8 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
 from services.fulfillment.domain.postal import matches
 from services.fulfillment.domain.tax.amounts import RoundingMode
@@ -98,7 +96,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     # Empty: all goods that no other rule of this jurisdiction names.
     tax_code: str = ""
-    rate_percent: Annotated[Decimal, Meta(ge=0)]
+    rate_percent: Decimal
     reason: Reason = Reason.STANDARD_RATED
     # Taxes are worked out in this order; a compound one also taxes those before it.
     priority: int = 0

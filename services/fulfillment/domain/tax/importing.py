@@ -1,0 +1,162 @@
+"""Rules from a file: read, checked row by row, and compared with those that are there before anything is changed."""
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Sequence
+from datetime import date
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+
+from services.fulfillment.domain.tax.rules import Reason, Rule
+from shared.errors import Refusal
+
+ROWS_MAX = 100_000
+RATE_MAX_PERCENT = 100
+RATE_MAX_DECIMALS = 6
+PROBLEMS_SHOWN_MAX = 100
+# Given by us, from what a rule says: the same rule is the same version however often it is imported.
+DERIVED = frozenset({"version"})
+LISTS = frozenset({"postal_codes", "postal_codes_excluded"})
+COUNTRY = re.compile(r"[A-Z]{2}")
+REGION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
+PATTERN = re.compile(r"[A-Z0-9]+(\*|-[A-Z0-9]+)?")
+# A rate is what it is written as, never a float.
+_json = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
+COLUMNS = tuple(name for name in Rule.__struct_fields__ if name not in DERIVED)
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """What is wrong with a row; rows are counted from 1, without the heading."""
+
+    row: int
+    text: str
+
+
+class RulesRefused(Refusal):
+    """A file of rules has rows that cannot be taken; none of it was."""
+
+    code = "tax-rules-invalid"
+    title = "These tax rules cannot be taken"
+    status = 422
+
+
+class Changes(msgspec.Struct, frozen=True, kw_only=True):
+    """What an import would change: rules that come, that stay, and that are there and not in the file."""
+
+    added: tuple[Rule, ...]
+    same: tuple[Rule, ...]
+    missing: tuple[Rule, ...]
+
+
+def from_csv(text: str) -> list[Rule]:
+    """Read rules from CSV with a heading; lists are separated by spaces, what is left empty has its default. Raises RulesRefused."""
+    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")), strict=True)
+    try:
+        unknown = sorted(set(reader.fieldnames or ()) - set(COLUMNS))
+        if unknown or not reader.fieldnames:
+            raise RulesRefused(f"Unknown columns: {', '.join(unknown) or 'there is no heading'}; there are {', '.join(COLUMNS)}.", {})
+        rows = [{name: value for name, value in row.items() if value not in ("", None)} for row in reader]
+    except csv.Error as broken:
+        raise RulesRefused(f"This is not CSV: {broken}.", {}) from broken
+    return _checked({name: value.split() if name in LISTS else value for name, value in row.items()} for row in rows)
+
+
+def from_json(raw: bytes) -> list[Rule]:
+    """Read rules from a JSON list of objects; raises RulesRefused."""
+    try:
+        rows = _json.decode(raw)
+    except msgspec.DecodeError as broken:
+        raise RulesRefused(f"This is not a JSON list of rules: {broken}.", {}) from broken
+    return _checked(rows)
+
+
+def changes(there: Sequence[Rule], wanted: Sequence[Rule]) -> Changes:
+    """Compare rules with those that are there, by what they say."""
+    known, new = {rule.version for rule in there}, {rule.version for rule in wanted}
+    return Changes(
+        added=tuple(rule for rule in wanted if rule.version not in known),
+        same=tuple(rule for rule in wanted if rule.version in known),
+        missing=tuple(rule for rule in there if rule.version not in new),
+    )
+
+
+def _checked(rows: Iterable[dict[str, Any]]) -> list[Rule]:
+    rules: list[Rule] = []
+    problems: list[Problem] = []
+    for number, row in enumerate(rows, start=1):
+        if number > ROWS_MAX:
+            raise RulesRefused(f"There are more than {ROWS_MAX} rows.", {"rows_max": ROWS_MAX})
+        try:
+            rule = _rule(row)
+        except (msgspec.ValidationError, ValueError) as unfit:
+            problems.append(Problem(number, str(unfit)))
+            continue
+        problems += [Problem(number, text) for text in _faults(rule)]
+        rules.append(rule)
+    problems += _overlaps(rules) if not problems else []
+    if problems:
+        shown = [{"row": problem.row, "problem": problem.text} for problem in problems[:PROBLEMS_SHOWN_MAX]]
+        first = problems[0]
+        raise RulesRefused(f"{len(problems)} problems; the first in row {first.row}: {first.text}", {"count": len(problems), "rows": shown})
+    return rules
+
+
+def _rule(row: dict[str, Any]) -> Rule:
+    if unknown := sorted(row.keys() - set(COLUMNS)):
+        raise ValueError(f"unknown fields: {', '.join(unknown)}")
+    rule = msgspec.convert({**row, "version": "-"}, Rule, strict=False)
+    if not rule.rate_percent.is_finite():
+        raise ValueError(f"rate_percent {rule.rate_percent} is no number")
+    return msgspec.structs.replace(rule, version=version_of(rule))
+
+
+def version_of(rule: Rule) -> str:
+    """Name a rule after what it says."""
+    said = {name: value for name, value in msgspec.to_builtins(rule).items() if name not in DERIVED}
+    said["rate_percent"] = str(rule.rate_percent.normalize())
+    return hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()[:32]
+
+
+def _faults(rule: Rule) -> Iterable[str]:
+    if not COUNTRY.fullmatch(rule.country):
+        yield f"country {rule.country!r} is not two capital letters"
+    if rule.region and (not REGION.fullmatch(rule.region) or not rule.region.startswith(f"{rule.country}-")):
+        yield f"region {rule.region!r} is not like {rule.country}-XX (ISO 3166-2)"
+    if not rule.name.strip():
+        yield "name is empty"
+    if not 0 <= rule.rate_percent <= RATE_MAX_PERCENT:
+        yield f"rate_percent {rule.rate_percent} is under 0 or over {RATE_MAX_PERCENT}"
+    exponent = rule.rate_percent.as_tuple().exponent
+    if not isinstance(exponent, int) or -exponent > RATE_MAX_DECIMALS:
+        yield f"rate_percent {rule.rate_percent} has more than {RATE_MAX_DECIMALS} decimals"
+    for pattern in (*rule.postal_codes, *rule.postal_codes_excluded):
+        if not PATTERN.fullmatch(pattern):
+            yield f"postal code {pattern!r} is not like 12345, 123* or 12000-12999"
+    if rule.taxed_above < 0 or (rule.taxed_up_to is not None and rule.taxed_up_to <= rule.taxed_above):
+        yield "taxed_up_to must be over taxed_above, and neither under zero"
+    if rule.valid_to is not None and rule.valid_to < rule.valid_from:
+        yield f"valid_to {rule.valid_to} is before valid_from {rule.valid_from}"
+    if rule.rate_percent and rule.reason in (Reason.ZERO_RATED, Reason.PRODUCT_EXEMPT, Reason.NOT_SUBJECT_TO_TAX):
+        yield f"{rule.reason.value} and a rate of {rule.rate_percent} contradict each other"
+    if not rule.source.strip():
+        yield "source is empty: say where the rate is from"
+
+
+def _overlaps(rules: Sequence[Rule]) -> list[Problem]:
+    """Two rules of one jurisdiction for the same goods at the same place and time: nobody could say which holds."""
+    alike: dict[object, list[tuple[date, date, int]]] = {}
+    for number, rule in enumerate(rules, start=1):
+        key = (rule.jurisdiction, rule.tax_code, rule.postal_codes, rule.postal_codes_excluded)
+        alike.setdefault(key, []).append((rule.valid_from, rule.valid_to or date.max, number))
+    problems = []
+    for spans in alike.values():
+        spans.sort()
+        for (_, end, first), (start, _, second) in pairwise(spans):
+            if start <= end:
+                problems.append(Problem(second, f"it holds at the same time as row {first}, for the same"))
+    return problems
