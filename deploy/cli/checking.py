@@ -18,7 +18,9 @@ from deploy.stack import ROOT
 from deploy.state import Instance
 
 # Tests wait more than they compute, so two run beside each other; those of one file share their system and stay together.
-WHOLE = ("tests", "-n", "2", "--dist", "loadfile")
+# In the order of their names, for the slow ones (faults) begin early then and do not end alone.
+WHOLE = ("tests", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+BENCHES = ("authorize", "capture", "refund", "replay", "checkout", "growth", "webhooks", "worker", "telemetry")
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -75,7 +77,9 @@ def _check() -> None:
 
 @click.command()
 @click.argument(
-    "what", type=click.Choice(["authorize", "capture", "refund", "replay", "checkout", "growth", "webhooks", "worker"]), default="authorize"
+    "what",
+    type=click.Choice(["authorize", "capture", "refund", "replay", "checkout", "growth", "webhooks", "worker", "telemetry"]),
+    default="authorize",
 )
 @click.option("--clients", multiple=True, type=click.IntRange(1, 256), help="May be repeated; 1, 16 and 64, or 1, 32 and 128 for webhooks.")
 @click.option("--rate", type=click.FloatRange(0.1, 10_000), help="Begin so many a second (an open loop) instead of waiting for answers.")

@@ -20,6 +20,7 @@ from tests.bench import worker
 from tests.bench.client import Sample, closed_loop, open_loop
 from tests.bench.cpu import seconds_by_process, seconds_of
 from tests.bench.shop import Shop
+from tests.bench.sink import a_sink
 from tests.bench.yardsticks import BODY, Yardsticks
 
 ROUNDS = 3
@@ -27,6 +28,7 @@ WARM_UP = 300
 COUNT_MIN = 100
 GROWTH_BEFORE = 1_000
 GROWTH_REQUESTS = 400
+TRACES_SAMPLED = 0.1
 # How fast each kind is expected to be at first; after one round it is known.
 FIRST_GUESS_PER_SECOND = {"replay": 1_000.0, "checkout": 30.0, "webhooks": 800.0}
 
@@ -68,18 +70,38 @@ def run(wish: Wish, *, home: Path, say: Callable[[str], None]) -> list[Figures]:
     """Start a stack of its own, measure, and give a line for each number of clients."""
     instance = Instance(home, "bench")
     with ExitStack() as stack:
-        # One key asks for all of it here, more than one caller is allowed.
-        options = Options(
-            choice=Choice(), log_level="WARNING", webhooks=False, settings={"RATE_PER_SECOND": "100000", "RATE_BURST": "100000"}
-        )
-        up = stack.enter_context(running(instance, options, say))
+        up = stack.enter_context(running(instance, _options(), say))
         bare = Yardsticks(stack, instance.logs, database_url=up.state.database_url, amqp_url=up.state.amqp_url)
         progress = stack.enter_context(Progress(transient=True))
+        if wish.what == "telemetry":
+            traced = stack.enter_context(running(Instance(home, "bench-traced"), _options(traces_to=stack.enter_context(a_sink())), say))
+            return asyncio.run(_telemetry(wish, up, traced, bare, progress))
         if wish.what == "worker":
             return asyncio.run(_worker(up, bare, progress, instance.logs))
         if wish.what == "growth":
             return asyncio.run(_growth(wish, up, bare, progress))
         return asyncio.run(_measure(wish, up, bare, progress, secret=webhook_secret(instance)))
+
+
+def _options(*, traces_to: str = "") -> Options:
+    # One key asks for all of it here, more than one caller is allowed.
+    settings = {"RATE_PER_SECOND": "100000", "RATE_BURST": "100000", "TRACE_SAMPLE_RATIO": str(TRACES_SAMPLED)}
+    return Options(choice=Choice(), log_level="WARNING", webhooks=False, otlp_endpoint=traces_to, settings=settings)
+
+
+async def _telemetry(wish: Wish, plain: Running, traced: Running, bare: Yardsticks, progress: Progress) -> list[Figures]:
+    """Authorize over two stacks in turn, one of which traces what it is usual to sample."""
+    stacks = {"authorize, no traces": plain, f"authorize, {TRACES_SAMPLED:.0%} traced": traced}
+    shops = {name: Shop(up, webhook_secret="") for name, up in stacks.items()}
+    for shop in shops.values():
+        await closed_loop(shop.url, await shop.make("authorize", WARM_UP), clients=16, count=WARM_UP)
+    authorize = Wish(what="authorize", clients=(16,), seconds=wish.seconds)
+    count, rounds = max(COUNT_MIN, round(100 * wish.seconds / ROUNDS)), dict[str, list[Figures]]()
+    for number in progress.track(range(2 * ROUNDS), description="telemetry"):
+        for name, up in list(stacks.items())[:: 1 if number % 2 else -1]:
+            figures = await _round(authorize, up, bare, shops[name], 16, count)
+            rounds.setdefault(name, []).append(msgspec.structs.replace(figures, label=name))
+    return [_median(rounds[name]) for name in stacks]
 
 
 async def _measure(wish: Wish, up: Running, bare: Yardsticks, progress: Progress, *, secret: str) -> list[Figures]:
