@@ -119,6 +119,9 @@ class System:
             "TOKEN_SECRET": TOKEN_SECRET,
             "SANDBOX_URL": self.sandbox.base_url,
             "SANDBOX_API_KEY": SANDBOX_KEY,
+            "STRIPE_URL": self.sandbox.base_url,
+            "STRIPE_API_KEY": SANDBOX_KEY,
+            "STRIPE_MULTICAPTURE": "true",
             "WEBHOOK_ACCOUNTS": webhooks_settings(self._place, self.store_id).webhook_accounts,
             "WEBHOOKS_URL": self.url("webhooks"),
             "ASK_TIMEOUT_SECONDS": "2.0",
@@ -137,7 +140,14 @@ class System:
 
 @contextlib.asynccontextmanager
 async def a_system(
-    nursery: Nursery, place: Place, folder: Path, *, webhooks: bool = False, moods: Moods | None = None, **changes: Any
+    nursery: Nursery,
+    place: Place,
+    folder: Path,
+    *,
+    webhooks: bool = False,
+    moods: Moods | None = None,
+    provider: str = "sandbox",
+    **changes: Any,
 ) -> AsyncIterator[tuple[System, World]]:
     """Run the services as processes, with a sandbox in this one, which tells what happens there when it is given moods to do so in."""
     async with a_sandbox() as sandbox:
@@ -160,6 +170,7 @@ async def a_system(
                 keys=keys,
                 store_id=store_id,
                 webhooks_url=system.url("webhooks"),
+                provider=provider,
             )
             yield system, world
             await world.http.aclose()

@@ -31,11 +31,15 @@ Send = Callable[..., Awaitable[Answer]]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize(("victim", "wanted"), [("payments", PAYMENTS_POINTS), ("gateway", GATEWAY_POINTS)])
+@pytest.mark.parametrize(
+    ("victim", "provider", "wanted"),
+    [("payments", "sandbox", PAYMENTS_POINTS), ("gateway", "sandbox", GATEWAY_POINTS), ("payments", "stripe", PAYMENTS_POINTS)],
+    ids=["payments", "gateway", "payments with Stripe"],
+)
 async def test_dying_at_any_point_costs_nothing(
-    nursery: Nursery, own_place: Place, tmp_path: Path, victim: str, wanted: tuple[str, ...], operation: str
+    nursery: Nursery, own_place: Place, tmp_path: Path, victim: str, provider: str, wanted: tuple[str, ...], operation: str
 ) -> None:
-    async with a_system(nursery, own_place, tmp_path, customer_look_seconds=3600) as (system, world):
+    async with a_system(nursery, own_place, tmp_path, provider=provider, customer_look_seconds=3600) as (system, world):
         ground = _Ground(system, world, tmp_path, victim, operation)
         seen = await ground.points()
 
