@@ -46,6 +46,8 @@ class Account(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     multicapture: bool = True
     # How long a new payment is not found by searching.
     search_lag_seconds: float = 1.0
+    # In some countries accounts have no search.
+    searchable: bool = True
 
 
 class Sandbox:

@@ -181,6 +181,8 @@ async def search(request: HttpRequest) -> Response[bytes]:
     sandbox, query = sandbox_of(request), nested(request.query_params.multi_items())
     name, _, value = query.get("query", "").removeprefix("metadata['").removesuffix("'").partition("']:'")
     books = sandbox.read(request)
+    if not sandbox.account.searchable:
+        raise Refused(400, "search_not_available", "Search is not available for this account.")
     lag = sandbox.account.search_lag_seconds
     found = [p for p in _payments(books) if p.metadata.get(name) == value and age_seconds(p) >= lag] if value else []
     rows = [objects.expanded(objects.payment_intent(p), p, _deeper(_paths(query))) for p in found]

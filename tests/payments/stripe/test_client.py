@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -205,6 +206,21 @@ class TestSearching:
 
         assert found is not None
         assert found.provider_payment_id == payment.id
+
+    @pytest.mark.parametrize("made", ["at once", "much later"])
+    async def test_an_account_without_search_looks_through_all_since(self, sandbox: Sandbox, stripe: PaymentProvider, made: str) -> None:
+        sandbox.account = Account(searchable=False)
+        minted = int((NOW - timedelta(hours=3)).timestamp() * 1000) if made == "much later" else int(NOW.timestamp() * 1000)
+        request = an_authorization(reference=UUID(int=(minted << 80) | (new_id().int & ((1 << 80) - 1))))
+        await send(stripe, request)
+
+        found = await stripe.find_by_reference(request.reference, operation=Operation.AUTHORIZE, provider_payment_id=None)
+        nothing = await stripe.find_by_reference(new_id(), operation=Operation.AUTHORIZE, provider_payment_id=None)
+
+        assert found is not None
+        assert found.reference == request.reference
+        assert nothing is None
+        sandbox.account = Account()
 
     async def test_too_many_payments_of_that_time_are_no_proof_of_absence(
         self, sandbox: Sandbox, stripe: PaymentProvider, monkeypatch: pytest.MonkeyPatch

@@ -141,21 +141,25 @@ class StripePayments:
     ) -> ProviderTransaction | None:
         """Find the payment that one of our transactions made or changed."""
         if provider_payment_id is None:
-            return await self._search(reference) or await self._look_through(reference)
+            made = _made_at(reference)
+            searched, found = await self._search(reference)
+            # What the search, which lags behind, does not know yet was made just now; without a search it may have been made at any time.
+            until = made + timedelta(seconds=MADE_WITHIN_SECONDS) if searched else datetime.now(UTC)
+            return found or await self._look_through(reference, since=made - timedelta(seconds=MADE_BEFORE_SECONDS), until=until)
         found = await self._get(provider_payment_id, void=reference if operation is Operation.VOID else None)
         shown = found is not None and any(o.operation is operation and o.reference == reference for o in found.observations)
         return found if shown else None
 
-    async def _search(self, reference: UUID) -> ProviderTransaction | None:
+    async def _search(self, reference: UUID) -> tuple[bool, ProviderTransaction | None]:
+        """Find by metadata; tells whether the account can search at all (in some countries none can)."""
         query = {"query": f"metadata['{objects.REFERENCE}']:'{reference}'", "expand[0]": f"data.{requests.WITH_CHARGE}"}
-        body = await self._read("search", "/v1/payment_intents/search", query)
-        found = _as(list[PaymentIntent], (body or {}).get("data", []))
-        return await self._whole(found[0]) if found else None
+        answer = await self._client.call("search", "GET", "/v1/payment_intents/search", query=query)
+        if answer.status == 400:
+            return False, None
+        found = _as(list[PaymentIntent], (_readable(answer) or {}).get("data", []))
+        return True, await self._whole(found[0]) if found else None
 
-    async def _look_through(self, reference: UUID) -> ProviderTransaction | None:
-        """Find in the list what the search, which lags behind, does not know yet."""
-        made = _made_at(reference)
-        since, until = made - timedelta(seconds=MADE_BEFORE_SECONDS), made + timedelta(seconds=MADE_WITHIN_SECONDS)
+    async def _look_through(self, reference: UUID, *, since: datetime, until: datetime) -> ProviderTransaction | None:
         cursor = None
         for _ in range(LOOKED_THROUGH_PAGES_MAX):
             intents, cursor = await self._page(since, until, cursor)
@@ -204,12 +208,7 @@ class StripePayments:
                 return found
 
     async def _read(self, operation: str, path: str, query: Mapping[str, str]) -> dict[str, Any] | None:
-        answer = await self._client.call(operation, "GET", path, query=query)
-        if answer.status == 404:
-            return None
-        if answer.status != 200:
-            raise Ambiguous(f"stripe answered {answer.status}", retry_after_seconds=retry_after_seconds(answer.headers))
-        return answer.body
+        return _readable(await self._client.call(operation, "GET", path, query=query))
 
     # Events
 
@@ -245,6 +244,14 @@ def _to_look_up(payment_id: str | None) -> Observed | None:
 
 
 # Answers
+
+
+def _readable(answer: Answer) -> dict[str, Any] | None:
+    if answer.status == 404:
+        return None
+    if answer.status != 200:
+        raise Ambiguous(f"stripe answered {answer.status}", retry_after_seconds=retry_after_seconds(answer.headers))
+    return answer.body
 
 
 def _shown(prepared: Prepared, body: dict[str, Any], reference: UUID) -> tuple[Observation, ...]:
