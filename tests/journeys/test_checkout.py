@@ -1,10 +1,13 @@
 """From the quote to the refund (roadmap P0 and P1), through HTTP."""
 
+from typing import Any
 from uuid import UUID
 
 import msgspec
+import pytest
 
 from deploy import setup
+from services.payments.store import intents as intent_rows
 from shared.contracts.payments import SnapshotView
 from shared.ids import new_id
 from shared.messages import Environment
@@ -355,3 +358,24 @@ class TestLedger:
 
         assert [(c["operation"], c["classification"], c["status"]) for c in calls] == [("authorize", "answered", 200)]
         assert "tok_success" not in calls[0]["request"] + calls[0]["response"]
+
+
+class TestReadingTheLedger:
+    async def test_shows_one_moment_though_a_payment_goes_on_meanwhile(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        payment = await world.a_payment()
+        read = intent_rows.whole_ledger
+
+        async def captured_meanwhile(*arguments: Any) -> Any:
+            monkeypatch.setattr(intent_rows, "whole_ledger", read)
+            assert (await payment.capture()).status == 201
+            return await read(*arguments)
+
+        monkeypatch.setattr(intent_rows, "whole_ledger", captured_meanwhile)
+        before = await world.ledger(payment.order_id)
+        after = await world.ledger(payment.order_id)
+
+        assert [(seen["order_status"], seen["payments"][0]["intent"]["status"]) for seen in (before, after)] == [
+            ("authorized", "authorized"),
+            ("paid", "captured"),
+        ]
+        assert len(after["history"]) > len(before["history"])

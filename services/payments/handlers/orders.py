@@ -140,8 +140,8 @@ async def list_orders(envelope: Envelope, query: ListOrders, context: Payments) 
 
 
 async def get_payments(envelope: Envelope, query: GetPayments, context: Payments) -> Ledger:
-    """Read everything about an order's money."""
-    async with connected(context.desk.pool) as db:
+    """Read everything about an order's money, all as of one moment."""
+    async with connected(context.desk.pool) as db, db.transaction(isolation="repeatable_read", readonly=True):
         order = await rows.get_order(db, envelope, query.order_id)
         if order is None:
             raise NotFound(f"There is no order {query.order_id}.")
