@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from deploy.sandbox.books import Payment
+from deploy.sandbox.books import Payment, Refused
 from deploy.sandbox.faces import stripe_objects as objects
 from deploy.sandbox.server import Account, Sandbox
 from services.payments.domain.intents import Observation, Operation, TransactionStatus
@@ -155,6 +155,18 @@ class TestKeysAndRaces:
         (seen,) = await send(stripe, an_authorization("pm_card_threeDSecure2Required", return_url=None))
 
         assert (seen.status, seen.decline_code) == (DECLINED, "authentication_required")
+
+    async def test_a_payment_made_and_not_confirmed_because_the_request_was_bad_is_not_executed(
+        self, stripe: PaymentProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refused(_: Any, payment: Payment, __: Any) -> Any:
+            raise Refused(400, "url_invalid", "Not a valid URL", payment_intent=objects.payment_intent(payment))
+
+        monkeypatch.setattr("deploy.sandbox.faces.stripe._confirmed", refused)
+
+        (seen,) = await send(stripe, an_authorization())
+
+        assert (seen.status, seen.decline_code) == (FAILED, "url_invalid")
 
     async def test_the_issuers_advice_is_kept(self, stripe: PaymentProvider) -> None:
         (seen,) = await send(stripe, an_authorization("pm_card_visa_chargeDeclinedStolenCard"))

@@ -223,11 +223,10 @@ class StripePayments:
 def _observed(event_type: str, thing: dict[str, Any]) -> Observed | None:
     if event_type.startswith("payment_intent."):
         intent = msgspec.convert(thing, PaymentIntent)
-        # The account may be used by others too; what bears no reference of ours is theirs.
-        found = objects.transaction(intent) if intent.reference is not None else None
-        return (
-            None if found is None else Observed(provider_payment_id=intent.id, reference=intent.reference, observations=found.observations)
-        )
+        if intent.reference is None:
+            return None  # The account may be used by others too; what bears no reference of ours is theirs.
+        found = objects.transaction(intent)
+        return Observed(provider_payment_id=intent.id, reference=intent.reference, observations=found.observations)
     if event_type.startswith(("refund.", "charge.refund.")):
         return _to_look_up(msgspec.convert(thing, Refund).payment_intent)
     if event_type.startswith("charge.dispute."):
@@ -271,7 +270,10 @@ def _check_definite(answer: Answer) -> None:
 def _refused(prepared: Prepared, answer: Answer, reference: UUID) -> tuple[Observation, ...]:
     error, told = _error(answer), answer.body.get("error", {}).get("payment_intent")
     if told is not None and prepared.operation == "authorize":
-        return objects.transaction(msgspec.convert(told, PaymentIntent)).observations
+        shown = objects.transaction(msgspec.convert(told, PaymentIntent)).observations
+        # A payment that was made and not confirmed, because the request was bad, waits for nothing.
+        if any(each.status is not TransactionStatus.PENDING for each in shown):
+            return shown
     if told is not None and prepared.operation == "void" and told.get("status") == "canceled":
         # Somebody was there before us; what was to be let go is.
         return objects.transaction(msgspec.convert(told, PaymentIntent), void=reference).observations
