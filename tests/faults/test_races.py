@@ -37,8 +37,8 @@ async def _called(world: World, kind: str, times: int) -> bool:
     return world.sandbox.calls.get(kind, 0) >= times
 
 
-async def _send_again(world: World, publisher: Publisher, key: str) -> None:
-    """Put another copy of a key's command on the bus, as a redelivery or an impatient gateway does."""
+async def _copy_of(world: World, key: str) -> Letter:
+    """Write another copy of the command that a key has under way, as a redelivery or an impatient gateway does."""
     row = (await world.rows("SELECT * FROM gateway.idempotency_keys WHERE idempotency_key = $1", key))[0]
     envelope = Envelope(
         id=row["operation_id"],
@@ -49,9 +49,7 @@ async def _send_again(world: World, publisher: Publisher, key: str) -> None:
         correlation_id=row["correlation_id"],
     )
     kind = row["command_type"]
-    await publisher.publish(
-        Letter(exchange=topology.COMMANDS, routing_key=kind, body=row["command"], headers=headers_of(envelope), type=kind)
-    )
+    return Letter(exchange=topology.COMMANDS, routing_key=kind, body=row["command"], headers=headers_of(envelope), type=kind)
 
 
 class TestDuringTheCall:
@@ -92,10 +90,11 @@ class TestDuringTheCall:
         paying = asyncio.create_task(world.authorize(order_id, snapshot_id, "tok_slow", key=key))
         await until(lambda: _called(world, "authorize", 1))
 
+        copy = await _copy_of(world, key)
         async with Publisher(world.place.amqp_url, name="tests") as publisher:
             for _ in range(COPIES):
                 await world.change("UPDATE payments.payment_transactions SET next_look_at = now() WHERE status = 'pending'")
-                await _send_again(world, publisher, key)
+                await publisher.publish(copy)
 
         assert (await paying).status == 201
         assert (world.sandbox.calls["authorize"], world.sandbox.calls.get("read", 0)) == (1, 0)
