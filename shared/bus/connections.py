@@ -7,6 +7,7 @@ from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import AMQPError
 
 CONNECT_TIMEOUT_SECONDS = 5.0
+ANSWER_TIMEOUT_SECONDS = 10.0
 HEARTBEAT_SECONDS = 10
 CLOSE_TIMEOUT_SECONDS = 3.0
 

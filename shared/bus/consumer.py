@@ -10,7 +10,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMe
 
 from shared import telemetry, topology
 from shared.backoff import reconnecting
-from shared.bus.connections import CONNECT_TIMEOUT_SECONDS, HEARTBEAT_SECONDS, LOST, close, told_to_stop
+from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, HEARTBEAT_SECONDS, LOST, close, told_to_stop
 from shared.bus.letters import Received
 from shared.errors import Unavailable
 
@@ -81,6 +81,10 @@ class Consumer:
                 if told_to_stop():
                     raise
                 self.trouble = "the connection was lost"
+            except Exception as bug:
+                # The library's own, on a connection that broke in the middle of a frame: whatever it is, we come back.
+                logger.error("a consumer failed", exc_info=bug)
+                self.trouble = f"{type(bug).__name__}: {bug}"
             telemetry.say(logger, logging.WARNING, "consumer lost the broker", {"reason": self.trouble, "name": self._name})
             if self._connection is not None:
                 await close(self._connection)
@@ -97,13 +101,18 @@ class Consumer:
                 )
         connection = self._connection
         assert connection is not None, "the loop above ends only with a connection"
-        channel = await connection.channel()
-        await channel.set_qos(prefetch_count=self._prefetch)
-        self._tags = []
-        for name in self._queues:
-            queue = await self._queue(channel, name)
-            self._tags.append((queue, await queue.consume(self._receiver(name), no_ack=self._own_queue)))
-        await self._watch(connection, channel)
+        # A broker that is going down or coming up may take a connection and never answer on it.
+        async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+            channel = await connection.channel()
+            await channel.set_qos(prefetch_count=self._prefetch)
+            self._tags = []
+            for name in self._queues:
+                queue = await self._queue(channel, name)
+                self._tags.append((queue, await queue.consume(self._receiver(name), no_ack=self._own_queue)))
+            looking = await connection.channel()
+            absent = None if self._own_queue else await topology.missing(looking, self._also_needed)
+        self.trouble = f"queue {absent} is missing" if absent else None
+        await self._watch(connection, channel, looking)
 
     async def _queue(self, channel: AbstractChannel, name: str) -> aio_pika.abc.AbstractQueue:
         if self._own_queue:
@@ -128,16 +137,14 @@ class Consumer:
             await asyncio.sleep(GIVE_BACK_PAUSE_SECONDS)
             await received.give_back()
 
-    async def _watch(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
-        looking = await connection.channel()
-        absent = None if self._own_queue else await topology.missing(looking, self._also_needed)
-        self.trouble = f"queue {absent} is missing" if absent else None
+    async def _watch(self, connection: AbstractConnection, channel: AbstractChannel, looking: AbstractChannel) -> None:
         while self.trouble is None:
             await asyncio.sleep(WATCH_INTERVAL_SECONDS if not channel.is_closed else 0)
             if channel.is_closed or connection.is_closed:
                 raise ConnectionError("the connection was closed")
             for name in self._queues:
-                found = await looking.declare_queue(name, passive=True)
+                async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+                    found = await looking.declare_queue(name, passive=True)
                 if not found.declaration_result.consumer_count:
                     raise ConnectionError(f"nobody consumes {name} although we should")
         raise ConnectionError(self.trouble)

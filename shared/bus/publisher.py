@@ -8,7 +8,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
 from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from shared.bus.connections import CONNECT_TIMEOUT_SECONDS, HEARTBEAT_SECONDS, LOST, close, told_to_stop
+from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, HEARTBEAT_SECONDS, LOST, close, told_to_stop
 from shared.bus.letters import Letter, TooLarge, Unroutable
 from shared.errors import Unavailable
 from shared.messages import BODY_MAX_BYTES
@@ -122,8 +122,15 @@ class Publisher:
                     heartbeat=HEARTBEAT_SECONDS,
                 )
             self._exchanges = {}
-            self._unconfirmed = await self._connection.channel(publisher_confirms=False)
-            self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
+            try:
+                async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+                    self._unconfirmed = await self._connection.channel(publisher_confirms=False)
+                    self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
+            except TimeoutError:
+                # Open and mute: another connection may be better off.
+                silent, self._connection = self._connection, None
+                await close(silent)
+                raise
             return self._channel
 
     async def _drop(self, channel: AbstractChannel | None) -> None:
