@@ -15,7 +15,8 @@ from rich.table import Table
 
 from deploy.stack import ROOT
 from deploy.state import StackState
-from shared.contracts.payments import Ledger, OrderContent, PaymentView, SnapshotView
+from shared.contracts.orders import OrderContent
+from shared.contracts.payments import Ledger, PaymentView, SnapshotView
 from shared.contracts.webhooks import EventPage, EventView
 from shared.ids import new_id
 from shared.money import Money, decimal_text

@@ -16,7 +16,7 @@ from services.payments.domain import orders as rules
 from services.payments.domain.intents import Intent, IntentStatus
 from services.payments.store.intents import view
 from shared.contracts import payments
-from shared.contracts.payments import OrderContent
+from shared.contracts.orders import OrderContent
 from shared.ids import new_id
 from shared.messages import Environment, type_of
 

@@ -1,125 +1,15 @@
 """What payments can be told and asked, and what it answers."""
 
 from datetime import datetime
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta
 
+from shared.contracts.orders import Address, OrderContent, TaxLine
 from shared.messages import Event, Message, Query
-from shared.money import AMOUNT_MAX_MINOR_UNITS
 
-ITEMS_MAX = 500
-ADJUSTMENTS_MAX = 50
-TAX_LINES_MAX = 2_000
 PAGE_ROWS_MAX = 200
-
-Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX_MINOR_UNITS, description="Minor units of the currency.")]
-PositiveAmount = Annotated[int, Meta(gt=0, le=AMOUNT_MAX_MINOR_UNITS, description="Minor units of the currency.")]
-CurrencyCode = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217.")]
-CountryCode = Annotated[str, Meta(pattern="^[A-Z]{2}$", description="ISO 3166-1 alpha-2.")]
-ShortText = Annotated[str, Meta(min_length=1, max_length=200)]
-Token = Annotated[str, Meta(min_length=1, max_length=200, description="A payment method's token; never a card number.")]
-Rate = Annotated[str, Meta(pattern=r"^\d{1,3}(\.\d{1,6})?$", description="Percent, as a decimal string.")]
-
-
-class FundedBy(StrEnum):
-    """Who bears a discount."""
-
-    MERCHANT = "merchant"
-    THIRD_PARTY = "third_party"
-
-
-class TaxBehavior(StrEnum):
-    """Whether a price holds its tax already."""
-
-    INCLUSIVE = "inclusive"
-    EXCLUSIVE = "exclusive"
-
-
-class AdjustmentKind(StrEnum):
-    """Where a discount comes from."""
-
-    CAMPAIGN = "campaign"
-    LEVEL = "level"
-
-
-class Address(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A postal address as the customer typed it."""
-
-    name: ShortText
-    country_code: CountryCode
-    street_address: Annotated[str, Meta(max_length=400)] = ""
-    city: Annotated[str, Meta(max_length=200)] = ""
-    postal_code: Annotated[str, Meta(max_length=40)] = ""
-    country_area: Annotated[str, Meta(max_length=200)] = ""
-    company_name: Annotated[str, Meta(max_length=200)] = ""
-    phone: Annotated[str, Meta(max_length=60)] = ""
-
-
-class Adjustment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A discount on one line, as a positive amount taken off."""
-
-    label: ShortText
-    amount: PositiveAmount
-    kind: AdjustmentKind = AdjustmentKind.CAMPAIGN
-    funded_by: FundedBy = FundedBy.MERCHANT
-
-
-class Dimensions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Outer size of one unit."""
-
-    length_mm: Annotated[int, Meta(gt=0, le=100_000)]
-    width_mm: Annotated[int, Meta(gt=0, le=100_000)]
-    height_mm: Annotated[int, Meta(gt=0, le=100_000)]
-
-
-class Customs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What customs want to know of one unit."""
-
-    hs_code: Annotated[str, Meta(pattern=r"^\d{6,10}$", description="Harmonized System code.")]
-    origin_country: CountryCode
-    description: ShortText
-
-
-class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One line of an order: a product variant, how many, at what price."""
-
-    product_variant_id: UUID
-    name: ShortText
-    quantity: Annotated[int, Meta(gt=0, le=1_000_000)]
-    unit_price: Amount
-    tax_code: Annotated[str, Meta(max_length=60)] = ""
-    tax_behavior: TaxBehavior = TaxBehavior.EXCLUSIVE
-    weight_grams: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
-    dimensions: Dimensions | None = None
-    customs: Customs | None = None
-    adjustments: Annotated[list[Adjustment], Meta(max_length=ADJUSTMENTS_MAX)] = []
-
-
-class TaxLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Tax on one line (by its position, from 0) or, without a position, on shipping."""
-
-    jurisdiction: ShortText
-    rate_percent: Rate
-    amount: Amount
-    behavior: TaxBehavior = TaxBehavior.EXCLUSIVE
-    line: Annotated[int, Meta(ge=0)] | None = None
-
-
-class OrderContent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the shop says of an order."""
-
-    currency: CurrencyCode
-    items: Annotated[list[Item], Meta(min_length=1, max_length=ITEMS_MAX)]
-    shipping_amount: Amount = 0
-    tax_lines: Annotated[list[TaxLine], Meta(max_length=TAX_LINES_MAX)] = []
-    shipping_address: Address | None = None
-    billing_address: Address | None = None
-    customer_id: UUID | None = None
-    cancelled: bool = False
 
 
 # Commands

@@ -8,7 +8,8 @@ import pytest
 from services.payments.domain import declines, guards, orders
 from services.payments.domain.intents import Observation, Operation, Source, Transaction, TransactionStatus, fold, observe
 from services.payments.domain.orders import OrderStatus, OrderSums, order_status
-from shared.contracts.payments import Address, NextAction, OrderContent
+from shared.contracts.orders import Address, OrderContent
+from shared.contracts.payments import NextAction
 from shared.errors import Invalid, Outcome, Refusal, Retry
 from shared.ids import new_id
 from shared.money import AMOUNT_MAX_MINOR_UNITS, Money

@@ -10,7 +10,8 @@ from litestar.params import FromPath, HeaderParameter, JSONBody
 from services.gateway.domain import expected_version
 from services.gateway.handlers.commands import MakeCheckoutToken, MakeCustomerToken, TokenView
 from services.gateway.routes.answers import ADMIN, HttpRequest, KeyHeader, PreferHeader, carry_out, documented, show
-from shared.contracts.payments import GetOrder, GetPayments, Ledger, OrderContent, OrderView, PutOrder
+from shared.contracts.orders import OrderContent
+from shared.contracts.payments import GetOrder, GetPayments, Ledger, OrderView, PutOrder
 
 IfMatch = Annotated[
     str | None, HeaderParameter(name="If-Match", description="The version (ETag) you read; 412 when it is stale.", required=False)

@@ -20,19 +20,8 @@ from services.gateway.routes.answers import (
     documented,
     principal_of,
 )
-from shared.contracts.payments import (
-    Authorize,
-    Capture,
-    Confirm,
-    CurrencyCode,
-    PaymentView,
-    PositiveAmount,
-    Quote,
-    Refund,
-    SnapshotView,
-    Token,
-    Void,
-)
+from shared.contracts.orders import CurrencyCode, PositiveAmount, Token
+from shared.contracts.payments import Authorize, Capture, Confirm, PaymentView, Quote, Refund, SnapshotView, Void
 
 # The wrapper goes when storefronts have moved to authorize and capture (RFC 9745, RFC 8594).
 SUBMIT_DEPRECATED = "@1793491200"

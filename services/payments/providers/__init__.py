@@ -7,7 +7,8 @@ from uuid import UUID
 import msgspec
 
 from services.payments.domain.intents import Observation, Operation
-from shared.contracts.payments import OrderContent, ShippingRate, TaxLine
+from shared.contracts.orders import OrderContent, TaxLine
+from shared.contracts.payments import ShippingRate
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):

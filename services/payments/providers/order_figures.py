@@ -1,7 +1,8 @@
 """Shipping and tax as the order itself states them."""
 
 from services.payments.providers import ShippingAndTax
-from shared.contracts.payments import OrderContent, ShippingRate
+from shared.contracts.orders import OrderContent
+from shared.contracts.payments import ShippingRate
 
 
 class OrderFigures:

@@ -10,7 +10,8 @@ from services.payments.domain.intents import Intent
 from services.payments.domain.orders import OrderStatus, Priced
 from services.payments.store.intents import INTENTS_AS_JSON, intents_decoder
 from services.payments.store.ledger import json_text
-from shared.contracts.payments import OrderContent, OrderView, StatusChange, Totals
+from shared.contracts.orders import OrderContent
+from shared.contracts.payments import OrderView, StatusChange, Totals
 from shared.database import Connection, Record, Statement
 from shared.ids import new_id
 from shared.messages import Envelope

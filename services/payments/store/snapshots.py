@@ -7,7 +7,8 @@ import msgspec
 
 from services.payments.store.ledger import json_text
 from services.payments.store.orders import Order, order_of
-from shared.contracts.payments import OrderContent, SnapshotView
+from shared.contracts.orders import OrderContent
+from shared.contracts.payments import SnapshotView
 from shared.database import Connection, Statement
 from shared.messages import Envelope
 
