@@ -54,7 +54,12 @@ _Table = tuple[str, str, tuple[str, ...]]
 
 def _rows(store_id: UUID, count: int, number: int) -> dict[_Table, list[Sequence[Any]]]:
     content = msgspec.convert(
-        {"currency": CURRENCY, "items": [{"product_variant_id": str(new_id()), "name": "Mug", "quantity": 1, "unit_price": PRICE}]},
+        {
+            "currency": CURRENCY,
+            "items": [{"product_variant_id": str(new_id()), "name": "Mug", "quantity": 1, "unit_price": PRICE}],
+            "shipping_amount": 0,
+            "tax_lines": [],
+        },
         OrderContent,
     )
     priced = rules.price(content)

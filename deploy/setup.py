@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from deploy.state import SECRET_BYTES
+from services.fulfillment.app import OWNED as FULFILLMENT
 from services.gateway import domain as gateway_rules
 from services.gateway import store as gateway_rows
 from services.gateway.app import OWNED as GATEWAY
@@ -19,9 +20,9 @@ from shared.ids import new_id
 from shared.messages import Environment
 from shared.migrations import migrate, role_of
 
-SERVICES = (GATEWAY, PAYMENTS, WEBHOOKS)
+SERVICES = (GATEWAY, PAYMENTS, WEBHOOKS, FULFILLMENT)
 # The services that take messages; the gateway only sends them.
-CONSUMERS = ("payments", "webhooks")
+CONSUMERS = ("payments", "webhooks", "fulfillment")
 
 
 def service_url(owner_url: str, service: str, password: str) -> str:

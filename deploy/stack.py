@@ -151,6 +151,13 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             "STRIPE_API_KEY": stripe.api_key,
             "STRIPE_MULTICAPTURE": str(stripe.multicapture).lower(),
         },
+        "fulfillment": {
+            **common,
+            "HTTP_PORT": str(free_port()),
+            "DATABASE_URL": setup.service_url(database_url, "fulfillment", password),
+            "SANDBOX_URL": sandbox_url,
+            "SANDBOX_API_KEY": api_key,
+        },
         "gateway": {
             **common,
             "HTTP_PORT": str(options.gateway_port or free_port()),

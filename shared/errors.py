@@ -77,6 +77,11 @@ class Refusal(Exception):
         self.detail = detail
         self.facts = dict(facts or {})
 
+    @staticmethod
+    def of(problem: Problem) -> "Refusal":
+        """Make a refusal of what another service's rule said, to pass it on as it is."""
+        return _PassedOn(problem)
+
     def problem(self) -> Problem:
         """Say the refusal in the form that travels."""
         return Problem(
@@ -89,6 +94,19 @@ class Refusal(Exception):
             retry_after_seconds=self.retry_after_seconds,
             facts=self.facts,
         )
+
+
+class _PassedOn(Refusal):
+    code = "passed-on"
+    title = "Another service refused this"
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail, problem.facts)
+        self._problem = problem
+
+    def problem(self) -> Problem:
+        """Say it as the other service did."""
+        return self._problem
 
 
 class NotFound(Refusal):

@@ -14,7 +14,7 @@ DEAD = "tender.dead"
 UNROUTED_QUEUE = "tender.unrouted.v1"
 
 # Whose events a service is told of, besides the commands to it.
-SUBSCRIPTIONS = {"webhooks": ("payments.#",)}
+SUBSCRIPTIONS = {"webhooks": ("payments.#",), "fulfillment": ("payments.#",)}
 VERSION = "v1"
 LANE_LENGTH_MAX = 1_000_000
 LANE_DELIVERIES_MAX = 20

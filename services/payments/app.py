@@ -8,25 +8,27 @@ from pathlib import Path
 from services.payments import handlers
 from services.payments.handlers import Payments, housekeeping, resolving
 from services.payments.providers import PaymentProvider
-from services.payments.providers.order_figures import OrderFigures
+from services.payments.providers.fulfillment import FulfillmentPricing
 from services.payments.providers.sandbox import SandboxPayments
 from services.payments.providers.stripe.client import StripePayments
 from services.payments.settings import Settings
+from shared import audit
 from shared.contracts import payments as messages
 from shared.messages import Environment, Message, Query
 from shared.migrations import Owned
+from shared.replies import Replies
 from shared.schedule import Job
 from shared.service import Service
 from shared.work import Desk
 from shared.worker import CommandHandler, QueryHandler, RetrySchedules
 
 OWNED = Owned(name="payments", files=Path(__file__).parent / "schema")
-AUDIT_EVERY_SECONDS = 3600.0
 LIVE_STRIPE_KEYS = ("sk_live_", "rk_live_")
 
 COMMANDS: dict[type[Message], CommandHandler[Payments]] = {
     messages.PutOrder: handlers.put_order,
     messages.Quote: handlers.quote,
+    messages.ShopRates: handlers.shop_rates,
     messages.Authorize: handlers.authorize,
     messages.Confirm: handlers.confirm,
     messages.Capture: handlers.capture,
@@ -59,11 +61,13 @@ def build(settings: Settings) -> Service[Payments]:
 @asynccontextmanager
 async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Payments]:
     providers = _providers(settings)
-    try:
-        yield Payments(desk=desk, settings=settings, providers=providers, pricing=OrderFigures())
-    finally:
-        for provider in providers.values():
-            await provider.close()
+    async with Replies(settings.amqp_url, desk.publisher, name=OWNED.name) as replies:
+        pricing = FulfillmentPricing(replies, timeout_seconds=settings.pricing_timeout_seconds)
+        try:
+            yield Payments(desk=desk, settings=settings, providers=providers, pricing=pricing)
+        finally:
+            for provider in providers.values():
+                await provider.close()
 
 
 def _providers(settings: Settings) -> dict[tuple[Environment, str], PaymentProvider]:
@@ -94,5 +98,5 @@ def _jobs(settings: Settings, context: Payments) -> Sequence[Job]:
         resolver,
         Job("abandoned payments", lambda: housekeeping.abandon_old(context), every_seconds=every),
         Job("money to give back", lambda: housekeeping.give_back(context), every_seconds=every),
-        Job("audit partitions", lambda: housekeeping.keep_audit_partitions(context), every_seconds=AUDIT_EVERY_SECONDS),
+        Job("audit partitions", lambda: housekeeping.keep_audit_partitions(context), every_seconds=audit.KEEP_EVERY_SECONDS),
     ]

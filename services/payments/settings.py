@@ -15,6 +15,8 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     # Whether the account has multicapture; without it a payment is captured once.
     stripe_multicapture: bool = False
     provider_timeout_seconds: float = 10.0
+    # How long a quote waits for fulfillment, which waits for carriers and tax engines.
+    pricing_timeout_seconds: float = 8.0
     # Short, and renewed while the call is out, so that a crash costs seconds.
     lease_seconds: float = 5.0
     quote_lifetime_seconds: int = 900

@@ -104,16 +104,22 @@ class TaxLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     amount: Amount
     behavior: TaxBehavior = TaxBehavior.EXCLUSIVE
     line: Annotated[int, Meta(ge=0)] | None = None
+    # What of the line's price was taxed, why it was or was not, and by which rule; empty where the shop did not say.
+    taxable_amount: Amount | None = None
+    reason: Annotated[str, Meta(max_length=60)] = ""
+    rule_version: Annotated[str, Meta(max_length=80)] = ""
 
 
 class OrderContent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the shop says of an order."""
+    """What the shop says of an order; shipping and tax that it does not state are worked out when it is quoted."""
 
     currency: CurrencyCode
     items: Annotated[list[Item], Meta(min_length=1, max_length=ITEMS_MAX)]
-    shipping_amount: Amount = 0
-    tax_lines: Annotated[list[TaxLine], Meta(max_length=TAX_LINES_MAX)] = []
+    shipping_amount: Amount | None = None
+    tax_lines: Annotated[list[TaxLine], Meta(max_length=TAX_LINES_MAX)] | None = None
     shipping_address: Address | None = None
     billing_address: Address | None = None
     customer_id: UUID | None = None
+    # The buyer's, as typed; a valid one of another EU member state makes a supply free of VAT (Directive 2006/112/EC, Article 138).
+    vat_id: Annotated[str, Meta(max_length=40)] = ""
     cancelled: bool = False

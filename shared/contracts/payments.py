@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from shared.contracts.fulfillment.pricing import Notice, PackageBody, ProviderMetadata, ShippingRate
 from shared.contracts.orders import Address, OrderContent, TaxLine
 from shared.messages import Event, Message, Query
 
@@ -28,6 +29,16 @@ class Quote(Message, frozen=True, kw_only=True, tag="payments.quote.v1"):
 
     order_id: UUID
     payment_provider: str | None = None
+    # A way to ship: a rate that was shown before, or a service by its name; else the cheapest.
+    shipping_rate_id: UUID | None = None
+    shipping_service: str | None = None
+
+
+class ShopRates(Message, frozen=True, kw_only=True, tag="payments.shop_rates.v1"):
+    """Ask the carriers what it costs to ship an order."""
+
+    order_id: UUID
+    packages: tuple[PackageBody, ...] = ()
 
 
 class Authorize(Message, frozen=True, kw_only=True, tag="payments.authorize.v1"):
@@ -175,22 +186,6 @@ class OrderPage(msgspec.Struct, frozen=True, kw_only=True):
     next: UUID | None = None
 
 
-class ProviderMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """A selected provider: its name, what it can do, and what the browser needs for it."""
-
-    name: str
-    capabilities: dict[str, Any]
-    browser: dict[str, str]
-
-
-class ShippingRate(msgspec.Struct, frozen=True, kw_only=True):
-    """A way to ship and its price."""
-
-    service: str
-    amount: int
-    currency: str
-
-
 class SnapshotLine(msgspec.Struct, frozen=True, kw_only=True):
     """One priced line of a snapshot."""
 
@@ -229,6 +224,10 @@ class SnapshotView(msgspec.Struct, frozen=True, kw_only=True):
     fx_reference: dict[str, str] | None
     created_at: datetime
     expires_at: datetime
+    # What did not answer or is not as it should be, and what was done instead.
+    notices: list[Notice] = []
+    # Binds the tax to what was priced; finalizing the tax asks for it. Empty where the shop stated the tax itself.
+    tax_hash: str = ""
 
 
 class NextAction(msgspec.Struct, frozen=True, kw_only=True):
@@ -333,6 +332,7 @@ class IntentChanged(Event, frozen=True, kw_only=True, tag="payments.intent_chang
 MESSAGES: tuple[type[Message], ...] = (
     PutOrder,
     Quote,
+    ShopRates,
     Authorize,
     Confirm,
     Capture,

@@ -110,7 +110,12 @@ class Shop:
         orders = {number: new_id() for number in range(count)}
 
         async def push(connection: Connection, number: int) -> tuple[int, bytes]:
-            return await self._send(connection, "PUT", f"/api/v1/admin/orders/{orders[number]}", {"currency": "EUR", "items": [ITEM]})
+            return await self._send(
+                connection,
+                "PUT",
+                f"/api/v1/admin/orders/{orders[number]}",
+                {"currency": "EUR", "items": [ITEM], "shipping_amount": 0, "tax_lines": []},
+            )
 
         await closed_loop(self.url, push, clients=PREPARING_CLIENTS, count=count)
         return orders

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from shared.contracts import payments, webhooks
+from shared.contracts.fulfillment import pricing, tax
 from shared.contracts.payments import IntentView
 from shared.messages import Environment, Message, type_of
 
@@ -57,6 +58,7 @@ class TokenView(msgspec.Struct, frozen=True, kw_only=True):
 SUCCESS_STATUS: dict[str, int] = {
     type_of(payments.PutOrder): 200,
     type_of(payments.Quote): 201,
+    type_of(payments.ShopRates): 200,
     type_of(payments.Authorize): 201,
     type_of(payments.Confirm): 200,
     type_of(payments.Capture): 201,
@@ -68,6 +70,14 @@ SUCCESS_STATUS: dict[str, int] = {
     type_of(webhooks.DeleteEndpoint): 200,
     type_of(webhooks.RotateSecret): 200,
     type_of(webhooks.Redeliver): 200,
+    type_of(pricing.PutSettings): 200,
+    type_of(tax.PutRule): 200,
+    type_of(tax.DeleteRule): 200,
+    type_of(tax.PutNexus): 200,
+    type_of(tax.DeleteNexus): 200,
+    type_of(tax.PutExemption): 200,
+    type_of(tax.DeleteExemption): 200,
+    type_of(tax.FinalizeTax): 200,
     type_of(SubmitPayment): 201,
     type_of(MakeCheckoutToken): 201,
     type_of(MakeCustomerToken): 201,

@@ -26,6 +26,7 @@ from services.gateway.domain import (
     unsigned_token,
 )
 from services.gateway.handlers.commands import (
+    SUCCESS_STATUS,
     TOKEN_TYPES,
     MakeCheckoutToken,
     MakeCustomerToken,
@@ -38,7 +39,7 @@ from services.gateway.handlers.ingest import Ingest
 from services.gateway.settings import Settings
 from services.gateway.store import Claim, Kept
 from shared.bus import Unroutable
-from shared.contracts import payments, webhooks
+from shared.contracts import payments
 from shared.errors import Problem, Unavailable
 from shared.ids import new_id
 from shared.messages import Done, Envelope, Message, Query, Refused, Reply, done, encode, type_of
@@ -106,27 +107,12 @@ class Gateway:
             raise Overloaded("The message broker cannot be reached.", {})
 
     def _drivers(self) -> Mapping[str, Driver]:
-        on_the_bus = (
-            payments.PutOrder,
-            payments.Quote,
-            payments.Authorize,
-            payments.Confirm,
-            payments.Capture,
-            payments.Void,
-            payments.Refund,
-            webhooks.Replay,
-            webhooks.ReplayMany,
-            webhooks.PutEndpoint,
-            webhooks.DeleteEndpoint,
-            webhooks.RotateSecret,
-            webhooks.Redeliver,
-        )
-        return {
-            **{type_of(kind): self._over_the_bus for kind in on_the_bus},
+        own: dict[str, Driver] = {
             type_of(SubmitPayment): self._submit_payment,
             type_of(MakeCheckoutToken): self._make_checkout_token,
             type_of(MakeCustomerToken): self._make_customer_token,
         }
+        return {**dict.fromkeys(SUCCESS_STATUS, self._over_the_bus), **own}
 
     async def _over_the_bus(self, kept: Kept) -> Reply | None:
         future = self.replies.expect(kept.operation_id)

@@ -31,10 +31,12 @@ ReturnUrl = Annotated[str, Meta(pattern="^https?://", max_length=2000)]
 
 
 class QuoteBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which order to quote, and with whom it will be paid."""
+    """Which order to quote, with whom it will be paid, and how shipped: by a rate that was shown, by a service, or the cheapest way."""
 
     order_id: UUID
     payment_provider: Annotated[str, Meta(min_length=1, max_length=60)] | None = None
+    shipping_rate_id: UUID | None = None
+    shipping_service: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
 
 
 class AuthorizeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,7 +86,7 @@ async def quote(request: HttpRequest, data: JSONBody[QuoteBody], key: KeyHeader 
     own = principal_of(request).order_id
     if own is not None and own != data.order_id:
         raise Forbidden("This token is for another order.", {"order_id": str(own)})
-    return await carry_out(request, lambda _: Quote(order_id=data.order_id, payment_provider=data.payment_provider), data=data)
+    return await carry_out(request, lambda _: Quote(**msgspec.structs.asdict(data)), data=data)
 
 
 @post(

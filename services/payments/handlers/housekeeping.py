@@ -11,9 +11,9 @@ from services.payments.domain.intents import Applied, Intent, Observation, Opera
 from services.payments.handlers.asking import JOB, Payments, ask, conclude, keep_applied, listen, see
 from services.payments.providers import PaymentProvider, RefundRequest, Request, VoidRequest
 from services.payments.store import intents as intent_rows
-from services.payments.store import ledger, questions
+from services.payments.store import questions
 from services.payments.store.questions import Question
-from shared import telemetry
+from shared import audit, telemetry
 from shared.database import connected
 from shared.ids import new_id
 from shared.messages import Envelope, Environment
@@ -22,8 +22,6 @@ from shared.work import Work
 logger = logging.getLogger(__name__)
 
 ROWS_MAX = 50
-AUDIT_MONTHS_AHEAD = 3
-AUDIT_MONTHS_KEPT = 13
 
 
 async def abandon_old(context: Payments) -> None:
@@ -46,7 +44,7 @@ async def give_back(context: Payments) -> None:
 async def keep_audit_partitions(context: Payments) -> None:
     """Make the audit's months ahead and drop those past retention."""
     async with connected(context.desk.pool) as db:
-        await ledger.keep_audit_partitions(db, months_ahead=AUDIT_MONTHS_AHEAD, months_kept=AUDIT_MONTHS_KEPT)
+        await audit.keep_partitions(db)
 
 
 def _work(context: Payments, store_id: UUID, environment: str) -> Work:
@@ -107,7 +105,7 @@ async def _look_first(work: Work, context: Payments, intent_id: UUID) -> None:
     ids = [new_id() for _ in heard.observations]
     applied = intents.observe(seen.intent, seen.transactions, heard.observations, source=Source.JOB, ids=ids)
     batch = work.batch()
-    batch.add(ledger.called(work.envelope, None, heard.calls))
+    batch.add(audit.called(work.envelope, None, heard.calls))
     keep_applied(batch, work, seen, applied, source=Source.JOB, why="looked up")
     await batch.commit()
 

@@ -7,8 +7,7 @@ from services.payments.domain.intents import Observation, Operation, Source, Tra
 from services.payments.handlers.asking import Heard, Payments, keep_applied, listen, see, steps_to
 from services.payments.providers import Observed, PaymentProvider, Unreadable
 from services.payments.store import intents as intent_rows
-from services.payments.store import ledger
-from shared import telemetry
+from shared import audit, telemetry
 from shared.contracts.payments import PAYMENT_NOT_KNOWN, EventTaken, Observe, TakeEvent
 from shared.database import connected
 from shared.errors import Invalid, NotFound, Retry, Unavailable
@@ -57,7 +56,7 @@ async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
     applied = intents.observe(seen.intent, seen.transactions, said, source=Source.WEBHOOK, ids=ids)
     batch = work.batch()
     if heard.calls:
-        batch.add(ledger.called(work.envelope, None, heard.calls))
+        batch.add(audit.called(work.envelope, None, heard.calls))
     steps = steps_to(seen, said, source=Source.WEBHOOK)
     last = said[-1].operation.value if said else command.event_type
     intent = keep_applied(batch, work, seen, applied, source=Source.WEBHOOK, why=last, steps=steps)

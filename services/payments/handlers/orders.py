@@ -10,6 +10,7 @@ from services.payments.handlers.asking import Payments
 from services.payments.store import intents as intent_rows
 from services.payments.store import orders as rows
 from services.payments.store import snapshots
+from shared.contracts.fulfillment.pricing import Price, ProviderMetadata, QuoteRates
 from shared.contracts.payments import (
     PAGE_ROWS_MAX,
     GetOrder,
@@ -18,9 +19,9 @@ from shared.contracts.payments import (
     ListOrders,
     OrderPage,
     OrderView,
-    ProviderMetadata,
     PutOrder,
     Quote,
+    ShopRates,
     SnapshotView,
 )
 from shared.database import connected
@@ -93,13 +94,24 @@ async def quote(work: Work, command: Quote, context: Payments) -> None:
     name = command.payment_provider or context.default_provider(work.envelope.environment)
     provider = context.provider(work.envelope.environment, name)
 
-    figures = await context.pricing.shipping_and_tax(order.content)
+    snapshot_id, expires_at = new_id(), ground.now + timedelta(seconds=ground.policy.quote_lifetime_seconds)
+    figures = await context.pricing.figures(
+        work.envelope,
+        Price(
+            order_id=order.id,
+            snapshot_id=snapshot_id,
+            priced_hash=order.priced_hash.hex(),
+            content=order.content,
+            expires_at=expires_at,
+            rate_id=command.shipping_rate_id,
+            service=command.shipping_service,
+        ),
+    )
 
-    priced = rules.price(msgspec.structs.replace(order.content, tax_lines=figures.tax_lines))
+    priced = rules.price(msgspec.structs.replace(order.content, shipping_amount=figures.shipping_amount, tax_lines=figures.tax_lines))
     payment = ProviderMetadata(name=name, capabilities=msgspec.to_builtins(provider.capabilities), browser=provider.browser())
-    as_ordered = ProviderMetadata(name="as-ordered", capabilities={}, browser={})
     snapshot = SnapshotView(
-        snapshot_id=new_id(),
+        snapshot_id=snapshot_id,
         order_id=order.id,
         order_version=order.version,
         currency=order.currency,
@@ -110,14 +122,29 @@ async def quote(work: Work, command: Quote, context: Payments) -> None:
         selected_shipping_rate=figures.selected,
         shipping_address=rules.normalized(order.content.shipping_address),
         billing_address=rules.normalized(order.content.billing_address),
-        providers={"payment": payment, "shipping": as_ordered, "tax": as_ordered},
+        providers={"payment": payment, **figures.providers},
         fx_reference=ground.fx_reference,
         created_at=ground.now,
-        expires_at=ground.now + timedelta(seconds=ground.policy.quote_lifetime_seconds),
+        expires_at=expires_at,
+        notices=figures.notices,
+        tax_hash=figures.tax_hash,
     )
     batch = work.batch()
     batch.add(*snapshots.new_snapshot(work.envelope, snapshot, order=order, provider=name))
     batch.conclude(done(snapshot))
+    await batch.commit()
+
+
+async def shop_rates(work: Work, command: ShopRates, context: Payments) -> None:
+    """Ask the carriers what it costs to ship an order."""
+    async with connected(context.desk.pool) as db:
+        order = await rows.get_order(db, work.envelope, command.order_id)
+    if order is None:
+        raise NotFound(f"There is no order {command.order_id}.")
+    asked = QuoteRates(order_id=order.id, priced_hash=order.priced_hash.hex(), content=order.content, packages=command.packages)
+    found = await context.pricing.rates(work.envelope, asked)
+    batch = work.batch()
+    batch.conclude(done(found))
     await batch.commit()
 
 

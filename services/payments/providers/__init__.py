@@ -1,14 +1,14 @@
 """What a payment provider must do, and how it may answer."""
 
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 import msgspec
 
 from services.payments.domain.intents import Observation, Operation
-from shared.contracts.orders import OrderContent, TaxLine
-from shared.contracts.payments import ShippingRate
+from shared.contracts.fulfillment.pricing import Figures, Price, QuoteRates, RatesView
+from shared.messages import Envelope
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,18 +167,13 @@ class PaymentProvider(Protocol):
         ...
 
 
-class ShippingAndTax(msgspec.Struct, frozen=True, kw_only=True):
-    """What a quote needs besides the goods: ways to ship, the selected one, and the tax lines."""
-
-    rates: list[ShippingRate]
-    selected: ShippingRate | None
-    tax_lines: list[TaxLine]
-    providers: dict[str, dict[str, Any]]
-
-
 class Pricing(Protocol):
-    """Prices shipping and tax for a quote; from the order itself now, from fulfillment later."""
+    """Says what an order leaves open of shipping and tax."""
 
-    async def shipping_and_tax(self, content: OrderContent) -> ShippingAndTax:
-        """Say what shipping and tax come to."""
+    async def figures(self, envelope: Envelope, asked: Price) -> Figures:
+        """Say what shipping and tax come to; raises a refusal, or Unavailable when nobody answers."""
+        ...
+
+    async def rates(self, envelope: Envelope, asked: QuoteRates) -> RatesView:
+        """Say what it costs to ship an order; raises as above."""
         ...

@@ -139,7 +139,8 @@ async def see_intent(db: Connection, envelope: Envelope, intent_id: UUID, *, ord
 def sums(intents: Sequence[Intent], *, total: int, cancelled: bool) -> OrderSums:
     """Add up what the intents of one order hold, took and gave back."""
     return OrderSums(
-        total=total,
+        # What was quoted and paid counts, which may hold shipping and tax that the order itself does not state.
+        total=max((i.requested_amount for i in intents if i.captured_amount), default=total),
         cancelled=cancelled,
         pending=any(i.status in (IntentStatus.PROCESSING, IntentStatus.REQUIRES_ACTION) for i in intents),
         held=sum(i.held for i in intents),

@@ -1,4 +1,4 @@
-"""The ledger's rows in SQL, and the audit of the calls behind them."""
+"""The ledger's rows in SQL."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -9,9 +9,7 @@ import msgspec
 
 from services.payments.domain.intents import Intent, Transaction
 from shared.contracts.payments import TransactionView
-from shared.database import Connection, Record, Statement
-from shared.http_client import Call
-from shared.ids import new_id
+from shared.database import Record, Statement
 from shared.messages import Envelope
 
 
@@ -163,38 +161,3 @@ def added(envelope: Envelope, intent: Intent, transaction: Transaction) -> State
             envelope.correlation_id,
         ),
     )
-
-
-def called(envelope: Envelope, transaction_id: UUID | None, calls: Sequence[Call]) -> Statement:
-    """Write the audit of calls made."""
-    return Statement(
-        """
-        INSERT INTO provider_call_audit (id, store_id, environment, provider, operation, url_path, request, response, status, latency_ms,
-                                         attempt, classification, correlation_id, transaction_id)
-        SELECT id, $2, $3, provider, operation, path, request::jsonb, response::jsonb, status, latency, attempt, classification, $4, $5
-          FROM unnest($1::uuid[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::integer[], $12::integer[],
-                      $13::integer[], $14::text[])
-               AS t (id, provider, operation, path, request, response, status, latency, attempt, classification)
-        """,
-        (
-            [new_id() for _ in calls],
-            envelope.store_id,
-            envelope.environment.value,
-            envelope.correlation_id,
-            transaction_id,
-            [c.provider for c in calls],
-            [c.operation for c in calls],
-            [c.path for c in calls],
-            [json_text(c.request) for c in calls],
-            [json_text(c.response) for c in calls],
-            [c.status for c in calls],
-            [c.latency_ms for c in calls],
-            [c.attempt for c in calls],
-            [c.classification.value for c in calls],
-        ),
-    )
-
-
-async def keep_audit_partitions(db: Connection, *, months_ahead: int, months_kept: int) -> None:
-    """Make the audit's coming months and drop the ones past retention."""
-    await db.execute("SELECT keep_audit_partitions($1, $2)", months_ahead, months_kept)

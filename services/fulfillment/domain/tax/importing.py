@@ -22,6 +22,9 @@ PROBLEMS_SHOWN_MAX = 100
 # Given by us, from what a rule says: the same rule is the same version however often it is imported.
 DERIVED = frozenset({"version"})
 LISTS = frozenset({"postal_codes", "postal_codes_excluded"})
+SAID_BY_THE_SALE = frozenset(
+    {Reason.REVERSE_CHARGE, Reason.INTRA_COMMUNITY_SUPPLY, Reason.EXPORT, Reason.CUSTOMER_EXEMPT, Reason.NOT_COLLECTING}
+)
 COUNTRY = re.compile(r"[A-Z]{2}")
 REGION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
 PATTERN = re.compile(r"[A-Z0-9]+(\*|-[A-Z0-9]+)?")
@@ -115,6 +118,17 @@ def _rule(row: dict[str, Any]) -> Rule:
     return msgspec.structs.replace(rule, version=version_of(rule))
 
 
+def one(row: dict[str, Any]) -> Rule:
+    """Read one rule; raises RulesRefused."""
+    return _checked([row])[0]
+
+
+def refuse_overlap(rule: Rule, others: Sequence[Rule]) -> None:
+    """Refuse a rule that holds at the same time as another for the same."""
+    if _overlaps([*others, rule]):
+        raise RulesRefused("Another rule holds at the same time for the same; end it first (valid_to).", {"version": rule.version})
+
+
 def version_of(rule: Rule) -> str:
     """Name a rule after what it says."""
     said = {name: value for name, value in msgspec.to_builtins(rule).items() if name not in DERIVED}
@@ -143,6 +157,8 @@ def _faults(rule: Rule) -> Iterable[str]:
         yield f"valid_to {rule.valid_to} is before valid_from {rule.valid_from}"
     if rule.rate_percent and rule.reason in (Reason.ZERO_RATED, Reason.PRODUCT_EXEMPT, Reason.NOT_SUBJECT_TO_TAX):
         yield f"{rule.reason.value} and a rate of {rule.rate_percent} contradict each other"
+    if rule.reason in SAID_BY_THE_SALE:
+        yield f"{rule.reason.value} depends on who buys, and is no rule's to say"
     if not rule.source.strip():
         yield "source is empty: say where the rate is from"
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import msgspec
 
-from services.fulfillment.domain.tax.amounts import RoundingMode, rounded
+from services.fulfillment.domain.tax.amounts import RoundingMode, prorated, rounded
 from services.fulfillment.domain.tax.engine import Row
 from shared.errors import Outcome, Refusal
 
@@ -31,6 +31,13 @@ def reversed_rows(rows: Sequence[Row], *, sold: Mapping[int, int], before: Mappi
                 f"{amount} of line {line} was asked, {left} is left.", {"line": line, "requested": amount, "available": left}
             )
     return [_reversed(row, sold[row.line], before.get(row.line, 0), now[row.line]) for row in rows if now.get(row.line)]
+
+
+def shares_of_refund(line_amounts: Mapping[int, int], before: Mapping[int, int], amount: int) -> dict[int, int]:
+    """Share a refund that names no lines among them, by what is left of each; no line gives more than it has."""
+    left = {line: paid - before.get(line, 0) for line, paid in line_amounts.items()}
+    shares = prorated(list(left.values()), min(amount, sum(left.values())))
+    return {line: share for line, share in zip(left, shares, strict=True) if share}
 
 
 def _reversed(row: Row, sold: int, before: int, now: int) -> Row:

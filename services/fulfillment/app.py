@@ -1,0 +1,88 @@
+"""Fulfillment: which message, which function, which carrier and tax engine."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from services.fulfillment.handlers import configuring, exporting, finalizing, pricing
+from services.fulfillment.handlers.context import Fulfillment
+from services.fulfillment.providers import Carrier, TaxEngine
+from services.fulfillment.providers.built_in import BuiltIn
+from services.fulfillment.providers.table_rate import TableRate
+from services.fulfillment.settings import Settings
+from shared import audit
+from shared.contracts.fulfillment import pricing as pricing_messages
+from shared.contracts.fulfillment import tax as tax_messages
+from shared.contracts.payments import IntentChanged
+from shared.database import connected
+from shared.messages import Environment, Message, Query
+from shared.migrations import Owned
+from shared.schedule import Job
+from shared.service import Service
+from shared.work import Desk
+from shared.worker import CommandHandler, QueryHandler, RetrySchedules
+
+OWNED = Owned(name="fulfillment", files=Path(__file__).parent / "schema")
+
+COMMANDS: dict[type[Message], CommandHandler[Fulfillment]] = {
+    pricing_messages.PutSettings: configuring.put_settings,
+    tax_messages.PutRule: configuring.put_rule,
+    tax_messages.DeleteRule: configuring.delete_rule,
+    tax_messages.PutNexus: configuring.put_nexus,
+    tax_messages.DeleteNexus: configuring.delete_nexus,
+    tax_messages.PutExemption: configuring.put_exemption,
+    tax_messages.DeleteExemption: configuring.delete_exemption,
+    tax_messages.FinalizeTax: finalizing.finalize_tax,
+    IntentChanged: finalizing.payment_changed,
+}
+QUERIES: dict[type[Query], QueryHandler[Fulfillment]] = {
+    pricing_messages.Price: pricing.price,
+    pricing_messages.QuoteRates: pricing.quote_rates,
+    pricing_messages.GetSettings: configuring.get_settings,
+    tax_messages.ListRules: configuring.list_rules,
+    tax_messages.ListNexus: configuring.list_nexus,
+    tax_messages.ListExemptions: configuring.list_exemptions,
+    tax_messages.GetTax: finalizing.get_tax,
+    tax_messages.ExportPage: exporting.export_page,
+    tax_messages.ExportDone: exporting.export_done,
+    tax_messages.ListExports: exporting.list_exports,
+}
+
+
+def build(settings: Settings) -> Service[Fulfillment]:
+    """Put fulfillment together."""
+    return Service(
+        name=OWNED.name,
+        settings=settings,
+        owned=OWNED,
+        context=lambda desk: _context(desk, settings),
+        handlers=COMMANDS,
+        queries=QUERIES,
+        jobs=partial(_jobs, settings),
+        schedules=RetrySchedules(bug=tuple(settings.retry_tiers_bug.split(","))),
+    )
+
+
+@asynccontextmanager
+async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Fulfillment]:
+    carriers: dict[tuple[Environment, str], Carrier] = {}
+    engines: dict[tuple[Environment, str], TaxEngine] = {}
+    for environment in Environment:
+        carriers[environment, TableRate.name] = TableRate()
+        engines[environment, BuiltIn.name] = BuiltIn()
+    try:
+        yield Fulfillment(desk=desk, settings=settings, carriers=carriers, engines=engines)
+    finally:
+        for carrier in carriers.values():
+            await carrier.close()
+        for engine in engines.values():
+            await engine.close()
+
+
+def _jobs(settings: Settings, context: Fulfillment) -> Sequence[Job]:
+    async def partitions() -> None:
+        async with connected(context.desk.pool) as db:
+            await audit.keep_partitions(db)
+
+    return [Job("audit partitions", partitions, every_seconds=audit.KEEP_EVERY_SECONDS)]

@@ -1,0 +1,188 @@
+"""A quote's shipping and tax: what the order says in the terms of carriers and taxes, and what comes of it in those of the order."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+import msgspec
+
+from services.fulfillment.domain.shipping.packing import Goods, packed
+from services.fulfillment.domain.tax.engine import Kind, Line, Row
+from services.fulfillment.domain.tax.rules import SHIPPING_CODE, Level, Place, Reason
+from services.fulfillment.domain.tax.sale import NO_RULE
+from shared.addresses import in_form
+from shared.contracts.fulfillment.pricing import PackageBody, ShippingRate
+from shared.contracts.orders import Address, FundedBy, Item, OrderContent, TaxBehavior, TaxLine
+from shared.errors import Outcome, Refusal
+
+WEIGHT_MIN_GRAMS = 1
+
+
+class RateExpired(Refusal):
+    """The chosen rate no longer holds; nothing is priced anew without somebody's word."""
+
+    code = "rate-expired"
+    title = "The shipping rate has expired"
+    outcome = Outcome.CONFLICT
+
+
+class NoSuchRate(Refusal):
+    """The chosen rate or service is not among those of this order."""
+
+    code = "no-such-rate"
+    title = "This way to ship is not offered"
+    status = 422
+
+
+class NoWayToShip(Refusal):
+    """No carrier takes the order to where it goes."""
+
+    code = "no-shipping-rate"
+    title = "Nobody ships this order"
+    status = 422
+
+
+class AddressNeeded(Refusal):
+    """What is asked depends on where the order goes, and it does not say."""
+
+    code = "address-needed"
+    title = "The order has no address"
+    status = 422
+
+
+class RateChanged(Refusal):
+    """The order says something else than when the rate was quoted."""
+
+    code = "order-changed"
+    title = "The order changed after the rate was quoted"
+    outcome = Outcome.CONFLICT
+
+
+def place_of(address: Address) -> Place:
+    """Tell where an address is, as far as taxes look at it."""
+    fields, _ = in_form(address)
+    area = fields.get("country_area", "").upper()
+    known = 1 <= len(area) <= 3 and area.isalnum()
+    return Place(
+        country=address.country_code,
+        region=f"{address.country_code}-{area}" if known else "",
+        postal_code=fields.get("postal_code", "").replace(" ", "").upper(),
+    )
+
+
+def destination(content: OrderContent) -> Address | None:
+    """Tell where an order goes; what is not shipped is where its buyer is."""
+    return content.shipping_address or content.billing_address
+
+
+def lines_of(content: OrderContent, *, shipping_amount: int, shipping_includes_tax: bool) -> list[Line]:
+    """Say what is sold, the charge for shipping last where there is one."""
+    lines = [_line(item) for item in content.items]
+    if shipping_amount:
+        lines.append(Line(amount=shipping_amount, tax_code=SHIPPING_CODE, included=shipping_includes_tax, kind=Kind.SHIPPING))
+    return lines
+
+
+def _line(item: Item) -> Line:
+    paid_by_others = sum(a.amount for a in item.adjustments if a.funded_by is FundedBy.THIRD_PARTY)
+    return Line(
+        amount=item.quantity * item.unit_price - sum(a.amount for a in item.adjustments),
+        quantity=item.quantity,
+        tax_code=item.tax_code,
+        included=item.tax_behavior is TaxBehavior.INCLUSIVE,
+        paid_by_others=paid_by_others,
+    )
+
+
+def untaxed(lines: Sequence[Line], place: Place) -> list[Row]:
+    """Say of every line that nobody collects tax on it."""
+    return [
+        Row(
+            line=n,
+            country=place.country,
+            region=place.region,
+            level=Level.COUNTRY,
+            name=NO_RULE,
+            rate_percent=Decimal(0),
+            taxable_amount=0,
+            untaxed_amount=line.taxed_amount,
+            amount=0,
+            included=line.included,
+            reason=Reason.NOT_COLLECTING,
+            rule_version=NO_RULE,
+        )
+        for n, line in enumerate(lines)
+    ]
+
+
+def tax_lines_of(rows: Sequence[Row], goods: int) -> list[TaxLine]:
+    """Write tax rows as an order's; rows past its goods are shipping's."""
+    return [
+        TaxLine(
+            jurisdiction=row.name,
+            rate_percent=percent_text(row),
+            amount=row.amount,
+            behavior=TaxBehavior.INCLUSIVE if row.included else TaxBehavior.EXCLUSIVE,
+            line=row.line if row.line < goods else None,
+            taxable_amount=row.taxable_amount,
+            reason=row.reason.value,
+            rule_version=row.rule_version,
+        )
+        for row in rows
+    ]
+
+
+def percent_text(row: Row) -> str:
+    """Write a rate without zeros that say nothing."""
+    text = f"{row.rate_percent:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def packages_of(content: OrderContent, *, limit_grams: int) -> list[PackageBody]:
+    """Pack an order when the shop does not say how; refuses a unit that is over the limit."""
+    goods = [Goods(line=n, quantity=item.quantity, weight_grams=item.weight_grams or 0) for n, item in enumerate(content.items)]
+    return [
+        PackageBody(
+            weight_grams=max(WEIGHT_MIN_GRAMS, package.weight_grams),
+            units={str(line): count for line, count in sorted(package.units.items())},
+            **_size_of(content, package.units),
+        )
+        for package in packed(goods, limit_grams=limit_grams)
+    ]
+
+
+def _size_of(content: OrderContent, units: dict[int, int]) -> dict[str, int]:
+    """Say how large a package of one unit is; of several nobody knows how they lie."""
+    if sum(units.values()) != 1:
+        return {}
+    size = content.items[next(iter(units))].dimensions
+    return {} if size is None else {"length_mm": size.length_mm, "width_mm": size.width_mm, "height_mm": size.height_mm}
+
+
+def chosen(rates: Sequence[ShippingRate], *, service: str | None) -> ShippingRate | None:
+    """Choose a service by its name, else the cheapest way; refuses a service that is not offered."""
+    if service is None:
+        return rates[0] if rates else None
+    for rate in rates:
+        if rate.service == service:
+            return rate
+    raise NoSuchRate(f"{service!r} is not offered for this order.", {"service": service, "offered": [rate.service for rate in rates]})
+
+
+def chosen_before(rates: Sequence[ShippingRate], rate_id: UUID, *, now: datetime) -> ShippingRate:
+    """Choose a rate that was shown before; refuses one that is not the order's, or has expired."""
+    for rate in rates:
+        if rate.id == rate_id:
+            if rate.expires_at is not None and rate.expires_at <= now:
+                facts = {"rate_id": str(rate_id), "expired_at": rate.expires_at.isoformat(), "service": rate.service, "amount": rate.amount}
+                raise RateExpired("Ask for the rates again and choose among them.", facts)
+            return rate
+    raise NoSuchRate(f"There is no rate {rate_id} for this order.", {"rate_id": str(rate_id)})
+
+
+def tax_hash(priced_hash: str, currency: str, rows: Sequence[Row], *, shipping_amount: int) -> str:
+    """Bind tax to what was priced: another order, another charge for shipping or another figure gives another hash."""
+    said = msgspec.json.encode([priced_hash, currency, shipping_amount, rows], order="deterministic")
+    return hashlib.sha256(said).hexdigest()

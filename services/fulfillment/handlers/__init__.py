@@ -1,0 +1,1 @@
+"""What fulfillment does for each message: the story, one function each."""

@@ -1,0 +1,134 @@
+"""Quotes: what an order leaves open of shipping and tax, worked out and kept for the label and for finalizing."""
+
+import msgspec
+
+from services.fulfillment.domain import pricing as rules
+from services.fulfillment.domain.pricing import AddressNeeded, RateChanged
+from services.fulfillment.handlers.context import Fulfillment
+from services.fulfillment.handlers.shopping import Offer, offer
+from services.fulfillment.handlers.taxing import tax_of
+from services.fulfillment.store import rates as rate_rows
+from services.fulfillment.store import shipments, taxes
+from services.fulfillment.store.settings import Standing
+from shared import audit
+from shared.contracts.fulfillment.pricing import (
+    Figures,
+    Price,
+    ProviderMetadata,
+    QuoteRates,
+    RatesView,
+    ShippingRate,
+)
+from shared.database import Statement, connected
+from shared.ids import new_id
+from shared.messages import Envelope
+
+AS_ORDERED = ProviderMetadata(name="as-ordered", capabilities={}, browser={})
+NOTHING_TO_SHIP = ProviderMetadata(name="none", capabilities={}, browser={})
+
+
+async def price(envelope: Envelope, query: Price, context: Fulfillment) -> Figures:
+    """Work out what an order leaves open of shipping and tax, and keep it for the label and for finalizing."""
+    content = query.content
+    async with connected(context.desk.pool) as db:
+        standing = await context.standing(db, envelope)
+    statements: list[Statement] = []
+    offered, selected, provider = await _shipping(envelope, query, context, standing)
+    shipping_amount = content.shipping_amount if content.shipping_amount is not None else (selected.amount if selected else 0)
+    if selected is not None and selected.id is not None:
+        shown = next(rate for rate in offered.rates if rate.shown is selected)
+        statements.append(
+            shipments.drafted(
+                envelope,
+                new_id(),
+                order_id=query.order_id,
+                snapshot_id=query.snapshot_id,
+                rate=selected,
+                content=content,
+                ship_from=standing.settings.ship_from if standing.settings else None,
+                packages=shown.packages,
+            )
+        )
+        if query.rate_id is None:
+            statements.append(rate_rows.quoted(envelope, query.order_id, offered.rates))
+
+    tax_lines, tax_hash, tax_provider = content.tax_lines or [], "", AS_ORDERED
+    notices, calls = list(offered.notices), list(offered.calls)
+    if content.tax_lines is None:
+        quote, more, made = await tax_of(envelope, query, context, standing, shipping_amount)
+        tax_lines = rules.tax_lines_of(quote.rows, quote.goods)
+        tax_hash = rules.tax_hash(query.priced_hash, content.currency, quote.rows, shipping_amount=shipping_amount)
+        tax_provider = ProviderMetadata(name=quote.provider, capabilities={}, browser={})
+        notices += more
+        calls += made
+        statements.append(
+            taxes.quoted(
+                envelope,
+                query.order_id,
+                query.snapshot_id,
+                quote,
+                priced_hash=query.priced_hash,
+                tax_hash=tax_hash,
+                expires_at=query.expires_at,
+            )
+        )
+    if calls:
+        statements.append(audit.called(envelope, query.snapshot_id, calls))
+    if statements:
+        await context.desk.rows.write(statements)
+    return Figures(
+        shipping_amount=shipping_amount,
+        rates=[rate.shown for rate in offered.rates] or ([selected] if selected else []),
+        selected=selected,
+        tax_lines=tax_lines,
+        providers={"shipping": provider, "tax": tax_provider},
+        notices=notices,
+        tax_hash=tax_hash,
+    )
+
+
+async def quote_rates(envelope: Envelope, query: QuoteRates, context: Fulfillment) -> RatesView:
+    """Ask the carriers what it costs to ship an order, and keep what they say."""
+    async with connected(context.desk.pool) as db:
+        standing = await context.standing(db, envelope)
+    if query.content.shipping_address is None:
+        raise AddressNeeded("Say where the order goes (shipping_address), then ask for the rates.")
+    offered = await offer(envelope, context, standing, query.content, query.priced_hash, query.packages, required=not query.packages)
+    statements = [rate_rows.quoted(envelope, query.order_id, offered.rates)] if offered.rates else []
+    if offered.calls:
+        statements.append(audit.called(envelope, None, offered.calls))
+    if statements:
+        await context.desk.rows.write(statements)
+    return RatesView(
+        order_id=query.order_id, rates=[rate.shown for rate in offered.rates], packages=list(offered.packages), notices=offered.notices
+    )
+
+
+async def _shipping(
+    envelope: Envelope, query: Price, context: Fulfillment, standing: Standing
+) -> tuple[Offer, ShippingRate | None, ProviderMetadata]:
+    content, nothing = query.content, Offer(rates=[], packages=(), notices=[], calls=[])
+    if content.shipping_amount is not None:
+        rate = ShippingRate(service="as-ordered", amount=content.shipping_amount, currency=content.currency)
+        return nothing, rate, AS_ORDERED
+    if content.shipping_address is None:
+        return nothing, None, NOTHING_TO_SHIP
+    if query.rate_id is not None:
+        async with connected(context.desk.pool) as db:
+            rates = await rate_rows.shown_with(db, envelope, query.order_id, query.rate_id)
+        selected = rules.chosen_before([rate.shown for rate in rates], query.rate_id, now=standing.now)
+        if any(rate.priced_hash != query.priced_hash for rate in rates):
+            raise RateChanged("Ask for the rates again; the order is not what it was.", {"rate_id": str(query.rate_id)})
+        offered = Offer(rates=rates, packages=rates[0].packages, notices=[], calls=[])
+    else:
+        offered = await offer(envelope, context, standing, content, query.priced_hash, (), required=True)
+        found = rules.chosen([rate.shown for rate in offered.rates], service=query.service)
+        assert found is not None, "an offer that is required has a rate"
+        selected = found
+    return offered, selected, _metadata(envelope, context, selected.carrier)
+
+
+def _metadata(envelope: Envelope, context: Fulfillment, name: str) -> ProviderMetadata:
+    known = context.carriers.get((envelope.environment, name))
+    capabilities = {} if known is None else msgspec.to_builtins(known.capabilities)
+    return ProviderMetadata(name=name, capabilities=capabilities, browser={})

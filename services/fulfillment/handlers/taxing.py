@@ -1,0 +1,132 @@
+"""The tax of a quote: worked out by the store's engine, with all that finalizing and a tax office will ask for."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from services.fulfillment.domain import pricing as rules
+from services.fulfillment.domain import vat_ids
+from services.fulfillment.domain.pricing import AddressNeeded
+from services.fulfillment.domain.tax.engine import Line, Row
+from services.fulfillment.domain.tax.rules import Place
+from services.fulfillment.domain.tax.sale import EU, Exemption, Registration, Sale
+from services.fulfillment.handlers.context import Fulfillment
+from services.fulfillment.handlers.shopping import in_time
+from services.fulfillment.providers import TaxRequest
+from services.fulfillment.store import registrations
+from services.fulfillment.store.settings import Standing
+from services.fulfillment.store.taxes import LineFacts, TaxQuote
+from shared.contracts.fulfillment.pricing import (
+    Notice,
+    Price,
+)
+from shared.contracts.fulfillment.tax import ExemptionBody, NexusBody
+from shared.contracts.orders import Address
+from shared.database import connected
+from shared.errors import Refusal, Retry
+from shared.http_client import Call
+from shared.messages import Envelope
+
+
+class TaxUnavailable(Refusal):
+    """The tax engine did not answer in time; a tax is refused rather than guessed."""
+
+    code = "tax-unavailable"
+    title = "The tax cannot be worked out right now"
+    status = 503
+    retry = Retry.AFTER
+    retry_after_seconds = 2
+
+
+async def tax_of(
+    envelope: Envelope, query: Price, context: Fulfillment, standing: Standing, shipping_amount: int
+) -> tuple[TaxQuote, list[Notice], list[Call]]:
+    """Work out a quote's tax; raises a refusal where it cannot be, rather than guess."""
+    content, settings = query.content, standing.settings
+    includes = bool(settings and settings.shipping_prices_include_tax)
+    lines = rules.lines_of(content, shipping_amount=shipping_amount, shipping_includes_tax=includes)
+    address = rules.destination(content)
+    buyer = vat_ids.checked(content.vat_id)
+    notices: list[Notice] = []
+    if settings is None:
+        notices.append(Notice(code="tax-not-configured", detail="The store has not said where it sells from, so no tax is collected."))
+        place = Place(country="ZZ") if address is None else rules.place_of(address)
+        here, sale, provider = place, None, "built_in"
+        found: list[Row] = rules.untaxed(lines, place)
+        calls: list[Call] = []
+    else:
+        if address is None:
+            raise AddressNeeded("Say where the order goes (shipping_address) or where its buyer is (billing_address).")
+        engine = context.engine(envelope.environment, settings.tax_provider)
+        place, here = rules.place_of(address), rules.place_of(settings.ship_from)
+        async with connected(context.desk.pool) as db:
+            nexus, known = await context.ground(db, envelope, standing.revision, {place.country, here.country})
+            exempt = []
+            if content.customer_id is not None:
+                exempt = await registrations.exemptions_of(db, envelope.store_id, envelope.environment.value, content.customer_id)
+        sale = Sale(
+            ship_from=here,
+            ship_to=place,
+            day=standing.now.date(),
+            home=settings.home_country,
+            registrations=tuple(_registration(each.nexus) for each in nexus if each.nexus.registered),
+            exemptions=tuple(_exemption(each) for each in exempt),
+            buyer_vat_country=buyer.country if buyer is not None and buyer.valid else "",
+        )
+        request = TaxRequest(
+            sale=sale, lines=tuple(lines), rules=known, content=content, ship_from=settings.ship_from, reference=query.snapshot_id
+        )
+        provider, calls = engine.name, []
+        answer = await in_time(engine.quote(request), engine.name, context.settings.tax_timeout_seconds, calls)
+        if isinstance(answer, Notice):
+            raise TaxUnavailable(answer.detail, {"tax_provider": engine.name})
+        found = answer
+    if buyer is not None and not buyer.valid:
+        notices.append(Notice(code="vat-id-invalid", detail="The VAT number cannot be one; the buyer is taxed as a consumer."))
+    quote = TaxQuote(
+        currency=content.currency,
+        provider=provider,
+        tax_date=standing.now.date(),
+        ship_from=here.country,
+        ship_to=place.country,
+        ship_to_region=place.region,
+        goods=len(content.items),
+        lines=tuple(_facts(n, line, found) for n, line in enumerate(lines)),
+        rows=tuple(found),
+        evidence=_evidence(buyer, exempt_of=sale, address=address, now=standing.now),
+    )
+    return quote, notices, calls
+
+
+def _registration(nexus: NexusBody) -> Registration:
+    return Registration(country=nexus.country, region=nexus.region, oss=nexus.oss, valid_from=nexus.valid_from, valid_to=nexus.valid_to)
+
+
+def _exemption(body: ExemptionBody) -> Exemption:
+    return Exemption(
+        certificate=body.certificate,
+        country=body.country,
+        region=body.region,
+        tax_codes=tuple(body.tax_codes),
+        valid_from=body.valid_from,
+        valid_to=body.valid_to,
+    )
+
+
+def _facts(n: int, line: Line, rows: Sequence[Row]) -> LineFacts:
+    exclusive = sum(row.amount for row in rows if row.line == n and not row.included)
+    return LineFacts(gross=line.amount + exclusive, quantity=line.quantity, tax_code=line.tax_code)
+
+
+def _evidence(buyer: vat_ids.VatId | None, *, exempt_of: Sale | None, address: Address | None, now: datetime) -> dict[str, object]:
+    """Keep what a tax office would ask for: whose number was checked how and when, which certificates counted, where the buyer is."""
+    said: dict[str, object] = {}
+    if buyer is not None:
+        country = "EU" if buyer.country in EU else buyer.country
+        said["vat_id"] = {**msgspec.to_builtins(buyer), "checked": "check digits, offline", "at": now.isoformat(), "area": country}
+    if exempt_of is not None and exempt_of.exemptions:
+        said["certificates"] = [each.certificate for each in exempt_of.exemptions]
+    if address is not None:
+        said["place"] = {"country": address.country_code, "postal_code": address.postal_code, "country_area": address.country_area}
+    return said

@@ -1,0 +1,178 @@
+"""What carriers and tax engines must do, and how they may answer."""
+
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+
+from services.fulfillment.domain.shipping.labels import LabelStatus
+from services.fulfillment.domain.shipping.tracking import TrackingEvent
+from services.fulfillment.domain.tax.engine import Line, Row
+from services.fulfillment.domain.tax.rules import Rule
+from services.fulfillment.domain.tax.sale import Sale
+from shared.contracts.fulfillment.pricing import PackageBody, TableBody
+from shared.contracts.orders import Address, OrderContent
+from shared.errors import Refusal
+
+
+class Unsupported(Refusal):
+    """The carrier cannot do this; nothing was sent."""
+
+    code = "unsupported-by-provider"
+    title = "This carrier cannot do this"
+    status = 422
+
+
+class CarrierRefused(Exception):
+    """The carrier said no for good, with its own reason: nothing was bought or changed."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code, self.detail = code, detail
+
+
+class CarrierUnclear(Exception):
+    """The carrier answered something from which its doing cannot be told (an error of its own, a limit)."""
+
+
+class CarrierCapabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a carrier can do."""
+
+    labels: bool
+    documents: tuple[str, ...]
+    returns: bool
+    insurance: bool
+    multiple_packages: bool
+    tracking: bool
+
+
+class RatesRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to go from where to where."""
+
+    ship_from: Address
+    ship_to: Address
+    packages: tuple[PackageBody, ...]
+    content: OrderContent
+    # The store's own tariffs, for the carrier that is a table.
+    table: TableBody | None = None
+
+
+class CarrierRate(msgspec.Struct, frozen=True, kw_only=True):
+    """A carrier's price of a service."""
+
+    provider_rate_id: str
+    service: str
+    amount: int
+    currency: str
+    transit_days: int | None = None
+    expires_at: datetime | None = None
+
+
+class LabelRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The label to buy, exactly; repeats are the same."""
+
+    provider_rate_id: str
+    service: str
+    ship_from: Address
+    ship_to: Address
+    packages: tuple[PackageBody, ...]
+    content: OrderContent
+    document: str
+    insured_amount: int | None
+    is_return: bool
+
+
+class BoughtPackage(msgspec.Struct, frozen=True, kw_only=True):
+    """One package's number and printed label."""
+
+    tracking_number: str
+    media_type: str
+    document: bytes
+
+
+class Bought(msgspec.Struct, frozen=True, kw_only=True):
+    """A label as the carrier's books hold it."""
+
+    provider_label_id: str
+    amount: int
+    currency: str
+    packages: tuple[BoughtPackage, ...]
+    status: LabelStatus = LabelStatus.PURCHASED
+
+
+class CarrierNews(msgspec.Struct, frozen=True, kw_only=True):
+    """What a carrier's webhook tells: sights of a parcel, or how a label stands."""
+
+    events: tuple[TrackingEvent, ...] = ()
+    provider_label_id: str | None = None
+    label_status: LabelStatus | None = None
+    reference: UUID | None = None
+
+
+class Carrier(Protocol):
+    """A carrier, or somebody who stands for several.
+
+    Calls raise NotSent and NoAnswer (shared.http_client), CarrierUnclear, or CarrierRefused; nothing else.
+    """
+
+    name: str
+    capabilities: CarrierCapabilities
+    # Whose numbers its parcels bear.
+    carrier: str
+    # From when on "not found" proves that a label was not bought.
+    absence_is_proof_after_seconds: float
+
+    async def rates(self, request: RatesRequest) -> list[CarrierRate]:
+        """Ask what it costs."""
+        ...
+
+    async def buy(self, request: LabelRequest, *, reference: UUID) -> Bought:
+        """Buy a label; the same reference buys one, however often."""
+        ...
+
+    async def find(self, reference: UUID) -> Bought | None:
+        """Find a label by our reference."""
+        ...
+
+    async def void(self, provider_label_id: str, *, reference: UUID) -> LabelStatus:
+        """Give a label back."""
+        ...
+
+    async def track(self, tracking_number: str) -> list[TrackingEvent]:
+        """Read all that was seen of a parcel."""
+        ...
+
+    def read_event(self, event_type: str, payload: bytes) -> CarrierNews:
+        """Read a webhook; raises ValueError."""
+        ...
+
+    async def close(self) -> None:
+        """Close its connections."""
+        ...
+
+
+class TaxRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A sale whose tax is to be worked out; rules are for the engine that needs them."""
+
+    sale: Sale
+    lines: tuple[Line, ...]
+    rules: tuple[Rule, ...]
+    content: OrderContent
+    ship_from: Address
+    reference: UUID
+
+
+class TaxEngine(Protocol):
+    """Works out tax: our own engine, or a provider, whose figures are taken as they are."""
+
+    name: str
+    remote: bool
+
+    async def quote(self, request: TaxRequest) -> list[Row]:
+        """Say what the tax comes to; raises Refusal, NotSent, NoAnswer or CarrierUnclear."""
+        ...
+
+    async def close(self) -> None:
+        """Close its connections."""
+        ...

@@ -1,0 +1,23 @@
+"""The settings of fulfillment."""
+
+from shared.settings import BusSettings
+
+
+class Settings(BusSettings, frozen=True, kw_only=True):
+    """Read from the environment; see README for what each means."""
+
+    sandbox_url: str = ""
+    sandbox_api_key: str = "sk_sandbox_local"
+    # How long a quote waits for each carrier and for the tax engine; shorter than payments waits for the quote.
+    rates_timeout_seconds: float = 2.5
+    tax_timeout_seconds: float = 2.5
+    # How long anything else may take a carrier.
+    provider_timeout_seconds: float = 15.0
+    # How long a rate holds whose carrier does not say.
+    rate_lifetime_seconds: int = 900
+    lease_seconds: float = 5.0
+    resolve_every_seconds: float = 1.0
+    # How often a parcel is looked for whose carrier tells nothing by webhook.
+    track_every_seconds: float = 3600.0
+    housekeeping_every_seconds: float = 60.0
+    retry_tiers_bug: str = "1s,30s"

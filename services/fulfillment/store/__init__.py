@@ -1,0 +1,1 @@
+"""What fulfillment keeps, in SQL."""

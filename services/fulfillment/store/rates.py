@@ -1,0 +1,92 @@
+"""Shipping rates in SQL: what was shown, by whom, and until when it holds."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from shared.contracts.fulfillment.pricing import PackageBody, ShippingRate
+from shared.database import Connection, Statement
+from shared.messages import Envelope
+
+
+class Rate(msgspec.Struct, frozen=True, kw_only=True):
+    """A rate as its row holds it: what is shown of it, the carrier's own name for it, and for which packages."""
+
+    shown: ShippingRate
+    provider_rate_id: str
+    packages: tuple[PackageBody, ...]
+    priced_hash: str
+
+
+def quoted(envelope: Envelope, order_id: UUID, rates: Sequence[Rate]) -> Statement:
+    """Write rates that are about to be shown."""
+    return Statement(
+        """
+        INSERT INTO shipment_rates (id, store_id, environment, order_id, priced_hash, carrier, provider_rate_id, service, amount, currency,
+                                    transit_days, packages, quoted_at, expires_at)
+        SELECT id, $1, $2, $3, hash, carrier, rate, service, amount, currency, days, packages::jsonb, quoted_at, expires_at
+          FROM unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[], $10::text[], $11::integer[], $12::text[],
+                      $13::timestamptz[], $14::timestamptz[])
+               AS t (id, hash, carrier, rate, service, amount, currency, days, packages, quoted_at, expires_at)
+        """,
+        (
+            envelope.store_id,
+            envelope.environment.value,
+            order_id,
+            [r.shown.id for r in rates],
+            [r.priced_hash for r in rates],
+            [r.shown.carrier for r in rates],
+            [r.provider_rate_id for r in rates],
+            [r.shown.service for r in rates],
+            [r.shown.amount for r in rates],
+            [r.shown.currency for r in rates],
+            [r.shown.transit_days for r in rates],
+            [msgspec.json.encode(r.packages).decode() for r in rates],
+            [r.shown.quoted_at for r in rates],
+            [r.shown.expires_at for r in rates],
+        ),
+    )
+
+
+async def shown_with(db: Connection, envelope: Envelope, order_id: UUID, rate_id: UUID) -> list[Rate]:
+    """Read a rate of an order with those that were shown beside it."""
+    rows = await db.fetch(
+        """
+        SELECT r.*
+          FROM shipment_rates asked
+          JOIN shipment_rates r ON r.store_id = asked.store_id AND r.environment = asked.environment AND r.order_id = asked.order_id
+                               AND r.quoted_at = asked.quoted_at
+         WHERE asked.id = $4 AND asked.store_id = $1 AND asked.environment = $2 AND asked.order_id = $3
+         ORDER BY r.amount, r.carrier, r.service
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        order_id,
+        rate_id,
+    )
+    return [
+        Rate(
+            shown=ShippingRate(
+                id=row["id"],
+                carrier=row["carrier"],
+                service=row["service"],
+                amount=row["amount"],
+                currency=row["currency"],
+                transit_days=row["transit_days"],
+                quoted_at=row["quoted_at"],
+                expires_at=row["expires_at"],
+            ),
+            provider_rate_id=row["provider_rate_id"],
+            packages=msgspec.json.decode(row["packages"], type=tuple[PackageBody, ...]),
+            priced_hash=row["priced_hash"],
+        )
+        for row in rows
+    ]
+
+
+async def now(db: Connection) -> datetime:
+    """Tell the database's time."""
+    found: datetime = await db.fetchval("SELECT now()")
+    return found

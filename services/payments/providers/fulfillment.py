@@ -1,0 +1,58 @@
+"""Shipping and tax as fulfillment works them out; what an order states itself is taken as it is."""
+
+from typing import TypeVar
+
+import msgspec
+
+from shared.bus import Unroutable
+from shared.contracts.fulfillment.pricing import Figures, Price, ProviderMetadata, QuoteRates, RatesView, ShippingRate
+from shared.contracts.orders import OrderContent
+from shared.errors import Refusal, Unavailable
+from shared.ids import new_id
+from shared.messages import Done, Envelope, Query
+from shared.replies import Replies
+
+AS_ORDERED = ProviderMetadata(name="as-ordered", capabilities={}, browser={})
+
+V = TypeVar("V")
+
+
+class FulfillmentPricing:
+    """Asks fulfillment, once per quote, for what the order leaves open."""
+
+    def __init__(self, replies: Replies, *, timeout_seconds: float) -> None:
+        self._replies = replies
+        self._timeout_seconds = timeout_seconds
+
+    async def figures(self, envelope: Envelope, asked: Price) -> Figures:
+        """Say what shipping and tax come to; raises a refusal, or Unavailable when nobody answers."""
+        if asked.content.shipping_amount is not None and asked.content.tax_lines is not None:
+            return _as_ordered(asked.content)
+        return await self._ask(envelope, asked, Figures)
+
+    async def rates(self, envelope: Envelope, asked: QuoteRates) -> RatesView:
+        """Say what it costs to ship an order; raises as above."""
+        return await self._ask(envelope, asked, RatesView)
+
+    async def _ask(self, envelope: Envelope, query: Query, kind: type[V]) -> V:
+        asking = msgspec.structs.replace(envelope, id=new_id(), source="payments", attempt=0, first_seen=None, reply_to="")
+        try:
+            answer = await self._replies.ask(asking, query, timeout_seconds=self._timeout_seconds)
+        except Unroutable as missing:
+            raise Unavailable(str(missing)) from missing
+        if isinstance(answer, Done):
+            return msgspec.json.decode(answer.body, type=kind)
+        if answer.problem.status >= 500:
+            raise Unavailable(f"fulfillment: {answer.problem.detail}")
+        raise Refusal.of(answer.problem)
+
+
+def _as_ordered(content: OrderContent) -> Figures:
+    rate = ShippingRate(service="as-ordered", amount=content.shipping_amount or 0, currency=content.currency)
+    return Figures(
+        shipping_amount=rate.amount,
+        rates=[rate],
+        selected=rate,
+        tax_lines=content.tax_lines or [],
+        providers={"shipping": AS_ORDERED, "tax": AS_ORDERED},
+    )
