@@ -126,7 +126,7 @@ def _where(sale: Sale) -> tuple[Place, Reason | None]:
             return there, Reason.INTRA_COMMUNITY_SUPPLY
         # Under the EU's threshold a sale to a consumer is taxed where it comes from (Article 59c).
         return (there if sale.collects(there.country) else here), None
-    if sale.collects(there.country):
+    if sale.collects(there.country) or (there.region and sale.collects(there.country, there.region)):
         return there, None
     return there, Reason.EXPORT if in_eu_vat_area(here) else Reason.NOT_COLLECTING if not _has_regions(sale, there) else None
 
