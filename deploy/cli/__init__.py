@@ -10,6 +10,7 @@ import click
 from deploy import demo as demonstration
 from deploy.cli import checking, operating, running
 from deploy.processes import Failed
+from deploy.taxes import ImportRefused
 from shared import topology
 from shared.migrations import MigrationRefused
 
@@ -30,7 +31,7 @@ def cli() -> None:
 for _command in (
     *(running.demo, running.up, running.down, running.status, running.logs),
     *(checking.test, checking.check, checking.bench, checking.soak),
-    *(operating.migrate, operating.declare_topology, operating.keys, operating.stores, operating.seed_orders),
+    *(operating.migrate, operating.declare_topology, operating.keys, operating.stores, operating.tax, operating.seed_orders),
 ):
     cli.add_command(_command)
 
@@ -41,6 +42,7 @@ def main() -> None:
         Failed,
         MigrationRefused,
         topology.TopologyRefused,
+        ImportRefused,
         demonstration.DemoFailed,
         asyncpg.PostgresError,
         OSError,

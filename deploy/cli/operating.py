@@ -1,11 +1,12 @@
-"""The jobs an operator runs: migrate, topology, keys, stores, seed."""
+"""The jobs an operator runs: migrate, topology, keys, stores, tax rules, seed."""
 
 import asyncio
+from pathlib import Path
 from uuid import UUID
 
 import click
 
-from deploy import seed, setup
+from deploy import seed, setup, taxes
 from deploy.cli.terminal import main_instance
 from deploy.processes import Failed
 from deploy.stack import STORE_ID
@@ -89,6 +90,41 @@ def set_store(store_id: UUID, environment: str, quote_lifetime_seconds: int, rep
         )
     )
     click.echo("Set.")
+
+
+@click.group()
+def tax() -> None:
+    """What tax a store collects."""
+
+
+@tax.command(name="import")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--store", "store_id", type=click.UUID, default=STORE_ID, show_default="the local store")
+@click.option("--environment", type=click.Choice([e.value for e in Environment]), default="sandbox", show_default=True)
+@click.option("--replace", is_flag=True, help="Take rules that the file does not hold out of use.")
+@click.option("--dry-run", is_flag=True, help="Only show what would change.")
+@click.option("--database-url", envvar="DATABASE_URL", help="The owner's database URL; the running stack's by default.")
+def import_rules(file: Path, store_id: UUID, environment: str, replace: bool, dry_run: bool, database_url: str | None) -> None:
+    """Bring tax rules in from a CSV or JSON file, all or none.
+
+    deploy/tax/starter.csv is a set to begin with.
+    """
+    wanted = taxes.read(file)
+    found = asyncio.run(
+        taxes.bring_in(
+            _database_url(database_url),
+            wanted,
+            store_id=store_id,
+            environment=Environment(environment),
+            replace=replace,
+            dry_run=dry_run,
+        )
+    )
+    for sign, rules in (("+", found.added), ("-", found.missing if replace else ())):
+        for rule in rules:
+            click.echo(f"{sign} {taxes.line_of(rule)}")
+    gone = f"{len(found.missing)} out of use" if replace else f"{len(found.missing)} others stay"
+    click.echo(f"{len(found.added)} new, {len(found.same)} the same, {gone}." + (" Nothing was changed: a dry run." if dry_run else ""))
 
 
 def _database_url(given: str | None) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -151,7 +152,7 @@ class TestReversal:
 
         for n, amount in enumerate((1, 1234, total - 1235), start=1):
             await ok(await payment.refund(amount))
-            await until(lambda n=n: _reversals(world, payment.order_id, n))
+            await until(partial(_reversals, world, payment.order_id, n))
 
         sale, *reversals = await documents(world, payment.order_id)
         assert [r["reverses"] for r in reversals] == [sale["id"]] * 3

@@ -125,8 +125,16 @@ def one(row: dict[str, Any]) -> Rule:
 
 def refuse_overlap(rule: Rule, others: Sequence[Rule]) -> None:
     """Refuse a rule that holds at the same time as another for the same."""
-    if _overlaps([*others, rule]):
-        raise RulesRefused("Another rule holds at the same time for the same; end it first (valid_to).", {"version": rule.version})
+    refuse_overlaps([*others, rule])
+
+
+def refuse_overlaps(rules: Sequence[Rule]) -> None:
+    """Refuse rules of which two hold at the same time for the same."""
+    for problem in _overlaps(rules):
+        rule = rules[problem.row - 1]
+        where, goods = f"{rule.country} {rule.region}".strip(), rule.tax_code or "of no other rule"
+        detail = f"Two rules hold at the same time for the same ({where}, {rule.name}, goods {goods}); end one first."
+        raise RulesRefused(detail, {"version": rule.version})
 
 
 def version_of(rule: Rule) -> str:
