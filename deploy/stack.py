@@ -115,7 +115,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
     }
     webhooks_port, sandbox_url = free_port(), f"http://127.0.0.1:{sandbox_port}"
     stripe, secret = stripe_account(instance, sandbox_url), webhook_secret(instance)
-    secrets = {"sandbox": secret, "stripe": stripe.webhook_secret}
+    secrets = {"sandbox": secret, "sandbox-carrier": secret, "stripe": stripe.webhook_secret}
     taken = [
         {"provider": name, "store_id": STORE_ID, "environment": "sandbox", "account": f"{name}:default", "secrets": [each]}
         for name, each in secrets.items()
@@ -130,6 +130,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             "SANDBOX_API_KEY": api_key,
             "SANDBOX_WEBHOOK_URL": told and f"{told}/sandbox",
             "SANDBOX_WEBHOOK_SECRET": secret,
+            "SANDBOX_CARRIER_WEBHOOK_URL": told and f"{told}/sandbox-carrier",
             "SANDBOX_STRIPE_WEBHOOK_URL": told and f"{told}/stripe",
             "SANDBOX_STRIPE_WEBHOOK_SECRET": stripe.webhook_secret,
         },

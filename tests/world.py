@@ -338,6 +338,7 @@ async def a_sandbox(file: Path | None = None, *, port: int = 0, webhook_url: str
         api_key=SANDBOX_KEY,
         silence_seconds=SILENCE_SECONDS,
         outgoing=Outgoing(url=webhook_url and f"{webhook_url}/sandbox", secret=WEBHOOK_SECRET),
+        parcels=Outgoing(url=webhook_url and f"{webhook_url}/sandbox-carrier", secret=WEBHOOK_SECRET),
         stripe=Outgoing(url=webhook_url and f"{webhook_url}/stripe", secret=WEBHOOK_SECRET, style=StripeEvents()),
     )
     config = uvicorn.Config(
@@ -457,6 +458,8 @@ def fulfillment_settings(place: Place, sandbox_url: str, changes: Mapping[str, A
             "provider_timeout_seconds": PROVIDER_TIMEOUT_SECONDS,
             "resolve_every_seconds": 0.2,
             "housekeeping_every_seconds": 0.2,
+            "look_every_seconds": 0.2,
+            "lease_seconds": 2.0,
             "shutdown_grace_seconds": 5.0,
             "retry_tiers_bug": "1s,1s",
             **(changes or {}),
@@ -483,7 +486,7 @@ def webhooks_settings(place: Place, store_id: UUID, changes: Mapping[str, Any] |
     """Settings of webhooks with short waits, for the sandbox's account and one of every other provider."""
     given = dict(changes or {})
     common = {"store_id": store_id, "environment": "sandbox", "secrets": [WEBHOOK_SECRET]}
-    ours = [{**common, "provider": name, "account": f"{name}:default"} for name in ("sandbox", "stripe")]
+    ours = [{**common, "provider": name, "account": f"{name}:default"} for name in ("sandbox", "stripe", "sandbox-carrier")]
     accounts = [*ours, *given.pop("accounts", [])]
     return WebhooksSettings(
         **{

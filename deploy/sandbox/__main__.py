@@ -8,6 +8,7 @@ import uvicorn
 from deploy.sandbox.app import app
 from deploy.sandbox.books import Books
 from deploy.sandbox.faces.stripe_events import StripeEvents
+from deploy.sandbox.parcels import Carrier
 from deploy.sandbox.server import Sandbox
 from deploy.sandbox.webhooks import Outgoing
 
@@ -29,6 +30,8 @@ def main() -> None:
             secret=os.environ.get("SANDBOX_STRIPE_WEBHOOK_SECRET", ""),
             style=StripeEvents(),
         ),
+        parcels=Outgoing(url=os.environ.get("SANDBOX_CARRIER_WEBHOOK_URL", ""), secret=os.environ.get("SANDBOX_WEBHOOK_SECRET", "")),
+        carrier=Carrier(Path(f"{file}.carrier") if file else None),
         silence_seconds=float(os.environ.get("SANDBOX_SILENCE_SECONDS", SILENCE_SECONDS)),
     )
     uvicorn.run(

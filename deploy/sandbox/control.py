@@ -70,7 +70,7 @@ async def control(request: HttpRequest) -> dict[str, Any]:
             raise Refused(400, "unknown_weather", f"{', '.join(sorted(unknown))}; there are {', '.join(WEATHERS)}")
         sandbox.weather = wanted.weather
     if wanted.webhooks is not None:
-        sandbox.outgoing.moods = sandbox.stripe.moods = wanted.webhooks
+        sandbox.outgoing.moods = sandbox.stripe.moods = sandbox.parcels.moods = wanted.webhooks
     if wanted.stripe is not None:
         sandbox.account = wanted.stripe
     if wanted.silence_seconds is not None:
@@ -100,13 +100,14 @@ async def control_payment(request: HttpRequest, payment_id: FromPath[str], kind:
 @get("/control/webhooks")
 async def control_events(request: HttpRequest) -> Response[bytes]:
     sandbox = sandbox_of(request)
-    told = [*sandbox.outgoing.events.values(), *sandbox.stripe.events.values()]
+    told = [*sandbox.outgoing.events.values(), *sandbox.stripe.events.values(), *sandbox.parcels.events.values()]
     return json_response(msgspec.json.encode({"data": [{**msgspec.to_builtins(each), "body": each.body.decode()} for each in told]}))
 
 
 @post("/control/webhooks/{event_id:str}/send", status_code=200)
 async def control_event(request: HttpRequest, event_id: FromPath[str]) -> dict[str, str]:
-    for outgoing in (sandbox_of(request).outgoing, sandbox_of(request).stripe):
+    sandbox = sandbox_of(request)
+    for outgoing in (sandbox.outgoing, sandbox.stripe, sandbox.parcels):
         if event_id in outgoing.events:
             outgoing.send(outgoing.events[event_id])
             return {"sent": event_id}

@@ -11,6 +11,7 @@ from litestar import MediaType, Request, Response
 from litestar.datastructures import State
 
 from deploy.sandbox.books import Books, Payment, Refused, now
+from deploy.sandbox.parcels import Carrier
 from deploy.sandbox.tokens import Act
 from deploy.sandbox.webhooks import Outgoing
 
@@ -62,8 +63,11 @@ class Sandbox:
         silence_seconds: float,
         outgoing: Outgoing | None = None,
         stripe: Outgoing | None = None,
+        parcels: Outgoing | None = None,
+        carrier: Carrier | None = None,
     ) -> None:
         self.books = books
+        self.carrier = carrier or Carrier(None)
         self.base_url = base_url
         self.api_key = api_key
         self.silence_seconds = silence_seconds
@@ -72,6 +76,7 @@ class Sandbox:
         self.account = Account()
         self.outgoing = outgoing or Outgoing(url="", secret="")
         self.stripe = stripe or Outgoing(url="", secret="")
+        self.parcels = parcels or Outgoing(url="", secret="")
         self._misbehaved: set[str] = set()
         self._busy: set[str] = set()
 
@@ -79,6 +84,8 @@ class Sandbox:
         """Stop telling, and close the books."""
         await self.outgoing.close()
         await self.stripe.close()
+        await self.parcels.close()
+        self.carrier.close()
         self.books.close()
 
     async def keyed(

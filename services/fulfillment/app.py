@@ -5,14 +5,16 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from services.fulfillment.handlers import configuring, exporting, finalizing, pricing
+from services.fulfillment.handlers import configuring, exporting, finalizing, labels, listening, pricing, resolving, tracking, voiding
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.providers import Carrier, TaxEngine
 from services.fulfillment.providers.built_in import BuiltIn
+from services.fulfillment.providers.sandbox import SandboxCarrier
 from services.fulfillment.providers.table_rate import TableRate
 from services.fulfillment.settings import Settings
 from shared import audit
 from shared.contracts.fulfillment import pricing as pricing_messages
+from shared.contracts.fulfillment import shipping as shipping_messages
 from shared.contracts.fulfillment import tax as tax_messages
 from shared.contracts.payments import IntentChanged
 from shared.database import connected
@@ -34,6 +36,9 @@ COMMANDS: dict[type[Message], CommandHandler[Fulfillment]] = {
     tax_messages.PutExemption: configuring.put_exemption,
     tax_messages.DeleteExemption: configuring.delete_exemption,
     tax_messages.FinalizeTax: finalizing.finalize_tax,
+    shipping_messages.BuyLabel: labels.buy_label,
+    shipping_messages.VoidLabel: voiding.void_label,
+    shipping_messages.TakeEvent: listening.take_event,
     IntentChanged: finalizing.payment_changed,
 }
 QUERIES: dict[type[Query], QueryHandler[Fulfillment]] = {
@@ -47,6 +52,9 @@ QUERIES: dict[type[Query], QueryHandler[Fulfillment]] = {
     tax_messages.ExportPage: exporting.export_page,
     tax_messages.ExportDone: exporting.export_done,
     tax_messages.ListExports: exporting.list_exports,
+    shipping_messages.GetDocument: labels.get_document,
+    shipping_messages.GetTracking: tracking.get_tracking,
+    shipping_messages.ListShipments: tracking.list_shipments,
 }
 
 
@@ -71,6 +79,11 @@ async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Fulfillment]
     for environment in Environment:
         carriers[environment, TableRate.name] = TableRate()
         engines[environment, BuiltIn.name] = BuiltIn()
+    if settings.sandbox_url:
+        sandbox = SandboxCarrier(
+            base_url=settings.sandbox_url, api_key=settings.sandbox_api_key, timeout_seconds=settings.provider_timeout_seconds
+        )
+        carriers[Environment.SANDBOX, sandbox.name] = sandbox
     try:
         yield Fulfillment(desk=desk, settings=settings, carriers=carriers, engines=engines)
     finally:
@@ -85,4 +98,11 @@ def _jobs(settings: Settings, context: Fulfillment) -> Sequence[Job]:
         async with connected(context.desk.pool) as db:
             await audit.keep_partitions(db)
 
-    return [Job("audit partitions", partitions, every_seconds=audit.KEEP_EVERY_SECONDS)]
+    resolver = Job("label resolver", lambda: resolving.resolve_due(context), every_seconds=settings.resolve_every_seconds)
+    context.wake_resolver = resolver.wake
+    return [
+        resolver,
+        Job("parcels", lambda: tracking.look_for_due(context), every_seconds=settings.look_every_seconds),
+        Job("old quotes", lambda: pricing.forget_old(context), every_seconds=settings.housekeeping_every_seconds),
+        Job("audit partitions", partitions, every_seconds=audit.KEEP_EVERY_SECONDS),
+    ]

@@ -19,5 +19,6 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     resolve_every_seconds: float = 1.0
     # How often a parcel is looked for whose carrier tells nothing by webhook.
     track_every_seconds: float = 3600.0
+    look_every_seconds: float = 30.0
     housekeeping_every_seconds: float = 60.0
     retry_tiers_bug: str = "1s,30s"

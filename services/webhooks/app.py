@@ -65,6 +65,7 @@ def schemes(*, fetch: Fetch, authorities: Sequence[x509.Certificate]) -> Mapping
     """Name every provider whose signatures can be verified."""
     return {
         "sandbox": STANDARD,
+        "sandbox-carrier": STANDARD,
         "standard": STANDARD,
         "svix": STANDARD,
         "stripe": STRIPE,

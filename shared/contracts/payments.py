@@ -117,18 +117,6 @@ class TakeEvent(Message, frozen=True, kw_only=True, tag="background.payments.tak
     payload: str
 
 
-class EventTaken(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of an event: applied, unchanged or ignored, and whose payment it was about."""
-
-    result: str
-    order_id: UUID | None = None
-    intent_id: UUID | None = None
-
-
-# The code of the refusal that says "not yet": the event is kept and asked about again.
-PAYMENT_NOT_KNOWN = "payment-not-known"
-
-
 # Queries
 
 

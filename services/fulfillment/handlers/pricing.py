@@ -132,3 +132,10 @@ def _metadata(envelope: Envelope, context: Fulfillment, name: str) -> ProviderMe
     known = context.carriers.get((envelope.environment, name))
     capabilities = {} if known is None else msgspec.to_builtins(known.capabilities)
     return ProviderMetadata(name=name, capabilities=capabilities, browser={})
+
+
+async def forget_old(context: Fulfillment) -> None:
+    """Delete rates and tax quotes that nobody can use any more."""
+    async with connected(context.desk.pool) as db:
+        await rate_rows.forget_old(db)
+        await taxes.forget_old(db)

@@ -139,6 +139,10 @@ class Carrier(Protocol):
         """Give a label back."""
         ...
 
+    async def status(self, provider_label_id: str) -> LabelStatus:
+        """Ask how a label stands."""
+        ...
+
     async def track(self, tracking_number: str) -> list[TrackingEvent]:
         """Read all that was seen of a parcel."""
         ...

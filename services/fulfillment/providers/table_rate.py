@@ -50,6 +50,10 @@ class TableRate:
         """There is nothing to give back."""
         raise Unsupported("A table of prices prints no labels.")
 
+    async def status(self, provider_label_id: str) -> LabelStatus:
+        """There is no label."""
+        raise Unsupported("A table of prices prints no labels.")
+
     async def track(self, tracking_number: str) -> list[TrackingEvent]:
         """Nobody looks."""
         return []

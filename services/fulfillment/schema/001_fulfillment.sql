@@ -261,6 +261,7 @@ CREATE TABLE shipments (
     ship_from         jsonb,
     packages          jsonb       NOT NULL,
     tracking_status   text        NOT NULL DEFAULT 'unknown',
+    tracking_revision integer     NOT NULL DEFAULT 1,
     finalized_at      timestamptz,
     created_at        timestamptz NOT NULL DEFAULT now(),
     UNIQUE (store_id, environment, snapshot_id),
@@ -296,7 +297,6 @@ CREATE TABLE shipment_labels (
     environment           text        NOT NULL,
     order_id              uuid        NOT NULL,
     command_id            uuid        NOT NULL,
-    command_type          text        NOT NULL,
     command_digest        bytea       NOT NULL,
     is_return             boolean     NOT NULL,
     status                text        NOT NULL CHECK (status IN ('buying', 'failed', 'purchased', 'void_requested',
@@ -316,6 +316,8 @@ CREATE TABLE shipment_labels (
     lease_expires_at      timestamptz NOT NULL DEFAULT now(),
     next_look_at          timestamptz NOT NULL DEFAULT now(),
     looks                 integer     NOT NULL DEFAULT 0,
+    -- Whoever changes the row moves it on.
+    revision              integer     NOT NULL DEFAULT 1,
     created_at            timestamptz NOT NULL DEFAULT now(),
     updated_at            timestamptz NOT NULL DEFAULT now(),
     UNIQUE (store_id, environment, command_id)
@@ -341,6 +343,7 @@ CREATE TABLE shipment_packages (
     media_type       text        NOT NULL,
     document         bytea       NOT NULL,
     tracking         jsonb       NOT NULL DEFAULT '{}',
+    revision         integer     NOT NULL DEFAULT 1,
     tracking_status  text        NOT NULL DEFAULT 'unknown',
     next_look_at     timestamptz NOT NULL,
     created_at       timestamptz NOT NULL DEFAULT now(),

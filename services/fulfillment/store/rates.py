@@ -10,6 +10,9 @@ from shared.contracts.fulfillment.pricing import PackageBody, ShippingRate
 from shared.database import Connection, Statement
 from shared.messages import Envelope
 
+KEPT_DAYS = 30
+DELETE_ROWS_MAX = 1_000
+
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
     """A rate as its row holds it: what is shown of it, the carrier's own name for it, and for which packages."""
@@ -84,6 +87,23 @@ async def shown_with(db: Connection, envelope: Envelope, order_id: UUID, rate_id
         )
         for row in rows
     ]
+
+
+async def forget_old(db: Connection) -> None:
+    """Delete a batch of rates that expired long ago and that no shipment was chosen by."""
+    await db.execute(
+        """
+        DELETE FROM shipment_rates
+         WHERE id = ANY(ARRAY(SELECT id
+                                FROM shipment_rates r
+                               WHERE quoted_at < now() - make_interval(days => $1) AND expires_at < now()
+                                 AND NOT EXISTS (SELECT FROM shipments s WHERE s.rate_id = r.id)
+                               ORDER BY quoted_at
+                               LIMIT $2))
+        """,
+        KEPT_DAYS,
+        DELETE_ROWS_MAX,
+    )
 
 
 async def now(db: Connection) -> datetime:

@@ -8,6 +8,7 @@ import msgspec
 from shared.contracts.fulfillment.pricing import PackageBody, ShippingRate
 from shared.contracts.orders import Address, OrderContent
 from shared.database import Connection, Record, Statement
+from shared.ids import new_id
 from shared.messages import Envelope
 
 
@@ -29,6 +30,11 @@ class Shipment(msgspec.Struct, frozen=True, kw_only=True):
     tracking_status: str
     finalized_at: datetime | None
     created_at: datetime
+
+    @property
+    def finalized(self) -> bool:
+        """Whether a label was asked for."""
+        return self.finalized_at is not None
 
 
 def drafted(
@@ -115,3 +121,85 @@ async def of_order(db: Connection, envelope: Envelope, order_id: UUID) -> Choice
         order_id,
     )
     return Choice(shipments=tuple(shipment_of(row) for row in rows), paid_by=tuple(row["snapshot_id"] for row in paid))
+
+
+def finalized(shipment: Shipment, rate: ShippingRate) -> Statement:
+    """Finalize a draft with the rate its label is bought by; must be the one who does."""
+    return Statement(
+        """
+        UPDATE shipments
+           SET status = 'finalized', finalized_at = now(), carrier = $2, service = $3, rate_id = $4
+         WHERE id = $1 AND status = 'draft'
+        RETURNING id
+        """,
+        (shipment.id, rate.carrier, rate.service, rate.id),
+        must=True,
+    )
+
+
+def happened(envelope: Envelope, shipment_id: UUID, order_id: UUID, *, event: str, label_id: UUID | None, detail: str = "") -> Statement:
+    """Write down what we or the carrier did."""
+    return Statement(
+        """
+        INSERT INTO shipment_events (id, store_id, environment, order_id, shipment_id, label_id, event, detail, actor, correlation_id)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        """,
+        (
+            new_id(),
+            envelope.store_id,
+            envelope.environment.value,
+            order_id,
+            shipment_id,
+            label_id,
+            event,
+            detail,
+            envelope.actor,
+            envelope.correlation_id,
+        ),
+    )
+
+
+def whole_stands(shipment_id: UUID, tracking_status: str, *, revision: int) -> Statement:
+    """Say where a shipment is as a whole; must know where all its parcels are."""
+    return Statement(
+        """
+        UPDATE shipments
+           SET tracking_status = $2, tracking_revision = tracking_revision + 1
+         WHERE id = $1 AND tracking_revision = $3
+        RETURNING id
+        """,
+        (shipment_id, tracking_status, revision),
+        must=True,
+    )
+
+
+async def page(
+    db: Connection,
+    envelope: Envelope,
+    *,
+    order_id: UUID | None,
+    status: str | None,
+    tracking_status: str | None,
+    before: UUID | None,
+    limit: int,
+) -> list[Shipment]:
+    """Read a page of shipments, the newest first."""
+    rows = await db.fetch(
+        """
+        SELECT *
+          FROM shipments
+         WHERE store_id = $1 AND environment = $2
+           AND ($3::uuid IS NULL OR order_id = $3) AND ($4::text IS NULL OR status = $4)
+           AND ($5::text IS NULL OR tracking_status = $5) AND ($6::uuid IS NULL OR id < $6)
+         ORDER BY id DESC
+         LIMIT $7
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        order_id,
+        status,
+        tracking_status,
+        before,
+        limit,
+    )
+    return [shipment_of(row) for row in rows]

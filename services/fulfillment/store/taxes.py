@@ -15,6 +15,8 @@ from shared.database import Connection, Record, Statement
 from shared.messages import Envelope
 
 SHIPPING = "shipping"
+KEPT_DAYS = 30
+DELETE_ROWS_MAX = 1_000
 
 
 class LineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -313,6 +315,25 @@ def _document(row: Record, lines: Sequence[Record]) -> TaxDocumentView:
         ],
         evidence=msgspec.json.decode(row["evidence"]),
         reverses=row["reverses"],
+    )
+
+
+async def forget_old(db: Connection) -> None:
+    """Delete a batch of quotes that expired long ago and that no order is paid by."""
+    await db.execute(
+        """
+        DELETE FROM tax_quotes
+         WHERE ctid = ANY(ARRAY(SELECT q.ctid
+                                  FROM tax_quotes q
+                                 WHERE created_at < now() - make_interval(days => $1) AND expires_at < now()
+                                   AND NOT EXISTS (SELECT FROM order_payments p
+                                                    WHERE p.store_id = q.store_id AND p.environment = q.environment
+                                                      AND p.order_id = q.order_id AND p.snapshot_id = q.snapshot_id)
+                                 ORDER BY created_at
+                                 LIMIT $2))
+        """,
+        KEPT_DAYS,
+        DELETE_ROWS_MAX,
     )
 
 

@@ -191,6 +191,14 @@ async def show(request: HttpRequest, query: Query, *, headers: Callable[[bytes],
     return Response(found, media_type=JSON_TYPE, headers=headers(found))
 
 
+async def ask(request: HttpRequest, query: Query) -> bytes:
+    """Ask a service for something that is not shown as it is; raises what its rules refuse."""
+    found = unwrap(await gateway_of(request).ask(principal_of(request), query, correlation_id=correlation_of(request)))
+    if isinstance(found, Problem):
+        raise Refusal.of(found)
+    return found
+
+
 class _IntentId(msgspec.Struct):
     id: UUID
 

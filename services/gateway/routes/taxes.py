@@ -13,18 +13,15 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import Stream
 from msgspec import Meta
 
-from services.gateway.handlers.gateway import unwrap
 from services.gateway.routes.answers import (
     ADMIN,
     CHECKOUT,
     HttpRequest,
     KeyHeader,
     PreferHeader,
+    ask,
     carry_out,
-    correlation_of,
     documented,
-    gateway_of,
-    principal_of,
     show,
 )
 from shared.contracts.fulfillment.tax import (
@@ -58,7 +55,7 @@ from shared.contracts.fulfillment.tax import (
     TaxDocumentView,
     TaxView,
 )
-from shared.errors import Problem, Refusal, Unavailable
+from shared.errors import Unavailable
 from shared.ids import new_id
 from shared.messages import Query
 
@@ -327,14 +324,10 @@ async def _piece(request: HttpRequest, page: ExportPage) -> ExportPiece:
 async def _asked(request: HttpRequest, query: Query) -> bytes:
     for attempt in range(PIECE_ATTEMPTS_MAX):
         try:
-            found = unwrap(await gateway_of(request).ask(principal_of(request), query, correlation_id=correlation_of(request)))
+            return await ask(request, query)
         except Unavailable:
             if attempt + 1 == PIECE_ATTEMPTS_MAX:
                 raise
-            continue
-        if isinstance(found, Problem):
-            raise Refusal.of(found)
-        return found
     raise AssertionError("the last attempt returns or raises")
 
 

@@ -8,7 +8,8 @@ from services.payments.handlers.asking import Heard, Payments, keep_applied, lis
 from services.payments.providers import Observed, PaymentProvider, Unreadable
 from services.payments.store import intents as intent_rows
 from shared import audit, telemetry
-from shared.contracts.payments import PAYMENT_NOT_KNOWN, EventTaken, Observe, TakeEvent
+from shared.contracts.events import NOT_KNOWN_YET, EventTaken
+from shared.contracts.payments import Observe, TakeEvent
 from shared.database import connected
 from shared.errors import Invalid, NotFound, Retry, Unavailable
 from shared.ids import new_id
@@ -19,7 +20,7 @@ from shared.work import Work
 class PaymentNotKnown(NotFound):
     """An event is about a payment that is not known, perhaps not yet."""
 
-    code = PAYMENT_NOT_KNOWN
+    code = NOT_KNOWN_YET
     title = "This payment is not known yet"
     retry = Retry.AFTER
 

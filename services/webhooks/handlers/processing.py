@@ -8,7 +8,9 @@ from services.webhooks.store import events as store
 from services.webhooks.store import merchants
 from services.webhooks.store.events import Kept
 from shared import telemetry
-from shared.contracts.payments import PAYMENT_NOT_KNOWN, EventTaken, TakeEvent
+from shared.contracts import payments
+from shared.contracts.events import NOT_KNOWN_YET, EventTaken
+from shared.contracts.fulfillment import shipping
 from shared.contracts.webhooks import Process
 from shared.database import connected
 from shared.errors import NotFound, Problem
@@ -16,6 +18,10 @@ from shared.ids import new_id
 from shared.messages import Done, Envelope, Environment, Refused, Reply, done, encode, type_of
 from shared.work import Work
 
+TAKEN_BY: dict[str, type[payments.TakeEvent] | type[shipping.TakeEvent]] = {
+    "payments": payments.TakeEvent,
+    "fulfillment": shipping.TakeEvent,
+}
 MONTHS_AHEAD = 3
 PAYLOAD_MONTHS_KEPT = 6
 
@@ -69,7 +75,7 @@ async def _hand_on(work: Work, context: Webhooks, event: Kept) -> Result:
         return Result(status=Status.IGNORED, error="Its payload is past its retention.")
     if len(event.body) > PAYLOAD_MAX_BYTES:
         raise Unreadable(f"the payload has {len(event.body)} bytes, more than the {PAYLOAD_MAX_BYTES} that can be handed on")
-    taken = TakeEvent(
+    taken = TAKEN_BY[READERS[event.provider]](
         provider=event.provider,
         provider_account=event.account,
         event_id=event.provider_event_id,
@@ -81,17 +87,17 @@ async def _hand_on(work: Work, context: Webhooks, event: Kept) -> Result:
             answer = msgspec.json.decode(body, type=EventTaken)
             ignored = answer.result == "ignored"
             return Result(status=Status.IGNORED if ignored else Status.PROCESSED, taken=answer)
-        case Refused(problem=Problem(code=code, detail=detail)) if code == PAYMENT_NOT_KNOWN:
+        case Refused(problem=Problem(code=code, detail=detail)) if code == NOT_KNOWN_YET:
             return Result(status=Status.WAITING, error=detail)
         case Refused(problem=problem):
             raise Unreadable(f"{problem.code}: {problem.detail}")
 
 
-async def _asked(work: Work, context: Webhooks, taken: TakeEvent) -> Reply:
+async def _asked(work: Work, context: Webhooks, taken: payments.TakeEvent | shipping.TakeEvent) -> Reply:
     # The same id on every try of this command: payments answers a repeat from its inbox.
     future = context.replies.expect(work.envelope.id)
     envelope = msgspec.structs.replace(work.envelope, attempt=0, first_seen=None, reply_to="")
-    await context.replies.send(envelope, type_of(TakeEvent), encode(taken))
+    await context.replies.send(envelope, type_of(type(taken)), encode(taken))
     return await context.replies.wait(future, timeout_seconds=context.settings.ask_timeout_seconds)
 
 

@@ -5,7 +5,6 @@ from uuid import UUID
 
 import msgspec
 
-from shared.contracts.fulfillment.pricing import PackageBody
 from shared.messages import Event, Message, Query
 
 PAGE_ROWS_MAX = 200
@@ -21,7 +20,6 @@ class BuyLabel(Message, frozen=True, kw_only=True, tag="fulfillment.buy_label.v1
     snapshot_id: UUID | None = None
     rate_id: UUID | None = None
     service: str | None = None
-    packages: tuple[PackageBody, ...] = ()
     document: str = "pdf"
     insured_amount: int | None = None
     is_return: bool = False

@@ -1,0 +1,147 @@
+"""Tracking: what was seen of a parcel is kept once and worked out anew, in whatever order it comes."""
+
+import logging
+from collections.abc import Sequence
+
+from services.fulfillment.domain.shipping.shipments import as_a_whole
+from services.fulfillment.domain.shipping.tracking import TrackingEvent, TrackingStatus, history, project
+from services.fulfillment.handlers.context import Fulfillment
+from services.fulfillment.providers import CarrierRefused, CarrierUnclear
+from services.fulfillment.store import labels as rows
+from services.fulfillment.store import shipments
+from services.fulfillment.store.labels import Parcel
+from shared import telemetry
+from shared.backoff import trying
+from shared.contracts.fulfillment.shipping import (
+    PAGE_ROWS_MAX,
+    GetTracking,
+    ListShipments,
+    OrderTracking,
+    ShipmentPage,
+    TrackingChanged,
+)
+from shared.database import CONTENDED_ATTEMPTS_MAX, connected
+from shared.errors import Contended
+from shared.http_client import NoAnswer, NotSent
+from shared.ids import new_id
+from shared.messages import Envelope
+from shared.work import Batch, Work
+
+logger = logging.getLogger(__name__)
+
+
+async def take_in(work: Work, context: Fulfillment, parcel: Parcel, events: Sequence[TrackingEvent], *, source: str) -> bool:
+    """Keep what was seen of a parcel and say where it is now; gives whether anything of it was new."""
+    sights = iter((parcel,))
+
+    async def once() -> bool:
+        known = next(sights, None) or await _again(work.envelope, context, parcel)
+        batch = work.batch()
+        new = await add(batch, work.envelope, context, known, events, source=source)
+        if new:
+            await batch.commit()
+        return new
+
+    return await trying(once, Contended, attempts_max=CONTENDED_ATTEMPTS_MAX)
+
+
+async def _again(envelope: Envelope, context: Fulfillment, parcel: Parcel) -> Parcel:
+    async with connected(context.desk.pool) as db:
+        found = await rows.parcels_of_order(db, envelope, parcel.order_id)
+    return next(each for each in found if (each.label_id, each.position) == (parcel.label_id, parcel.position))
+
+
+async def add(
+    batch: Batch, envelope: Envelope, context: Fulfillment, parcel: Parcel, events: Sequence[TrackingEvent], *, source: str
+) -> bool:
+    """Have a batch keep what was seen and say where the parcel and its shipment are; gives whether anything was new."""
+    keys = {event.key for event in parcel.events}
+    new = list({event.key: event for event in events if event.key not in keys}.values())
+    if not new:
+        return False
+    seen = [*parcel.events, *new]
+    projection = project(seen)
+    batch.add(rows.seen(parcel, new, source=source), rows.projected(parcel, projection))
+    if projection != parcel.tracking:
+        async with connected(context.desk.pool) as db:
+            others = await rows.parcels_of_order(db, envelope, parcel.order_id)
+        if not parcel.is_return:
+            statuses = [
+                projection.status if (p.label_id, p.position) == (parcel.label_id, parcel.position) else p.tracking.status
+                for p in others
+                if p.shipment_id == parcel.shipment_id and not p.is_return
+            ]
+            standing = [status for status in statuses if status is not TrackingStatus.CANCELLED] or statuses
+            revision = next(p.shipment_revision for p in others if p.shipment_id == parcel.shipment_id)
+            batch.add(shipments.whole_stands(parcel.shipment_id, as_a_whole(standing).value, revision=revision))
+        view = rows.tracking_view(parcel, projection, history(seen))
+        batch.tell([TrackingChanged(order_id=parcel.order_id, shipment_id=parcel.shipment_id, tracking=view)])
+        if projection.alert is not None and projection.alert is not parcel.tracking.alert:
+            facts = {"order_id": str(parcel.order_id), "tracking_number": parcel.tracking_number, "alert": projection.alert.value}
+            telemetry.say(logger, logging.WARNING, "a parcel needs a look", facts)
+    return True
+
+
+async def look_for_due(context: Fulfillment) -> None:
+    """Ask the carriers for parcels of which nothing was told for a while."""
+    async with connected(context.desk.pool) as db:
+        due = await rows.parcels_due(db, again_seconds=context.settings.track_every_seconds)
+    for parcel in due:
+        carrier = next(
+            (each for (where, _), each in context.carriers.items() if where is parcel.environment and each.carrier == parcel.carrier), None
+        )
+        if carrier is None or not carrier.capabilities.tracking:
+            continue
+        try:
+            events = await carrier.track(parcel.tracking_number)
+        except (NotSent, NoAnswer, CarrierUnclear, CarrierRefused) as silent:
+            facts = {"tracking_number": parcel.tracking_number, "reason": f"{type(silent).__name__}: {silent}"}
+            telemetry.say(logger, logging.INFO, "a parcel could not be looked for", facts)
+            continue
+        await take_in(_work(context, parcel), context, parcel, events, source="poll")
+
+
+def _work(context: Fulfillment, parcel: Parcel) -> Work:
+    job_id = new_id()
+    envelope = Envelope(
+        id=job_id,
+        store_id=parcel.store_id,
+        environment=parcel.environment,
+        source="fulfillment",
+        actor="job:tracking",
+        correlation_id=str(job_id),
+    )
+    return Work(context.desk, envelope, kind="job", digest=b"")
+
+
+async def get_tracking(envelope: Envelope, query: GetTracking, context: Fulfillment) -> OrderTracking:
+    """Say where an order's parcels are."""
+    async with connected(context.desk.pool) as db:
+        parcels = await rows.parcels_of_order(db, envelope, query.order_id)
+    outward = [parcel for parcel in parcels if not parcel.is_return]
+    statuses = [parcel.tracking.status for parcel in outward]
+    standing = [status for status in statuses if status is not TrackingStatus.CANCELLED] or statuses
+    return OrderTracking(
+        order_id=query.order_id,
+        status=as_a_whole(standing).value,
+        parcels=[rows.tracking_view(parcel, parcel.tracking, history(parcel.events)) for parcel in parcels],
+    )
+
+
+async def list_shipments(envelope: Envelope, query: ListShipments, context: Fulfillment) -> ShipmentPage:
+    """Read a page of shipments, the newest first."""
+    limit = min(query.limit, PAGE_ROWS_MAX)
+    async with connected(context.desk.pool) as db:
+        found = await shipments.page(
+            db,
+            envelope,
+            order_id=query.order_id,
+            status=query.status,
+            tracking_status=query.tracking_status,
+            before=query.before,
+            limit=limit + 1,
+        )
+        page = found[:limit]
+        labels = await rows.of_shipments(db, [each.id for each in page])
+    views = [rows.shipment_view(each, [view for view in labels if view.shipment_id == each.id]) for each in page]
+    return ShipmentPage(shipments=views, next=page[-1].id if len(found) > limit else None)

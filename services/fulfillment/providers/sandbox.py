@@ -1,0 +1,194 @@
+"""The sandbox's carrier: our own simulator over HTTP, which hangs, lies and repeats itself on request."""
+
+import base64
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from services.fulfillment.domain.shipping.labels import LabelStatus
+from services.fulfillment.domain.shipping.tracking import TrackingEvent, TrackingStatus
+from services.fulfillment.providers import (
+    Bought,
+    BoughtPackage,
+    CarrierCapabilities,
+    CarrierNews,
+    CarrierRate,
+    CarrierRefused,
+    CarrierUnclear,
+    LabelRequest,
+    RatesRequest,
+)
+from shared.contracts.fulfillment.pricing import PackageBody
+from shared.contracts.orders import OrderContent
+from shared.http_client import Answer, ProviderClient
+
+# What the audit may keep: neither addresses nor documents.
+AUDITED = frozenset(
+    {
+        *("id", "rates", "service", "amount", "currency", "transit_days", "expires_at", "rate_id", "reference", "status", "is_return"),
+        *("packages", "tracking_number", "media_type", "data", "scans", "code", "detail", "occurred_at", "created_at"),
+        *("error", "message", "parcels", "weight_grams", "country_code", "from", "to", "document_type"),
+    }
+)
+
+
+class SandboxCarrier:
+    """Speaks the sandbox's carrier API."""
+
+    name = "sandbox"
+    carrier = "sandbox"
+    absence_is_proof_after_seconds = 0.0
+    capabilities = CarrierCapabilities(
+        labels=True, documents=("pdf", "zpl"), returns=True, insurance=True, multiple_packages=True, tracking=True
+    )
+
+    def __init__(self, *, base_url: str, api_key: str, timeout_seconds: float) -> None:
+        self._client = ProviderClient(
+            service="fulfillment",
+            provider=self.name,
+            base_url=base_url,
+            headers={"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"},
+            timeout_seconds=timeout_seconds,
+            audited=AUDITED,
+        )
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+    async def rates(self, request: RatesRequest) -> list[CarrierRate]:
+        """Ask what it costs by each service."""
+        body = {
+            "from": msgspec.to_builtins(request.ship_from),
+            "to": msgspec.to_builtins(request.ship_to),
+            "parcels": _parcels(request.packages),
+            "currency": request.content.currency,
+        }
+        answer = _answered(await self._client.call("rates", "POST", "/v1/shipping/rates", body=msgspec.json.encode(body)))
+        return [
+            CarrierRate(
+                provider_rate_id=rate["id"],
+                service=rate["service"],
+                amount=rate["amount"],
+                currency=rate["currency"],
+                transit_days=rate["transit_days"],
+                expires_at=datetime.fromisoformat(rate["expires_at"]),
+            )
+            for rate in answer["rates"]
+        ]
+
+    async def buy(self, request: LabelRequest, *, reference: UUID) -> Bought:
+        """Buy a label; the reference is the key, too."""
+        body = {
+            "rate_id": request.provider_rate_id,
+            "reference": str(reference),
+            "from": msgspec.to_builtins(request.ship_from),
+            "to": msgspec.to_builtins(request.ship_to),
+            "parcels": _parcels(request.packages),
+            "customs": _customs(request.content),
+            "document": request.document,
+            "insured_amount": request.insured_amount,
+            "is_return": request.is_return,
+        }
+        headers = {"Idempotency-Key": f"tender-{reference}"}
+        call = self._client.call("buy_label", "POST", "/v1/shipping/labels", body=msgspec.json.encode(body), headers=headers)
+        return _bought(_answered(await call))
+
+    async def find(self, reference: UUID) -> Bought | None:
+        """Find a label by our reference; of several the first."""
+        answer = _answered(await self._client.call("find_label", "GET", "/v1/shipping/labels", query={"reference": str(reference)}))
+        return _bought(answer["data"][0]) if answer["data"] else None
+
+    async def void(self, provider_label_id: str, *, reference: UUID) -> LabelStatus:
+        """Give a label back."""
+        headers = {"Idempotency-Key": f"tender-void-{reference}"}
+        call = self._client.call("void_label", "POST", f"/v1/shipping/labels/{provider_label_id}/void", headers=headers)
+        return LabelStatus(_answered(await call)["status"])
+
+    async def status(self, provider_label_id: str) -> LabelStatus:
+        """Ask how a label stands."""
+        answer = _answered(await self._client.call("label_status", "GET", f"/v1/shipping/labels/{provider_label_id}"))
+        return LabelStatus(answer["status"])
+
+    async def track(self, tracking_number: str) -> list[TrackingEvent]:
+        """Read all that was seen of a parcel."""
+        answer = _answered(await self._client.call("track", "GET", f"/v1/shipping/parcels/{tracking_number}"))
+        return [_event(tracking_number, scan) for scan in answer["scans"]]
+
+    def read_event(self, event_type: str, payload: bytes) -> CarrierNews:
+        """Read a webhook: a sight of a parcel, or how a label stands; raises ValueError."""
+        try:
+            data = msgspec.json.decode(payload)["data"]
+            if event_type == "parcel.moved":
+                return CarrierNews(events=(_event(data["tracking_number"], data["scan"]),))
+            if event_type == "label.void":
+                return CarrierNews(
+                    provider_label_id=data["label_id"], label_status=LabelStatus(data["status"]), reference=UUID(data["reference"])
+                )
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError) as unfit:
+            raise ValueError(f"{type(unfit).__name__}: {unfit}") from unfit
+        return CarrierNews()
+
+
+def _answered(answer: Answer) -> dict[str, Any]:
+    if answer.status in (200, 201):
+        return answer.body
+    error = answer.body.get("error", {})
+    code, detail = str(error.get("code", f"http_{answer.status}")), str(error.get("message", ""))
+    if answer.status in (409, 425, 429) and code != "rate_expired":
+        raise CarrierUnclear(f"sandbox answered {answer.status} {code}")
+    if answer.status >= 500 or code == "idempotency_error":
+        raise CarrierUnclear(f"sandbox answered {answer.status} {code}")
+    raise CarrierRefused(code, detail)
+
+
+def _bought(label: Mapping[str, Any]) -> Bought:
+    return Bought(
+        provider_label_id=label["id"],
+        amount=label["amount"],
+        currency=label["currency"],
+        status=LabelStatus(label["status"]),
+        packages=tuple(
+            BoughtPackage(
+                tracking_number=package["tracking_number"],
+                media_type=package["media_type"],
+                document=base64.b64decode(package["document"]),
+            )
+            for package in label["packages"]
+        ),
+    )
+
+
+def _event(tracking_number: str, scan: Mapping[str, Any]) -> TrackingEvent:
+    estimated = scan.get("estimated_delivery")
+    try:
+        status = TrackingStatus(scan["status"])
+    except ValueError:
+        # A word that we do not know yet is kept as the carrier said it.
+        status = TrackingStatus.UNKNOWN
+    return TrackingEvent(
+        carrier=SandboxCarrier.carrier,
+        tracking_number=tracking_number,
+        occurred_at=datetime.fromisoformat(scan["occurred_at"]),
+        status=status,
+        code=scan["code"],
+        detail=scan["detail"],
+        location=scan["location"],
+        sequence=scan["sequence"],
+        estimated_delivery=datetime.fromisoformat(estimated) if estimated else None,
+    )
+
+
+def _parcels(packages: tuple[PackageBody, ...]) -> list[dict[str, int]]:
+    return [{"weight_grams": p.weight_grams, "length_mm": p.length_mm, "width_mm": p.width_mm, "height_mm": p.height_mm} for p in packages]
+
+
+def _customs(content: OrderContent) -> list[dict[str, Any]]:
+    return [
+        {**msgspec.to_builtins(item.customs), "quantity": item.quantity, "unit_price": item.unit_price}
+        for item in content.items
+        if item.customs is not None
+    ]

@@ -1,0 +1,482 @@
+"""Labels in SQL: bought under a lease, given back, and the parcels they are on."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from services.fulfillment.domain.shipping.labels import LabelStatus
+from services.fulfillment.domain.shipping.tracking import Projection, TrackingEvent
+from services.fulfillment.providers import Bought, LabelRequest
+from services.fulfillment.store.shipments import Shipment
+from shared.contracts.fulfillment.shipping import LabelView, ShipmentView, TrackingEventView, TrackingView
+from shared.database import Connection, Pool, Record, Statement, connected
+from shared.messages import Envelope, Environment
+
+DUE_ROWS_MAX = 50
+# An event of a parcel whose number was used before belongs to the label that was made last before it; clocks may differ by so much.
+CLOCKS_DIFFER_SECONDS = 24 * 3600
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    """A label as its row holds it."""
+
+    id: UUID
+    shipment_id: UUID
+    store_id: UUID
+    environment: Environment
+    order_id: UUID
+    command_id: UUID
+    command_digest: bytes
+    is_return: bool
+    # None while it is being bought, or when that failed.
+    status: str
+    carrier: str
+    service: str
+    document: str
+    request: LabelRequest
+    provider_label_id: str | None
+    amount: int | None
+    currency: str
+    reason: str
+    actor: str
+    correlation_id: str
+    lease_token: int
+    looks: int
+    revision: int
+    age_seconds: float
+    created_at: datetime
+    updated_at: datetime
+
+    def envelope(self) -> Envelope:
+        """Give the facts of the command that asked for it."""
+        return Envelope(
+            id=self.command_id,
+            store_id=self.store_id,
+            environment=self.environment,
+            source="gateway",
+            actor=self.actor,
+            correlation_id=self.correlation_id,
+        )
+
+
+def _label(row: Record) -> Label:
+    said = {name: row[name] for name in Label.__struct_fields__ if name not in ("request", "environment", "age_seconds")}
+    return Label(
+        **said,
+        request=msgspec.json.decode(row["request"], type=LabelRequest),
+        environment=Environment(row["environment"]),
+        age_seconds=float(row["age_seconds"]),
+    )
+
+
+_COLUMNS = "l.*, extract(epoch FROM now() - l.created_at) AS age_seconds"
+
+
+def begun(
+    envelope: Envelope,
+    label_id: UUID,
+    shipment: Shipment,
+    *,
+    digest: bytes,
+    carrier: str,
+    request: LabelRequest,
+    currency: str,
+    lease_seconds: float,
+) -> Statement:
+    """Write down that a label is about to be bought, under our lease; must be the only one."""
+    return Statement(
+        """
+        INSERT INTO shipment_labels (id, shipment_id, store_id, environment, order_id, command_id, command_digest, is_return, status,
+                                     carrier, service, document, request, currency, actor, correlation_id, lease_expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'buying', $9, $10, $11, $12, $13, $14, $15, now() + make_interval(secs => $16))
+        ON CONFLICT DO NOTHING
+        RETURNING id
+        """,
+        (
+            label_id,
+            shipment.id,
+            envelope.store_id,
+            envelope.environment.value,
+            shipment.order_id,
+            envelope.id,
+            digest,
+            request.is_return,
+            carrier,
+            request.service,
+            request.document,
+            msgspec.json.encode(request).decode(),
+            currency,
+            envelope.actor,
+            envelope.correlation_id,
+            lease_seconds,
+        ),
+        must=True,
+    )
+
+
+async def of_order(db: Connection, envelope: Envelope, order_id: UUID) -> list[Label]:
+    """Read an order's labels, the newest first."""
+    rows = await db.fetch(
+        f"SELECT {_COLUMNS} FROM shipment_labels l WHERE store_id = $1 AND environment = $2 AND order_id = $3 ORDER BY id DESC",
+        envelope.store_id,
+        envelope.environment.value,
+        order_id,
+    )
+    return [_label(row) for row in rows]
+
+
+async def by_provider_id(db: Connection, envelope: Envelope, carrier: str, provider_label_id: str) -> Label | None:
+    """Find a label by what its carrier calls it."""
+    row = await db.fetchrow(
+        f"""
+        SELECT {_COLUMNS}
+          FROM shipment_labels l
+         WHERE store_id = $1 AND environment = $2 AND carrier = $3 AND provider_label_id = $4
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        carrier,
+        provider_label_id,
+    )
+    return None if row is None else _label(row)
+
+
+async def renew(pool: Pool, label: Label, *, lease_seconds: float) -> None:
+    """Keep our lease while the call is out."""
+    async with connected(pool) as db:
+        await db.execute(
+            "UPDATE shipment_labels SET lease_expires_at = now() + make_interval(secs => $3) WHERE id = $1 AND lease_token = $2",
+            label.id,
+            label.lease_token,
+            lease_seconds,
+        )
+
+
+async def take_due(db: Connection, *, lease_seconds: float) -> list[Label]:
+    """Take the lease on what is due: labels being bought of which nothing is known, and voids that are not decided."""
+    rows = await db.fetch(
+        f"""
+        UPDATE shipment_labels l
+           SET lease_token = lease_token + 1, lease_expires_at = now() + make_interval(secs => $1), looks = looks + 1
+         WHERE id = ANY(ARRAY(SELECT id
+                                FROM shipment_labels
+                               WHERE status IN ('buying', 'void_requested') AND next_look_at <= now() AND lease_expires_at <= now()
+                               ORDER BY next_look_at
+                               LIMIT $2
+                                 FOR UPDATE SKIP LOCKED))
+        RETURNING {_COLUMNS}
+        """,
+        lease_seconds,
+        DUE_ROWS_MAX,
+    )
+    return [_label(row) for row in rows]
+
+
+def looked(label: Label, *, again_seconds: float) -> Statement:
+    """Let go of a label of which nothing was found out, until it is looked at again."""
+    return Statement(
+        """
+        UPDATE shipment_labels
+           SET lease_expires_at = now(), next_look_at = now() + make_interval(secs => $3)
+         WHERE id = $1 AND lease_token = $2
+        """,
+        (label.id, label.lease_token, again_seconds),
+    )
+
+
+def stands(label: Label, status: str, *, reason: str = "", bought: Bought | None = None, again_seconds: float = 0.0) -> Statement:
+    """Say how a label stands now; must be the one who found it out."""
+    return Statement(
+        """
+        UPDATE shipment_labels
+           SET status = $4, reason = $5, provider_label_id = coalesce($6, provider_label_id), amount = coalesce($7, amount),
+               currency = coalesce($8, currency), revision = revision + 1, updated_at = now(),
+               lease_expires_at = now(), next_look_at = now() + make_interval(secs => $9)
+         WHERE id = $1 AND lease_token = $2 AND revision = $3
+        RETURNING id
+        """,
+        (
+            label.id,
+            label.lease_token,
+            label.revision,
+            status,
+            reason,
+            None if bought is None else bought.provider_label_id,
+            None if bought is None else bought.amount,
+            None if bought is None else bought.currency,
+            again_seconds,
+        ),
+        must=True,
+    )
+
+
+def packed(label: Label, bought: Bought, *, carrier: str, look_seconds: float) -> Statement:
+    """Write a bought label's packages."""
+    packages = bought.packages
+    weights = [each.weight_grams for each in label.request.packages]
+    return Statement(
+        """
+        INSERT INTO shipment_packages (label_id, position, store_id, environment, order_id, shipment_id, carrier, tracking_number,
+                                       weight_grams, media_type, document, next_look_at)
+        SELECT $1, position, $2, $3, $4, $5, $6, number, weight, media, document, now() + make_interval(secs => $7)
+          FROM unnest($8::integer[], $9::text[], $10::integer[], $11::text[], $12::bytea[]) AS t (position, number, weight, media, document)
+        """,
+        (
+            label.id,
+            label.store_id,
+            label.environment.value,
+            label.order_id,
+            label.shipment_id,
+            carrier,
+            look_seconds,
+            list(range(len(packages))),
+            [each.tracking_number for each in packages],
+            [weights[n] if n < len(weights) else 1 for n in range(len(packages))],
+            [each.media_type for each in packages],
+            [each.document for each in packages],
+        ),
+    )
+
+
+async def of_shipments(db: Connection, shipment_ids: Sequence[UUID]) -> list[LabelView]:
+    """Show the labels of some shipments, the newest first."""
+    found = await db.fetch(
+        f"""
+        SELECT {_COLUMNS}, ARRAY(SELECT tracking_number FROM shipment_packages p WHERE p.label_id = l.id ORDER BY position) AS numbers
+          FROM shipment_labels l
+         WHERE shipment_id = ANY($1)
+         ORDER BY id DESC
+        """,
+        list(shipment_ids),
+    )
+    return [view(_label(row), row["numbers"]) for row in found]
+
+
+async def document(db: Connection, envelope: Envelope, order_id: UUID, label_id: UUID, position: int) -> tuple[str, bytes] | None:
+    """Read a package's printed label."""
+    row = await db.fetchrow(
+        """
+        SELECT media_type, document
+          FROM shipment_packages
+         WHERE label_id = $4 AND position = $5 AND store_id = $1 AND environment = $2 AND order_id = $3
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        order_id,
+        label_id,
+        position,
+    )
+    return None if row is None else (row["media_type"], row["document"])
+
+
+# Parcels
+
+
+class Parcel(msgspec.Struct, frozen=True, kw_only=True):
+    """A package on its way, and all that was seen of it."""
+
+    label_id: UUID
+    position: int
+    store_id: UUID
+    environment: Environment
+    order_id: UUID
+    shipment_id: UUID
+    carrier: str
+    tracking_number: str
+    tracking_status: str
+    is_return: bool
+    revision: int
+    # The shipment's, as of the same moment.
+    shipment_revision: int
+    tracking: Projection
+    events: tuple[TrackingEvent, ...]
+
+
+def _parcel(row: Record) -> Parcel:
+    return Parcel(
+        label_id=row["label_id"],
+        position=row["position"],
+        store_id=row["store_id"],
+        environment=Environment(row["environment"]),
+        order_id=row["order_id"],
+        shipment_id=row["shipment_id"],
+        carrier=row["carrier"],
+        tracking_number=row["tracking_number"],
+        tracking_status=row["tracking_status"],
+        is_return=row["is_return"],
+        revision=row["revision"],
+        shipment_revision=row["shipment_revision"],
+        tracking=msgspec.json.decode(row["tracking"], type=Projection),
+        events=msgspec.json.decode(row["events"], type=tuple[TrackingEvent, ...]),
+    )
+
+
+_PARCEL = """
+    SELECT p.*, l.is_return, s.tracking_revision AS shipment_revision,
+           (SELECT coalesce(json_agg(e.event ORDER BY e.occurred_at), '[]')
+              FROM tracking_events e
+             WHERE e.label_id = p.label_id AND e.position = p.position) AS events
+      FROM shipment_packages p
+      JOIN shipment_labels l ON l.id = p.label_id
+      JOIN shipments s ON s.id = p.shipment_id
+"""
+
+
+async def parcel_of(db: Connection, envelope: Envelope, carrier: str, tracking_number: str, *, seen_at: datetime) -> Parcel | None:
+    """Find the parcel that was seen: of those with its number the one whose label was made last before."""
+    row = await db.fetchrow(
+        _PARCEL
+        + """
+         WHERE p.carrier = $3 AND p.tracking_number = $4 AND p.store_id = $1 AND p.environment = $2
+         ORDER BY (p.created_at <= $5::timestamptz + make_interval(secs => $6)) DESC, p.created_at DESC
+         LIMIT 1
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        carrier,
+        tracking_number,
+        seen_at,
+        CLOCKS_DIFFER_SECONDS,
+    )
+    return None if row is None else _parcel(row)
+
+
+async def parcels_of_order(db: Connection, envelope: Envelope, order_id: UUID) -> list[Parcel]:
+    """Read an order's parcels."""
+    rows = await db.fetch(
+        _PARCEL + " WHERE p.store_id = $1 AND p.environment = $2 AND p.order_id = $3 ORDER BY p.label_id, p.position",
+        envelope.store_id,
+        envelope.environment.value,
+        order_id,
+    )
+    return [_parcel(row) for row in rows]
+
+
+async def parcels_due(db: Connection, *, again_seconds: float) -> list[Parcel]:
+    """Take parcels that are to be looked for, and say when again."""
+    rows = await db.fetch(
+        f"""
+        WITH due AS (UPDATE shipment_packages
+                        SET next_look_at = now() + make_interval(secs => $1)
+                      WHERE (label_id, position) IN (SELECT label_id, position
+                                                       FROM shipment_packages
+                                                      WHERE tracking_status NOT IN ('delivered', 'return_to_sender', 'cancelled')
+                                                        AND next_look_at <= now()
+                                                      ORDER BY next_look_at
+                                                      LIMIT $2
+                                                        FOR UPDATE SKIP LOCKED)
+                     RETURNING label_id, position)
+        {_PARCEL} JOIN due ON (due.label_id, due.position) = (p.label_id, p.position)
+        """,
+        again_seconds,
+        DUE_ROWS_MAX,
+    )
+    return [_parcel(row) for row in rows]
+
+
+def seen(parcel: Parcel, events: Sequence[TrackingEvent], *, source: str) -> Statement:
+    """Write what was seen of a parcel; what is known already is not written again."""
+    return Statement(
+        """
+        INSERT INTO tracking_events (label_id, position, event_key, event, occurred_at, source)
+        SELECT $1, $2, key, event::jsonb, at, $3
+          FROM unnest($4::text[], $5::text[], $6::timestamptz[]) AS t (key, event, at)
+        ON CONFLICT (label_id, position, event_key) DO NOTHING
+        """,
+        (
+            parcel.label_id,
+            parcel.position,
+            source,
+            [event.key for event in events],
+            [msgspec.json.encode(event).decode() for event in events],
+            [event.occurred_at for event in events],
+        ),
+    )
+
+
+def projected(parcel: Parcel, projection: Projection) -> Statement:
+    """Say where a parcel is; must know all that was seen of it."""
+    return Statement(
+        """
+        UPDATE shipment_packages
+           SET tracking = $4, tracking_status = $5, revision = revision + 1
+         WHERE label_id = $1 AND position = $2 AND revision = $3
+        RETURNING revision
+        """,
+        (parcel.label_id, parcel.position, parcel.revision, msgspec.json.encode(projection).decode(), projection.status.value),
+        must=True,
+    )
+
+
+# Views
+
+
+def view(label: Label, tracking_numbers: Sequence[str]) -> LabelView:
+    """Show a label."""
+    return LabelView(
+        id=label.id,
+        shipment_id=label.shipment_id,
+        status=label.status,
+        carrier=label.carrier,
+        service=label.service,
+        amount=label.amount,
+        currency=label.currency,
+        is_return=label.is_return,
+        document=label.document,
+        tracking_numbers=list(tracking_numbers),
+        reason=label.reason,
+        created_at=label.created_at,
+        updated_at=label.updated_at,
+    )
+
+
+def after(label: Label, status: LabelStatus, bought: Bought | None, *, reason: str = "") -> Label:
+    """Give a label as it stands after what was found out."""
+    return msgspec.structs.replace(
+        label,
+        status=status.value,
+        reason=reason,
+        provider_label_id=label.provider_label_id if bought is None else bought.provider_label_id,
+        amount=label.amount if bought is None else bought.amount,
+        currency=label.currency if bought is None else bought.currency,
+    )
+
+
+def shipment_view(shipment: Shipment, labels: Sequence[LabelView]) -> ShipmentView:
+    """Show a shipment with its labels."""
+    return ShipmentView(
+        id=shipment.id,
+        order_id=shipment.order_id,
+        snapshot_id=shipment.snapshot_id,
+        status=shipment.status,
+        carrier=shipment.carrier,
+        service=shipment.service,
+        amount=shipment.amount,
+        currency=shipment.currency,
+        finalized_at=shipment.finalized_at,
+        tracking_status=shipment.tracking_status,
+        labels=list(labels),
+        created_at=shipment.created_at,
+    )
+
+
+def tracking_view(parcel: Parcel, projection: Projection, history: Sequence[TrackingEvent]) -> TrackingView:
+    """Show where a parcel is and what was seen of it."""
+    return TrackingView(
+        carrier=parcel.carrier,
+        tracking_number=parcel.tracking_number,
+        status=projection.status.value,
+        detail=projection.detail,
+        since=projection.since,
+        delivered_at=projection.delivered_at,
+        estimated_delivery=projection.estimated_delivery,
+        alert=None if projection.alert is None else projection.alert.value,
+        events=[
+            TrackingEventView(
+                occurred_at=event.occurred_at, status=event.status.value, code=event.code, detail=event.detail, location=event.location
+            )
+            for event in history
+        ],
+    )
