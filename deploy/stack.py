@@ -15,7 +15,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from deploy import setup
+from deploy import local_store, setup
 from deploy.processes import Failed, Process, start, wait_until
 from deploy.servers import Choice, Say, Servers, servers
 from deploy.state import Instance, StackState, free_port
@@ -76,6 +76,8 @@ def running(instance: Instance, options: Options, say: Say) -> Iterator[Running]
         applied = asyncio.run(setup.prepare(database_url, found.amqp_url, password=instance.secret("services")))
         if applied:
             say(f"  applied {', '.join(applied)}")
+        if asyncio.run(local_store.furnish(database_url, STORE_ID)):
+            say("  a store in Berlin, with the starter set of tax rules")
         say("Services ...")
         environments = service_environments(instance, options, database_url=database_url, found=found)
         processes = {name: _start(stack, instance, name, env) for name, env in environments.items()}

@@ -7,8 +7,8 @@ from typing import Any
 import asyncpg
 import click
 
-from deploy import demo as demonstration
 from deploy.cli import checking, operating, running
+from deploy.demo.shop import DemoFailed
 from deploy.processes import Failed
 from deploy.taxes import ImportRefused
 from shared import topology
@@ -22,7 +22,7 @@ def cli() -> None:
     """Tender: the provider layer of a shop.
 
     \b
-    ./tender demo     watch an order go from quote to refund over the real system
+    ./tender demo     watch an order go from its rates to its tax export over the real system
     ./tender up       keep the system running, with a key and a curl to paste
     ./tender test     run everything that has to pass
     """
@@ -43,7 +43,7 @@ def main() -> None:
         MigrationRefused,
         topology.TopologyRefused,
         ImportRefused,
-        demonstration.DemoFailed,
+        DemoFailed,
         asyncpg.PostgresError,
         OSError,
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from deploy import demo as demonstration
 from deploy.cli.terminal import console, main_instance, say
+from deploy.demo import payments as demonstration
 from deploy.processes import Failed
 from deploy.servers import Choice
 from deploy.stack import Options, answers, running
@@ -38,17 +38,17 @@ _local = click.option("--use-local", is_flag=True, help="Use the servers on port
 @_docker
 @_local
 def demo(order_file: Path | None, provider: str, use_docker: bool, use_local: bool) -> None:
-    """Run a payment from the quote to the refund."""
+    """Take an order from the rates to the export: quote, payment, label, tracking, tax."""
     order = demonstration.read_order(order_file)
     instance = main_instance()
     state = instance.stack()
     if state is not None:
         say("Using the system that is already up.")
-        demonstration.run(state, order, provider)
+        demonstration.run(state, order, provider, instance.folder)
         return
     options = Options(choice=Choice(use_docker=use_docker, use_local=use_local))
     with running(instance, options, say) as up:
-        demonstration.run(up.state, order, provider)
+        demonstration.run(up.state, order, provider, instance.folder)
 
 
 @click.command()

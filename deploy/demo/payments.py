@@ -2,17 +2,16 @@
 
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
+from deploy.demo import parcels
+from deploy.demo.shop import DemoFailed, Shop, console, insist, money, status, until
 from deploy.stack import ROOT
 from deploy.state import StackState
 from shared.contracts.orders import OrderContent
@@ -22,17 +21,7 @@ from shared.ids import new_id
 from shared.money import Money, decimal_text
 
 ORDERS = ROOT / "deploy" / "orders"
-TIMEOUT_SECONDS = 30.0
-POLL_SECONDS = 0.02
 RACERS = 2
-
-T = TypeVar("T")
-
-console = Console(highlight=False, soft_wrap=True)
-
-
-class DemoFailed(Exception):
-    """The demonstration did not go as it should; the text says where."""
 
 
 def read_order(file: Path | None) -> OrderContent:
@@ -58,51 +47,27 @@ class Payer(msgspec.Struct, frozen=True):
 PAYERS = {"sandbox": Payer("tok_success"), "stripe": Payer("pm_card_visa", "https://shop.example/back")}
 
 
-class Shop:
-    """A shop's backend, as far as the demonstration needs one."""
-
-    def __init__(self, state: StackState) -> None:
-        self._client = httpx.Client(
-            base_url=state.gateway_url, headers={"Authorization": f"Bearer {state.api_key}"}, timeout=TIMEOUT_SECONDS
-        )
-
-    def send(self, title: str, method: str, path: str, body: Any = None, *, key: str | None = None, expect: int) -> httpx.Response:
-        """Make a request, show it with its answer and time, and insist on the status."""
-        answer, elapsed = self.timed(method, path, body, key=key)
-        _show(title, method, path, key, answer, elapsed)
-        if answer.status_code != expect:
-            raise DemoFailed(f"{title}: {answer.status_code} instead of {expect}: {answer.text}")
-        return answer
-
-    def timed(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> tuple[httpx.Response, float]:
-        """Make a request and time it."""
-        headers = {"Content-Type": "application/json"}
-        if key is not None:
-            headers["Idempotency-Key"] = key
-        content = None if body is None else msgspec.json.encode(body)
-        started = time.monotonic()
-        answer = self._client.request(method, path, content=content, headers=headers)
-        return answer, time.monotonic() - started
-
-
-def run(state: StackState, order: OrderContent, provider: str = "sandbox") -> None:
-    """Take an order through its whole life and show the ledger."""
+def run(state: StackState, order: OrderContent, provider: str, folder: Path) -> None:
+    """Take an order through its whole life and show the ledger; the label is printed into the folder."""
     shop, order_id, run_id = Shop(state), new_id(), new_id().hex[-8:]
-    console.rule(f"[bold]An order paid with {provider}, from the quote to the refund")
+    console.rule(f"[bold]An order paid with {provider}, from the rates to the export")
     if provider == "stripe":
         console.print(f"Stripe is {state.stripe_url}\n")
     admin = f"/api/v1/admin/orders/{order_id}"
     shop.send("The shop pushes the order", "PUT", admin, order, key=f"order-{run_id}", expect=200)
-    wanted = {"order_id": order_id, "payment_provider": provider}
+    priced_here = order.shipping_amount is None and order.shipping_address is not None
+    rate_id = parcels.choose(shop, order_id, run_id) if priced_here else None
+    wanted = {"order_id": order_id, "payment_provider": provider, "shipping_rate_id": rate_id}
     quoted = shop.send("The checkout asks for a price", "POST", "/api/v1/checkout/quote", wanted, key=f"quote-{run_id}", expect=201)
     snapshot = msgspec.json.decode(quoted.content, type=SnapshotView)
+    parcels.show_tax(snapshot)
 
     authorize = {"snapshot_id": snapshot.snapshot_id, **msgspec.to_builtins(PAYERS[provider])}
     path = f"/api/v1/checkout/orders/{order_id}/payments/authorize"
     first = shop.send("The customer pays: the money is held", "POST", path, authorize, key=f"pay-{run_id}", expect=201)
     again = shop.send("The same request again, as after a lost answer", "POST", path, authorize, key=f"pay-{run_id}", expect=201)
-    _insist(again.content == first.content, "the repeated request was answered differently")
-    _insist(again.headers.get("Idempotent-Replayed") == "true", "the repeated request was not a replay")
+    insist(again.content == first.content, "the repeated request was answered differently")
+    insist(again.headers.get("Idempotent-Replayed") == "true", "the repeated request was not a replay")
     console.print("  [green]the same bytes, and nothing was charged again[/green]\n")
     intent = msgspec.json.decode(first.content, type=PaymentView).intent
 
@@ -118,6 +83,10 @@ def run(state: StackState, order: OrderContent, provider: str = "sandbox") -> No
     shop.send("One item comes back: a part is refunded", "POST", f"{payments}/refund", refund, key=f"back-{run_id}", expect=201)
     back += _refund_at_the_provider(shop, state, order_id, back)
     _show_ledger(shop, order_id, intent.authorized_amount, back)
+    if priced_here:
+        parcels.ship(shop, state, order_id, run_id, folder)
+    if snapshot.tax_hash:
+        parcels.close_tax(shop, order_id, snapshot, run_id)
     _show_events(shop, order_id)
 
 
@@ -135,17 +104,9 @@ def _refund_at_the_provider(shop: Shop, state: StackState, order_id: UUID, refun
     else:
         asked = {"payment_intent": intent.provider_payment_id, "amount": 1}
         httpx.post(f"{state.stripe_url}/v1/refunds", data=asked, auth=(os.environ["STRIPE_API_KEY"], "")).raise_for_status()
-    _until(lambda: _ledger(shop, order_id).payments[0].intent.refunded_amount == refunded + 1, "the refund did not arrive")
+    until(lambda: _ledger(shop, order_id).payments[0].intent.refunded_amount == refunded + 1, "the refund did not arrive")
     console.print(f"  [green]in the ledger {(time.monotonic() - started) * 1000:.0f} ms later[/green]\n")
     return 1
-
-
-def _until(found: Callable[[], T | None], otherwise: str) -> T:
-    ends = time.monotonic() + TIMEOUT_SECONDS
-    while not (result := found()):
-        _insist(time.monotonic() < ends, otherwise)
-        time.sleep(POLL_SECONDS)
-    return result
 
 
 def _ledger(shop: Shop, order_id: UUID) -> Ledger:
@@ -177,8 +138,8 @@ def _race(shop: Shop, path: str, rest: int, run_id: str) -> None:
     answers = [each.result() for each in racing]
     for answer, elapsed in answers:
         said = "captured" if answer.status_code == 201 else f"{answer.json()['code']}: {answer.json()['detail']}"
-        console.print(f"  {_status(answer)} in {elapsed * 1000:.0f} ms  {said}")
-    _insist(sorted(a.status_code for a, _ in answers) == [201, 409], "a racing double capture was not refused")
+        console.print(f"  {status(answer)} in {elapsed * 1000:.0f} ms  {said}")
+    insist(sorted(a.status_code for a, _ in answers) == [201, 409], "a racing double capture was not refused")
     console.print("  [green]one of them took the money, the other was refused[/green]\n")
 
 
@@ -195,38 +156,7 @@ def _show_ledger(shop: Shop, order_id: UUID, captured: int, refunded: int) -> No
             )
     console.print(table)
     intent = ledger.payments[0].intent
-    _insist((intent.captured_amount, intent.refunded_amount) == (captured, refunded), "the ledger does not add up")
-    kept = _money(intent.captured_amount - intent.refunded_amount, intent.currency)
-    taken, returned = _money(intent.captured_amount, intent.currency), _money(intent.refunded_amount, intent.currency)
+    insist((intent.captured_amount, intent.refunded_amount) == (captured, refunded), "the ledger does not add up")
+    kept = money(intent.captured_amount - intent.refunded_amount, intent.currency)
+    taken, returned = money(intent.captured_amount, intent.currency), money(intent.refunded_amount, intent.currency)
     console.print(f"Captured {taken}, refunded {returned}: {kept} kept. [green]The books agree.[/green]")
-
-
-def _show(title: str, method: str, path: str, key: str | None, answer: httpx.Response, elapsed: float) -> None:
-    console.print(f"[bold]{title}[/bold]\n  {method} {path}" + (f"  [dim]Idempotency-Key: {key}[/dim]" if key else ""))
-    replayed = "  [dim]Idempotent-Replayed: true[/dim]" if answer.headers.get("Idempotent-Replayed") else ""
-    console.print(f"  {_status(answer)} in {elapsed * 1000:.0f} ms{replayed}  {_gist(answer)}\n")
-
-
-def _gist(answer: httpx.Response) -> str:
-    body = answer.json()
-    if "totals" in body:
-        return f"total {_money(body['totals']['total'], body.get('currency') or body['content']['currency'])}"
-    if "intent" in body:
-        intent, row = body["intent"], body["transaction"]
-        amount = _money(row["amount"], intent["currency"])
-        return f"{row['operation']} of {amount} {row['status']}; the payment is {intent['status']}"
-    return f"{body.get('code', '')} {body.get('detail', '')}"
-
-
-def _money(amount: int, currency: str) -> str:
-    return f"{decimal_text(Money(amount, currency))} {currency}"
-
-
-def _status(answer: httpx.Response) -> str:
-    colour = "green" if answer.status_code < 400 else "yellow"
-    return f"[{colour}]{answer.status_code}[/{colour}]"
-
-
-def _insist(true: bool, otherwise: str) -> None:
-    if not true:
-        raise DemoFailed(otherwise)

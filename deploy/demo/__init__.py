@@ -1,0 +1,1 @@
+"""The demonstration: an order from the rates to the export, over the real system."""
