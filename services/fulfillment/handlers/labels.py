@@ -81,6 +81,8 @@ async def buy_label(work: Work, command: BuyLabel, context: Fulfillment) -> None
 
     label_id = new_id()
     batch = work.batch()
+    # Whoever waits is known from now on, also to the resolver.
+    batch.begin()
     if not shipment.finalized:
         batch.add(shipments.finalized(shipment, rate.shown))
         batch.add(shipments.happened(envelope, shipment.id, shipment.order_id, event="finalized", label_id=None, detail=request.service))
