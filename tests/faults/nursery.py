@@ -12,6 +12,8 @@ import msgspec
 
 from deploy.processes import PR_SET_PDEATHSIG, Process, start
 from deploy.stack import ROOT
+from services.fulfillment.app import build as build_fulfillment
+from services.fulfillment.settings import Settings as FulfillmentSettings
 from services.gateway.app import build as build_gateway
 from services.gateway.settings import Settings as GatewaySettings
 from services.payments.app import build as build_payments
@@ -105,6 +107,8 @@ def _live(birth: Birth) -> None:
             run(build_payments, PaymentsSettings)
         elif birth.service == "webhooks":
             run(build_webhooks, WebhooksSettings)
+        elif birth.service == "fulfillment":
+            run(build_fulfillment, FulfillmentSettings)
         else:
             run(build_gateway, GatewaySettings)
     except SystemExit as ended:

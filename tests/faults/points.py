@@ -95,7 +95,7 @@ def _exchange_name(exchange: AbstractExchange) -> str:
 
 
 def _shape(path: str) -> str:
-    return "/".join("…" if part.startswith(("pay_", "pi_")) else part for part in path.split("/"))
+    return "/".join("…" if part.startswith(("pay_", "pi_", "lbl_", "SBX")) else part for part in path.split("/"))
 
 
 def _shortly(query: str) -> str:

@@ -33,7 +33,7 @@ class System:
         self._nursery = nursery
         self._place = place
         self._folder = folder
-        self._ports = {name: free_port() for name in ("payments", "payments 2", "webhooks", "gateway", "gateway 2")}
+        self._ports = {name: free_port() for name in ("payments", "payments 2", "webhooks", "fulfillment", "gateway", "gateway 2")}
         self.store_id = new_id()
         self._children: dict[str, Child] = {}
         self._changes = {key.upper(): str(value) for key, value in changes.items()}
@@ -145,6 +145,7 @@ async def a_system(
     folder: Path,
     *,
     webhooks: bool = False,
+    fulfillment: bool = False,
     moods: Moods | None = None,
     provider: str = "sandbox",
     **changes: Any,
@@ -159,6 +160,8 @@ async def a_system(
             await system.start("payments")
             if webhooks:
                 await system.start("webhooks")
+            if fulfillment:
+                await system.start("fulfillment")
             await system.start("gateway")
             store_id = system.store_id
             keys = {role: await a_key(place, store_id, role) for role in (Role.CHECKOUT, Role.ADMIN, Role.OPERATOR)}
