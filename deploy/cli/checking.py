@@ -20,7 +20,7 @@ from deploy.state import Instance
 # Tests wait more than they compute, so two run beside each other; those of one file share their system and stay together.
 # In the order of their names, for the slow ones (faults) begin early then and do not end alone.
 WHOLE = ("tests", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
-BENCHES = ("authorize", "capture", "refund", "replay", "checkout", "growth", "webhooks", "worker", "telemetry")
+BENCHES = ("authorize", "capture", "refund", "replay", "checkout", "quote", "export", "growth", "webhooks", "worker", "telemetry")
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -78,30 +78,41 @@ def _check() -> None:
 @click.command()
 @click.argument(
     "what",
-    type=click.Choice(["authorize", "capture", "refund", "replay", "checkout", "growth", "webhooks", "worker", "telemetry"]),
+    type=click.Choice(BENCHES),
     default="authorize",
 )
 @click.option("--clients", multiple=True, type=click.IntRange(1, 256), help="May be repeated; 1, 16 and 64, or 1, 32 and 128 for webhooks.")
 @click.option("--rate", type=click.FloatRange(0.1, 10_000), help="Begin so many a second (an open loop) instead of waiting for answers.")
 @click.option("--seconds", default=12.0, show_default=True, type=click.FloatRange(1, 600), help="How long each line is measured.")
 @click.option("--orders", default=1_000_000, show_default=True, type=click.IntRange(2_000, 10_000_000), help="How long a past growth has.")
+@click.option("--lines", default=1_000_000, show_default=True, type=click.IntRange(1_000, 10_000_000), help="How many taxes are exported.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False, writable=True), help="Draw them into this file.")
-def bench(what: str, clients: tuple[int, ...], rate: float | None, seconds: float, orders: int, as_json: bool, svg: Path | None) -> None:
+def bench(
+    what: str,
+    clients: tuple[int, ...],
+    rate: float | None,
+    seconds: float,
+    orders: int,
+    lines: int,
+    as_json: bool,
+    svg: Path | None,
+) -> None:
     """Measure a path beside yardsticks in the same run."""
     from tests.bench import report
     from tests.bench import run as measuring
 
     clients = clients or ((1, 32, 128) if what == "webhooks" else (1, 16, 64))
-    wish = measuring.Wish(what=what, clients=clients if rate is None else (1,), seconds=seconds, rate=rate, growth_orders=orders)
-    lines = measuring.run(wish, home=home(), say=say)
+    chosen = clients if rate is None else (1,)
+    wish = measuring.Wish(what=what, clients=chosen, seconds=seconds, rate=rate, growth_orders=orders, export_lines=lines)
+    figures = measuring.run(wish, home=home(), say=say)
     if svg is not None:
-        svg.write_text(report.svg(lines))
+        svg.write_text(report.svg(figures))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(lines)).decode())
+        click.echo(msgspec.json.format(msgspec.json.encode(figures)).decode())
     else:
-        Console(width=report.WIDTH_CHARACTERS).print(report.table(lines))
-        click.echo(report.details(lines))
+        Console(width=report.WIDTH_CHARACTERS).print(report.table(figures))
+        click.echo(report.details(figures))
 
 
 @click.command()

@@ -29,7 +29,7 @@ def details(lines: Sequence[Figures]) -> str:
     texts = []
     for line in lines:
         cpu = ", ".join(f"{name} {used:.2f}" for name, used in line.cpu_ms.items())
-        bare = ", ".join(f"{NAMES[name]} {rate:.0f}/s" for name, rate in line.yardsticks.items())
+        bare = ", ".join(f"{NAMES.get(name, name)} {rate:.0f}/s" for name, rate in line.yardsticks.items())
         texts.append(f"{line.label}: CPU ms each: {cpu}\n  yardsticks: {bare}")
     return "\n".join(texts)
 
@@ -39,7 +39,7 @@ def svg(lines: Sequence[Figures]) -> str:
     bars = []
     for line in lines:
         bars.append((line.label, line.per_second, "#2563eb"))
-        bars += [(f"  {NAMES[name]}", rate, "#9ca3af") for name, rate in line.yardsticks.items()]
+        bars += [(f"  {NAMES.get(name, name)}", rate, "#9ca3af") for name, rate in line.yardsticks.items()]
     most = max(rate for _, rate, _ in bars)
     parts = []
     for number, (label, rate, colour) in enumerate(bars):

@@ -16,7 +16,7 @@ from deploy.seed import seed
 from deploy.servers import Choice
 from deploy.stack import STORE_ID, Options, Running, running, webhook_secret
 from deploy.state import Instance
-from tests.bench import worker
+from tests.bench import export, worker
 from tests.bench.client import Sample, closed_loop, open_loop
 from tests.bench.cpu import seconds_by_process, seconds_of
 from tests.bench.shop import Shop
@@ -42,6 +42,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     # An open loop begins this many a second, whatever becomes of them; a closed one as fast as it is answered.
     rate: float | None = None
     growth_orders: int = 1_000_000
+    export_lines: int = 1_000_000
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +79,8 @@ def run(wish: Wish, *, home: Path, say: Callable[[str], None]) -> list[Figures]:
             return asyncio.run(_telemetry(wish, up, traced, bare, progress))
         if wish.what == "worker":
             return asyncio.run(_worker(up, bare, progress, instance.logs))
+        if wish.what == "export":
+            return [_export(wish, up, bare)]
         if wish.what == "growth":
             return asyncio.run(_growth(wish, up, bare, progress))
         return asyncio.run(_measure(wish, up, bare, progress, secret=webhook_secret(instance)))
@@ -194,6 +197,25 @@ async def _worker(up: Running, bare: Yardsticks, progress: Progress, folder: Pat
         )
         rounds.append(figures)
     return [_median(rounds)]
+
+
+def _export(wish: Wish, up: Running, bare: Yardsticks) -> Figures:
+    """Lines a second of a long export, the slower of two; p50 and p99 are not asked."""
+    before = seconds_by_process(up.processes)
+    done = export.run(up, wish.export_lines)
+    used = {name: seconds - before[name] for name, seconds in seconds_by_process(up.processes).items()}
+    grown = ", ".join(f"{name} +{mib:.0f} MiB" for name, mib in done.grown_mib.items())
+    return Figures(
+        label=f"export, {done.lines} lines, {grown}",
+        per_second=done.lines / max(done.seconds),
+        p50_ms=0,
+        p95_ms=0,
+        p99_ms=0,
+        # That it comes out the same is the point.
+        errors=0 if done.same and done.lines == wish.export_lines else 1,
+        cpu_ms={name: seconds * 1000 / (2 * done.lines) for name, seconds in used.items()},
+        yardsticks={**asyncio.run(bare.measure(1)), "copy": done.lines / done.copied_seconds},
+    )
 
 
 def _completed(progress: Progress, task: TaskID, count: int) -> None:

@@ -12,6 +12,18 @@ from shared.ids import new_id
 from tests.bench.client import Connection, Work, closed_loop
 
 ITEM = {"product_variant_id": "0192f0c1-7e00-7000-8000-000000000001", "name": "Mug", "quantity": 1, "unit_price": 1250}
+PRICED_BY_THE_SHOP: Any = {"currency": "EUR", "items": [ITEM], "shipping_amount": 0, "tax_lines": []}
+PRICED_BY_US: Any = {
+    "currency": "EUR",
+    "items": [{**ITEM, "weight_grams": 400, "tax_behavior": "inclusive"}] * 3,
+    "shipping_address": {
+        "name": "Jean",
+        "street_address": "1 Rue de Rivoli",
+        "city": "Paris",
+        "postal_code": "75001",
+        "country_code": "FR",
+    },
+}
 PREPARING_CLIENTS = 16
 
 
@@ -36,6 +48,7 @@ class Shop:
             "refund": self._refunding,
             "replay": self._replaying,
             "checkout": self._checking_out,
+            "quote": self._quoting,
             "webhooks": self._telling,
         }
         return await makers[what](count)
@@ -90,6 +103,15 @@ class Shop:
 
         return work
 
+    async def _quoting(self, count: int) -> Work:
+        """Quotes whose shipping and tax are worked out: a carrier, a table and the rules are asked for each."""
+        orders = await self._pushed(count, PRICED_BY_US)
+
+        async def work(connection: Connection, number: int) -> tuple[int, bytes]:
+            return await self._send(connection, "POST", "/api/v1/checkout/quote", {"order_id": orders[number]})
+
+        return work
+
     async def _telling(self, count: int) -> Work:
         """Signed events about nothing of ours: kept like any other, and soon dealt with."""
         events = []
@@ -106,7 +128,7 @@ class Shop:
 
     # Steps
 
-    async def _pushed(self, count: int) -> dict[int, UUID]:
+    async def _pushed(self, count: int, content: Any = PRICED_BY_THE_SHOP) -> dict[int, UUID]:
         orders = {number: new_id() for number in range(count)}
 
         async def push(connection: Connection, number: int) -> tuple[int, bytes]:
@@ -114,7 +136,7 @@ class Shop:
                 connection,
                 "PUT",
                 f"/api/v1/admin/orders/{orders[number]}",
-                {"currency": "EUR", "items": [ITEM], "shipping_amount": 0, "tax_lines": []},
+                content,
             )
 
         await closed_loop(self.url, push, clients=PREPARING_CLIENTS, count=count)
