@@ -46,7 +46,7 @@ async def measure(up: Running, lines: int) -> Exported:
         up.state.database_url, store_id=store_id, environment=Environment.SANDBOX, role=Role.ADMIN, name="bench export"
     )
     last = datetime.now(UTC).date().replace(day=1) - timedelta(days=1)
-    await _load(up.state.database_url, store_id, last, lines // LINES_A_DOCUMENT)
+    await load(up.state.database_url, store_id, last, lines // LINES_A_DOCUMENT)
     query = {"from": str(last.replace(day=1)), "to": str(last), "format": "itemized"}
     before = {name: _resident_mib(up.processes[name].pid) for name in WATCHED}
     most = dict(before)
@@ -84,7 +84,8 @@ def _resident_mib(pid: int) -> float:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / KIB
 
 
-async def _load(database_url: str, store_id: UUID, day: Any, documents: int) -> None:
+async def load(database_url: str, store_id: UUID, day: Any, documents: int) -> None:
+    """Write so many documents of four taxes each, by COPY."""
     ids = [new_id() for _ in range(documents)]
     connection = await asyncpg.connect(database_url)
     try:

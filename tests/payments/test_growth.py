@@ -10,14 +10,13 @@ from deploy import setup
 from deploy.seed import seed
 from shared.bus import Publisher
 from shared.ids import new_id
+from tests.counting import still
 from tests.payments.test_observations import observed, tell
 from tests.world import ORDER, PASSWORD, Payment, Place, World, a_world, until
 
 ORDERS = 4_000
 # What all the statements of the story below may read of any one index or table, with the jobs that run beside it.
 READ_MAX_ROWS = 800
-# How long statistics must stay as they are to be complete; a backend tells its own about once a second.
-STILL_SECONDS = 2.5
 
 
 @pytest.fixture(scope="module")
@@ -53,38 +52,12 @@ async def _refunded(payment: Payment, amount: int) -> bool:
     return bool((await payment.intent())["refunded_amount"] == amount)
 
 
-async def _read(world: World) -> dict[str, int]:
-    rows = await world.rows(
-        """
-        SELECT schemaname || '.' || indexrelname AS name, idx_tup_read AS read FROM pg_stat_user_indexes
-         UNION ALL
-        SELECT schemaname || '.' || relname || ' (read whole)', seq_tup_read FROM pg_stat_user_tables
-        """
-    )
-    return {row["name"]: row["read"] or 0 for row in rows}
-
-
-async def _still(world: World) -> dict[str, int]:
-    loop = asyncio.get_running_loop()
-    before, since = await _read(world), loop.time()
-
-    async def unchanged() -> bool:
-        nonlocal before, since
-        now = await _read(world)
-        if any(now[name] - before.get(name, 0) > READ_MAX_ROWS for name in now):
-            before, since = now, loop.time()
-        return loop.time() - since > STILL_SECONDS
-
-    await until(unchanged)
-    return await _read(world)
-
-
 async def test_the_hot_path_reads_only_the_rows_it_is_about(old_world: World) -> None:
-    before = await _still(old_world)
+    before = await still(old_world, within_rows=READ_MAX_ROWS)
 
     await _everything(old_world)
 
-    after = await _still(old_world)
+    after = await still(old_world, within_rows=READ_MAX_ROWS)
     read = {name: after[name] - before.get(name, 0) for name in after}
     assert {name: rows for name, rows in read.items() if rows > READ_MAX_ROWS} == {}
     assert read["payments.payment_intents_pkey"] > 0

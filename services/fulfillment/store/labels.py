@@ -119,7 +119,12 @@ def begun(
 async def of_order(db: Connection, envelope: Envelope, order_id: UUID) -> list[Label]:
     """Read an order's labels, the newest first."""
     rows = await db.fetch(
-        f"SELECT {_COLUMNS} FROM shipment_labels l WHERE store_id = $1 AND environment = $2 AND order_id = $3 ORDER BY id DESC",
+        f"""
+        SELECT {_COLUMNS}
+          FROM shipment_labels l
+         WHERE order_id = $3 AND (store_id, environment) IS NOT DISTINCT FROM ($1, $2)
+         ORDER BY id DESC
+        """,
         envelope.store_id,
         envelope.environment.value,
         order_id,
@@ -133,7 +138,7 @@ async def by_provider_id(db: Connection, envelope: Envelope, carrier: str, provi
         f"""
         SELECT {_COLUMNS}
           FROM shipment_labels l
-         WHERE store_id = $1 AND environment = $2 AND carrier = $3 AND provider_label_id = $4
+         WHERE provider_label_id = $4 AND carrier = $3 AND (store_id, environment) IS NOT DISTINCT FROM ($1, $2)
         """,
         envelope.store_id,
         envelope.environment.value,
@@ -260,7 +265,7 @@ async def document(db: Connection, envelope: Envelope, order_id: UUID, label_id:
         """
         SELECT media_type, document
           FROM shipment_packages
-         WHERE label_id = $4 AND position = $5 AND store_id = $1 AND environment = $2 AND order_id = $3
+         WHERE label_id = $4 AND position = $5 AND (store_id, environment, order_id) IS NOT DISTINCT FROM ($1, $2, $3)
         """,
         envelope.store_id,
         envelope.environment.value,
@@ -329,7 +334,7 @@ async def parcel_of(db: Connection, envelope: Envelope, carrier: str, tracking_n
     row = await db.fetchrow(
         _PARCEL
         + """
-         WHERE p.carrier = $3 AND p.tracking_number = $4 AND p.store_id = $1 AND p.environment = $2
+         WHERE p.tracking_number = $4 AND p.carrier = $3 AND (p.store_id, p.environment) IS NOT DISTINCT FROM ($1, $2)
          ORDER BY (p.created_at <= $5::timestamptz + make_interval(secs => $6)) DESC, p.created_at DESC
          LIMIT 1
         """,
@@ -346,7 +351,7 @@ async def parcel_of(db: Connection, envelope: Envelope, carrier: str, tracking_n
 async def parcels_of_order(db: Connection, envelope: Envelope, order_id: UUID) -> list[Parcel]:
     """Read an order's parcels."""
     rows = await db.fetch(
-        _PARCEL + " WHERE p.store_id = $1 AND p.environment = $2 AND p.order_id = $3 ORDER BY p.label_id, p.position",
+        _PARCEL + " WHERE p.order_id = $3 AND (p.store_id, p.environment) IS NOT DISTINCT FROM ($1, $2) ORDER BY p.label_id, p.position",
         envelope.store_id,
         envelope.environment.value,
         order_id,

@@ -59,9 +59,9 @@ async def shown_with(db: Connection, envelope: Envelope, order_id: UUID, rate_id
         """
         SELECT r.*
           FROM shipment_rates asked
-          JOIN shipment_rates r ON r.store_id = asked.store_id AND r.environment = asked.environment AND r.order_id = asked.order_id
-                               AND r.quoted_at = asked.quoted_at
-         WHERE asked.id = $4 AND asked.store_id = $1 AND asked.environment = $2 AND asked.order_id = $3
+          JOIN shipment_rates r ON r.order_id = asked.order_id AND r.quoted_at = asked.quoted_at
+                               AND (r.store_id, r.environment) IS NOT DISTINCT FROM (asked.store_id, asked.environment)
+         WHERE asked.id = $4 AND (asked.store_id, asked.environment, asked.order_id) IS NOT DISTINCT FROM ($1, $2, $3)
          ORDER BY r.amount, r.carrier, r.service
         """,
         envelope.store_id,

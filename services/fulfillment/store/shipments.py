@@ -104,7 +104,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 async def of_order(db: Connection, envelope: Envelope, order_id: UUID) -> Choice:
     """Read an order's shipments, the newest first, and by which snapshots it is paid."""
     rows = await db.fetch(
-        "SELECT * FROM shipments WHERE store_id = $1 AND environment = $2 AND order_id = $3 ORDER BY id DESC",
+        "SELECT * FROM shipments WHERE order_id = $3 AND (store_id, environment) IS NOT DISTINCT FROM ($1, $2) ORDER BY id DESC",
         envelope.store_id,
         envelope.environment.value,
         order_id,
@@ -113,7 +113,7 @@ async def of_order(db: Connection, envelope: Envelope, order_id: UUID) -> Choice
         """
         SELECT snapshot_id
           FROM order_payments
-         WHERE store_id = $1 AND environment = $2 AND order_id = $3
+         WHERE order_id = $3 AND (store_id, environment) IS NOT DISTINCT FROM ($1, $2)
            AND status IN ('authorized', 'partially_captured', 'captured', 'partially_refunded', 'refunded', 'conflicted')
         """,
         envelope.store_id,
@@ -184,13 +184,13 @@ async def page(
     limit: int,
 ) -> list[Shipment]:
     """Read a page of shipments, the newest first."""
+    theirs = "(store_id, environment) IS NOT DISTINCT FROM ($1, $2) AND order_id = $3"
     rows = await db.fetch(
-        """
+        f"""
         SELECT *
           FROM shipments
-         WHERE store_id = $1 AND environment = $2
-           AND ($3::uuid IS NULL OR order_id = $3) AND ($4::text IS NULL OR status = $4)
-           AND ($5::text IS NULL OR tracking_status = $5) AND ($6::uuid IS NULL OR id < $6)
+         WHERE {theirs if order_id is not None else "store_id = $1 AND environment = $2 AND $3::uuid IS NULL"}
+           AND ($4::text IS NULL OR status = $4) AND ($5::text IS NULL OR tracking_status = $5) AND ($6::uuid IS NULL OR id < $6)
          ORDER BY id DESC
          LIMIT $7
         """,

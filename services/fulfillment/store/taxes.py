@@ -95,11 +95,11 @@ async def ground(db: Connection, envelope: Envelope, order_id: UUID, snapshot_id
                d.snapshot_id AS sale_snapshot_id,
                ARRAY(SELECT p.snapshot_id
                        FROM order_payments p
-                      WHERE p.store_id = $1 AND p.environment = $2 AND p.order_id = $3
+                      WHERE p.order_id = $3 AND (p.store_id, p.environment) IS NOT DISTINCT FROM ($1, $2)
                         AND p.status NOT IN ('declined', 'expired', 'abandoned', 'voided', 'processing', 'requires_action')) AS paid_by,
                (SELECT coalesce(sum(p.refunded_amount), 0)::bigint
                   FROM order_payments p
-                 WHERE p.store_id = $1 AND p.environment = $2 AND p.order_id = $3 AND p.snapshot_id = $4) AS refunded,
+                 WHERE p.order_id = $3 AND (p.store_id, p.environment) IS NOT DISTINCT FROM ($1, $2) AND p.snapshot_id = $4) AS refunded,
                coalesce((SELECT revision FROM orders_known k WHERE k.store_id = $1 AND k.environment = $2 AND k.order_id = $3), 0)
                    AS revision
           FROM (SELECT 1) AS always
@@ -272,7 +272,7 @@ def forget_quote(envelope: Envelope, snapshot_id: UUID) -> Statement:
 async def documents(db: Connection, envelope: Envelope, order_id: UUID) -> list[TaxDocumentView]:
     """Read what is recorded of an order's tax, the sale first."""
     rows = await db.fetch(
-        "SELECT * FROM tax_documents WHERE store_id = $1 AND environment = $2 AND order_id = $3 ORDER BY kind DESC, id",
+        "SELECT * FROM tax_documents WHERE order_id = $3 AND (store_id, environment) IS NOT DISTINCT FROM ($1, $2) ORDER BY kind DESC, id",
         envelope.store_id,
         envelope.environment.value,
         order_id,
@@ -374,8 +374,10 @@ async def known(db: Connection, envelope: Envelope, order_id: UUID) -> Known:
                (SELECT coalesce(json_agg(p), '[]')
                   FROM (SELECT intent_id, snapshot_id, version, refunded_amount
                           FROM order_payments
-                         WHERE store_id = $1 AND environment = $2 AND order_id = $3) AS p) AS payments,
-               (SELECT coalesce(json_agg(r.line_amounts), '[]') FROM tax_documents r WHERE r.reverses = d.id) AS reversals,
+                         WHERE order_id = $3 AND (store_id, environment) IS NOT DISTINCT FROM ($1, $2)) AS p) AS payments,
+               (SELECT coalesce(json_agg(r.line_amounts), '[]')
+                  FROM tax_documents r
+                 WHERE r.reverses = d.id AND r.kind = 'reversal') AS reversals,
                (SELECT coalesce(json_agg(l ORDER BY l.position), '[]')
                   FROM (SELECT position, line, country, region, level, jurisdiction AS name, rate_percent::text, taxable_amount,
                                untaxed_amount, amount, included, reason, rule_version, quantity, tax_code
