@@ -117,7 +117,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
     }
     webhooks_port, sandbox_url = free_port(), f"http://127.0.0.1:{sandbox_port}"
     stripe, secret = stripe_account(instance, sandbox_url), webhook_secret(instance)
-    secrets = {"sandbox": secret, "sandbox-carrier": secret, "stripe": stripe.webhook_secret}
+    secrets = {"sandbox": secret, "sandbox-carrier": secret, "easypost": secret, "stripe": stripe.webhook_secret}
     taken = [
         {"provider": name, "store_id": STORE_ID, "environment": "sandbox", "account": f"{name}:default", "secrets": [each]}
         for name, each in secrets.items()
@@ -133,6 +133,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             "SANDBOX_WEBHOOK_URL": told and f"{told}/sandbox",
             "SANDBOX_WEBHOOK_SECRET": secret,
             "SANDBOX_CARRIER_WEBHOOK_URL": told and f"{told}/sandbox-carrier",
+            "SANDBOX_EASYPOST_WEBHOOK_URL": told and f"{told}/easypost",
             "SANDBOX_STRIPE_WEBHOOK_URL": told and f"{told}/stripe",
             "SANDBOX_STRIPE_WEBHOOK_SECRET": stripe.webhook_secret,
         },
@@ -160,6 +161,15 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             "DATABASE_URL": setup.service_url(database_url, "fulfillment", password),
             "SANDBOX_URL": sandbox_url,
             "SANDBOX_API_KEY": api_key,
+            "EASYPOST_URL": sandbox_url,
+            "EASYPOST_API_KEY": api_key,
+            "TAXJAR_URL": sandbox_url,
+            "TAXJAR_API_KEY": api_key,
+            "TAXJAR_ENVIRONMENT": "sandbox",
+            "AVALARA_URL": sandbox_url,
+            "AVALARA_ACCOUNT_ID": "sandbox",
+            "AVALARA_LICENSE_KEY": api_key,
+            "AVALARA_ENVIRONMENT": "sandbox",
         },
         "gateway": {
             **common,

@@ -16,6 +16,7 @@ import uvicorn
 from deploy import setup
 from deploy.sandbox.app import app as sandbox_app
 from deploy.sandbox.books import Books
+from deploy.sandbox.faces.easypost import EasyPostEvents
 from deploy.sandbox.faces.stripe_events import StripeEvents
 from deploy.sandbox.server import Sandbox
 from deploy.sandbox.webhooks import Outgoing
@@ -339,6 +340,7 @@ async def a_sandbox(file: Path | None = None, *, port: int = 0, webhook_url: str
         silence_seconds=SILENCE_SECONDS,
         outgoing=Outgoing(url=webhook_url and f"{webhook_url}/sandbox", secret=WEBHOOK_SECRET),
         parcels=Outgoing(url=webhook_url and f"{webhook_url}/sandbox-carrier", secret=WEBHOOK_SECRET),
+        easypost=Outgoing(url=webhook_url and f"{webhook_url}/easypost", secret=WEBHOOK_SECRET, style=EasyPostEvents()),
         stripe=Outgoing(url=webhook_url and f"{webhook_url}/stripe", secret=WEBHOOK_SECRET, style=StripeEvents()),
     )
     config = uvicorn.Config(
@@ -453,6 +455,15 @@ def fulfillment_settings(place: Place, sandbox_url: str, changes: Mapping[str, A
             "amqp_url": place.amqp_url,
             "sandbox_url": sandbox_url,
             "sandbox_api_key": SANDBOX_KEY,
+            "easypost_url": sandbox_url,
+            "easypost_api_key": SANDBOX_KEY,
+            "taxjar_url": sandbox_url,
+            "taxjar_api_key": SANDBOX_KEY,
+            "taxjar_environment": Environment.SANDBOX,
+            "avalara_url": sandbox_url,
+            "avalara_account_id": "sandbox",
+            "avalara_license_key": SANDBOX_KEY,
+            "avalara_environment": Environment.SANDBOX,
             "rates_timeout_seconds": 1.0,
             "tax_timeout_seconds": 1.0,
             "provider_timeout_seconds": PROVIDER_TIMEOUT_SECONDS,
@@ -486,7 +497,7 @@ def webhooks_settings(place: Place, store_id: UUID, changes: Mapping[str, Any] |
     """Settings of webhooks with short waits, for the sandbox's account and one of every other provider."""
     given = dict(changes or {})
     common = {"store_id": store_id, "environment": "sandbox", "secrets": [WEBHOOK_SECRET]}
-    ours = [{**common, "provider": name, "account": f"{name}:default"} for name in ("sandbox", "stripe", "sandbox-carrier")]
+    ours = [{**common, "provider": name, "account": f"{name}:default"} for name in ("sandbox", "stripe", "sandbox-carrier", "easypost")]
     accounts = [*ours, *given.pop("accounts", [])]
     return WebhooksSettings(
         **{

@@ -158,7 +158,7 @@ def status() -> None:
     for name, url in state.urls.items():
         well = answers(url + ("/health/live" if name == "sandbox" else "/health/ready"))
         ready = ready and well
-        click.echo(f"{name:10} {'ready' if well else 'NOT READY':10} {url}")
+        click.echo(f"{name:11} {'ready' if well else 'NOT READY':10} {url}")
     if not ready:
         raise Failed("Not everything is ready; ./tender logs SERVICE tells more.")
 

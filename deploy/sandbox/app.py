@@ -5,7 +5,7 @@ from litestar.datastructures import State
 
 from deploy.sandbox import control
 from deploy.sandbox.books import Operation, Payment, now
-from deploy.sandbox.faces import carrier, own, stripe
+from deploy.sandbox.faces import carrier, easypost, own, stripe, tax
 from deploy.sandbox.faces.stripe_events import events_of
 from deploy.sandbox.parcels import Label, Parcel, Scan
 from deploy.sandbox.server import BODY_MAX_BYTES, Sandbox
@@ -22,12 +22,15 @@ def app(sandbox: Sandbox) -> Litestar:
             sandbox.outgoing.tell(kind, payment, now().isoformat())
 
     def tell_of_parcel(kind: str, label: Label, parcel: Parcel | None, scan: Scan | None) -> None:
+        if label.face == easypost.FACE:
+            sandbox.easypost.tell(*easypost.event_of(sandbox, label, parcel, scan), now().isoformat())
+            return
         sandbox.parcels.tell(kind, carrier.event_of(label, parcel, scan), now().isoformat())
 
     sandbox.books.tell = tell
     sandbox.carrier.tell = tell_of_parcel
     return Litestar(
-        [own.router, stripe.router, carrier.router, control.router],
+        [own.router, stripe.router, carrier.router, easypost.router, tax.router, control.router],
         state=State({"sandbox": sandbox}),
         request_max_body_size=BODY_MAX_BYTES,
         openapi_config=None,

@@ -9,8 +9,8 @@ from litestar.params import FromPath
 
 from deploy.sandbox.books import Refused
 from deploy.sandbox.faces.own import OWN, shown
-from deploy.sandbox.server import WEATHERS, Account, HttpRequest, json_response, sandbox_of
-from deploy.sandbox.webhooks import Moods
+from deploy.sandbox.server import WEATHERS, Account, HttpRequest, Sandbox, json_response, sandbox_of
+from deploy.sandbox.webhooks import Moods, Outgoing
 from shared.money import Money
 
 
@@ -70,7 +70,8 @@ async def control(request: HttpRequest) -> dict[str, Any]:
             raise Refused(400, "unknown_weather", f"{', '.join(sorted(unknown))}; there are {', '.join(WEATHERS)}")
         sandbox.weather = wanted.weather
     if wanted.webhooks is not None:
-        sandbox.outgoing.moods = sandbox.stripe.moods = sandbox.parcels.moods = wanted.webhooks
+        for outgoing in _tellers(sandbox):
+            outgoing.moods = wanted.webhooks
     if wanted.stripe is not None:
         sandbox.account = wanted.stripe
     if wanted.silence_seconds is not None:
@@ -97,17 +98,21 @@ async def control_payment(request: HttpRequest, payment_id: FromPath[str], kind:
     return shown(payment)
 
 
+def _tellers(sandbox: Sandbox) -> tuple[Outgoing, ...]:
+    return (sandbox.outgoing, sandbox.stripe, sandbox.parcels, sandbox.easypost)
+
+
 @get("/control/webhooks")
 async def control_events(request: HttpRequest) -> Response[bytes]:
     sandbox = sandbox_of(request)
-    told = [*sandbox.outgoing.events.values(), *sandbox.stripe.events.values(), *sandbox.parcels.events.values()]
+    told = [each for outgoing in _tellers(sandbox) for each in outgoing.events.values()]
     return json_response(msgspec.json.encode({"data": [{**msgspec.to_builtins(each), "body": each.body.decode()} for each in told]}))
 
 
 @post("/control/webhooks/{event_id:str}/send", status_code=200)
 async def control_event(request: HttpRequest, event_id: FromPath[str]) -> dict[str, str]:
     sandbox = sandbox_of(request)
-    for outgoing in (sandbox.outgoing, sandbox.stripe, sandbox.parcels):
+    for outgoing in _tellers(sandbox):
         if event_id in outgoing.events:
             outgoing.send(outgoing.events[event_id])
             return {"sent": event_id}

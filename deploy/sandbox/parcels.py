@@ -100,6 +100,8 @@ class Label(msgspec.Struct, kw_only=True):
     parcels: list[Parcel]
     created_at: str
     insured_amount: int | None = None
+    # Through which face it was sold.
+    face: str = ""
 
 
 class Carrier:
@@ -174,6 +176,7 @@ class Carrier:
             ],
             created_at=now().isoformat(),
             insured_amount=body.get("insured_amount"),
+            face=str(body.get("face") or ""),
         )
         return self.keep(label)
 

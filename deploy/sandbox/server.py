@@ -1,6 +1,7 @@
 """The sandbox over HTTP: one set of books behind several faces, idempotency keys, and misfortunes on request."""
 
 import asyncio
+import base64
 import hashlib
 import random
 from collections.abc import Callable, Mapping
@@ -64,6 +65,7 @@ class Sandbox:
         outgoing: Outgoing | None = None,
         stripe: Outgoing | None = None,
         parcels: Outgoing | None = None,
+        easypost: Outgoing | None = None,
         carrier: Carrier | None = None,
     ) -> None:
         self.books = books
@@ -77,6 +79,9 @@ class Sandbox:
         self.outgoing = outgoing or Outgoing(url="", secret="")
         self.stripe = stripe or Outgoing(url="", secret="")
         self.parcels = parcels or Outgoing(url="", secret="")
+        self.easypost = easypost or Outgoing(url="", secret="")
+        # What faces of the carrier keep between two calls, by their own names for it.
+        self.shipments: dict[str, Any] = {}
         self._misbehaved: set[str] = set()
         self._busy: set[str] = set()
 
@@ -85,6 +90,7 @@ class Sandbox:
         await self.outgoing.close()
         await self.stripe.close()
         await self.parcels.close()
+        await self.easypost.close()
         self.carrier.close()
         self.books.close()
 
@@ -145,7 +151,9 @@ class Sandbox:
 
     def authenticate(self, request: HttpRequest) -> None:
         """Turn away who has no key."""
-        if request.headers.get("authorization") != f"Bearer {self.api_key}":
+        # EasyPost has the key as a name without a password, AvaTax as an account's password.
+        basic = [base64.b64encode(each.encode()).decode() for each in (f"{self.api_key}:", f"sandbox:{self.api_key}")]
+        if request.headers.get("authorization") not in (f"Bearer {self.api_key}", *(f"Basic {each}" for each in basic)):
             raise Refused(401, "invalid_api_key", "Invalid API key")
 
     def read(self, request: HttpRequest) -> Books:

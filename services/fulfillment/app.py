@@ -8,9 +8,12 @@ from pathlib import Path
 from services.fulfillment.handlers import configuring, exporting, finalizing, labels, listening, pricing, resolving, tracking, voiding
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.providers import Carrier, TaxEngine
+from services.fulfillment.providers.avalara import Avalara
 from services.fulfillment.providers.built_in import BuiltIn
+from services.fulfillment.providers.easypost import EasyPost
 from services.fulfillment.providers.sandbox import SandboxCarrier
 from services.fulfillment.providers.table_rate import TableRate
+from services.fulfillment.providers.taxjar import TaxJar
 from services.fulfillment.settings import Settings
 from shared import audit
 from shared.contracts.fulfillment import pricing as pricing_messages
@@ -25,6 +28,8 @@ from shared.service import Service
 from shared.work import Desk
 from shared.worker import CommandHandler, QueryHandler, RetrySchedules
 
+# A test key begins with EZTK (docs.easypost.com/docs/authentication).
+EASYPOST_PRODUCTION_KEYS = "EZAK"
 OWNED = Owned(name="fulfillment", files=Path(__file__).parent / "schema")
 
 COMMANDS: dict[type[Message], CommandHandler[Fulfillment]] = {
@@ -84,6 +89,24 @@ async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Fulfillment]
             base_url=settings.sandbox_url, api_key=settings.sandbox_api_key, timeout_seconds=settings.provider_timeout_seconds
         )
         carriers[Environment.SANDBOX, sandbox.name] = sandbox
+    if settings.easypost_api_key:
+        easypost = EasyPost(
+            base_url=settings.easypost_url, api_key=settings.easypost_api_key, timeout_seconds=settings.provider_timeout_seconds
+        )
+        live = settings.easypost_api_key.startswith(EASYPOST_PRODUCTION_KEYS)
+        carriers[Environment.PRODUCTION if live else Environment.SANDBOX, easypost.name] = easypost
+    if settings.taxjar_api_key:
+        taxjar = TaxJar(base_url=settings.taxjar_url, api_key=settings.taxjar_api_key, timeout_seconds=settings.tax_timeout_seconds)
+        engines[settings.taxjar_environment, taxjar.name] = taxjar
+    if settings.avalara_license_key:
+        avalara = Avalara(
+            base_url=settings.avalara_url,
+            account_id=settings.avalara_account_id,
+            license_key=settings.avalara_license_key,
+            company_code=settings.avalara_company_code,
+            timeout_seconds=settings.tax_timeout_seconds,
+        )
+        engines[settings.avalara_environment, avalara.name] = avalara
     try:
         yield Fulfillment(desk=desk, settings=settings, carriers=carriers, engines=engines)
     finally:

@@ -1,5 +1,6 @@
 """The settings of fulfillment."""
 
+from shared.messages import Environment
 from shared.settings import BusSettings
 
 
@@ -8,6 +9,18 @@ class Settings(BusSettings, frozen=True, kw_only=True):
 
     sandbox_url: str = ""
     sandbox_api_key: str = "sk_sandbox_local"
+    # A production key serves production, a test key (EZTK…, or any other) the sandbox environment.
+    easypost_api_key: str = ""
+    easypost_url: str = "https://api.easypost.com"
+    # Which environment a tax provider's key serves.
+    taxjar_api_key: str = ""
+    taxjar_url: str = "https://api.taxjar.com"
+    taxjar_environment: Environment = Environment.PRODUCTION
+    avalara_account_id: str = ""
+    avalara_license_key: str = ""
+    avalara_company_code: str = "DEFAULT"
+    avalara_url: str = "https://rest.avatax.com"
+    avalara_environment: Environment = Environment.PRODUCTION
     # How long a quote waits for each carrier and for the tax engine; shorter than payments waits for the quote.
     rates_timeout_seconds: float = 2.5
     tax_timeout_seconds: float = 2.5

@@ -1,7 +1,6 @@
 """The sandbox's carrier over HTTP: rates, labels and parcels as plain as can be."""
 
 import base64
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -12,7 +11,7 @@ from deploy.sandbox.books import Refused
 from deploy.sandbox.faces.own import OWN
 from deploy.sandbox.parcels import Label, Parcel, Scan
 from deploy.sandbox.printing import printed
-from deploy.sandbox.server import Fields, HttpRequest, json_response, sandbox_of
+from deploy.sandbox.server import HttpRequest, json_response, sandbox_of
 from deploy.sandbox.tokens import Act
 
 # What befalls a call is said by the city that the parcel goes to.
@@ -25,16 +24,17 @@ CITIES_OF_LABELS = {
 }
 
 
-def _at(cities: Mapping[str, Act], body: Fields) -> Act:
-    to = body.get("to")
-    return cities.get(str(to.get("city")), Act.SUCCEED) if isinstance(to, dict) else Act.SUCCEED
+def at_city(what: str, to: Any) -> Act:
+    """Tell what befalls a call for rates or for a label to a place."""
+    city = str(to.get("city")) if isinstance(to, dict) else ""
+    return (CITIES_OF_RATES if what == "rates" else CITIES_OF_LABELS).get(city, Act.SUCCEED)
 
 
 @post("/v1/shipping/rates", status_code=200)
 async def rates(request: HttpRequest) -> Response[bytes]:
     sandbox = sandbox_of(request)
     return await sandbox.keyed(
-        request, OWN, "rates", lambda body: _at(CITIES_OF_RATES, body), lambda body: {"rates": sandbox.carrier.quote(body)}
+        request, OWN, "rates", lambda body: at_city("rates", body.get("to")), lambda body: {"rates": sandbox.carrier.quote(body)}
     )
 
 
@@ -42,7 +42,7 @@ async def rates(request: HttpRequest) -> Response[bytes]:
 async def buy(request: HttpRequest) -> Response[bytes]:
     sandbox = sandbox_of(request)
     return await sandbox.keyed(
-        request, OWN, "label", lambda body: _at(CITIES_OF_LABELS, body), lambda body: shown(sandbox.carrier.buy(body))
+        request, OWN, "label", lambda body: at_city("labels", body.get("to")), lambda body: shown(sandbox.carrier.buy(body))
     )
 
 

@@ -78,6 +78,8 @@ async def buy_label(work: Work, command: BuyLabel, context: Fulfillment) -> None
     shipment = meant(choice.shipments, snapshot_id=command.snapshot_id, paid_by=choice.paid_by)
     _refuse_second([label for label in known if label.shipment_id == shipment.id and label.is_return == command.is_return])
     carrier, request, rate = await _request(envelope, command, context, shipment)
+    if carrier.capabilities.rates_buy_once and any(each.request.provider_rate_id == request.provider_rate_id for each in known):
+        raise RateExpired("This rate has bought a label before; ask for the rates again.", {"rate_id": str(rate.shown.id)})
 
     label_id = new_id()
     batch = work.batch()

@@ -40,7 +40,7 @@ async def _find(work: Work, context: Fulfillment, label: Label) -> None:
     carrier = context.carrier(label.environment, label.carrier)
     with recorded() as calls:
         try:
-            found = await carrier.find(label.id)
+            found = await carrier.find(label.request, reference=label.id)
         except (*SILENT, CarrierRefused) as silent:
             facts = {"label_id": str(label.id), "age_seconds": round(label.age_seconds), "trouble": f"{type(silent).__name__}: {silent}"}
             telemetry.say(logger, logging.WARNING, "a label cannot be looked for", facts)

@@ -45,6 +45,8 @@ class CarrierCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     insurance: bool
     multiple_packages: bool
     tracking: bool
+    # Whether a rate buys one label and no second one, also when the first was given back.
+    rates_buy_once: bool = False
 
 
 class RatesRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,8 +133,8 @@ class Carrier(Protocol):
         """Buy a label; the same reference buys one, however often."""
         ...
 
-    async def find(self, reference: UUID) -> Bought | None:
-        """Find a label by our reference."""
+    async def find(self, request: LabelRequest, *, reference: UUID) -> Bought | None:
+        """Find out whether a label was bought by this request, under our reference."""
         ...
 
     async def void(self, provider_label_id: str, *, reference: UUID) -> LabelStatus:

@@ -97,7 +97,7 @@ class SandboxCarrier:
         call = self._client.call("buy_label", "POST", "/v1/shipping/labels", body=msgspec.json.encode(body), headers=headers)
         return _bought(_answered(await call))
 
-    async def find(self, reference: UUID) -> Bought | None:
+    async def find(self, request: LabelRequest, *, reference: UUID) -> Bought | None:
         """Find a label by our reference; of several the first."""
         answer = _answered(await self._client.call("find_label", "GET", "/v1/shipping/labels", query={"reference": str(reference)}))
         return _bought(answer["data"][0]) if answer["data"] else None

@@ -42,7 +42,7 @@ class TableRate:
         """There is nothing to buy."""
         raise Unsupported("A table of prices prints no labels.")
 
-    async def find(self, reference: UUID) -> Bought | None:
+    async def find(self, request: LabelRequest, *, reference: UUID) -> Bought | None:
         """Nothing was ever bought."""
         return None
 

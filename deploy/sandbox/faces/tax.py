@@ -1,0 +1,191 @@
+"""The sandbox's tax office: a few known rates, told with the faces of TaxJar and of AvaTax, each line rounded half-up as both do."""
+
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+import msgspec
+from litestar import Response, Router, post
+
+from deploy.sandbox.books import Refused, now
+from deploy.sandbox.faces.own import Own
+from deploy.sandbox.server import Fields, HttpRequest, json_response, sandbox_of
+from deploy.sandbox.tokens import Act
+from shared.ids import new_id
+
+CENT = Decimal("0.01")
+# State, county, city and special rates of where parcels in the tests go, as fractions; nobody's advice.
+RATES: dict[str, tuple[str, str, str, str]] = {
+    "WA": ("0.065", "0", "0.0385", "0"),
+    "NJ": ("0.07", "0", "0", "0"),
+    "NY": ("0.04", "0", "0.045", "0.00375"),
+    "CA": ("0.0725", "0.0025", "0", "0.0175"),
+}
+NO_NEXUS = frozenset({"OR", "MT", "NH", "DE", "AK"})
+EXEMPT_CODES = frozenset({"40030", "PF050000"})
+SILENT_CITY = "Silent Hill"
+PARTS = ("state", "county", "city", "special_district")
+
+
+class TaxJarFace(Own):
+    """Errors as TaxJar writes them."""
+
+    def error(self, refused: Refused) -> bytes:
+        """Write an error."""
+        return msgspec.json.encode({"status": refused.status, "error": refused.code, "detail": str(refused)})
+
+
+class AvalaraFace(Own):
+    """Errors as AvaTax writes them."""
+
+    def error(self, refused: Refused) -> bytes:
+        """Write an error."""
+        return msgspec.json.encode({"error": {"code": refused.code, "message": str(refused), "target": "IncorrectData", "details": []}})
+
+
+TAXJAR, AVALARA = TaxJarFace(), AvalaraFace()
+
+
+@post("/v2/taxes", status_code=200)
+async def tax_for_order(request: HttpRequest) -> Response[bytes]:
+    sandbox = sandbox_of(request)
+    return await sandbox.keyed(request, TAXJAR, "tax", lambda body: _act(body.get("to_city")), _taxjar)
+
+
+def _taxjar(body: Fields) -> dict[str, Any]:
+    for name in ("to_country", "shipping"):
+        if body.get(name) is None:
+            raise Refused(406, "Not Acceptable", f"{name} is missing")
+    if body["to_country"] == "US" and not body.get("to_zip"):
+        raise Refused(406, "Not Acceptable", "to_zip is missing")
+    state = str(body.get("to_state") or "")
+    collects = body["to_country"] == "US" and state in RATES and state not in NO_NEXUS
+    exempt = body.get("exemption_type") not in (None, "non_exempt")
+    items = []
+    for item in body.get("line_items") or []:
+        net = Decimal(str(item["unit_price"])) * item["quantity"] - Decimal(str(item.get("discount") or 0))
+        untaxed = not collects or exempt or item.get("product_tax_code") in EXEMPT_CODES
+        items.append({"id": item["id"], **_taxjar_parts(net, state, untaxed=untaxed, special="special_district_taxable_amount")})
+    freight = Decimal(str(body["shipping"]))
+    shipping = _taxjar_parts(freight, state, untaxed=not collects or exempt, special="special_taxable_amount")
+    collected = sum((Decimal(str(each["tax_collectable"])) for each in (*items, shipping)), Decimal(0))
+    answer: dict[str, Any] = {
+        "order_total_amount": float(sum((Decimal(str(i["unit_price"])) * i["quantity"] for i in body.get("line_items") or []), freight)),
+        "shipping": float(freight),
+        "taxable_amount": float(sum((Decimal(str(each["taxable_amount"])) for each in (*items, shipping)), Decimal(0))),
+        "amount_to_collect": float(collected),
+        "rate": float(sum(map(Decimal, RATES[state]))) if collects else 0.0,
+        "has_nexus": collects,
+        "freight_taxable": collects,
+        "tax_source": "destination" if collects else None,
+        "exemption_type": body.get("exemption_type") or "non_exempt",
+        "jurisdictions": {"country": body["to_country"], "state": state, "city": str(body.get("to_city") or "").upper()},
+    }
+    if collects:
+        answer["breakdown"] = {"shipping": shipping, "line_items": items, "tax_collectable": float(collected)}
+    return {"tax": answer}
+
+
+def _taxjar_parts(net: Decimal, state: str, *, untaxed: bool, special: str) -> dict[str, Any]:
+    rates = dict(zip(PARTS, map(Decimal, RATES.get(state, ("0",) * 4)), strict=True))
+    taxes = {name: Decimal(0) if untaxed else _cents(net * rate) for name, rate in rates.items()}
+    said: dict[str, Any] = {"taxable_amount": float(0 if untaxed else net), "tax_collectable": float(sum(taxes.values(), Decimal(0)))}
+    names = {
+        "state": ("state_taxable_amount", "state_sales_tax_rate", "state_amount"),
+        "county": ("county_taxable_amount", "county_tax_rate", "county_amount"),
+        "city": ("city_taxable_amount", "city_tax_rate", "city_amount"),
+        "special_district": (special, "special_tax_rate", "special_district_amount"),
+    }
+    for name, (taxable, rate, amount) in names.items():
+        said[taxable] = float(0 if untaxed or not rates[name] else net)
+        said[rate], said[amount] = float(rates[name]), float(taxes[name])
+    return {**said, "combined_tax_rate": float(sum(rates.values(), Decimal(0)))}
+
+
+@post("/api/v2/transactions/create", status_code=201)
+async def create_transaction(request: HttpRequest) -> Response[bytes]:
+    sandbox = sandbox_of(request)
+    answer = await sandbox.keyed(
+        request,
+        AVALARA,
+        "tax",
+        lambda body: _act(((body.get("addresses") or {}).get("shipTo") or {}).get("city")),
+        _avalara,
+    )
+    answer.status_code = 201 if answer.status_code == 200 else answer.status_code
+    # Its own library logs it.
+    answer.headers["x-correlation-id"] = str(new_id())
+    return answer
+
+
+def _avalara(body: Fields) -> dict[str, Any]:
+    to = (body.get("addresses") or {}).get("shipTo")
+    if not isinstance(to, dict) or not body.get("lines") or not body.get("customerCode"):
+        raise Refused(400, "ValueRequiredError", "Field addresses.shipTo, lines and customerCode are required.")
+    state, lines = str(to.get("region") or ""), []
+    rates = dict(zip(("State", "County", "City", "Special"), map(Decimal, RATES.get(state, ("0",) * 4)), strict=True))
+    whole = sum(rates.values(), Decimal(0))
+    for line in body["lines"]:
+        amount = Decimal(str(line["amount"]))
+        exempt = bool(body.get("exemptionNo")) or line.get("taxCode") in EXEMPT_CODES
+        net = _cents(amount / (1 + whole)) if line.get("taxIncluded") and not exempt else amount
+        details = []
+        for kind, rate in rates.items():
+            if rate:
+                tax = Decimal(0) if exempt else _cents(net * rate)
+                details.append(
+                    {
+                        "id": 0,
+                        "country": to.get("country"),
+                        "region": state,
+                        "jurisType": kind,
+                        "jurisName": f"{state} {kind}".upper(),
+                        "taxName": f"{state} {kind.upper()} TAX",
+                        "rate": float(rate),
+                        "tax": float(tax),
+                        "taxableAmount": float(0 if exempt else net),
+                        "nonTaxableAmount": 0.0,
+                        "exemptAmount": float(net if exempt else 0),
+                    }
+                )
+        if line.get("taxIncluded") and details and not exempt:
+            # What is over a cent after the parts are rounded goes to the first, so that the price stays what it is.
+            over = amount - net - sum((Decimal(str(d["tax"])) for d in details), Decimal(0))
+            details[0]["tax"] = float(Decimal(str(details[0]["tax"])) + over)
+        tax = sum((Decimal(str(d["tax"])) for d in details), Decimal(0))
+        lines.append(
+            {
+                "lineNumber": line["number"],
+                "quantity": line.get("quantity", 1),
+                "lineAmount": float(net),
+                "tax": float(tax),
+                "taxableAmount": float(0 if exempt or not details else net),
+                "exemptAmount": float(net if exempt else 0),
+                "taxIncluded": bool(line.get("taxIncluded")),
+                "details": details,
+            }
+        )
+    return {
+        "id": int(new_id()) % 10**12,
+        "code": body.get("code"),
+        "type": body.get("type"),
+        "status": "Temporary",
+        "date": body.get("date") or now().date().isoformat(),
+        "currencyCode": body.get("currencyCode", "USD"),
+        "totalTax": float(sum((Decimal(str(line["tax"])) for line in lines), Decimal(0))),
+        "lines": lines,
+    }
+
+
+def _cents(value: Decimal) -> Decimal:
+    return value.quantize(CENT, rounding=ROUND_HALF_UP)
+
+
+def _act(city: Any) -> Act:
+    return Act.SILENT if city == SILENT_CITY else Act.SUCCEED
+
+
+router = Router(
+    path="/",
+    route_handlers=[tax_for_order, create_transaction],
+    exception_handlers={Refused: lambda _, refused: json_response(TAXJAR.error(refused), refused.status)},
+)

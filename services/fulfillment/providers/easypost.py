@@ -1,0 +1,330 @@
+"""EasyPost: many carriers behind one API (docs.easypost.com); one shipment there is one package here."""
+
+import base64
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from decimal import ROUND_UP, Decimal
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import msgspec
+
+from services.fulfillment.domain.shipping.labels import LabelStatus
+from services.fulfillment.domain.shipping.tracking import TrackingEvent, TrackingStatus
+from services.fulfillment.providers import (
+    Bought,
+    BoughtPackage,
+    CarrierCapabilities,
+    CarrierNews,
+    CarrierRate,
+    CarrierRefused,
+    CarrierUnclear,
+    LabelRequest,
+    RatesRequest,
+)
+from shared.contracts.fulfillment.pricing import PackageBody
+from shared.contracts.orders import Address, OrderContent
+from shared.http_client import Answer, ProviderClient
+from shared.money import Money, TooManyDecimals, decimal_text, from_decimal_text
+
+# Weights are ounces and sizes inches, each to one decimal (docs.easypost.com/docs/parcels).
+GRAMS_PER_OUNCE = Decimal("28.349523125")
+MILLIMETRES_PER_INCH = Decimal("25.4")
+TENTH = Decimal("0.1")
+# Rates that were not bought are kept for 28 days (easypost.com/blog/2020-04-15-rate-retention-change); prices change before that.
+RATE_LIFETIME = timedelta(days=7)
+# A purchase that is still under way at a carrier does not show on the shipment; it takes no longer than this.
+ABSENCE_IS_PROOF_AFTER_SECONDS = 60.0
+LABEL_MAX_BYTES = 180 * 1024
+DOWNLOAD_TIMEOUT_SECONDS = 10.0
+MEDIA_TYPES = {"pdf": "application/pdf", "zpl": "application/zpl"}
+
+STATUSES = {
+    "unknown": TrackingStatus.UNKNOWN,
+    "pre_transit": TrackingStatus.PRE_TRANSIT,
+    "in_transit": TrackingStatus.IN_TRANSIT,
+    "out_for_delivery": TrackingStatus.OUT_FOR_DELIVERY,
+    "delivered": TrackingStatus.DELIVERED,
+    "available_for_pickup": TrackingStatus.AVAILABLE_FOR_PICKUP,
+    "return_to_sender": TrackingStatus.RETURN_TO_SENDER,
+    "failure": TrackingStatus.EXCEPTION,
+    "error": TrackingStatus.EXCEPTION,
+    "cancelled": TrackingStatus.CANCELLED,
+}
+VOIDS = {
+    "submitted": LabelStatus.VOID_REQUESTED,
+    "refunded": LabelStatus.REFUNDED,
+    "rejected": LabelStatus.REJECTED,
+    "not_applicable": LabelStatus.NOT_APPLICABLE,
+}
+
+# What the audit may keep: neither addresses nor where labels lie.
+AUDITED = frozenset(
+    {
+        *("id", "object", "mode", "shipment", "rates", "rate", "carrier", "service", "currency", "delivery_days", "reference", "status"),
+        *("tracking_code", "refund_status", "selected_rate", "parcel", "weight", "length", "width", "height", "insurance", "options"),
+        *("label_format", "trackers", "tracking_details", "status_detail", "datetime", "messages", "message", "type"),
+        *("error", "code", "country", "is_return"),
+    }
+)
+
+
+class EasyPost:
+    """Speaks EasyPost's API, version 2."""
+
+    name = "easypost"
+    # Whose numbers they are, EasyPost says with each; here they are told apart by the label.
+    carrier = "easypost"
+    absence_is_proof_after_seconds = ABSENCE_IS_PROOF_AFTER_SECONDS
+    capabilities = CarrierCapabilities(
+        labels=True,
+        documents=("pdf", "zpl"),
+        returns=True,
+        insurance=True,
+        multiple_packages=False,
+        tracking=True,
+        rates_buy_once=True,
+    )
+
+    def __init__(self, *, base_url: str, api_key: str, timeout_seconds: float) -> None:
+        credential = base64.b64encode(f"{api_key}:".encode()).decode()
+        self._secure = base_url.startswith("https://")
+        self._client = ProviderClient(
+            service="fulfillment",
+            provider=self.name,
+            base_url=base_url,
+            headers={"Authorization": f"Basic {credential}", "Content-Type": "application/json"},
+            timeout_seconds=timeout_seconds,
+            audited=AUDITED,
+        )
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+    async def rates(self, request: RatesRequest) -> list[CarrierRate]:
+        """Make a shipment, which is what prices come of."""
+        if len(request.packages) != 1:
+            raise CarrierRefused("one_package", "EasyPost takes one package a shipment")
+        body = shipment_body(request)
+        shipment = _answered(await self._client.call("create_shipment", "POST", "/v2/shipments", body=msgspec.json.encode(body)))
+        until = datetime.fromisoformat(shipment["created_at"]) + RATE_LIFETIME
+        found = []
+        for rate in shipment["rates"]:
+            price = _money(rate["rate"], rate["currency"])
+            found.append(
+                CarrierRate(
+                    provider_rate_id=f"{shipment['id']}/{rate['id']}",
+                    service=f"{rate['carrier']} {rate['service']}",
+                    amount=price.amount,
+                    currency=price.currency,
+                    transit_days=rate.get("delivery_days"),
+                    expires_at=until,
+                )
+            )
+        if not found and shipment.get("messages"):
+            first = shipment["messages"][0]
+            raise CarrierRefused(str(first.get("type", "no_rates")), str(first.get("message", "")))
+        return found
+
+    async def buy(self, request: LabelRequest, *, reference: UUID) -> Bought:
+        """Buy a shipment's label; a shipment is bought once, so a repeat finds it bought."""
+        shipment_id, rate_id = _split(request.provider_rate_id)
+        body: dict[str, Any] = {"rate": {"id": rate_id}}
+        if request.insured_amount is not None:
+            body["insurance"] = decimal_text(Money(request.insured_amount, request.content.currency))
+        answer = await self._client.call("buy_shipment", "POST", f"/v2/shipments/{shipment_id}/buy", body=msgspec.json.encode(body))
+        try:
+            shipment = _answered(answer)
+        except CarrierRefused as refused:
+            if not refused.code.endswith("POSTAGE.EXISTS"):
+                raise
+            found = await self.find(request, reference=reference)
+            if found is None:
+                raise
+            return found
+        return await self._bought(shipment, request)
+
+    async def find(self, request: LabelRequest, *, reference: UUID) -> Bought | None:
+        """Read the shipment, which shows its label once it is bought."""
+        shipment_id, _ = _split(request.provider_rate_id)
+        shipment = await self._shipment(shipment_id)
+        return await self._bought(shipment, request) if shipment.get("postage_label") else None
+
+    async def void(self, provider_label_id: str, *, reference: UUID) -> LabelStatus:
+        """Ask for a refund of the label."""
+        answer = await self._client.call("refund_shipment", "POST", f"/v2/shipments/{provider_label_id}/refund")
+        return _void_status(_answered(answer))
+
+    async def status(self, provider_label_id: str) -> LabelStatus:
+        """Read how a refund stands."""
+        return _void_status(await self._shipment(provider_label_id))
+
+    async def track(self, tracking_number: str) -> list[TrackingEvent]:
+        """Read all that was seen of a parcel."""
+        answer = _answered(await self._client.call("list_trackers", "GET", "/v2/trackers", query={"tracking_code": tracking_number}))
+        return [event for tracker in answer["trackers"][:1] for event in _events(tracker)]
+
+    def read_event(self, event_type: str, payload: bytes) -> CarrierNews:
+        """Read a webhook: a tracker with all its history, or a refund; raises ValueError."""
+        try:
+            event = msgspec.json.decode(payload)
+            result = event.get("result") or {}
+            if result.get("object") == "Tracker":
+                return CarrierNews(events=tuple(_events(result)))
+            if result.get("object") == "Refund":
+                return CarrierNews(provider_label_id=result["shipment_id"], label_status=VOIDS[result["status"]])
+        except (msgspec.DecodeError, AttributeError, KeyError, TypeError, ValueError) as unfit:
+            raise ValueError(f"{type(unfit).__name__}: {unfit}") from unfit
+        return CarrierNews()
+
+    async def _shipment(self, shipment_id: str) -> dict[str, Any]:
+        return _answered(await self._client.call("retrieve_shipment", "GET", f"/v2/shipments/{shipment_id}"))
+
+    async def _bought(self, shipment: Mapping[str, Any], request: LabelRequest) -> Bought:
+        label = shipment["postage_label"]
+        url = label["label_url"]
+        if request.document == "zpl":
+            # It was made as a PDF, so that a quote need not know how it will be printed.
+            path = f"/v2/shipments/{shipment['id']}/label"
+            converted = _answered(await self._client.call("convert_label", "GET", path, query={"file_format": "ZPL"}))
+            url = converted["postage_label"]["label_zpl_url"]
+        price = _money(shipment["selected_rate"]["rate"], shipment["selected_rate"]["currency"])
+        package = BoughtPackage(
+            tracking_number=shipment["tracking_code"], media_type=MEDIA_TYPES[request.document], document=await self._download(url)
+        )
+        status = _void_status(shipment)
+        return Bought(provider_label_id=shipment["id"], amount=price.amount, currency=price.currency, packages=(package,), status=status)
+
+    async def _download(self, url: str) -> bytes:
+        if self._secure and not url.startswith("https://"):
+            raise CarrierUnclear("the label lies at an address that is not https")
+        timeout = aiohttp.ClientTimeout(total=DOWNLOAD_TIMEOUT_SECONDS)
+        try:
+            async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url, allow_redirects=False) as answer:
+                content = await answer.content.read(LABEL_MAX_BYTES + 1)
+                if answer.status != 200 or len(content) > LABEL_MAX_BYTES:
+                    raise CarrierUnclear(f"the label cannot be read ({answer.status}, {len(content)} bytes)")
+                return content
+        except (TimeoutError, aiohttp.ClientError, OSError) as silent:
+            raise CarrierUnclear(f"the label cannot be read: {type(silent).__name__}") from silent
+
+
+def shipment_body(request: RatesRequest) -> dict[str, Any]:
+    """Write the request that makes a shipment."""
+    [package] = request.packages
+    shipment: dict[str, Any] = {
+        "from_address": _address(request.ship_from),
+        "to_address": _address(request.ship_to),
+        "parcel": _parcel(package),
+        "options": {"label_format": "PDF", "currency": request.content.currency},
+    }
+    if request.ship_from.country_code != request.ship_to.country_code and any(item.customs for item in request.content.items):
+        shipment["customs_info"] = _customs(request.content, signer=request.ship_from.name)
+    return {"shipment": shipment}
+
+
+def _address(address: Address) -> dict[str, Any]:
+    return {
+        "name": address.name,
+        "company": address.company_name or None,
+        "street1": address.street_address,
+        "city": address.city,
+        "state": address.country_area or None,
+        "zip": address.postal_code,
+        "country": address.country_code,
+        "phone": address.phone or None,
+    }
+
+
+def _parcel(package: PackageBody) -> dict[str, float]:
+    sizes = {"length": package.length_mm, "width": package.width_mm, "height": package.height_mm}
+    said = {name: float(_rounded_up(Decimal(size) / MILLIMETRES_PER_INCH)) for name, size in sizes.items() if size}
+    return {**said, "weight": float(_ounces(package.weight_grams))}
+
+
+def _ounces(grams: int) -> Decimal:
+    return _rounded_up(Decimal(grams) / GRAMS_PER_OUNCE)
+
+
+def _rounded_up(value: Decimal) -> Decimal:
+    # A parcel that is heavier or larger than was said costs extra.
+    return max(TENTH, value.quantize(TENTH, rounding=ROUND_UP))
+
+
+def _customs(content: OrderContent, *, signer: str) -> dict[str, Any]:
+    items = []
+    for item in content.items:
+        if item.customs is None:
+            continue
+        value = Money(item.quantity * item.unit_price - sum(a.amount for a in item.adjustments), content.currency)
+        items.append(
+            {
+                "description": item.customs.description,
+                "quantity": item.quantity,
+                "weight": float(_ounces(item.quantity * (item.weight_grams or 1))),
+                "value": decimal_text(value),
+                "currency": content.currency,
+                "hs_tariff_number": item.customs.hs_code,
+                "origin_country": item.customs.origin_country,
+            }
+        )
+    return {
+        "contents_type": "merchandise",
+        "customs_certify": True,
+        "customs_signer": signer,
+        "non_delivery_option": "return",
+        "restriction_type": "none",
+        "customs_items": items,
+    }
+
+
+def _split(provider_rate_id: str) -> tuple[str, str]:
+    shipment_id, _, rate_id = provider_rate_id.partition("/")
+    return shipment_id, rate_id
+
+
+def _answered(answer: Answer) -> dict[str, Any]:
+    if answer.status in (200, 201):
+        return answer.body
+    error = answer.body.get("error", {})
+    code, message = str(error.get("code", f"http_{answer.status}")), str(error.get("message", ""))
+    # Locked (423) is said of a shipment that is just being bought.
+    if answer.status in (401, 403, 408, 409, 423, 429) or answer.status >= 500:
+        raise CarrierUnclear(f"easypost answered {answer.status} {code}")
+    raise CarrierRefused(code, message)
+
+
+def _money(text: str, currency: str) -> Money:
+    try:
+        return from_decimal_text(text, currency)
+    except TooManyDecimals as finer:
+        raise CarrierUnclear(f"easypost asks {text} {currency}, which is finer than the currency") from finer
+
+
+def _void_status(shipment: Mapping[str, Any]) -> LabelStatus:
+    said = shipment.get("refund_status")
+    return LabelStatus.PURCHASED if not said else VOIDS.get(str(said), LabelStatus.VOID_REQUESTED)
+
+
+def _events(tracker: Mapping[str, Any]) -> list[TrackingEvent]:
+    """Read a tracker's whole history, which each of its events bears."""
+    number, estimated = tracker["tracking_code"], tracker.get("est_delivery_date")
+    events = []
+    for position, detail in enumerate(tracker.get("tracking_details") or []):
+        place = detail.get("tracking_location") or {}
+        events.append(
+            TrackingEvent(
+                carrier=EasyPost.carrier,
+                tracking_number=number,
+                occurred_at=datetime.fromisoformat(detail["datetime"]),
+                status=STATUSES.get(detail["status"], TrackingStatus.UNKNOWN),
+                code=str(detail.get("status_detail") or ""),
+                detail=str(detail.get("message") or ""),
+                location=", ".join(str(place[part]) for part in ("city", "state", "country") if place.get(part)),
+                sequence=position,
+                estimated_delivery=datetime.fromisoformat(estimated) if estimated else None,
+            )
+        )
+    return events

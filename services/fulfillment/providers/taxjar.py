@@ -1,0 +1,163 @@
+"""TaxJar: sales tax by its API, version 2 (developers.taxjar.com); prices there never hold their tax."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from services.fulfillment.domain.tax.engine import Kind, Line, Row
+from services.fulfillment.domain.tax.rules import Level, Reason
+from services.fulfillment.providers import CarrierUnclear, TaxRequest, Unsupported
+from services.fulfillment.providers.figures import Component, decimal_of, minor, percent_of, rows_of
+from shared.contracts.orders import Address
+from shared.errors import Invalid
+from shared.http_client import ProviderClient
+
+# The names of a jurisdiction's parts differ in the US, in Canada, and elsewhere (taxjar-ruby, spec/fixtures/taxes*.json).
+US_PARTS = (
+    (Level.STATE, "state", "state_taxable_amount", "state_sales_tax_rate", "state_amount"),
+    (Level.COUNTY, "county", "county_taxable_amount", "county_tax_rate", "county_amount"),
+    (Level.CITY, "city", "city_taxable_amount", "city_tax_rate", "city_amount"),
+)
+US_SPECIAL = {
+    # Lines and shipping name it differently, in TaxJar's own examples.
+    "line": (Level.DISTRICT, "special", "special_district_taxable_amount", "special_tax_rate", "special_district_amount"),
+    "shipping": (Level.DISTRICT, "special", "special_taxable_amount", "special_tax_rate", "special_district_amount"),
+}
+CANADA_PARTS = (
+    (Level.COUNTRY, "GST", "gst_taxable_amount", "gst_tax_rate", "gst"),
+    (Level.STATE, "PST", "pst_taxable_amount", "pst_tax_rate", "pst"),
+    (Level.STATE, "QST", "qst_taxable_amount", "qst_tax_rate", "qst"),
+)
+OTHER_PARTS = ((Level.COUNTRY, "country", "country_taxable_amount", "country_tax_rate", "country_tax_collectable"),)
+
+AUDITED = frozenset(
+    {
+        *("tax", "shipping", "line_items", "id", "quantity", "unit_price", "discount", "product_tax_code", "exemption_type"),
+        *("from_country", "from_state", "from_zip", "to_country", "to_state", "to_zip", "order_total_amount", "taxable_amount"),
+        *("amount_to_collect", "rate", "has_nexus", "freight_taxable", "tax_source", "jurisdictions", "breakdown", "tax_collectable"),
+        *("combined_tax_rate", "country", "state", "county", "city", "error", "detail", "status"),
+    }
+)
+
+
+class TaxRefused(Invalid):
+    """The tax provider cannot work this sale out, for a reason of its own."""
+
+    code = "tax-refused-by-provider"
+    title = "The tax provider refused"
+
+
+class TaxJar:
+    """Asks TaxJar what a sale's tax is."""
+
+    name = "taxjar"
+    remote = True
+
+    def __init__(self, *, base_url: str, api_key: str, timeout_seconds: float) -> None:
+        self._client = ProviderClient(
+            service="fulfillment",
+            provider=self.name,
+            base_url=base_url,
+            headers={"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"},
+            timeout_seconds=timeout_seconds,
+            audited=AUDITED,
+        )
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+    async def quote(self, request: TaxRequest) -> list[Row]:
+        """Say what the tax comes to; raises Unsupported for prices that hold their tax."""
+        body = msgspec.json.encode(order_body(request))
+        answer = await self._client.call("tax_for_order", "POST", "/v2/taxes", body=body)
+        if answer.status in (401, 403, 408, 429) or answer.status >= 500:
+            raise CarrierUnclear(f"taxjar answered {answer.status}")
+        if answer.status != 200:
+            detail = str(answer.body.get("detail") or answer.body.get("error") or f"http {answer.status}")
+            raise TaxRefused(detail, {"tax_provider": self.name, "status": answer.status})
+        return rows_from(answer.body["tax"], request)
+
+
+def order_body(request: TaxRequest) -> dict[str, Any]:
+    """Write the question: what is sold, from where to where."""
+    currency, lines = request.content.currency, request.lines
+    if any(line.included for line in lines):
+        raise Unsupported("TaxJar knows no prices that hold their tax.", {"tax_provider": TaxJar.name})
+    to = request.content.shipping_address or request.content.billing_address
+    assert to is not None, "a sale without an address is refused before"
+    shipping = sum(line.amount for line in lines if line.kind is Kind.SHIPPING)
+    body = {
+        **_place("from", request.ship_from, request.sale.ship_from.region),
+        **_place("to", to, request.sale.ship_to.region),
+        "shipping": float(decimal_of(shipping, currency)),
+        "line_items": [_line(n, line, currency) for n, line in enumerate(lines) if line.kind is Kind.GOODS],
+    }
+    if any(each.country == request.sale.ship_to.country for each in request.sale.exemptions):
+        body["exemption_type"] = "other"
+    return body
+
+
+def rows_from(tax: Mapping[str, Any], request: TaxRequest) -> list[Row]:
+    """Read the answer into rows, each amount as it is given."""
+    breakdown = tax.get("breakdown") or {}
+    by_id = {str(item["id"]): item for item in breakdown.get("line_items") or []}
+    reason = Reason.NOT_COLLECTING if not tax.get("has_nexus") else Reason.PRODUCT_EXEMPT
+    if tax.get("has_nexus") and tax.get("exemption_type") not in (None, "non_exempt"):
+        reason = Reason.CUSTOMER_EXEMPT
+    rows: list[Row] = []
+    for n, line in enumerate(request.lines):
+        shipping = line.kind is Kind.SHIPPING
+        said: Mapping[str, Any] = (breakdown.get("shipping") or {}) if shipping else by_id.get(str(n), {})
+        rows += rows_of(
+            n,
+            line,
+            request.sale.ship_to,
+            _components(said, request, "shipping" if shipping else "line"),
+            tax=minor(said.get("tax_collectable"), request.content.currency),
+            taxable=minor(said.get("taxable_amount"), request.content.currency),
+            provider=TaxJar.name,
+            reason=reason,
+        )
+    return rows
+
+
+def _components(said: Mapping[str, Any], request: TaxRequest, what: str) -> list[Component]:
+    parts: Sequence[tuple[Level, str, str, str, str]]
+    if "gst" in said:
+        parts = CANADA_PARTS
+    elif "country_tax_collectable" in said:
+        parts = OTHER_PARTS
+    else:
+        parts = (*US_PARTS, US_SPECIAL[what])
+    currency = request.content.currency
+    return [
+        Component(
+            level=level,
+            name=name,
+            region=request.sale.ship_to.region if level is not Level.COUNTRY else "",
+            rate_percent=percent_of(said.get(rate)),
+            taxable_amount=minor(said.get(taxable), currency),
+            amount=minor(said.get(amount), currency),
+        )
+        for level, name, taxable, rate, amount in parts
+    ]
+
+
+def _place(side: str, address: Address, region: str) -> dict[str, str]:
+    return {
+        f"{side}_country": address.country_code,
+        f"{side}_zip": address.postal_code,
+        f"{side}_state": region.partition("-")[2] or address.country_area,
+        f"{side}_city": address.city,
+        f"{side}_street": address.street_address,
+    }
+
+
+def _line(n: int, line: Line, currency: str) -> dict[str, Any]:
+    # The whole line as one: a discount shared among units could not be said exactly.
+    item: dict[str, Any] = {"id": str(n), "quantity": 1, "unit_price": float(decimal_of(line.taxed_amount, currency))}
+    if line.tax_code:
+        item["product_tax_code"] = line.tax_code
+    return item

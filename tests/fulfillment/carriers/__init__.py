@@ -1,0 +1,1 @@
+"""Carriers' adapters against their own descriptions, their own libraries, and the sandbox's faces of them."""
