@@ -117,7 +117,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
     }
     webhooks_port, sandbox_url = free_port(), f"http://127.0.0.1:{sandbox_port}"
     stripe, secret = stripe_account(instance, sandbox_url), webhook_secret(instance)
-    secrets = {"sandbox": secret, "sandbox-carrier": secret, "easypost": secret, "stripe": stripe.webhook_secret}
+    secrets = {"sandbox": secret, "sandbox-carrier": secret, "easypost": secret, "shippo": secret, "stripe": stripe.webhook_secret}
     taken = [
         {"provider": name, "store_id": STORE_ID, "environment": "sandbox", "account": f"{name}:default", "secrets": [each]}
         for name, each in secrets.items()
@@ -134,6 +134,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             "SANDBOX_WEBHOOK_SECRET": secret,
             "SANDBOX_CARRIER_WEBHOOK_URL": told and f"{told}/sandbox-carrier",
             "SANDBOX_EASYPOST_WEBHOOK_URL": told and f"{told}/easypost",
+            "SANDBOX_SHIPPO_WEBHOOK_URL": told and f"{told}/shippo",
             "SANDBOX_STRIPE_WEBHOOK_URL": told and f"{told}/stripe",
             "SANDBOX_STRIPE_WEBHOOK_SECRET": stripe.webhook_secret,
         },
@@ -163,6 +164,8 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             "SANDBOX_API_KEY": api_key,
             "EASYPOST_URL": sandbox_url,
             "EASYPOST_API_KEY": api_key,
+            "SHIPPO_URL": sandbox_url,
+            "SHIPPO_API_KEY": api_key,
             "TAXJAR_URL": sandbox_url,
             "TAXJAR_API_KEY": api_key,
             "TAXJAR_ENVIRONMENT": "sandbox",

@@ -17,6 +17,7 @@ from deploy import setup
 from deploy.sandbox.app import app as sandbox_app
 from deploy.sandbox.books import Books
 from deploy.sandbox.faces.easypost import EasyPostEvents
+from deploy.sandbox.faces.shippo import ShippoEvents
 from deploy.sandbox.faces.stripe_events import StripeEvents
 from deploy.sandbox.server import Sandbox
 from deploy.sandbox.webhooks import Outgoing
@@ -341,6 +342,7 @@ async def a_sandbox(file: Path | None = None, *, port: int = 0, webhook_url: str
         outgoing=Outgoing(url=webhook_url and f"{webhook_url}/sandbox", secret=WEBHOOK_SECRET),
         parcels=Outgoing(url=webhook_url and f"{webhook_url}/sandbox-carrier", secret=WEBHOOK_SECRET),
         easypost=Outgoing(url=webhook_url and f"{webhook_url}/easypost", secret=WEBHOOK_SECRET, style=EasyPostEvents()),
+        shippo=Outgoing(url=webhook_url and f"{webhook_url}/shippo", secret=WEBHOOK_SECRET, style=ShippoEvents()),
         stripe=Outgoing(url=webhook_url and f"{webhook_url}/stripe", secret=WEBHOOK_SECRET, style=StripeEvents()),
     )
     config = uvicorn.Config(
@@ -457,6 +459,8 @@ def fulfillment_settings(place: Place, sandbox_url: str, changes: Mapping[str, A
             "sandbox_api_key": SANDBOX_KEY,
             "easypost_url": sandbox_url,
             "easypost_api_key": SANDBOX_KEY,
+            "shippo_url": sandbox_url,
+            "shippo_api_key": SANDBOX_KEY,
             "taxjar_url": sandbox_url,
             "taxjar_api_key": SANDBOX_KEY,
             "taxjar_environment": Environment.SANDBOX,
@@ -497,7 +501,10 @@ def webhooks_settings(place: Place, store_id: UUID, changes: Mapping[str, Any] |
     """Settings of webhooks with short waits, for the sandbox's account and one of every other provider."""
     given = dict(changes or {})
     common = {"store_id": store_id, "environment": "sandbox", "secrets": [WEBHOOK_SECRET]}
-    ours = [{**common, "provider": name, "account": f"{name}:default"} for name in ("sandbox", "stripe", "sandbox-carrier", "easypost")]
+    ours = [
+        {**common, "provider": name, "account": f"{name}:default"}
+        for name in ("sandbox", "stripe", "sandbox-carrier", "easypost", "shippo")
+    ]
     accounts = [*ours, *given.pop("accounts", [])]
     return WebhooksSettings(
         **{

@@ -8,6 +8,7 @@ import uvicorn
 from deploy.sandbox.app import app
 from deploy.sandbox.books import Books
 from deploy.sandbox.faces.easypost import EasyPostEvents
+from deploy.sandbox.faces.shippo import ShippoEvents
 from deploy.sandbox.faces.stripe_events import StripeEvents
 from deploy.sandbox.parcels import Carrier
 from deploy.sandbox.server import Sandbox
@@ -39,6 +40,7 @@ def main() -> None:
             secret=secret,
             style=EasyPostEvents(),
         ),
+        shippo=Outgoing(url=os.environ.get("SANDBOX_SHIPPO_WEBHOOK_URL", ""), secret=secret, style=ShippoEvents()),
         carrier=Carrier(Path(f"{file}.carrier") if file else None),
         silence_seconds=float(os.environ.get("SANDBOX_SILENCE_SECONDS", SILENCE_SECONDS)),
     )

@@ -5,7 +5,7 @@ from litestar.datastructures import State
 
 from deploy.sandbox import control
 from deploy.sandbox.books import Operation, Payment, now
-from deploy.sandbox.faces import carrier, easypost, own, stripe, tax
+from deploy.sandbox.faces import carrier, easypost, own, shippo, stripe, tax
 from deploy.sandbox.faces.stripe_events import events_of
 from deploy.sandbox.parcels import Label, Parcel, Scan
 from deploy.sandbox.server import BODY_MAX_BYTES, Sandbox
@@ -25,12 +25,15 @@ def app(sandbox: Sandbox) -> Litestar:
         if label.face == easypost.FACE:
             sandbox.easypost.tell(*easypost.event_of(sandbox, label, parcel, scan), now().isoformat())
             return
+        if label.face == shippo.FACE:
+            sandbox.shippo.tell(*shippo.event_of(sandbox, label, parcel, scan), now().isoformat())
+            return
         sandbox.parcels.tell(kind, carrier.event_of(label, parcel, scan), now().isoformat())
 
     sandbox.books.tell = tell
     sandbox.carrier.tell = tell_of_parcel
     return Litestar(
-        [own.router, stripe.router, carrier.router, easypost.router, tax.router, control.router],
+        [own.router, stripe.router, carrier.router, easypost.router, shippo.router, tax.router, control.router],
         state=State({"sandbox": sandbox}),
         request_max_body_size=BODY_MAX_BYTES,
         openapi_config=None,

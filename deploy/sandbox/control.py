@@ -99,7 +99,7 @@ async def control_payment(request: HttpRequest, payment_id: FromPath[str], kind:
 
 
 def _tellers(sandbox: Sandbox) -> tuple[Outgoing, ...]:
-    return (sandbox.outgoing, sandbox.stripe, sandbox.parcels, sandbox.easypost)
+    return (sandbox.outgoing, sandbox.stripe, sandbox.parcels, sandbox.easypost, sandbox.shippo)
 
 
 @get("/control/webhooks")

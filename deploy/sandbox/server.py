@@ -66,6 +66,7 @@ class Sandbox:
         stripe: Outgoing | None = None,
         parcels: Outgoing | None = None,
         easypost: Outgoing | None = None,
+        shippo: Outgoing | None = None,
         carrier: Carrier | None = None,
     ) -> None:
         self.books = books
@@ -80,6 +81,7 @@ class Sandbox:
         self.stripe = stripe or Outgoing(url="", secret="")
         self.parcels = parcels or Outgoing(url="", secret="")
         self.easypost = easypost or Outgoing(url="", secret="")
+        self.shippo = shippo or Outgoing(url="", secret="")
         # What faces of the carrier keep between two calls, by their own names for it.
         self.shipments: dict[str, Any] = {}
         self._misbehaved: set[str] = set()
@@ -91,6 +93,7 @@ class Sandbox:
         await self.stripe.close()
         await self.parcels.close()
         await self.easypost.close()
+        await self.shippo.close()
         self.carrier.close()
         self.books.close()
 
@@ -153,7 +156,11 @@ class Sandbox:
         """Turn away who has no key."""
         # EasyPost has the key as a name without a password, AvaTax as an account's password.
         basic = [base64.b64encode(each.encode()).decode() for each in (f"{self.api_key}:", f"sandbox:{self.api_key}")]
-        if request.headers.get("authorization") not in (f"Bearer {self.api_key}", *(f"Basic {each}" for each in basic)):
+        if request.headers.get("authorization") not in (
+            f"Bearer {self.api_key}",
+            f"ShippoToken {self.api_key}",
+            *(f"Basic {each}" for each in basic),
+        ):
             raise Refused(401, "invalid_api_key", "Invalid API key")
 
     def read(self, request: HttpRequest) -> Books:

@@ -12,6 +12,7 @@ from services.fulfillment.providers.avalara import Avalara
 from services.fulfillment.providers.built_in import BuiltIn
 from services.fulfillment.providers.easypost import EasyPost
 from services.fulfillment.providers.sandbox import SandboxCarrier
+from services.fulfillment.providers.shippo import Shippo
 from services.fulfillment.providers.table_rate import TableRate
 from services.fulfillment.providers.taxjar import TaxJar
 from services.fulfillment.settings import Settings
@@ -30,6 +31,7 @@ from shared.worker import CommandHandler, QueryHandler, RetrySchedules
 
 # A test key begins with EZTK (docs.easypost.com/docs/authentication).
 EASYPOST_PRODUCTION_KEYS = "EZAK"
+SHIPPO_LIVE_KEYS = "shippo_live_"
 OWNED = Owned(name="fulfillment", files=Path(__file__).parent / "schema")
 
 COMMANDS: dict[type[Message], CommandHandler[Fulfillment]] = {
@@ -95,6 +97,10 @@ async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Fulfillment]
         )
         live = settings.easypost_api_key.startswith(EASYPOST_PRODUCTION_KEYS)
         carriers[Environment.PRODUCTION if live else Environment.SANDBOX, easypost.name] = easypost
+    if settings.shippo_api_key:
+        shippo = Shippo(base_url=settings.shippo_url, api_key=settings.shippo_api_key, timeout_seconds=settings.provider_timeout_seconds)
+        live = settings.shippo_api_key.startswith(SHIPPO_LIVE_KEYS)
+        carriers[Environment.PRODUCTION if live else Environment.SANDBOX, shippo.name] = shippo
     if settings.taxjar_api_key:
         taxjar = TaxJar(base_url=settings.taxjar_url, api_key=settings.taxjar_api_key, timeout_seconds=settings.tax_timeout_seconds)
         engines[settings.taxjar_environment, taxjar.name] = taxjar

@@ -12,6 +12,9 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     # A production key serves production, a test key (EZTK…, or any other) the sandbox environment.
     easypost_api_key: str = ""
     easypost_url: str = "https://api.easypost.com"
+    # A live key (shippo_live_…) serves production, any other the sandbox environment.
+    shippo_api_key: str = ""
+    shippo_url: str = "https://api.goshippo.com"
     # Which environment a tax provider's key serves.
     taxjar_api_key: str = ""
     taxjar_url: str = "https://api.taxjar.com"

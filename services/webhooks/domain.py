@@ -20,7 +20,13 @@ MATCH_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0)
 MATCH_FOR_SECONDS = 3 * 24 * 3600.0
 
 # Who reads the events of a provider; what nobody reads is kept and counted as ignored.
-READERS: Mapping[str, str] = {"sandbox": "payments", "stripe": "payments", "sandbox-carrier": "fulfillment", "easypost": "fulfillment"}
+READERS: Mapping[str, str] = {
+    "sandbox": "payments",
+    "stripe": "payments",
+    "sandbox-carrier": "fulfillment",
+    "easypost": "fulfillment",
+    "shippo": "fulfillment",
+}
 
 
 class Status(StrEnum):

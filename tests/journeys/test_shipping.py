@@ -63,6 +63,11 @@ def sold(world: World, order_id: UUID) -> list[Any]:
     return [label for label in world.sandbox.carrier.labels.values() if str(order_id) in label.ship_to.get("company_name", "")]
 
 
+def sold_under(world: World, reference: str) -> int:
+    """How many labels the carrier's books hold under a label's id."""
+    return len(world.sandbox.carrier.find(reference))
+
+
 def at(order: UUID, place: Any = shop.MUNICH, **more: Any) -> Any:
     return {**place, "company_name": str(order), **more}
 

@@ -41,7 +41,10 @@ async def _find(work: Work, context: Fulfillment, label: Label) -> None:
     with recorded() as calls:
         try:
             found = await carrier.find(label.request, reference=label.id)
-        except (*SILENT, CarrierRefused) as silent:
+        except CarrierRefused as refused:
+            await labels.failed(work, context, label, refused, calls)
+            return
+        except SILENT as silent:
             facts = {"label_id": str(label.id), "age_seconds": round(label.age_seconds), "trouble": f"{type(silent).__name__}: {silent}"}
             telemetry.say(logger, logging.WARNING, "a label cannot be looked for", facts)
             await _again(work, label)

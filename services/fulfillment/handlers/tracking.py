@@ -93,7 +93,7 @@ async def look_for_due(context: Fulfillment) -> None:
         if carrier is None or not carrier.capabilities.tracking:
             continue
         try:
-            events = await carrier.track(parcel.tracking_number)
+            events = await carrier.track(parcel.tracking_number, provider_label_id=parcel.provider_label_id)
         except (NotSent, NoAnswer, CarrierUnclear, CarrierRefused) as silent:
             facts = {"tracking_number": parcel.tracking_number, "reason": f"{type(silent).__name__}: {silent}"}
             telemetry.say(logger, logging.INFO, "a parcel could not be looked for", facts)

@@ -134,7 +134,7 @@ class Carrier(Protocol):
         ...
 
     async def find(self, request: LabelRequest, *, reference: UUID) -> Bought | None:
-        """Find out whether a label was bought by this request, under our reference."""
+        """Find out whether this request bought a label under our reference; CarrierRefused proves that it did not and will not."""
         ...
 
     async def void(self, provider_label_id: str, *, reference: UUID) -> LabelStatus:
@@ -145,7 +145,7 @@ class Carrier(Protocol):
         """Ask how a label stands."""
         ...
 
-    async def track(self, tracking_number: str) -> list[TrackingEvent]:
+    async def track(self, tracking_number: str, *, provider_label_id: str) -> list[TrackingEvent]:
         """Read all that was seen of a parcel."""
         ...
 

@@ -7,7 +7,6 @@ from decimal import ROUND_UP, Decimal
 from typing import Any
 from uuid import UUID
 
-import aiohttp
 import msgspec
 
 from services.fulfillment.domain.shipping.labels import LabelStatus
@@ -23,6 +22,7 @@ from services.fulfillment.providers import (
     LabelRequest,
     RatesRequest,
 )
+from services.fulfillment.providers.downloads import fetched
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import Address, OrderContent
 from shared.http_client import Answer, ProviderClient
@@ -36,8 +36,6 @@ TENTH = Decimal("0.1")
 RATE_LIFETIME = timedelta(days=7)
 # A purchase that is still under way at a carrier does not show on the shipment; it takes no longer than this.
 ABSENCE_IS_PROOF_AFTER_SECONDS = 60.0
-LABEL_MAX_BYTES = 180 * 1024
-DOWNLOAD_TIMEOUT_SECONDS = 10.0
 MEDIA_TYPES = {"pdf": "application/pdf", "zpl": "application/zpl"}
 
 STATUSES = {
@@ -149,7 +147,10 @@ class EasyPost:
     async def find(self, request: LabelRequest, *, reference: UUID) -> Bought | None:
         """Read the shipment, which shows its label once it is bought."""
         shipment_id, _ = _split(request.provider_rate_id)
-        shipment = await self._shipment(shipment_id)
+        try:
+            shipment = await self._shipment(shipment_id)
+        except CarrierRefused as refused:
+            raise CarrierUnclear(f"the shipment cannot be read: {refused}") from refused
         return await self._bought(shipment, request) if shipment.get("postage_label") else None
 
     async def void(self, provider_label_id: str, *, reference: UUID) -> LabelStatus:
@@ -161,7 +162,7 @@ class EasyPost:
         """Read how a refund stands."""
         return _void_status(await self._shipment(provider_label_id))
 
-    async def track(self, tracking_number: str) -> list[TrackingEvent]:
+    async def track(self, tracking_number: str, *, provider_label_id: str) -> list[TrackingEvent]:
         """Read all that was seen of a parcel."""
         answer = _answered(await self._client.call("list_trackers", "GET", "/v2/trackers", query={"tracking_code": tracking_number}))
         return [event for tracker in answer["trackers"][:1] for event in _events(tracker)]
@@ -192,23 +193,12 @@ class EasyPost:
             url = converted["postage_label"]["label_zpl_url"]
         price = _money(shipment["selected_rate"]["rate"], shipment["selected_rate"]["currency"])
         package = BoughtPackage(
-            tracking_number=shipment["tracking_code"], media_type=MEDIA_TYPES[request.document], document=await self._download(url)
+            tracking_number=shipment["tracking_code"],
+            media_type=MEDIA_TYPES[request.document],
+            document=await fetched(url, secure=self._secure),
         )
         status = _void_status(shipment)
         return Bought(provider_label_id=shipment["id"], amount=price.amount, currency=price.currency, packages=(package,), status=status)
-
-    async def _download(self, url: str) -> bytes:
-        if self._secure and not url.startswith("https://"):
-            raise CarrierUnclear("the label lies at an address that is not https")
-        timeout = aiohttp.ClientTimeout(total=DOWNLOAD_TIMEOUT_SECONDS)
-        try:
-            async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url, allow_redirects=False) as answer:
-                content = await answer.content.read(LABEL_MAX_BYTES + 1)
-                if answer.status != 200 or len(content) > LABEL_MAX_BYTES:
-                    raise CarrierUnclear(f"the label cannot be read ({answer.status}, {len(content)} bytes)")
-                return content
-        except (TimeoutError, aiohttp.ClientError, OSError) as silent:
-            raise CarrierUnclear(f"the label cannot be read: {type(silent).__name__}") from silent
 
 
 def shipment_body(request: RatesRequest) -> dict[str, Any]:

@@ -99,7 +99,11 @@ class SandboxCarrier:
 
     async def find(self, request: LabelRequest, *, reference: UUID) -> Bought | None:
         """Find a label by our reference; of several the first."""
-        answer = _answered(await self._client.call("find_label", "GET", "/v1/shipping/labels", query={"reference": str(reference)}))
+        call = self._client.call("find_label", "GET", "/v1/shipping/labels", query={"reference": str(reference)})
+        try:
+            answer = _answered(await call)
+        except CarrierRefused as refused:
+            raise CarrierUnclear(f"labels cannot be read: {refused}") from refused
         return _bought(answer["data"][0]) if answer["data"] else None
 
     async def void(self, provider_label_id: str, *, reference: UUID) -> LabelStatus:
@@ -113,7 +117,7 @@ class SandboxCarrier:
         answer = _answered(await self._client.call("label_status", "GET", f"/v1/shipping/labels/{provider_label_id}"))
         return LabelStatus(answer["status"])
 
-    async def track(self, tracking_number: str) -> list[TrackingEvent]:
+    async def track(self, tracking_number: str, *, provider_label_id: str) -> list[TrackingEvent]:
         """Read all that was seen of a parcel."""
         answer = _answered(await self._client.call("track", "GET", f"/v1/shipping/parcels/{tracking_number}"))
         return [_event(tracking_number, scan) for scan in answer["scans"]]

@@ -54,7 +54,7 @@ class TableRate:
         """There is no label."""
         raise Unsupported("A table of prices prints no labels.")
 
-    async def track(self, tracking_number: str) -> list[TrackingEvent]:
+    async def track(self, tracking_number: str, *, provider_label_id: str) -> list[TrackingEvent]:
         """Nobody looks."""
         return []
 

@@ -292,6 +292,7 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True):
     tracking_number: str
     tracking_status: str
     is_return: bool
+    provider_label_id: str
     revision: int
     # The shipment's, as of the same moment.
     shipment_revision: int
@@ -311,6 +312,7 @@ def _parcel(row: Record) -> Parcel:
         tracking_number=row["tracking_number"],
         tracking_status=row["tracking_status"],
         is_return=row["is_return"],
+        provider_label_id=row["provider_label_id"],
         revision=row["revision"],
         shipment_revision=row["shipment_revision"],
         tracking=msgspec.json.decode(row["tracking"], type=Projection),
@@ -319,7 +321,7 @@ def _parcel(row: Record) -> Parcel:
 
 
 _PARCEL = """
-    SELECT p.*, l.is_return, s.tracking_revision AS shipment_revision,
+    SELECT p.*, l.is_return, l.provider_label_id, s.tracking_revision AS shipment_revision,
            (SELECT coalesce(json_agg(e.event ORDER BY e.occurred_at), '[]')
               FROM tracking_events e
              WHERE e.label_id = p.label_id AND e.position = p.position) AS events

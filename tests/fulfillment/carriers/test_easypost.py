@@ -225,7 +225,7 @@ class TestTheAdapter:
         for _ in range(5):
             sandbox.carrier.move(number, {})
 
-        events = await carrier.track(number)
+        events = await carrier.track(number, provider_label_id=bought.provider_label_id)
 
         # EasyPost has no word for taken in.
         assert [event.status for event in events] == [

@@ -1,0 +1,354 @@
+"""The sandbox's carrier with the face of Shippo (docs.goshippo.com), as far as our adapter and Shippo's own library look."""
+
+import hashlib
+import hmac
+import time
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from litestar import Response, Router, get, post
+from litestar.params import FromPath, FromQuery
+
+from deploy.sandbox.books import Refused, now
+from deploy.sandbox.faces.carrier import at_city
+from deploy.sandbox.faces.own import Own
+from deploy.sandbox.parcels import Label, Parcel, Rate, Scan
+from deploy.sandbox.printing import printed
+from deploy.sandbox.server import Fields, HttpRequest, Sandbox, json_response, sandbox_of
+from deploy.sandbox.tokens import Act
+from deploy.sandbox.webhooks import Told
+from shared.ids import new_id
+from shared.money import Money, decimal_text
+
+FACE = "shippo"
+CARRIER = "Sandbox"
+MILLIMETRES = {"cm": Decimal(10), "mm": Decimal(1), "in": Decimal("25.4")}
+GRAMS = {"g": Decimal(1), "kg": Decimal(1000), "oz": Decimal("28.349523125"), "lb": Decimal("453.59237")}
+STATUSES = {
+    "unknown": ("UNKNOWN", "other"),
+    "pre_transit": ("PRE_TRANSIT", "information_received"),
+    "picked_up": ("TRANSIT", "package_accepted"),
+    "in_transit": ("TRANSIT", "package_departed"),
+    "out_for_delivery": ("TRANSIT", "out_for_delivery"),
+    "available_for_pickup": ("TRANSIT", "pickup_available"),
+    "exception": ("FAILURE", "package_undeliverable"),
+    "delivered": ("DELIVERED", "delivered"),
+    "return_to_sender": ("RETURNED", "return_to_sender"),
+}
+LABELS = {"purchased": "SUCCESS", "void_requested": "REFUNDPENDING", "refunded": "REFUNDED", "rejected": "REFUNDREJECTED"}
+REFUNDS = {"void_requested": "PENDING", "refunded": "SUCCESS", "rejected": "ERROR", "not_applicable": "ERROR"}
+
+
+class Shipment(msgspec.Struct, kw_only=True):
+    """What rates were asked for."""
+
+    id: str
+    said: dict[str, Any]
+    rates: list[Rate]
+    created_at: str
+
+
+class Transaction(msgspec.Struct, kw_only=True):
+    """A label that was asked for."""
+
+    id: str
+    rate_id: str
+    label_id: str
+    metadata: str
+    file_type: str
+    created_at: str
+
+
+class ShippoFace(Own):
+    """JSON in, and errors as Shippo writes them."""
+
+    def error(self, refused: Refused) -> bytes:
+        """Write an error."""
+        return msgspec.json.encode({"detail": str(refused)})
+
+
+SHIPPO = ShippoFace()
+
+
+class ShippoEvents:
+    """Events as Shippo writes them, with a `Shippo-Auth-Signature` (docs.goshippo.com/tracking/webhook-security)."""
+
+    def event(self, event_id: str, kind: str, data: Any, at: str) -> bytes:
+        """Write an event, which has no name of its own."""
+        return msgspec.json.encode({"event": kind, "test": True, "data": data})
+
+    def headers(self, told: Told, secret: str) -> dict[str, str]:
+        """Sign an event as of now."""
+        timestamp = str(int(time.time()))
+        mac = hmac.new(secret.encode(), f"{timestamp}.".encode() + told.body, hashlib.sha256).hexdigest()
+        return {"Content-Type": "application/json", "Shippo-Auth-Signature": f"t={timestamp},v1={mac}"}
+
+
+@post("/shipments", status_code=201)
+async def create_shipment(request: HttpRequest) -> Response[bytes]:
+    sandbox = sandbox_of(request)
+
+    def made(body: Fields) -> dict[str, Any]:
+        for name in ("address_from", "address_to", "parcels"):
+            if not body.get(name):
+                raise Refused(400, "invalid", f"{name}: This field is required.")
+        shipment = Shipment(id=new_id().hex, said=body, rates=sandbox.carrier.quote(_translated(body)), created_at=_moment(now()))
+        sandbox.shipments[shipment.id] = shipment
+        return _shipment(shipment)
+
+    return _created(await sandbox.keyed(request, SHIPPO, "rates", lambda body: at_city("rates", body.get("address_to")), made))
+
+
+@get("/rates/{rate_id:str}")
+async def get_rate(request: HttpRequest, rate_id: FromPath[str]) -> Response[bytes]:
+    sandbox = sandbox_of(request)
+    sandbox.read(request)
+    shipment, rate = _rate_of(sandbox, rate_id)
+    return json_response(msgspec.json.encode(_rate(shipment, rate)))
+
+
+@post("/transactions", status_code=201)
+async def create_transaction(request: HttpRequest) -> Response[bytes]:
+    sandbox = sandbox_of(request)
+
+    def bought(body: Fields) -> dict[str, Any]:
+        shipment, rate = _rate_of(sandbox, str(body.get("rate")))
+        file_type = str(body.get("label_file_type") or "PDF")
+        label = sandbox.carrier.buy(
+            {
+                **_translated(shipment.said),
+                "rate_id": rate.id,
+                "document": "zpl" if file_type == "ZPLII" else "pdf",
+                "face": FACE,
+                "reference": body.get("metadata"),
+            }
+        )
+        transaction = Transaction(
+            id=new_id().hex,
+            rate_id=rate.id,
+            label_id=label.id,
+            metadata=str(body.get("metadata") or ""),
+            file_type=file_type,
+            created_at=_moment(now()),
+        )
+        sandbox.shipments[transaction.id] = transaction
+        return _transaction(sandbox, transaction)
+
+    def act(body: Fields) -> Act:
+        shipment, _ = _rate_of(sandbox, str(body.get("rate")))
+        return at_city("labels", shipment.said.get("address_to"))
+
+    return _created(await sandbox.keyed(request, SHIPPO, "label", act, bought))
+
+
+@get("/transactions")
+async def list_transactions(request: HttpRequest, rate: FromQuery[str] = "") -> Response[bytes]:
+    sandbox = sandbox_of(request)
+    sandbox.read(request)
+    found = [each for each in sandbox.shipments.values() if isinstance(each, Transaction) and rate in ("", each.rate_id)]
+    answer = {"next": None, "previous": None, "results": [_transaction(sandbox, each) for each in found]}
+    return json_response(msgspec.json.encode(answer))
+
+
+@get("/transactions/{transaction_id:str}")
+async def get_transaction(request: HttpRequest, transaction_id: FromPath[str]) -> Response[bytes]:
+    sandbox = sandbox_of(request)
+    sandbox.read(request)
+    return json_response(msgspec.json.encode(_transaction(sandbox, _find(sandbox, transaction_id))))
+
+
+@post("/refunds", status_code=201)
+async def create_refund(request: HttpRequest) -> Response[bytes]:
+    sandbox = sandbox_of(request)
+
+    def refunded(body: Fields) -> dict[str, Any]:
+        transaction = _find(sandbox, str(body.get("transaction")))
+        label = sandbox.carrier.void(sandbox.carrier.get(transaction.label_id))
+        made = {"object_id": new_id().hex, "object_owner": "sandbox", "object_created": _moment(now()), "object_updated": _moment(now())}
+        return {**made, "status": REFUNDS[label.status], "transaction": transaction.id, "test": True}
+
+    return _created(await sandbox.keyed(request, SHIPPO, "label_void", lambda _: Act.SUCCEED, refunded))
+
+
+@get("/tracks/{carrier:str}/{tracking_number:str}")
+async def get_track(request: HttpRequest, carrier: FromPath[str], tracking_number: FromPath[str]) -> Response[bytes]:
+    sandbox = sandbox_of(request)
+    sandbox.read(request)
+    if carrier != CARRIER.lower():
+        raise Refused(400, "invalid", f"carrier: {carrier} is not known")
+    return json_response(msgspec.json.encode(track(*sandbox.carrier.parcel(tracking_number))))
+
+
+@get("/labels/{name:str}")
+async def file(request: HttpRequest, name: FromPath[str]) -> Response[bytes]:
+    """Give a label to whoever knows its address, as a file store does."""
+    label_id, _, ending = name.partition(".")
+    label = msgspec.structs.replace(sandbox_of(request).carrier.get(label_id), document=ending)
+    media_type, content = printed(label, label.parcels[0])
+    return Response(content, media_type=media_type)
+
+
+def event_of(sandbox: Sandbox, label: Label, parcel: Parcel | None, scan: Scan | None) -> tuple[str, Any]:
+    """Say what happened, by its name."""
+    if parcel is not None:
+        return "track_updated", track(label, parcel)
+    found = next(each for each in sandbox.shipments.values() if isinstance(each, Transaction) and each.label_id == label.id)
+    return "transaction_updated", _transaction(sandbox, found)
+
+
+def track(label: Label, parcel: Parcel) -> dict[str, Any]:
+    """Write a track with its history."""
+    history = [_seen(scan) for scan in sorted(parcel.scans, key=lambda scan: scan.occurred_at)]
+    estimated = next((scan.estimated_delivery for scan in reversed(parcel.scans) if scan.estimated_delivery), None)
+    return {
+        "carrier": CARRIER.lower(),
+        "tracking_number": parcel.tracking_number,
+        "messages": [],
+        "eta": estimated,
+        "servicelevel": {"token": f"sandbox_{label.service}", "name": label.service.title()},
+        "tracking_status": history[-1] if history else None,
+        "tracking_history": history,
+        "metadata": label.reference or "",
+    }
+
+
+def _seen(scan: Scan) -> dict[str, Any]:
+    status, finer = STATUSES.get(scan.status, ("UNKNOWN", "other"))
+    at = _moment(datetime.fromisoformat(scan.occurred_at))
+    return {
+        "object_id": scan.id,
+        "object_created": at,
+        "object_updated": at,
+        "status": status,
+        "status_details": scan.detail,
+        "status_date": at,
+        "substatus": {"code": finer, "text": scan.detail, "action_required": status == "FAILURE"},
+        "location": {"city": scan.location, "state": "", "zip": "", "country": ""},
+    }
+
+
+def _shipment(shipment: Shipment) -> dict[str, Any]:
+    said = shipment.said
+    parcel = {"object_id": new_id().hex, "object_owner": "sandbox", "object_created": shipment.created_at, "object_state": "VALID"}
+    return {
+        "object_id": shipment.id,
+        "object_owner": "sandbox",
+        "object_created": shipment.created_at,
+        "object_updated": shipment.created_at,
+        "status": "SUCCESS",
+        "address_from": said["address_from"],
+        "address_to": said["address_to"],
+        "parcels": [{**parcel, "object_updated": shipment.created_at, **each} for each in said["parcels"]],
+        "carrier_accounts": [],
+        "metadata": str(said.get("metadata") or ""),
+        "messages": [],
+        "rates": [_rate(shipment, rate) for rate in shipment.rates],
+        "test": True,
+    }
+
+
+def _rate(shipment: Shipment, rate: Rate) -> dict[str, Any]:
+    amount = decimal_text(Money(rate.amount, rate.currency))
+    return {
+        "object_id": rate.id,
+        "object_owner": "sandbox",
+        "object_created": shipment.created_at,
+        "shipment": shipment.id,
+        "amount": amount,
+        "amount_local": amount,
+        "currency": rate.currency,
+        "currency_local": rate.currency,
+        "attributes": [],
+        "provider": CARRIER,
+        "carrier_account": "sandbox",
+        "servicelevel": {"token": f"sandbox_{rate.service}", "name": rate.service.title(), "terms": ""},
+        "estimated_days": rate.transit_days,
+        "messages": [],
+        "test": True,
+    }
+
+
+def _transaction(sandbox: Sandbox, transaction: Transaction) -> dict[str, Any]:
+    label = sandbox.carrier.get(transaction.label_id)
+    parcel = label.parcels[0]
+    last = max(parcel.scans, key=lambda scan: scan.occurred_at, default=None)
+    return {
+        "object_id": transaction.id,
+        "object_owner": "sandbox",
+        "object_created": transaction.created_at,
+        "object_updated": transaction.created_at,
+        "object_state": "VALID",
+        "status": LABELS.get(label.status, "SUCCESS"),
+        "rate": transaction.rate_id,
+        "created_by": None,
+        "metadata": transaction.metadata,
+        "label_file_type": transaction.file_type,
+        "label_url": f"{sandbox.base_url}/labels/{label.id}.{label.document}",
+        "tracking_number": parcel.tracking_number,
+        "tracking_status": STATUSES.get(last.status, ("UNKNOWN", ""))[0] if last else "UNKNOWN",
+        "messages": [],
+        "test": True,
+    }
+
+
+def _translated(said: dict[str, Any]) -> dict[str, Any]:
+    parcels = []
+    for parcel in said["parcels"]:
+        unit, mass = MILLIMETRES[parcel.get("distance_unit", "cm")], GRAMS[parcel.get("mass_unit", "g")]
+        sizes = {f"{name}_mm": int(Decimal(str(parcel.get(name) or 0)) * unit) for name in ("length", "width", "height")}
+        parcels.append({"weight_grams": int(Decimal(str(parcel.get("weight") or 0)) * mass), **sizes})
+    return {
+        "from": _plain(said["address_from"]),
+        "to": _plain(said["address_to"]),
+        "parcels": parcels,
+        "customs": (said.get("customs_declaration") or {}).get("items"),
+        "currency": "EUR" if said["address_from"].get("country") == "DE" else "USD",
+    }
+
+
+def _plain(address: dict[str, Any]) -> dict[str, Any]:
+    names = {"street1": "street_address", "city": "city", "zip": "postal_code", "state": "country_area", "country": "country_code"}
+    plain = {ours: address.get(theirs) or "" for theirs, ours in names.items()}
+    return {**plain, "name": address.get("name") or "", "company_name": address.get("company") or ""}
+
+
+def _rate_of(sandbox: Sandbox, rate_id: str) -> tuple[Shipment, Rate]:
+    for shipment in sandbox.shipments.values():
+        for rate in shipment.rates if isinstance(shipment, Shipment) else ():
+            if rate.id == rate_id:
+                return shipment, rate
+    raise Refused(404, "not_found", f"rate: {rate_id} not found")
+
+
+def _find(sandbox: Sandbox, transaction_id: str) -> Transaction:
+    found = sandbox.shipments.get(transaction_id)
+    if not isinstance(found, Transaction):
+        raise Refused(404, "not_found", "Transaction not found.")
+    return found
+
+
+def _created(answer: Response[bytes]) -> Response[bytes]:
+    answer.status_code = 201 if answer.status_code == 200 else answer.status_code
+    return answer
+
+
+def _moment(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
+
+
+router = Router(
+    path="/",
+    route_handlers=[
+        create_shipment,
+        get_rate,
+        create_transaction,
+        list_transactions,
+        get_transaction,
+        create_refund,
+        get_track,
+        file,
+    ],
+    exception_handlers={Refused: lambda _, refused: json_response(SHIPPO.error(refused), refused.status)},
+)

@@ -1,0 +1,336 @@
+"""Shippo: many carriers behind one API (docs.goshippo.com); each request for a transaction buys a label, whoever asks again."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from decimal import ROUND_UP, Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from services.fulfillment.domain.shipping.labels import LabelStatus
+from services.fulfillment.domain.shipping.tracking import TrackingEvent, TrackingStatus
+from services.fulfillment.providers import (
+    Bought,
+    BoughtPackage,
+    CarrierCapabilities,
+    CarrierNews,
+    CarrierRate,
+    CarrierRefused,
+    CarrierUnclear,
+    LabelRequest,
+    RatesRequest,
+)
+from services.fulfillment.providers.downloads import fetched
+from shared.contracts.fulfillment.pricing import PackageBody
+from shared.contracts.orders import Address, OrderContent
+from shared.http_client import Answer, ProviderClient
+from shared.money import Money, TooManyDecimals, decimal_text, from_decimal_text
+
+# docs.goshippo.com: rates hold for seven days.
+RATE_LIFETIME = timedelta(days=7)
+ABSENCE_IS_PROOF_AFTER_SECONDS = 60.0
+MILLIMETRES_PER_CENTIMETRE = 10
+API_VERSION = "2018-02-08"
+FILE_TYPES = {"pdf": "PDF_4x6", "zpl": "ZPLII"}
+MEDIA_TYPES = {"pdf": "application/pdf", "zpl": "application/zpl"}
+
+STATUSES = {
+    "UNKNOWN": TrackingStatus.UNKNOWN,
+    "PRE_TRANSIT": TrackingStatus.PRE_TRANSIT,
+    "TRANSIT": TrackingStatus.IN_TRANSIT,
+    "DELIVERED": TrackingStatus.DELIVERED,
+    "RETURNED": TrackingStatus.RETURN_TO_SENDER,
+    "FAILURE": TrackingStatus.EXCEPTION,
+}
+# Some of what the six words leave out is in the finer ones (docs.goshippo.com/docs/Tracking/Tracking).
+SUBSTATUSES = {
+    "out_for_delivery": TrackingStatus.OUT_FOR_DELIVERY,
+    "package_accepted": TrackingStatus.PICKED_UP,
+    "pickup_available": TrackingStatus.AVAILABLE_FOR_PICKUP,
+}
+TRANSACTIONS = {
+    "SUCCESS": LabelStatus.PURCHASED,
+    "REFUNDPENDING": LabelStatus.VOID_REQUESTED,
+    "REFUNDED": LabelStatus.REFUNDED,
+    "REFUNDREJECTED": LabelStatus.REJECTED,
+}
+REFUNDS = {
+    "QUEUED": LabelStatus.VOID_REQUESTED,
+    "PENDING": LabelStatus.VOID_REQUESTED,
+    "SUCCESS": LabelStatus.REFUNDED,
+    "ERROR": LabelStatus.REJECTED,
+}
+
+AUDITED = frozenset(
+    {
+        *("object_id", "status", "rates", "rate", "amount", "currency", "provider", "servicelevel", "token", "estimated_days", "parcels"),
+        *("weight", "mass_unit", "length", "width", "height", "distance_unit", "metadata", "label_file_type", "tracking_number"),
+        *(
+            "tracking_status",
+            "tracking_history",
+            "status_date",
+            "substatus",
+            "code",
+            "messages",
+            "text",
+            "source",
+            "results",
+            "transaction",
+        ),
+        *("country", "detail", "object_created"),
+    }
+)
+
+
+class Shippo:
+    """Speaks Shippo's API."""
+
+    name = "shippo"
+    carrier = "shippo"
+    absence_is_proof_after_seconds = ABSENCE_IS_PROOF_AFTER_SECONDS
+    capabilities = CarrierCapabilities(
+        labels=True,
+        documents=("pdf", "zpl"),
+        returns=True,
+        # It would have to be said before the prices are asked.
+        insurance=False,
+        multiple_packages=False,
+        tracking=True,
+        rates_buy_once=True,
+    )
+
+    def __init__(self, *, base_url: str, api_key: str, timeout_seconds: float) -> None:
+        self._secure = base_url.startswith("https://")
+        self._client = ProviderClient(
+            service="fulfillment",
+            provider=self.name,
+            base_url=base_url,
+            headers={"Authorization": f"ShippoToken {api_key}", "Content-Type": "application/json", "SHIPPO-API-VERSION": API_VERSION},
+            timeout_seconds=timeout_seconds,
+            audited=AUDITED,
+        )
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+    async def rates(self, request: RatesRequest) -> list[CarrierRate]:
+        """Make a shipment, which is what prices come of."""
+        if len(request.packages) != 1:
+            raise CarrierRefused("one_package", "Shippo takes one package a transaction here")
+        body = msgspec.json.encode(shipment_body(request))
+        shipment = _answered(await self._client.call("create_shipment", "POST", "/shipments/", body=body))
+        rates = [_rate(rate) for rate in shipment["rates"]]
+        if not rates and shipment.get("messages"):
+            first = shipment["messages"][0]
+            raise CarrierRefused(str(first.get("code") or "no_rates"), str(first.get("text") or ""))
+        return rates
+
+    async def buy(self, request: LabelRequest, *, reference: UUID) -> Bought:
+        """Buy a label; only ever asked for when none was bought under the reference."""
+        body = {
+            "rate": request.provider_rate_id,
+            "label_file_type": FILE_TYPES[request.document],
+            "metadata": str(reference),
+            "async": False,
+        }
+        answer = await self._client.call("create_transaction", "POST", "/transactions/", body=msgspec.json.encode(body))
+        return await self._bought(_answered(answer), request)
+
+    async def find(self, request: LabelRequest, *, reference: UUID) -> Bought | None:
+        """Look through the rate's transactions for our reference."""
+        try:
+            query = {"rate": request.provider_rate_id}
+            answer = _answered(await self._client.call("list_transactions", "GET", "/transactions/", query=query))
+        except CarrierRefused as refused:
+            raise CarrierUnclear(f"transactions cannot be read: {refused}") from refused
+        for transaction in answer.get("results") or []:
+            if transaction.get("metadata") == str(reference):
+                return await self._bought(transaction, request)
+        return None
+
+    async def void(self, provider_label_id: str, *, reference: UUID) -> LabelStatus:
+        """Ask for a refund of the label, unless one was asked for."""
+        known = await self.status(provider_label_id)
+        if known is not LabelStatus.PURCHASED:
+            return known
+        body = msgspec.json.encode({"transaction": provider_label_id, "async": False})
+        refund = _answered(await self._client.call("create_refund", "POST", "/refunds/", body=body))
+        return REFUNDS.get(str(refund["status"]), LabelStatus.VOID_REQUESTED)
+
+    async def status(self, provider_label_id: str) -> LabelStatus:
+        """Read how a label stands."""
+        transaction = await self._transaction(provider_label_id)
+        return TRANSACTIONS.get(str(transaction["status"]), LabelStatus.PURCHASED)
+
+    async def track(self, tracking_number: str, *, provider_label_id: str) -> list[TrackingEvent]:
+        """Read all that was seen of a parcel; the carrier's name is the rate's."""
+        transaction = await self._transaction(provider_label_id)
+        rate = await self._rate_of(transaction)
+        path = f"/tracks/{carrier_token(rate['provider'])}/{tracking_number}"
+        return _events(_answered(await self._client.call("track", "GET", path)))
+
+    def read_event(self, event_type: str, payload: bytes) -> CarrierNews:
+        """Read a webhook: a track with all its history, or a transaction; raises ValueError."""
+        try:
+            event = msgspec.json.decode(payload)
+            data = event.get("data") or {}
+            if event.get("event") == "track_updated":
+                return CarrierNews(events=tuple(_events(data)))
+            if event.get("event") == "transaction_updated" and data["status"] in TRANSACTIONS:
+                return CarrierNews(provider_label_id=data["object_id"], label_status=TRANSACTIONS[data["status"]])
+        except (msgspec.DecodeError, AttributeError, KeyError, TypeError, ValueError) as unfit:
+            raise ValueError(f"{type(unfit).__name__}: {unfit}") from unfit
+        return CarrierNews()
+
+    async def _transaction(self, transaction_id: str) -> dict[str, Any]:
+        return _answered(await self._client.call("get_transaction", "GET", f"/transactions/{transaction_id}"))
+
+    async def _rate_of(self, transaction: Mapping[str, Any]) -> Mapping[str, Any]:
+        rate = transaction["rate"]
+        if isinstance(rate, Mapping):
+            return rate
+        return _answered(await self._client.call("get_rate", "GET", f"/rates/{rate}"))
+
+    async def _bought(self, transaction: Mapping[str, Any], request: LabelRequest) -> Bought:
+        status = str(transaction["status"])
+        if status == "ERROR":
+            messages = transaction.get("messages") or [{}]
+            raise CarrierRefused(str(messages[0].get("code") or "error"), str(messages[0].get("text") or ""))
+        if status not in TRANSACTIONS:
+            raise CarrierUnclear(f"the transaction is {status}")
+        price = _money(await self._rate_of({**transaction, "rate": request.provider_rate_id}))
+        package = BoughtPackage(
+            tracking_number=transaction["tracking_number"],
+            media_type=MEDIA_TYPES[request.document],
+            document=await fetched(transaction["label_url"], secure=self._secure),
+        )
+        return Bought(
+            provider_label_id=transaction["object_id"],
+            amount=price.amount,
+            currency=price.currency,
+            packages=(package,),
+            status=TRANSACTIONS[status],
+        )
+
+
+def shipment_body(request: RatesRequest) -> dict[str, Any]:
+    """Write the request that makes a shipment; refuses a package of unknown size, which Shippo does not take."""
+    [package] = request.packages
+    body: dict[str, Any] = {
+        "address_from": _address(request.ship_from),
+        "address_to": _address(request.ship_to),
+        "parcels": [_parcel(package)],
+        "async": False,
+    }
+    if request.ship_from.country_code != request.ship_to.country_code and any(item.customs for item in request.content.items):
+        body["customs_declaration"] = _customs(request.content, signer=request.ship_from.name)
+    return body
+
+
+def carrier_token(provider: str) -> str:
+    """Write a carrier's name as its tracking address has it."""
+    return provider.lower().replace(" ", "_")
+
+
+def _address(address: Address) -> dict[str, Any]:
+    return {
+        "name": address.name,
+        "company": address.company_name,
+        "street1": address.street_address,
+        "city": address.city,
+        "state": address.country_area,
+        "zip": address.postal_code,
+        "country": address.country_code,
+        "phone": address.phone,
+    }
+
+
+def _parcel(package: PackageBody) -> dict[str, str]:
+    sizes = {"length": package.length_mm, "width": package.width_mm, "height": package.height_mm}
+    if not all(sizes.values()):
+        raise CarrierRefused("size_needed", "Shippo prices no package without its length, width and height")
+    said = {name: _text(Decimal(size) / MILLIMETRES_PER_CENTIMETRE) for name, size in sizes.items()}
+    return {**said, "distance_unit": "cm", "weight": str(package.weight_grams), "mass_unit": "g"}
+
+
+def _text(value: Decimal) -> str:
+    return f"{value.quantize(Decimal('0.1'), rounding=ROUND_UP):f}"
+
+
+def _customs(content: OrderContent, *, signer: str) -> dict[str, Any]:
+    items = []
+    for item in content.items:
+        if item.customs is None:
+            continue
+        value = Money(item.quantity * item.unit_price - sum(a.amount for a in item.adjustments), content.currency)
+        items.append(
+            {
+                "description": item.customs.description,
+                "quantity": item.quantity,
+                "net_weight": str(item.quantity * (item.weight_grams or 1)),
+                "mass_unit": "g",
+                "value_amount": decimal_text(value),
+                "value_currency": content.currency,
+                "origin_country": item.customs.origin_country,
+                "hs_code": item.customs.hs_code,
+            }
+        )
+    return {
+        "contents_type": "MERCHANDISE",
+        "non_delivery_option": "RETURN",
+        "certify": True,
+        "certify_signer": signer,
+        "items": items,
+    }
+
+
+def _rate(rate: Mapping[str, Any]) -> CarrierRate:
+    price = _money(rate)
+    return CarrierRate(
+        provider_rate_id=rate["object_id"],
+        service=f"{rate['provider']} {rate['servicelevel']['name']}",
+        amount=price.amount,
+        currency=price.currency,
+        transit_days=rate.get("estimated_days"),
+        expires_at=datetime.fromisoformat(rate["object_created"]) + RATE_LIFETIME,
+    )
+
+
+def _answered(answer: Answer) -> dict[str, Any]:
+    if answer.status in (200, 201):
+        return answer.body
+    if answer.status in (401, 403, 408, 409, 429) or answer.status >= 500:
+        raise CarrierUnclear(f"shippo answered {answer.status}")
+    raise CarrierRefused(f"http_{answer.status}", str(answer.body.get("detail") or answer.body)[:200])
+
+
+def _money(rate: Mapping[str, Any]) -> Money:
+    try:
+        return from_decimal_text(str(rate["amount"]), str(rate["currency"]))
+    except TooManyDecimals as finer:
+        raise CarrierUnclear(f"shippo asks {rate['amount']} {rate['currency']}, which is finer than the currency") from finer
+
+
+def _events(track: Mapping[str, Any]) -> list[TrackingEvent]:
+    """Read a track's whole history, which each of its events bears."""
+    estimated = track.get("eta")
+    events = []
+    for position, seen in enumerate(track.get("tracking_history") or []):
+        finer = str((seen.get("substatus") or {}).get("code") or "")
+        place = seen.get("location") or {}
+        events.append(
+            TrackingEvent(
+                carrier=Shippo.carrier,
+                tracking_number=track["tracking_number"],
+                occurred_at=datetime.fromisoformat(seen["status_date"]),
+                status=SUBSTATUSES.get(finer) or STATUSES.get(seen["status"], TrackingStatus.UNKNOWN),
+                code=finer or str(seen["status"]),
+                detail=str(seen.get("status_details") or ""),
+                location=", ".join(str(place[part]) for part in ("city", "state", "country") if place.get(part)),
+                sequence=position,
+                estimated_delivery=datetime.fromisoformat(estimated) if estimated else None,
+            )
+        )
+    return events
