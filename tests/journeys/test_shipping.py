@@ -13,7 +13,11 @@ import pypdfium2
 import pytest
 
 from services.gateway.domain import Role
+from shared import topology
+from shared.bus import Letter, Publisher, headers_of
+from shared.contracts.fulfillment.shipping import BuyLabel
 from shared.ids import new_id
+from shared.messages import Envelope, Environment, Refused, decode_reply, encode, type_of
 from tests.fulfillment import shop
 from tests.fulfillment.shop import MUG, PARIS, ZURICH, an_order, ok, quote
 from tests.world import Answer, Place, World, a_world, until
@@ -278,6 +282,34 @@ class TestTheChoiceStands:
         answer = await buy(world, order_id, snapshot_id=second["snapshot_id"])
 
         assert (answer.status, answer.code) == (409, "shipment-finalized")
+
+    async def test_a_message_is_refused_as_well(self, world: World) -> None:
+        order_id, _ = await a_label(world)
+        command_id = new_id()
+        envelope = Envelope(
+            id=command_id,
+            store_id=world.store_id,
+            environment=Environment.SANDBOX,
+            source="gateway",
+            actor="somebody with a way to the bus",
+            correlation_id=str(command_id),
+        )
+        command = BuyLabel(order_id=order_id, service="express", is_return=True)
+        letter = Letter(
+            exchange=topology.COMMANDS,
+            routing_key=type_of(BuyLabel),
+            body=encode(command),
+            headers=headers_of(envelope),
+            type=type_of(BuyLabel),
+        )
+        async with Publisher(world.place.amqp_url, name="tests") as publisher:
+            await publisher.publish(letter)
+
+        kept = "SELECT reply FROM fulfillment.inbox WHERE message_id = $1 AND state = 'done'"
+        [row] = await until(lambda: world.rows(kept, command_id))
+        reply = decode_reply(row["reply"])
+        assert isinstance(reply, Refused)
+        assert reply.problem.code == "shipment-finalized"
 
     async def test_sql_refuses(self, world: World) -> None:
         order_id, _ = await a_label(world)

@@ -187,6 +187,27 @@ class TestReversal:
         assert [sum(line["taxable_amount"] + line["amount"] for line in r["lines"]) for r in reversals] == [-100, -200]
         assert sale["kind"] == "sale"
 
+    async def test_a_reference_is_reversed_once_for_ever(self, world: World) -> None:
+        # tax_cases.md W36: the second use of a reference is rejected, here by the database itself.
+        payment, snapshot = await a_paid_order(world)
+        await ok(await finalize(world, payment.order_id, snapshot["snapshot_id"]))
+        await ok(await payment.refund(100))
+        await until(partial(_reversals, world, payment.order_id, 1))
+
+        with pytest.raises(asyncpg.UniqueViolationError, match="one_reversal_a_reference"):
+            await world.change(_REVERSED_AGAIN, payment.order_id, new_id())
+
+
+_REVERSED_AGAIN = """
+    INSERT INTO fulfillment.tax_documents (id, store_id, environment, kind, order_id, snapshot_id, tax_hash, provider, currency, tax_date,
+                                           document_date, ship_from, ship_to, ship_to_region, tax_amount, line_amounts, reverses,
+                                           reference, correlation_id)
+    SELECT $2, store_id, environment, kind, order_id, snapshot_id, tax_hash, provider, currency, tax_date, document_date, ship_from,
+           ship_to, ship_to_region, tax_amount, line_amounts, reverses, reference, correlation_id
+      FROM fulfillment.tax_documents
+     WHERE order_id = $1 AND kind = 'reversal'
+"""
+
 
 async def _reversals(world: World, order_id: UUID, count: int) -> bool:
     return len(await documents(world, order_id)) == count + 1

@@ -97,12 +97,12 @@ class TestItsOwnLibrary:
             bought = client.transactions.create(
                 components.TransactionCreateRequest(rate=rate.object_id, label_file_type=components.LabelFileTypeEnum.PDF_4X6, async_=False)
             )
-            again = client.transactions.get(bought.object_id)
-            sandbox.carrier.move(bought.tracking_number, {})
-            tracked = client.tracking_status.get(tracking_number=bought.tracking_number, carrier="sandbox")
-            return shipment, bought, again, tracked
+            return shipment, bought, client.transactions.get(bought.object_id)
 
-        shipment, bought, again, tracked = await asyncio.to_thread(story)
+        shipment, bought, again = await asyncio.to_thread(story)
+        number = bought.tracking_number
+        sandbox.carrier.move(number, {})
+        tracked = await asyncio.to_thread(lambda: client.tracking_status.get(tracking_number=number, carrier="sandbox"))
 
         assert [rate.amount for rate in shipment.rates] == ["3.90", "4.90", "12.90"]
         assert (bought.status.value, again.tracking_number) == ("SUCCESS", bought.tracking_number)
