@@ -11,7 +11,7 @@ MUNICH = {"name": "Erika", "street_address": "Marienplatz 1", "city": "München"
 PARIS = {"name": "Jean", "street_address": "1 Rue de Rivoli", "city": "Paris", "postal_code": "75001", "country_code": "FR"}
 ZURICH = {"name": "Beat", "street_address": "Bahnhofstrasse 1", "city": "Zürich", "postal_code": "8001", "country_code": "CH"}
 
-TABLE = {
+TABLE: dict[str, Any] = {
     "zones": [{"name": "home", "country": "DE"}, {"name": "france", "country": "FR"}, {"name": "swiss", "country": "CH"}],
     "tariffs": [
         {"service": "post", "zone": "home", "currency": "EUR", "bands": [{"up_to_grams": 2000, "amount": 490}], "transit_days": 2},

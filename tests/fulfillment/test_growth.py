@@ -22,7 +22,7 @@ READ_MAX_ROWS = 600
 PAST = """
     WITH past AS (SELECT n, gen_random_uuid() AS id, gen_random_uuid() AS order_id FROM generate_series(1, $2) AS n),
     rates AS (INSERT INTO fulfillment.shipment_rates
-              SELECT id, $1, 'sandbox', order_id, 'h', 'sandbox', 'r', 'ground', 490, 'EUR', 2, '[]', now(), now() FROM past),
+              SELECT id, $1, 'sandbox', order_id, 'h', 'sandbox', 'r', 'ground', 490, 'EUR', 2, '[]', NULL, now(), now() FROM past),
     quotes AS (INSERT INTO fulfillment.tax_quotes
                SELECT $1, 'sandbox', id, order_id, 'h', 'h', '{}', now() FROM past),
     known AS (INSERT INTO fulfillment.orders_known SELECT $1, 'sandbox', order_id, 1 FROM past),

@@ -224,6 +224,24 @@ class TestItRefuses:
         assert (answer.status, answer.code) == (422, "invalid-request")
 
 
+class TestOtherCurrencies:
+    async def test_rates_in_another_currency_are_left_out_and_said(self, own_place: Place) -> None:
+        dear = {"service": "gold", "zone": "home", "currency": "USD", "bands": [{"up_to_grams": 30000, "amount": 1}]}
+        table = {**shop.TABLE, "tariffs": [dear, *shop.TABLE["tariffs"]]}
+        async with a_world(own_place, fulfillment={}) as world:
+            await shop.set_up(world, table=table)
+            mixed = await ok(await quote(world, await an_order(world)))
+            await ok(
+                await world.send("PUT", "/api/v1/admin/fulfillment/settings", {**shop.SETTINGS, "table": {**table, "tariffs": [dear]}})
+            )
+            alone = await quote(world, await an_order(world))
+
+        # One cent is less than 4.90, and a cent of what?
+        assert [r["service"] for r in mixed["shipping_rates"]] == ["post", "courier"]
+        assert [n["code"] for n in mixed["notices"]] == ["rates-in-other-currency"]
+        assert (alone.status, alone.code) == (422, "no-shipping-rate")
+
+
 class TestDegraded:
     async def test_a_store_without_settings_says_so(self, place: Place) -> None:
         async with a_world(place, fulfillment={}) as bare:

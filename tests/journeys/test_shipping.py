@@ -334,6 +334,20 @@ class TestTheChoiceStands:
         assert (unclear.status, unclear.code) == (409, "shipment-ambiguous")
         assert bought["shipment"]["snapshot_id"] == first["snapshot_id"]
 
+    async def test_an_order_that_prices_its_shipping_itself_is_shipped_by_a_rate(self, world: World) -> None:
+        order_id = await an_order(world, shipping_amount=500, tax_lines=[])
+        await ok(await quote(world, order_id))
+        without = await buy(world, order_id)
+        rates = (await ok(await world.send("POST", f"/api/v1/checkout/orders/{order_id}/shipping/rates", {})))["rates"]
+
+        answers = await asyncio.gather(*(buy(world, order_id, rate_id=rates[1]["id"]) for _ in range(4)))
+
+        [bought] = [answer.json for answer in answers if answer.status == 201]
+        assert (without.status, without.code) == (404, "no-shipment")
+        assert (bought["shipment"]["snapshot_id"], bought["label"]["service"]) == (None, "ground")
+        other = await buy(world, order_id, rate_id=rates[2]["id"], is_return=True)
+        assert (other.status, other.code) == (409, "shipment-finalized")
+
     async def test_an_order_without_a_shipment(self, world: World) -> None:
         answer = await buy(world, new_id())
 

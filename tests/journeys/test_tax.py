@@ -95,6 +95,15 @@ class TestFinalize:
         assert (refused.status, refused.code, refused.json["paid_by"]) == (409, "tax-mismatch", [snapshot["snapshot_id"]])
         assert done["snapshot_id"] == snapshot["snapshot_id"]
 
+    async def test_what_nobody_paid_while_it_held_is_refused(self, world: World) -> None:
+        order_id = await an_order(world)
+        snapshot = await ok(await quote(world, order_id))
+        await world.change("UPDATE fulfillment.tax_quotes SET expires_at = now() WHERE order_id = $1", order_id)
+
+        answer = await finalize(world, order_id, snapshot["snapshot_id"])
+
+        assert (answer.status, answer.code) == (409, "tax-quote-expired")
+
     async def test_a_second_snapshot_of_an_order_is_refused(self, world: World) -> None:
         order_id = await an_order(world)
         first = await ok(await quote(world, order_id))

@@ -33,6 +33,14 @@ class TaxFinalized(Refusal):
     outcome = Outcome.CONFLICT
 
 
+class TaxQuoteExpired(Refusal):
+    """The snapshot was never paid, and its price no longer holds."""
+
+    code = "tax-quote-expired"
+    title = "The quoted tax has expired"
+    outcome = Outcome.CONFLICT
+
+
 class NoTaxQuoted(NotFound):
     """No tax was worked out for this snapshot: it does not exist, or the shop stated the tax itself."""
 
@@ -61,6 +69,9 @@ async def finalize_tax(work: Work, command: FinalizeTax, context: Fulfillment) -
         raise TaxMismatch(
             "The order is paid by another snapshot; finalize that one.", {"snapshot_id": str(command.snapshot_id), "paid_by": paid}
         )
+
+    if quoted.expired and command.snapshot_id not in ground.paid_by:
+        raise TaxQuoteExpired("Nobody paid this snapshot while it held; quote the order again.", {"snapshot_id": str(command.snapshot_id)})
 
     sale = _sale(command, quoted, new_id(), ground.today)
     batch = work.batch()

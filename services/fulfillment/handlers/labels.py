@@ -75,7 +75,8 @@ async def buy_label(work: Work, command: BuyLabel, context: Fulfillment) -> None
         # A crash came between: whether the carrier was asked is found out by the resolver, which answers this command.
         context.wake_resolver()
         return
-    shipment = meant(choice.shipments, snapshot_id=command.snapshot_id, paid_by=choice.paid_by)
+    unpriced = None if choice.shipments or command.rate_id is None else await _unpriced(envelope, command, context)
+    shipment = unpriced or meant(choice.shipments, snapshot_id=command.snapshot_id, paid_by=choice.paid_by)
     _refuse_second([label for label in known if label.shipment_id == shipment.id and label.is_return == command.is_return])
     carrier, request, rate = await _request(envelope, command, context, shipment)
     if carrier.capabilities.rates_buy_once and any(each.request.provider_rate_id == request.provider_rate_id for each in known):
@@ -86,7 +87,7 @@ async def buy_label(work: Work, command: BuyLabel, context: Fulfillment) -> None
     # Whoever waits is known from now on, also to the resolver.
     batch.begin()
     if not shipment.finalized:
-        batch.add(shipments.finalized(shipment, rate.shown))
+        batch.add(shipments.finalized(shipment, rate.shown) if unpriced is None else shipments.made_final(envelope, shipment))
         batch.add(shipments.happened(envelope, shipment.id, shipment.order_id, event="finalized", label_id=None, detail=request.service))
     batch.add(
         rows.begun(
@@ -104,6 +105,35 @@ async def buy_label(work: Work, command: BuyLabel, context: Fulfillment) -> None
 
     label = await read(context, envelope, command.order_id, label_id)
     await buy(work, context, carrier, label)
+
+
+async def _unpriced(envelope: Envelope, command: BuyLabel, context: Fulfillment) -> Shipment | None:
+    """Make a shipment for an order that states its shipping itself, from a rate that was asked for apart from a quote."""
+    assert command.rate_id is not None, "it was looked at before"
+    async with connected(context.desk.pool) as db:
+        standing = await context.standing(db, envelope)
+        content = await rate_rows.content_of(db, envelope, command.order_id, command.rate_id)
+        found = await rate_rows.shown_with(db, envelope, command.order_id, command.rate_id)
+    rate = next((each for each in found if each.shown.id == command.rate_id), None)
+    if content is None or rate is None:
+        return None
+    return Shipment(
+        id=new_id(),
+        order_id=command.order_id,
+        snapshot_id=None,
+        status="draft",
+        carrier=rate.shown.carrier,
+        service=rate.shown.service,
+        amount=rate.shown.amount,
+        currency=rate.shown.currency,
+        rate_id=rate.shown.id,
+        content=content,
+        ship_from=standing.settings.ship_from if standing.settings else None,
+        packages=rate.packages,
+        tracking_status="unknown",
+        finalized_at=None,
+        created_at=standing.now,
+    )
 
 
 def _refuse_second(known: Sequence[Label]) -> None:

@@ -94,7 +94,7 @@ async def quote_rates(envelope: Envelope, query: QuoteRates, context: Fulfillmen
     if query.content.shipping_address is None:
         raise AddressNeeded("Say where the order goes (shipping_address), then ask for the rates.")
     offered = await offer(envelope, context, standing, query.content, query.priced_hash, query.packages, required=not query.packages)
-    statements = [rate_rows.quoted(envelope, query.order_id, offered.rates)] if offered.rates else []
+    statements = [rate_rows.quoted(envelope, query.order_id, offered.rates, content=query.content)] if offered.rates else []
     if offered.calls:
         statements.append(audit.called(envelope, None, offered.calls))
     if statements:

@@ -241,6 +241,8 @@ CREATE TABLE shipment_rates (
     currency          text        NOT NULL,
     transit_days      integer,
     packages          jsonb       NOT NULL,
+    -- What the order said, where the rate was asked for apart from a quote: a label can be bought for an order that prices its shipping itself.
+    content           jsonb,
     quoted_at         timestamptz NOT NULL,
     expires_at        timestamptz NOT NULL
 );
@@ -253,7 +255,8 @@ CREATE TABLE shipments (
     store_id          uuid        NOT NULL,
     environment       text        NOT NULL,
     order_id          uuid        NOT NULL,
-    snapshot_id       uuid        NOT NULL,
+    -- Nothing where the shop priced its shipping itself.
+    snapshot_id       uuid,
     status            text        NOT NULL CHECK (status IN ('draft', 'finalized')),
     carrier           text        NOT NULL,
     service           text        NOT NULL,

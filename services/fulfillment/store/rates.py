@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from shared.contracts.fulfillment.pricing import PackageBody, ShippingRate
+from shared.contracts.orders import OrderContent
 from shared.database import Connection, Statement
 from shared.messages import Envelope
 
@@ -23,13 +24,13 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
     priced_hash: str
 
 
-def quoted(envelope: Envelope, order_id: UUID, rates: Sequence[Rate]) -> Statement:
-    """Write rates that are about to be shown."""
+def quoted(envelope: Envelope, order_id: UUID, rates: Sequence[Rate], *, content: OrderContent | None = None) -> Statement:
+    """Write rates that are about to be shown, with what the order said where no shipment says it."""
     return Statement(
         """
         INSERT INTO shipment_rates (id, store_id, environment, order_id, priced_hash, carrier, provider_rate_id, service, amount, currency,
-                                    transit_days, packages, quoted_at, expires_at)
-        SELECT id, $1, $2, $3, hash, carrier, rate, service, amount, currency, days, packages::jsonb, quoted_at, expires_at
+                                    transit_days, packages, content, quoted_at, expires_at)
+        SELECT id, $1, $2, $3, hash, carrier, rate, service, amount, currency, days, packages::jsonb, $15::jsonb, quoted_at, expires_at
           FROM unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[], $10::text[], $11::integer[], $12::text[],
                       $13::timestamptz[], $14::timestamptz[])
                AS t (id, hash, carrier, rate, service, amount, currency, days, packages, quoted_at, expires_at)
@@ -49,6 +50,7 @@ def quoted(envelope: Envelope, order_id: UUID, rates: Sequence[Rate]) -> Stateme
             [msgspec.json.encode(r.packages).decode() for r in rates],
             [r.shown.quoted_at for r in rates],
             [r.shown.expires_at for r in rates],
+            None if content is None else msgspec.json.encode(content).decode(),
         ),
     )
 
@@ -87,6 +89,22 @@ async def shown_with(db: Connection, envelope: Envelope, order_id: UUID, rate_id
         )
         for row in rows
     ]
+
+
+async def content_of(db: Connection, envelope: Envelope, order_id: UUID, rate_id: UUID) -> OrderContent | None:
+    """Read what an order said when a rate was asked for apart from a quote."""
+    row = await db.fetchrow(
+        """
+        SELECT content
+          FROM shipment_rates
+         WHERE id = $4 AND (store_id, environment, order_id) IS NOT DISTINCT FROM ($1, $2, $3)
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        order_id,
+        rate_id,
+    )
+    return None if row is None or row["content"] is None else msgspec.json.decode(row["content"], type=OrderContent)
 
 
 async def forget_old(db: Connection) -> None:

@@ -17,7 +17,7 @@ class Shipment(msgspec.Struct, frozen=True, kw_only=True):
 
     id: UUID
     order_id: UUID
-    snapshot_id: UUID
+    snapshot_id: UUID | None
     status: str
     carrier: str
     service: str
@@ -169,6 +169,34 @@ def whole_stands(shipment_id: UUID, tracking_status: str, *, revision: int) -> S
         RETURNING id
         """,
         (shipment_id, tracking_status, revision),
+        must=True,
+    )
+
+
+def made_final(envelope: Envelope, shipment: Shipment) -> Statement:
+    """Write a shipment that no quote chose, final at once; must be the order's only one."""
+    return Statement(
+        """
+        INSERT INTO shipments (id, store_id, environment, order_id, status, carrier, service, amount, currency, rate_id, content, ship_from,
+                               packages, finalized_at)
+        VALUES ($1, $2, $3, $4, 'finalized', $5, $6, $7, $8, $9, $10, $11, $12, now())
+        ON CONFLICT DO NOTHING
+        RETURNING id
+        """,
+        (
+            shipment.id,
+            envelope.store_id,
+            envelope.environment.value,
+            shipment.order_id,
+            shipment.carrier,
+            shipment.service,
+            shipment.amount,
+            shipment.currency,
+            shipment.rate_id,
+            msgspec.json.encode(shipment.content).decode(),
+            None if shipment.ship_from is None else msgspec.json.encode(shipment.ship_from).decode(),
+            msgspec.json.encode(shipment.packages).decode(),
+        ),
         must=True,
     )
 

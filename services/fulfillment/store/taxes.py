@@ -50,6 +50,7 @@ class Quoted(msgspec.Struct, frozen=True, kw_only=True):
     order_id: UUID
     tax_hash: str
     quote: TaxQuote
+    expired: bool
 
 
 def quoted(
@@ -91,7 +92,8 @@ async def ground(db: Connection, envelope: Envelope, order_id: UUID, snapshot_id
     """Read what finalizing looks at."""
     row = await db.fetchrow(
         """
-        SELECT (now() AT TIME ZONE 'UTC')::date AS today, q.order_id, q.tax_hash, q.quote, d.id AS sale_id,
+        SELECT (now() AT TIME ZONE 'UTC')::date AS today, q.order_id, q.tax_hash, q.quote,
+               q.expires_at <= now() AS expired, d.id AS sale_id,
                d.snapshot_id AS sale_snapshot_id,
                ARRAY(SELECT p.snapshot_id
                        FROM order_payments p
@@ -114,7 +116,8 @@ async def ground(db: Connection, envelope: Envelope, order_id: UUID, snapshot_id
     assert row is not None, "the row is always there"
     found = None
     if row["quote"] is not None:
-        found = Quoted(order_id=row["order_id"], tax_hash=row["tax_hash"], quote=msgspec.json.decode(row["quote"], type=TaxQuote))
+        quote = msgspec.json.decode(row["quote"], type=TaxQuote)
+        found = Quoted(order_id=row["order_id"], tax_hash=row["tax_hash"], quote=quote, expired=row["expired"])
     return Ground(
         quoted=found,
         sale_id=row["sale_id"],

@@ -12,6 +12,8 @@ from shared.ids import new_id
 from shared.messages import Done, Envelope, Query
 from shared.replies import Replies
 
+# What a service says that cannot answer at all; what its rules say is passed on, also that somebody else is silent.
+NOT_NOW = "unavailable"
 AS_ORDERED = ProviderMetadata(name="as-ordered", capabilities={}, browser={})
 
 V = TypeVar("V")
@@ -42,7 +44,7 @@ class FulfillmentPricing:
             raise Unavailable(str(missing)) from missing
         if isinstance(answer, Done):
             return msgspec.json.decode(answer.body, type=kind)
-        if answer.problem.status >= 500:
+        if answer.problem.code == NOT_NOW:
             raise Unavailable(f"fulfillment: {answer.problem.detail}")
         raise Refusal.of(answer.problem)
 

@@ -94,7 +94,8 @@ class ShipmentView(msgspec.Struct, frozen=True, kw_only=True):
 
     id: UUID
     order_id: UUID
-    snapshot_id: UUID
+    # Nothing where the shop priced its shipping itself.
+    snapshot_id: UUID | None
     status: str
     carrier: str
     service: str

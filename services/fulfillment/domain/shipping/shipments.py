@@ -62,7 +62,7 @@ class Choosable(Protocol):
     """A shipment, as far as choosing looks at it."""
 
     @property
-    def snapshot_id(self) -> UUID:
+    def snapshot_id(self) -> UUID | None:
         """Whose choice it is."""
         ...
 
