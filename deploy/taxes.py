@@ -13,6 +13,7 @@ from services.fulfillment.store import rules as rows
 from services.fulfillment.store import settings
 from shared.database import Connection
 from shared.errors import Refusal
+from shared.ids import new_id
 from shared.messages import Environment
 
 STARTER = Path(__file__).parent / "tax" / "starter.csv"
@@ -47,7 +48,7 @@ def _told(file: Path, refused: Refusal) -> str:
 async def bring_in(
     database_url: str, wanted: list[Rule], *, store_id: UUID, environment: Environment, replace: bool, dry_run: bool
 ) -> Changes:
-    """Bring rules in; with `replace` those that the file does not hold go out of use. Takes the owner's database URL."""
+    """Bring rules in; one that follows another ends it, with `replace` all that the file does not hold go. Takes the owner's URL."""
     connection: Connection = await asyncpg.connect(database_url)
     try:
         async with connection.transaction():
@@ -56,18 +57,23 @@ async def bring_in(
             await connection.execute("LOCK TABLE tax_jurisdiction_rules IN SHARE ROW EXCLUSIVE MODE")
             known = await rows.in_use(connection, store_id, environment.value)
             changes = importing.changes([each.rule for each in known], wanted)
-            staying = [] if replace else list(changes.missing)
+            ended = {before.version: after for before, after in changes.ended}
+            staying = [] if replace else [*changes.missing, *ended.values()]
             try:
                 importing.refuse_overlaps([*staying, *changes.same, *changes.added])
             except Refusal as refused:
-                raise ImportRefused(f"{refused.detail} Or import with --replace. Nothing was changed.") from refused
+                raise ImportRefused(f"{refused.detail} Nothing was changed.") from refused
             if not dry_run:
-                gone = {rule.version for rule in changes.missing} if replace else set()
+                gone = {rule.version for rule in changes.missing} | ended.keys() if replace else ended.keys()
+                added = [(new_id(), rule) for rule in changes.added]
+                if not replace:
+                    # A rule that ends stays the rule that it was.
+                    added += [(each.id, ended[each.rule.version]) for each in known if each.rule.version in ended]
                 await rows.replace(
                     connection,
                     store_id,
                     environment.value,
-                    added_rules=changes.added,
+                    added_rules=added,
                     removed_ids=[each.id for each in known if each.rule.version in gone],
                 )
                 moved_on = settings.changed(store_id, environment.value)

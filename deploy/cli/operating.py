@@ -120,10 +120,12 @@ def import_rules(file: Path, store_id: UUID, environment: str, replace: bool, dr
             dry_run=dry_run,
         )
     )
-    for sign, rules in (("+", found.added), ("-", found.missing if replace else ())):
+    out = (*found.missing, *(before for before, _ in found.ended)) if replace else ()
+    ended = () if replace else tuple(after for _, after in found.ended)
+    for sign, rules in (("+", found.added), ("~", ended), ("-", out)):
         for rule in rules:
             click.echo(f"{sign} {taxes.line_of(rule)}")
-    gone = f"{len(found.missing)} out of use" if replace else f"{len(found.missing)} others stay"
+    gone = f"{len(out)} out of use" if replace else f"{len(ended)} end, {len(found.missing)} others stay"
     click.echo(f"{len(found.added)} new, {len(found.same)} the same, {gone}." + (" Nothing was changed: a dry run." if dry_run else ""))
 
 

@@ -4,6 +4,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from deploy import taxes
@@ -31,6 +32,16 @@ async def bring_in(world: World, store: Any, file: Path, *, replace: bool = Fals
     return len(found.added), len(found.same), len(found.missing)
 
 
+async def rules_of_store(world: World, store: Any) -> list[Any]:
+    connection = await asyncpg.connect(world.database_url)
+    try:
+        return list(
+            await connection.fetch("SELECT * FROM fulfillment.tax_jurisdiction_rules WHERE store_id = $1 AND removed_at IS NULL", store)
+        )
+    finally:
+        await connection.close()
+
+
 class TestImport:
     async def test_brings_rules_in_once(self, place: World, tmp_path: Path) -> None:
         store, file = new_id(), a_file(tmp_path, "DE,MwSt,19,2024-01-01,law", "FR,TVA,20,2024-01-01,law")
@@ -39,13 +50,33 @@ class TestImport:
         assert await bring_in(place, store, file) == (2, 0, 0)
         assert await bring_in(place, store, file) == (0, 2, 0)
 
-    async def test_a_changed_rate_has_to_end_the_one_before(self, place: World, tmp_path: Path) -> None:
+    async def test_a_changed_rate_ends_the_one_before(self, place: World, tmp_path: Path) -> None:
         store = new_id()
         await bring_in(place, store, a_file(tmp_path, "DE,MwSt,19,2024-01-01,law", "FR,TVA,20,2024-01-01,law"))
-        changed = a_file(tmp_path, "DE,MwSt,16,2024-07-01,law")
+        before = await rules_of_store(place, store)
 
-        with pytest.raises(ImportRefused, match=r"Two rules hold at the same time .* --replace"):
-            await bring_in(place, store, changed)
+        assert await bring_in(place, store, a_file(tmp_path, "DE,MwSt,16,2024-07-01,law")) == (1, 0, 1)
+
+        after = await rules_of_store(place, store)
+        assert {(rule["name"], f"{rule['rate_percent']:f}", str(rule["valid_to"])) for rule in after} == {
+            ("MwSt", "19.000000", "2024-06-30"),
+            ("MwSt", "16.000000", "None"),
+            ("TVA", "20.000000", "None"),
+        }
+        # It is the same rule in another version.
+        assert {rule["id"] for rule in before} <= {rule["id"] for rule in after}
+
+    async def test_two_rates_from_the_same_day_contradict_each_other(self, place: World, tmp_path: Path) -> None:
+        store = new_id()
+        await bring_in(place, store, a_file(tmp_path, "DE,MwSt,19,2024-01-01,law"))
+
+        with pytest.raises(ImportRefused, match="Two rules hold at the same time"):
+            await bring_in(place, store, a_file(tmp_path, "DE,MwSt,16,2024-01-01,law"))
+
+    async def test_a_file_can_be_the_whole_truth(self, place: World, tmp_path: Path) -> None:
+        store = new_id()
+        await bring_in(place, store, a_file(tmp_path, "DE,MwSt,19,2024-01-01,law", "FR,TVA,20,2024-01-01,law"))
+        changed = a_file(tmp_path, "DE,MwSt,16,2024-01-01,law")
 
         assert await bring_in(place, store, changed, replace=True, dry_run=True) == (1, 0, 2)
         assert await bring_in(place, store, changed, replace=True) == (1, 0, 2)

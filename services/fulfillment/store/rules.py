@@ -10,7 +10,6 @@ import msgspec
 from services.fulfillment.domain.tax.rules import Rule
 from shared.contracts.fulfillment.tax import RuleBody, RuleView
 from shared.database import Connection, Record, Statement
-from shared.ids import new_id
 from shared.messages import Envelope
 
 COLUMNS = tuple(Rule.__struct_fields__)
@@ -144,9 +143,11 @@ def removed(store_id: UUID, environment: str, ids: Sequence[UUID], *, must: bool
     )
 
 
-async def replace(db: Connection, store_id: UUID, environment: str, *, added_rules: Sequence[Rule], removed_ids: Sequence[UUID]) -> None:
+async def replace(
+    db: Connection, store_id: UUID, environment: str, *, added_rules: Sequence[tuple[UUID, Rule]], removed_ids: Sequence[UUID]
+) -> None:
     """Bring rules in and take others out as one, inside the caller's transaction."""
     out = removed(store_id, environment, removed_ids)
     await db.execute(out.sql, *out.arguments)
-    records = [(new_id(), store_id, environment, *(getattr(rule, name) for name in COLUMNS)) for rule in added_rules]
+    records = [(rule_id, store_id, environment, *(getattr(rule, name) for name in COLUMNS)) for rule_id, rule in added_rules]
     await db.copy_records_to_table("tax_jurisdiction_rules", records=records, columns=("id", "store_id", "environment", *COLUMNS))

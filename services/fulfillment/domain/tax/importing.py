@@ -5,7 +5,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -49,10 +49,12 @@ class RulesRefused(Refusal):
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
-    """What an import would change: rules that come, that stay, and that are there and not in the file."""
+    """What an import would change: rules that come, that stay, that end because another follows, and that are not in the file."""
 
     added: tuple[Rule, ...]
     same: tuple[Rule, ...]
+    # As each was, and as it will be.
+    ended: tuple[tuple[Rule, Rule], ...]
     missing: tuple[Rule, ...]
 
 
@@ -81,11 +83,32 @@ def from_json(raw: bytes) -> list[Rule]:
 def changes(there: Sequence[Rule], wanted: Sequence[Rule]) -> Changes:
     """Compare rules with those that are there, by what they say."""
     known, new = {rule.version for rule in there}, {rule.version for rule in wanted}
+    added = tuple(rule for rule in wanted if rule.version not in known)
+    others = [rule for rule in there if rule.version not in new]
+    ended = {rule.version: (rule, end) for rule in others if (end := _followed(rule, added)) is not None}
     return Changes(
-        added=tuple(rule for rule in wanted if rule.version not in known),
+        added=added,
         same=tuple(rule for rule in wanted if rule.version in known),
-        missing=tuple(rule for rule in there if rule.version not in new),
+        ended=tuple(ended.values()),
+        missing=tuple(rule for rule in others if rule.version not in ended),
     )
+
+
+def _followed(rule: Rule, added: Sequence[Rule]) -> Rule | None:
+    """End a rule on the day before the first that follows it; what began no earlier than the new one is not followed."""
+    following = [
+        each.valid_from
+        for each in added
+        if _alike(each) == _alike(rule) and rule.valid_from < each.valid_from <= (rule.valid_to or date.max)
+    ]
+    if not following:
+        return None
+    ends = msgspec.structs.replace(rule, valid_to=min(following) - timedelta(days=1))
+    return msgspec.structs.replace(ends, version=version_of(ends))
+
+
+def _alike(rule: Rule) -> tuple[object, ...]:
+    return (rule.jurisdiction, rule.tax_code, rule.postal_codes, rule.postal_codes_excluded)
 
 
 def _checked(rows: Iterable[dict[str, Any]]) -> list[Rule]:
@@ -175,8 +198,7 @@ def _overlaps(rules: Sequence[Rule]) -> list[Problem]:
     """Two rules of one jurisdiction for the same goods at the same place and time: nobody could say which holds."""
     alike: dict[object, list[tuple[date, date, int]]] = {}
     for number, rule in enumerate(rules, start=1):
-        key = (rule.jurisdiction, rule.tax_code, rule.postal_codes, rule.postal_codes_excluded)
-        alike.setdefault(key, []).append((rule.valid_from, rule.valid_to or date.max, number))
+        alike.setdefault(_alike(rule), []).append((rule.valid_from, rule.valid_to or date.max, number))
     problems = []
     for spans in alike.values():
         spans.sort()
