@@ -9,6 +9,7 @@ import click
 
 from deploy.cli import checking, operating, running
 from deploy.demo.shop import DemoFailed
+from deploy.fx import RatesRefused
 from deploy.processes import Failed
 from deploy.taxes import ImportRefused
 from shared import topology
@@ -31,7 +32,15 @@ def cli() -> None:
 for _command in (
     *(running.demo, running.up, running.down, running.status, running.logs),
     *(checking.test, checking.check, checking.bench, checking.soak),
-    *(operating.migrate, operating.declare_topology, operating.keys, operating.stores, operating.tax, operating.seed_orders),
+    *(
+        operating.migrate,
+        operating.declare_topology,
+        operating.keys,
+        operating.stores,
+        operating.tax,
+        operating.exchange,
+        operating.seed_orders,
+    ),
 ):
     cli.add_command(_command)
 
@@ -43,6 +52,7 @@ def main() -> None:
         MigrationRefused,
         topology.TopologyRefused,
         ImportRefused,
+        RatesRefused,
         DemoFailed,
         asyncpg.PostgresError,
         OSError,

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import click
 
-from deploy import seed, setup, taxes
+from deploy import fx, seed, setup, taxes
 from deploy.cli.terminal import main_instance
 from deploy.processes import Failed
 from deploy.stack import STORE_ID
@@ -127,6 +127,23 @@ def import_rules(file: Path, store_id: UUID, environment: str, replace: bool, dr
             click.echo(f"{sign} {taxes.line_of(rule)}")
     gone = f"{len(out)} out of use" if replace else f"{len(ended)} end, {len(found.missing)} others stay"
     click.echo(f"{len(found.added)} new, {len(found.same)} the same, {gone}." + (" Nothing was changed: a dry run." if dry_run else ""))
+
+
+@click.group(name="fx")
+def exchange() -> None:
+    """FX reference rates, at which other currencies are reported."""
+
+
+@exchange.command(name="import")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--database-url", envvar="DATABASE_URL", help="The owner's database URL; the running stack's by default.")
+def import_rates(file: Path, database_url: str | None) -> None:
+    """Bring reference rates in, all or none.
+
+    The ECB's eurofxref.csv or eurofxref-hist.csv, or a CSV with the columns base, quote, rate, date, source.
+    """
+    brought = asyncio.run(fx.bring_in(_database_url(database_url), fx.read(file)))
+    click.echo(f"{brought.new} new, {brought.known} known already.")
 
 
 def _database_url(given: str | None) -> str:

@@ -20,6 +20,8 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     # Short, and renewed while the call is out, so that a crash costs seconds.
     lease_seconds: float = 5.0
     quote_lifetime_seconds: int = 900
+    # An FX reference rate that is older is no reference.
+    fx_stale_after_days: int = 7
     abandon_after_seconds: float = 3600.0
     resolve_every_seconds: float = 1.0
     housekeeping_every_seconds: float = 2.0

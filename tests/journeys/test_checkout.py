@@ -1,5 +1,6 @@
 """From the quote to the refund (roadmap P0 and P1), through HTTP."""
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -64,7 +65,8 @@ class TestQuote:
         await world.change("DELETE FROM payments.stores WHERE store_id = $1", world.store_id)
 
     async def test_says_at_which_rate_it_would_be_reported(self, world: World) -> None:
-        await world.change("INSERT INTO payments.fx_reference_rates VALUES ('USD', 'EUR', 0.9, 'ECB', '2026-01-02')")
+        today = datetime.now(UTC).date()
+        await world.change("INSERT INTO payments.fx_reference_rates VALUES ('USD', 'EUR', 0.9, 'ECB', $1)", today)
 
         dollars = await world.quote(await world.an_order(currency="USD"))
         euros = await world.quote(await world.an_order())
@@ -74,9 +76,17 @@ class TestQuote:
             "quote": "EUR",
             "rate": "0.9000000000",
             "source": "ECB",
-            "date": "2026-01-02",
+            "date": str(today),
         }
         assert euros.json["fx_reference"] is None
+
+    async def test_a_rate_that_is_too_old_is_no_reference_and_that_is_said(self, world: World) -> None:
+        await world.change("INSERT INTO payments.fx_reference_rates VALUES ('CHF', 'EUR', 1.05, 'ECB', '2024-01-02')")
+
+        snapshot = (await world.quote(await world.an_order(currency="CHF"))).json
+
+        assert snapshot["fx_reference"] is None
+        assert [notice["code"] for notice in snapshot["notices"]] == ["fx-rate-stale"]
 
     async def test_refuses_an_order_that_is_not_there(self, world: World) -> None:
         answer = await world.quote(new_id())

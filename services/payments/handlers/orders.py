@@ -10,7 +10,7 @@ from services.payments.handlers.asking import Payments
 from services.payments.store import intents as intent_rows
 from services.payments.store import orders as rows
 from services.payments.store import snapshots
-from shared.contracts.fulfillment.pricing import Price, ProviderMetadata, QuoteRates
+from shared.contracts.fulfillment.pricing import Notice, Price, ProviderMetadata, QuoteRates
 from shared.contracts.payments import (
     PAGE_ROWS_MAX,
     GetOrder,
@@ -94,6 +94,7 @@ async def quote(work: Work, command: Quote, context: Payments) -> None:
     name = command.payment_provider or context.default_provider(work.envelope.environment)
     provider = context.provider(work.envelope.environment, name)
 
+    reference, notices = _reference(ground, stale_after_days=context.settings.fx_stale_after_days)
     snapshot_id, expires_at = new_id(), ground.now + timedelta(seconds=ground.policy.quote_lifetime_seconds)
     figures = await context.pricing.figures(
         work.envelope,
@@ -123,16 +124,25 @@ async def quote(work: Work, command: Quote, context: Payments) -> None:
         shipping_address=rules.normalized(order.content.shipping_address),
         billing_address=rules.normalized(order.content.billing_address),
         providers={"payment": payment, **figures.providers},
-        fx_reference=ground.fx_reference,
+        fx_reference=reference,
         created_at=ground.now,
         expires_at=expires_at,
-        notices=figures.notices,
+        notices=[*figures.notices, *notices],
         tax_hash=figures.tax_hash,
     )
     batch = work.batch()
     batch.add(*snapshots.new_snapshot(work.envelope, snapshot, order=order, provider=name))
     batch.conclude(done(snapshot))
     await batch.commit()
+
+
+def _reference(ground: snapshots.QuoteGround, *, stale_after_days: int) -> tuple[dict[str, str] | None, list[Notice]]:
+    """Give the rate a quote would be reported at; one that is too old is none, and that is said."""
+    if ground.fx_reference is None or ground.fx_age_days is None or ground.fx_age_days <= stale_after_days:
+        return ground.fx_reference, []
+    known = ground.fx_reference
+    detail = f"The last rate from {known['base']} to {known['quote']} is of {known['date']}; import newer ones (./tender fx import)."
+    return None, [Notice(code="fx-rate-stale", detail=detail)]
 
 
 async def shop_rates(work: Work, command: ShopRates, context: Payments) -> None:

@@ -28,6 +28,7 @@ class QuoteGround(msgspec.Struct, frozen=True, kw_only=True):
     order: Order
     policy: StorePolicy
     fx_reference: dict[str, str] | None
+    fx_age_days: int | None
     now: datetime
 
 
@@ -36,7 +37,8 @@ async def quote_ground(db: Connection, envelope: Envelope, order_id: UUID, *, de
     row = await db.fetchrow(
         """
         SELECT o.*, now() AS now, coalesce(s.quote_lifetime_seconds, $4) AS quote_lifetime_seconds,
-               coalesce(s.reporting_currency, $5) AS reporting_currency, r.rate, r.source AS rate_source, r.rate_date
+               coalesce(s.reporting_currency, $5) AS reporting_currency, r.rate, r.source AS rate_source, r.rate_date,
+               (now() AT TIME ZONE 'UTC')::date - r.rate_date AS rate_age
           FROM orders o
           LEFT JOIN stores s ON s.store_id = o.store_id AND s.environment = o.environment
           LEFT JOIN LATERAL (SELECT rate, source, rate_date
@@ -64,7 +66,7 @@ async def quote_ground(db: Connection, envelope: Envelope, order_id: UUID, *, de
             "source": row["rate_source"],
             "date": row["rate_date"].isoformat(),
         }
-    return QuoteGround(order=order_of(row), policy=policy, fx_reference=reference, now=row["now"])
+    return QuoteGround(order=order_of(row), policy=policy, fx_reference=reference, fx_age_days=row["rate_age"], now=row["now"])
 
 
 def new_snapshot(envelope: Envelope, snapshot: SnapshotView, *, order: Order, provider: str) -> list[Statement]:
