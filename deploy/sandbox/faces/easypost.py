@@ -212,7 +212,7 @@ def event_of(sandbox: Sandbox, label: Label, parcel: Parcel | None, scan: Scan |
     """Say what happened, by its name."""
     if parcel is not None:
         return "tracker.updated", tracker(label, parcel)
-    shipment = next(each for each in sandbox.shipments.values() if each.label_id == label.id)
+    shipment = next(each for each in sandbox.shipments.values() if isinstance(each, Shipment) and each.label_id == label.id)
     said = {"id": f"rfnd_{new_id().hex}", "object": "Refund", "carrier": CARRIER, "status": REFUNDS[label.status]}
     return "refund.successful", {**said, "shipment_id": shipment.id, "tracking_code": label.parcels[0].tracking_number}
 

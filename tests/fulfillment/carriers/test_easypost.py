@@ -14,7 +14,7 @@ from easypost.errors import InvalidRequestError, NotFoundError
 from deploy.sandbox.server import Sandbox
 from services.fulfillment.domain.shipping.labels import LabelStatus
 from services.fulfillment.domain.shipping.tracking import TrackingStatus
-from services.fulfillment.providers import CarrierRefused, CarrierUnclear, LabelRequest, RatesRequest
+from services.fulfillment.providers import CarrierRefused, LabelRequest, RatesRequest
 from services.fulfillment.providers.easypost import EasyPost, shipment_body
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import Address, OrderContent
@@ -187,54 +187,6 @@ class TestTheAdapter:
         second = await carrier.buy(request, reference=new_id())
 
         assert (second, len(sandbox.carrier.labels)) == (first, before + 1)
-
-    async def test_what_was_bought_is_found_and_what_was_not_is_not(self, carrier: EasyPost) -> None:
-        request = wanted(await a_rate(carrier))
-
-        assert await carrier.find(request, reference=new_id()) is None
-        bought = await carrier.buy(request, reference=new_id())
-        assert await carrier.find(request, reference=new_id()) == bought
-
-    @pytest.mark.parametrize("city", ["Failing Once", "Busytown"])
-    async def test_its_own_trouble_proves_nothing(self, carrier: EasyPost, city: str) -> None:
-        there = msgspec.structs.replace(AWAY, city=city)
-
-        with pytest.raises(CarrierUnclear):
-            await carrier.buy(wanted(await a_rate(carrier, there), ship_to=there), reference=new_id())
-
-    async def test_an_unknown_rate_is_refused(self, carrier: EasyPost) -> None:
-        shipment_id = (await a_rate(carrier)).partition("/")[0]
-
-        with pytest.raises(CarrierRefused, match="NOT_FOUND"):
-            await carrier.buy(wanted(f"{shipment_id}/rate_0"), reference=new_id())
-
-    async def test_a_void_and_how_it_ends(self, carrier: EasyPost, sandbox: Sandbox) -> None:
-        sandbox.carrier.grants_voids = False
-        bought = await carrier.buy(wanted(await a_rate(carrier)), reference=new_id())
-
-        asked_for = await carrier.void(bought.provider_label_id, reference=new_id())
-        sandbox.carrier.decide_void(sandbox.carrier.parcel(bought.packages[0].tracking_number)[0], granted=True)
-
-        assert asked_for is LabelStatus.VOID_REQUESTED
-        assert await carrier.status(bought.provider_label_id) is LabelStatus.REFUNDED
-        sandbox.carrier.grants_voids = True
-
-    async def test_a_history(self, carrier: EasyPost, sandbox: Sandbox) -> None:
-        bought = await carrier.buy(wanted(await a_rate(carrier)), reference=new_id())
-        number = bought.packages[0].tracking_number
-        for _ in range(5):
-            sandbox.carrier.move(number, {})
-
-        events = await carrier.track(number, provider_label_id=bought.provider_label_id)
-
-        # EasyPost has no word for taken in.
-        assert [event.status for event in events] == [
-            TrackingStatus.PRE_TRANSIT,
-            TrackingStatus.IN_TRANSIT,
-            TrackingStatus.IN_TRANSIT,
-            TrackingStatus.OUT_FOR_DELIVERY,
-            TrackingStatus.DELIVERED,
-        ]
 
     def test_a_published_tracker_is_read(self) -> None:
         # EasyPost/examples, official/docs/responses/trackers-retrieve.json.

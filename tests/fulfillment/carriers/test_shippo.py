@@ -5,15 +5,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-import pypdfium2
 import pytest
 import shippo
 from shippo.models import components, errors
 
 from deploy.sandbox.server import Sandbox
 from services.fulfillment.domain.shipping.labels import LabelStatus
-from services.fulfillment.domain.shipping.tracking import TrackingStatus
-from services.fulfillment.providers import CarrierRefused, CarrierUnclear, LabelRequest, RatesRequest
+from services.fulfillment.providers import CarrierRefused, LabelRequest, RatesRequest
 from services.fulfillment.providers.shippo import Shippo, shipment_body
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import Address, OrderContent
@@ -120,31 +118,12 @@ class TestItsOwnLibrary:
         with pytest.raises(errors.SDKError, match="404"):
             await asyncio.to_thread(lambda: client.transactions.get("0"))
 
-
-class TestTheAdapter:
-    async def test_rates(self, carrier: Shippo) -> None:
-        rates = await carrier.rates(asked())
-
-        assert [(rate.service, rate.amount, rate.currency, rate.transit_days) for rate in rates] == [
-            ("Sandbox Economy", 390, "EUR", 4),
-            ("Sandbox Ground", 490, "EUR", 2),
-            ("Sandbox Express", 1290, "EUR", 1),
-        ]
-
     @pytest.mark.parametrize(
         ("packages", "why"), [((PACKAGE, PACKAGE), "one package"), ((PackageBody(weight_grams=1),), "length, width and height")]
     )
     async def test_what_it_does_not_take(self, carrier: Shippo, packages: Any, why: str) -> None:
         with pytest.raises(CarrierRefused, match=why):
             await carrier.rates(asked(packages=packages))
-
-    async def test_a_label_as_pdf_and_for_label_printers(self, carrier: Shippo) -> None:
-        pdf = await carrier.buy(wanted(await a_rate(carrier)), reference=new_id())
-        zpl = await carrier.buy(wanted(await a_rate(carrier), document="zpl"), reference=new_id())
-
-        assert (pdf.amount, pdf.currency, pdf.status) == (490, "EUR", LabelStatus.PURCHASED)
-        assert len(pypdfium2.PdfDocument(pdf.packages[0].document)) == 1
-        assert zpl.packages[0].document.startswith(b"^XA")
 
     async def test_what_was_bought_is_found_by_our_reference_and_no_other(self, carrier: Shippo) -> None:
         request, reference = wanted(await a_rate(carrier)), new_id()
@@ -153,17 +132,6 @@ class TestTheAdapter:
         bought = await carrier.buy(request, reference=reference)
         assert await carrier.find(request, reference=reference) == bought
         assert await carrier.find(request, reference=new_id()) is None
-
-    @pytest.mark.parametrize("city", ["Failing Once", "Busytown"])
-    async def test_its_own_trouble_proves_nothing(self, carrier: Shippo, city: str) -> None:
-        there = msgspec.structs.replace(AWAY, city=city)
-
-        with pytest.raises(CarrierUnclear):
-            await carrier.buy(wanted(await a_rate(carrier, there), ship_to=there), reference=new_id())
-
-    async def test_an_unknown_rate_is_refused(self, carrier: Shippo) -> None:
-        with pytest.raises(CarrierRefused, match="404"):
-            await carrier.buy(wanted("0"), reference=new_id())
 
     async def test_a_void_is_asked_for_once(self, carrier: Shippo, sandbox: Sandbox) -> None:
         sandbox.carrier.grants_voids = False
@@ -176,22 +144,6 @@ class TestTheAdapter:
         sandbox.carrier.grants_voids = True
         assert (first, second) == (LabelStatus.VOID_REQUESTED, LabelStatus.VOID_REQUESTED)
         assert sandbox.calls["label_void"] == before + 1
-
-    async def test_a_history_with_the_finer_words(self, carrier: Shippo, sandbox: Sandbox) -> None:
-        bought = await carrier.buy(wanted(await a_rate(carrier)), reference=new_id())
-        number = bought.packages[0].tracking_number
-        for _ in range(5):
-            sandbox.carrier.move(number, {})
-
-        events = await carrier.track(number, provider_label_id=bought.provider_label_id)
-
-        assert [event.status for event in events] == [
-            TrackingStatus.PRE_TRANSIT,
-            TrackingStatus.PICKED_UP,
-            TrackingStatus.IN_TRANSIT,
-            TrackingStatus.OUT_FOR_DELIVERY,
-            TrackingStatus.DELIVERED,
-        ]
 
     @pytest.mark.parametrize(
         "body", [b"{", b'{"event":"track_updated","data":{"tracking_history":[{}]}}', b'{"event":"transaction_updated","data":{}}', b"[]"]
