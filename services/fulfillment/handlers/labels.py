@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID
@@ -236,7 +237,10 @@ async def buy(work: Work, context: Fulfillment, carrier: Carrier, label: Label) 
     """Make the call under our lease, and remember what came of it."""
     with recorded() as calls:
         try:
-            async with _lease_kept(context, label):
+            async with lease_kept(context, label):
+                if time.monotonic() - label.leased_at_seconds > context.settings.lease_seconds:
+                    # We stood still (a frozen machine, say) and somebody else may be at it by now.
+                    raise CarrierUnclear("the lease ran out before anything was sent")
                 bought = await carrier.buy(label.request, reference=label.id)
         except CarrierRefused as refused:
             await failed(work, context, label, refused, calls)
@@ -298,7 +302,8 @@ def audited(label: Label, calls: Sequence[Call]) -> list[Statement]:
 
 
 @asynccontextmanager
-async def _lease_kept(context: Fulfillment, label: Label) -> AsyncIterator[None]:
+async def lease_kept(context: Fulfillment, label: Label) -> AsyncIterator[None]:
+    """Keep our lease on a label while a carrier is asked about it."""
     lease_seconds = context.settings.lease_seconds
 
     async def renew() -> None:

@@ -1,6 +1,9 @@
 """The resolver: labels of which nothing is known are found, or bought with the same reference; undecided voids are asked about."""
 
 import logging
+import time
+
+import msgspec
 
 from services.fulfillment.domain.shipping.labels import LabelStatus
 from services.fulfillment.handlers import labels, voiding
@@ -40,7 +43,8 @@ async def _find(work: Work, context: Fulfillment, label: Label) -> None:
     carrier = context.carrier(label.environment, label.carrier)
     with recorded() as calls:
         try:
-            found = await carrier.find(label.request, reference=label.id)
+            async with labels.lease_kept(context, label):
+                found = await carrier.find(label.request, reference=label.id)
         except CarrierRefused as refused:
             await labels.failed(work, context, label, refused, calls)
             return
@@ -53,7 +57,7 @@ async def _find(work: Work, context: Fulfillment, label: Label) -> None:
         await labels.purchased(work, context, carrier, label, found, calls)
     elif label.age_seconds >= carrier.absence_is_proof_after_seconds:
         # It was not bought, so it is bought now: by the same reference, which is the carrier's key.
-        await labels.buy(work, context, carrier, label)
+        await labels.buy(work, context, carrier, msgspec.structs.replace(label, leased_at_seconds=time.monotonic()))
     else:
         await _again(work, label)
 

@@ -1,5 +1,6 @@
 """Labels in SQL: bought under a lease, given back, and the parcels they are on."""
 
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
@@ -48,6 +49,8 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     age_seconds: float
     created_at: datetime
     updated_at: datetime
+    # By this process's monotonic clock: when the row was read, our lease with it.
+    leased_at_seconds: float = msgspec.field(default_factory=time.monotonic)
 
     def envelope(self) -> Envelope:
         """Give the facts of the command that asked for it."""
@@ -61,8 +64,11 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+DERIVED = frozenset({"request", "environment", "age_seconds", "leased_at_seconds"})
+
+
 def _label(row: Record) -> Label:
-    said = {name: row[name] for name in Label.__struct_fields__ if name not in ("request", "environment", "age_seconds")}
+    said = {name: row[name] for name in Label.__struct_fields__ if name not in DERIVED}
     return Label(
         **said,
         request=msgspec.json.decode(row["request"], type=LabelRequest),
