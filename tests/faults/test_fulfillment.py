@@ -76,6 +76,9 @@ class _Ground(Dying):
         theirs = [label for label in world.sandbox.carrier.labels.values() if label.reference in {each["id"] for each in labels}]
         assert [label.status for label in theirs] == [expected], at
         assert [p.tracking_number for p in theirs[0].parcels] == labels[0]["tracking_numbers"], at
+        if self._operation == "void":
+            seen = (await ok(await world.send("GET", f"/api/v1/checkout/orders/{order_id}/shipping/tracking")))["parcels"]
+            assert [[event["status"] for event in parcel["events"]] for parcel in seen] == [["cancelled"]], at
         # Nobody bought one under a name that we do not know.
         assert len(world.sandbox.carrier.labels) == await _known(world), at
 

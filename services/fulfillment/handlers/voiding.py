@@ -11,7 +11,6 @@ from services.fulfillment.providers import (
     CarrierRefused,
 )
 from services.fulfillment.store import labels as rows
-from services.fulfillment.store import rates as rate_rows
 from services.fulfillment.store import shipments
 from services.fulfillment.store.labels import Label
 from shared.backoff import step
@@ -81,6 +80,9 @@ async def decided(
         await batch.commit()
         return label
     moved(LabelStatus(label.status), status)
+    if status is LabelStatus.REFUNDED:
+        # First, and at a time that stays the same: whoever dies before the label says so does it again, and it counts once.
+        await _cancel_parcels(work, context, label)
     now = rows.after(label, status, None, reason=reason)
     batch = work.batch()
     batch.add(
@@ -92,21 +94,18 @@ async def decided(
     )
     batch.tell([LabelChanged(order_id=label.order_id, label=await shown_with_numbers(context, label.envelope(), now))])
     await batch.commit()
-    if status is LabelStatus.REFUNDED:
-        await _cancel_parcels(work, context, label)
     return now
 
 
 async def _cancel_parcels(work: Work, context: Fulfillment, label: Label) -> None:
     async with connected(context.desk.pool) as db:
         parcels = await rows.parcels_of_order(db, label.envelope(), label.order_id)
-        at = await rate_rows.now(db)
     for parcel in parcels:
         if parcel.label_id == label.id:
             cancelled = TrackingEvent(
                 carrier=parcel.carrier,
                 tracking_number=parcel.tracking_number,
-                occurred_at=at,
+                occurred_at=label.updated_at,
                 status=TrackingStatus.CANCELLED,
                 code="label_voided",
                 detail="The label was given back",

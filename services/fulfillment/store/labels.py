@@ -31,7 +31,6 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     command_id: UUID
     command_digest: bytes
     is_return: bool
-    # None while it is being bought, or when that failed.
     status: str
     carrier: str
     service: str

@@ -1,7 +1,6 @@
 """Shipping rates in SQL: what was shown, by whom, and until when it holds."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -122,9 +121,3 @@ async def forget_old(db: Connection) -> None:
         KEPT_DAYS,
         DELETE_ROWS_MAX,
     )
-
-
-async def now(db: Connection) -> datetime:
-    """Tell the database's time."""
-    found: datetime = await db.fetchval("SELECT now()")
-    return found
