@@ -10,7 +10,7 @@ import msgspec
 
 from services.fulfillment.domain.shipping.packing import Goods, packed
 from services.fulfillment.domain.tax.engine import Kind, Line, Row
-from services.fulfillment.domain.tax.rules import SHIPPING_CODE, Level, Place, Reason
+from services.fulfillment.domain.tax.rules import SHIPPING_CODE, Level, Place, Reason, percent_text
 from services.fulfillment.domain.tax.sale import NO_RULE
 from shared.addresses import in_form
 from shared.contracts.fulfillment.pricing import PackageBody, ShippingRate
@@ -122,7 +122,7 @@ def tax_lines_of(rows: Sequence[Row], goods: int) -> list[TaxLine]:
     return [
         TaxLine(
             jurisdiction=row.name,
-            rate_percent=percent_text(row),
+            rate_percent=percent_text(row.rate_percent),
             amount=row.amount,
             behavior=TaxBehavior.INCLUSIVE if row.included else TaxBehavior.EXCLUSIVE,
             line=row.line if row.line < goods else None,
@@ -132,12 +132,6 @@ def tax_lines_of(rows: Sequence[Row], goods: int) -> list[TaxLine]:
         )
         for row in rows
     ]
-
-
-def percent_text(row: Row) -> str:
-    """Write a rate without zeros that say nothing."""
-    text = f"{row.rate_percent:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def packages_of(content: OrderContent, *, limit_grams: int) -> list[PackageBody]:

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from services.fulfillment.domain.tax.engine import Row
+from services.fulfillment.domain.tax.rules import percent_text
 from shared.contracts.fulfillment.tax import TaxDocumentView, TaxRowView
 from shared.contracts.payments import IntentView
 from shared.database import Connection, Record, Statement
@@ -243,7 +243,7 @@ def view(document: Document) -> TaxDocumentView:
                 region=row.region,
                 level=row.level.value,
                 jurisdiction=row.name,
-                rate_percent=_percent(row.rate_percent),
+                rate_percent=percent_text(row.rate_percent),
                 taxable_amount=row.taxable_amount,
                 untaxed_amount=row.untaxed_amount,
                 amount=row.amount,
@@ -257,11 +257,6 @@ def view(document: Document) -> TaxDocumentView:
         evidence=quote.evidence,
         reverses=document.reverses,
     )
-
-
-def _percent(rate: Decimal) -> str:
-    text = f"{rate:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def forget_quote(envelope: Envelope, snapshot_id: UUID) -> Statement:
@@ -305,7 +300,7 @@ def _document(row: Record, lines: Sequence[Record]) -> TaxDocumentView:
                 region=line["region"],
                 level=line["level"],
                 jurisdiction=line["jurisdiction"],
-                rate_percent=_percent(line["rate_percent"]),
+                rate_percent=percent_text(line["rate_percent"]),
                 taxable_amount=line["taxable_amount"],
                 untaxed_amount=line["untaxed_amount"],
                 amount=line["amount"],

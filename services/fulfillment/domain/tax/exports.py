@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
+from services.fulfillment.domain.tax.rules import percent_text
 from shared.errors import Refusal
 from shared.money import Money, decimal_text
 
@@ -81,7 +82,7 @@ def itemized(items: Iterable[Item], *, heading: bool) -> str:
             *(item.document_id, item.kind, item.order_id, item.document_date, item.tax_date),
             *("shipping" if item.line is None else item.line, item.tax_code, item.quantity, item.currency),
             *(item.ship_from, item.ship_to, item.ship_to_region, item.level, item.country, item.region, item.jurisdiction),
-            *(rate_text(item.rate_percent), item.reason, "inclusive" if item.included else "exclusive"),
+            *(percent_text(item.rate_percent), item.reason, "inclusive" if item.included else "exclusive"),
             *(_amount(item.taxable_amount, item.currency), _amount(item.untaxed_amount, item.currency)),
             *(_amount(item.amount, item.currency), item.rule_version, item.provider),
         )
@@ -122,7 +123,7 @@ def oss(rows: Sequence[OssRow]) -> str:
         OSS_HEADING,
         (
             (
-                *(_vat_name(row.ship_to), _vat_name(row.ship_from), row.rate_type, rate_text(row.rate_percent), row.currency),
+                *(_vat_name(row.ship_to), _vat_name(row.ship_from), row.rate_type, percent_text(row.rate_percent), row.currency),
                 *(f"{row.tax_year}-Q{row.tax_quarter}", _amount(row.taxable_amount, row.currency), _amount(row.amount, row.currency)),
             )
             for row in ordered
@@ -196,7 +197,7 @@ def us_states(rows: Sequence[StateRow]) -> str:
         STATES_HEADING,
         (
             (
-                *(row.region.removeprefix("US-"), row.level, row.jurisdiction, rate_text(row.rate_percent), row.currency),
+                *(row.region.removeprefix("US-"), row.level, row.jurisdiction, percent_text(row.rate_percent), row.currency),
                 *(
                     _amount(each, row.currency)
                     for each in (
@@ -222,12 +223,6 @@ def quarter_of(first: date, last: date) -> tuple[int, int]:
     if not whole or (date.fromordinal(last.toordinal() + 1)).day != 1:
         raise NotExportable("This return is for a quarter, from its first day to its last.", {"from": str(first), "to": str(last)})
     return first.year, quarter
-
-
-def rate_text(rate: Decimal) -> str:
-    """Write a rate without zeros that say nothing."""
-    text = f"{rate:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _vat_name(country: str) -> str:

@@ -132,6 +132,12 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         return inside and not any(matches(code, pattern) for pattern in self.postal_codes_excluded)
 
 
+def percent_text(rate: Decimal) -> str:
+    """Write a rate without zeros that say nothing."""
+    text = f"{rate:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def selected(rules: Sequence[Rule], place_of: Callable[[Rule], Place], *, tax_code: str, day: date) -> list[Rule]:
     """Choose the rules for goods on a day: of each jurisdiction the most specific, the youngest of equals, in their order.
 
