@@ -14,15 +14,16 @@ from services.gateway import store as gateway_rows
 from services.gateway.app import OWNED as GATEWAY
 from services.gateway.domain import Role
 from services.payments.app import OWNED as PAYMENTS
+from services.reconciler.app import OWNED as RECONCILER
 from services.webhooks.app import OWNED as WEBHOOKS
 from shared import topology
 from shared.ids import new_id
 from shared.messages import Environment
 from shared.migrations import migrate, role_of
 
-SERVICES = (GATEWAY, PAYMENTS, WEBHOOKS, FULFILLMENT)
+SERVICES = (GATEWAY, PAYMENTS, WEBHOOKS, FULFILLMENT, RECONCILER)
 # The services that take messages; the gateway only sends them.
-CONSUMERS = ("payments", "webhooks", "fulfillment")
+CONSUMERS = ("payments", "webhooks", "fulfillment", "reconciler")
 
 
 def service_url(owner_url: str, service: str, password: str) -> str:

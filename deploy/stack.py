@@ -174,6 +174,11 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             "AVALARA_LICENSE_KEY": api_key,
             "AVALARA_ENVIRONMENT": "sandbox",
         },
+        "reconciler": {
+            **common,
+            "HTTP_PORT": str(free_port()),
+            "DATABASE_URL": setup.service_url(database_url, "reconciler", password),
+        },
         "gateway": {
             **common,
             "HTTP_PORT": str(options.gateway_port or free_port()),

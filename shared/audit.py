@@ -1,6 +1,7 @@
-"""The audit of calls to providers, the same table in every schema whose service makes them."""
+"""Audits: of calls to providers, the same table in every schema whose service makes them, and of what staff did, in every schema."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -41,6 +42,28 @@ def called(envelope: Envelope, transaction_id: UUID | None, calls: Sequence[Call
             [c.latency_ms for c in calls],
             [c.attempt for c in calls],
             [c.classification.value for c in calls],
+        ),
+    )
+
+
+def acted(envelope: Envelope, action: str, subject: str, *, before: Any = None, after: Any = None, reason: str = "") -> Statement:
+    """Write down what somebody did to what, and how it was before and after; never a secret."""
+    return Statement(
+        """
+        INSERT INTO admin_audit (id, store_id, environment, actor, action, subject, before, after, reason, correlation_id)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        """,
+        (
+            new_id(),
+            envelope.store_id,
+            envelope.environment.value,
+            envelope.actor,
+            action,
+            subject,
+            None if before is None else _json(before),
+            None if after is None else _json(after),
+            reason,
+            envelope.correlation_id,
         ),
     )
 

@@ -49,6 +49,8 @@ provider_calls = Histogram(
 )
 unknown_outcomes = Gauge("tender_unknown_outcomes", "Transactions whose outcome is not known.", ["service"])
 oldest_unknown_seconds = Gauge("tender_oldest_unknown_outcome_seconds", "Age of the oldest unknown outcome.", ["service"])
+drift_open = Gauge("tender_drift_open", "Differences between books that nobody has settled.", ["domain", "type"])
+oldest_drift_seconds = Gauge("tender_oldest_drift_seconds", "Age of the oldest difference that nobody has settled.")
 idempotency_answers = Counter("tender_idempotency_answers_total", "Keyed requests by how they were answered.", ["how"])
 webhooks_received = Counter(
     "tender_webhooks_received_total", "Webhooks by provider and what they turned out to be.", ["provider", "result"]

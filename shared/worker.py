@@ -240,6 +240,9 @@ class Worker(Generic[C]):
             result = "done"
         except Refusal as refusal:
             reply, result = encode_reply(Refused(refusal.problem())), "refused"
+        except Unavailable as silent:
+            telemetry.say(logger, logging.WARNING, "a query cannot be answered", {"type": received.type, "reason": str(silent)})
+            reply, result = encode_reply(Refused(_NOT_NOW)), "silent"
         except Exception as failure:
             logger.error("a query failed", exc_info=failure)
             reply, result = encode_reply(Refused(_NOT_NOW)), "failed"

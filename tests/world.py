@@ -29,6 +29,8 @@ from services.gateway.domain import Role, key_parts
 from services.gateway.settings import Settings as GatewaySettings
 from services.payments.app import build as build_payments
 from services.payments.settings import Settings as PaymentsSettings
+from services.reconciler.app import build as build_reconciler
+from services.reconciler.settings import Settings as ReconcilerSettings
 from services.webhooks.app import build as build_webhooks
 from services.webhooks.settings import Settings as WebhooksSettings
 from shared.ids import new_id
@@ -375,6 +377,7 @@ async def a_world(
     gateway: Mapping[str, Any] | None = None,
     webhooks: Mapping[str, Any] | None = None,
     fulfillment: Mapping[str, Any] | None = None,
+    reconciler: Mapping[str, Any] | None = None,
     provider: str = "sandbox",
 ) -> AsyncIterator[World]:
     """Run sandbox, payments and gateway in this process, each over its real wires; the others too when their settings are given.
@@ -391,6 +394,8 @@ async def a_world(
             await stack.enter_async_context(build_webhooks(settings).running())
         if fulfillment is not None:
             await stack.enter_async_context(build_fulfillment(fulfillment_settings(place, sandbox.base_url, fulfillment)).running())
+        if reconciler is not None:
+            await stack.enter_async_context(build_reconciler(reconciler_settings(place, reconciler)).running())
         gating: Parts = await stack.enter_async_context(
             build_gateway(gateway_settings(place, {"webhooks_url": told, **(gateway or {})})).running()
         )
@@ -477,6 +482,25 @@ def fulfillment_settings(place: Place, sandbox_url: str, changes: Mapping[str, A
             "lease_seconds": 2.0,
             "shutdown_grace_seconds": 5.0,
             "retry_tiers_bug": "1s,1s",
+            **(changes or {}),
+        }
+    )
+
+
+def reconciler_settings(place: Place, changes: Mapping[str, Any] | None = None) -> ReconcilerSettings:
+    """Settings of the reconciler with short waits and nothing scheduled."""
+    return ReconcilerSettings(
+        **{
+            "database_url": setup.service_url(place.database_url, "reconciler", PASSWORD),
+            "amqp_url": place.amqp_url,
+            "reconcile_schedules": "[]",
+            "asks_per_second": 500.0,
+            "ask_timeout_seconds": 10.0,
+            "lease_seconds": 2.0,
+            "leader_lease_seconds": 2.0,
+            "schedule_every_seconds": 0.2,
+            "run_every_seconds": 0.2,
+            "shutdown_grace_seconds": 5.0,
             **(changes or {}),
         }
     )

@@ -169,7 +169,7 @@ def status() -> None:
 def logs(service: str, follow: bool) -> None:
     """Show the log of a service, or of a server.
 
-    One of gateway, payments, webhooks, sandbox, postgres, rabbitmq, epmd.
+    One of gateway, payments, webhooks, fulfillment, reconciler, sandbox, postgres, rabbitmq, epmd.
     """
     folder = main_instance().logs
     file = folder / f"{service}.log"

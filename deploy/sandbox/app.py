@@ -3,7 +3,7 @@
 from litestar import Litestar
 from litestar.datastructures import State
 
-from deploy.sandbox import control
+from deploy.sandbox import control, drifting
 from deploy.sandbox.books import Operation, Payment, now
 from deploy.sandbox.faces import carrier, easypost, own, shippo, stripe, tax
 from deploy.sandbox.faces.stripe_events import events_of
@@ -33,7 +33,7 @@ def app(sandbox: Sandbox) -> Litestar:
     sandbox.books.tell = tell
     sandbox.carrier.tell = tell_of_parcel
     return Litestar(
-        [own.router, stripe.router, carrier.router, easypost.router, shippo.router, tax.router, control.router],
+        [own.router, stripe.router, carrier.router, easypost.router, shippo.router, tax.router, control.router, drifting.router],
         state=State({"sandbox": sandbox}),
         request_max_body_size=BODY_MAX_BYTES,
         openapi_config=None,

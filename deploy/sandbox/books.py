@@ -128,6 +128,12 @@ class Books:
         )
         return payment
 
+    def forget(self, payment: Payment) -> None:
+        """Strike a payment out, as if it had never been."""
+        del self.payments[payment.id]
+        self._by_reference = {reference: known for reference, known in self._by_reference.items() if known != payment.id}
+        self._db.execute("DELETE FROM payments WHERE id = ?", (payment.id,))
+
     def get(self, payment_id: str) -> Payment:
         """Find a payment, with what time has done to it."""
         payment = self.payments.get(payment_id)

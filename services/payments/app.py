@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import Path
 
 from services.payments import handlers
-from services.payments.handlers import Payments, housekeeping, resolving
+from services.payments.handlers import Payments, comparing, housekeeping, resolving
 from services.payments.providers import PaymentProvider
 from services.payments.providers.fulfillment import FulfillmentPricing
 from services.payments.providers.sandbox import SandboxPayments
 from services.payments.providers.stripe.client import StripePayments
 from services.payments.settings import Settings
 from shared import audit
+from shared.contracts import books
 from shared.contracts import payments as messages
 from shared.messages import Environment, Message, Query
 from shared.migrations import Owned
@@ -36,11 +37,16 @@ COMMANDS: dict[type[Message], CommandHandler[Payments]] = {
     messages.Refund: handlers.refund,
     messages.Observe: handlers.observe,
     messages.TakeEvent: handlers.take_event,
+    books.PaymentsHeal: comparing.heal,
 }
 QUERIES: dict[type[Query], QueryHandler[Payments]] = {
     messages.GetOrder: handlers.get_order,
     messages.ListOrders: handlers.list_orders,
     messages.GetPayments: handlers.get_payments,
+    books.PaymentsListBooks: comparing.list_books,
+    books.PaymentsListTheirs: comparing.list_theirs,
+    books.PaymentsListOurs: comparing.list_ours,
+    books.PaymentsLookAt: comparing.look_at,
 }
 
 

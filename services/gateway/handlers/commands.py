@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from shared.contracts import payments, webhooks
+from shared.contracts import payments, reconciler, webhooks
 from shared.contracts.fulfillment import pricing, shipping, tax
 from shared.contracts.payments import IntentView
 from shared.messages import Environment, Message, type_of
@@ -80,6 +80,8 @@ SUCCESS_STATUS: dict[str, int] = {
     type_of(tax.FinalizeTax): 200,
     type_of(shipping.BuyLabel): 201,
     type_of(shipping.VoidLabel): 200,
+    type_of(reconciler.StartRun): 201,
+    type_of(reconciler.ResolveDrift): 200,
     type_of(SubmitPayment): 201,
     type_of(MakeCheckoutToken): 201,
     type_of(MakeCustomerToken): 201,

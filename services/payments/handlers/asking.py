@@ -73,6 +73,10 @@ class Payments:
             raise ProviderNotConfigured(f"No payment provider {name!r} is configured for {environment.value}.", {"provider": name})
         return found
 
+    def provider_names(self, environment: Environment) -> list[str]:
+        """List whom orders of an environment can be paid with."""
+        return [name for where, name in self._providers if where is environment]
+
     def default_provider(self, environment: Environment) -> str:
         """Name the provider an order is paid with when nobody chose."""
         for where, name in self._providers:

@@ -1,0 +1,122 @@
+"""Reconciliation: runs that compare our books with a provider's, what differs, and how an operator settles it."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from litestar import Response, get, post
+from litestar.params import FromPath, JSONBody, QueryParameter
+from msgspec import Meta
+
+from services.gateway.routes.answers import ADMIN, HttpRequest, KeyHeader, PreferHeader, carry_out, documented, show
+from shared.contracts.books import Domain
+from shared.contracts.orders import ShortText
+from shared.contracts.reconciler import (
+    PAGE_ROWS_MAX,
+    DriftPage,
+    DriftView,
+    GetRun,
+    ListDrift,
+    ListRuns,
+    ResolveDrift,
+    RunPage,
+    RunView,
+    StartRun,
+)
+
+REASON_MAX_CHARACTERS = 2_000
+Moment = Annotated[datetime, Meta(tz=True)]
+
+
+class RunBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which books to compare, from `since` on and before `until`."""
+
+    domain: Domain
+    provider: ShortText
+    since: Moment
+    until: Moment
+
+
+@post(
+    "/admin/reconciliation/runs",
+    before_request=ADMIN,
+    tags=["Reconciliation"],
+    summary="Compare our books of a time with a provider's",
+    responses=documented(201, RunView, "The run; it goes on by itself."),
+)
+async def start_run(request: HttpRequest, data: JSONBody[RunBody], key: KeyHeader = None, prefer: PreferHeader = None) -> Response[Any]:
+    return await carry_out(request, lambda _: StartRun(**msgspec.structs.asdict(data)), data=data)
+
+
+@get(
+    "/admin/reconciliation/runs",
+    before_request=ADMIN,
+    tags=["Reconciliation"],
+    summary="List runs, the newest first",
+    responses=documented(200, RunPage, "A page; ask for the next one with before=next.", 400, 422, keyed=False),
+)
+async def list_runs(
+    request: HttpRequest,
+    domain: Annotated[Domain | None, QueryParameter(name="domain", required=False)] = None,
+    before: Annotated[UUID | None, QueryParameter(name="before", required=False)] = None,
+    limit: Annotated[int, QueryParameter(name="limit", ge=1, le=PAGE_ROWS_MAX, required=False)] = PAGE_ROWS_MAX,
+) -> Response[Any]:
+    return await show(request, ListRuns(domain=domain, before=before, limit=limit))
+
+
+@get(
+    "/admin/reconciliation/runs/{run_id:uuid}",
+    before_request=ADMIN,
+    tags=["Reconciliation"],
+    summary="Read a run",
+    responses=documented(200, RunView, "How far it is and what it found.", keyed=False),
+)
+async def read_run(request: HttpRequest, run_id: FromPath[UUID]) -> Response[Any]:
+    return await show(request, GetRun(run_id=run_id))
+
+
+@get(
+    "/admin/reconciliation/drift",
+    before_request=ADMIN,
+    tags=["Reconciliation"],
+    summary="List differences between our books and a provider's, the newest first",
+    responses=documented(200, DriftPage, "A page; ask for the next one with before=next.", 400, 422, keyed=False),
+)
+async def list_drift(
+    request: HttpRequest,
+    status: Annotated[Literal["open", "healed", "resolved"] | None, QueryParameter(name="status", required=False)] = None,
+    domain: Annotated[Domain | None, QueryParameter(name="domain", required=False)] = None,
+    type: Annotated[
+        Literal["missing_locally", "missing_at_provider", "amount", "currency", "status", "duplicate"] | None,
+        QueryParameter(name="type", required=False),
+    ] = None,
+    run_id: Annotated[UUID | None, QueryParameter(name="run_id", required=False)] = None,
+    before: Annotated[UUID | None, QueryParameter(name="before", required=False)] = None,
+    limit: Annotated[int, QueryParameter(name="limit", ge=1, le=PAGE_ROWS_MAX, required=False)] = PAGE_ROWS_MAX,
+) -> Response[Any]:
+    return await show(request, ListDrift(status=status, domain=domain, drift_type=type, run_id=run_id, before=before, limit=limit))
+
+
+class ResolveBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is decided, and why: accepted as it is, or the provider is right and our books learn what it says."""
+
+    action: Literal["accepted", "provider_is_right"]
+    reason: Annotated[str, Meta(min_length=1, max_length=REASON_MAX_CHARACTERS)]
+
+
+@post(
+    "/admin/reconciliation/drift/{drift_id:uuid}/resolve",
+    before_request=ADMIN,
+    status_code=200,
+    tags=["Reconciliation"],
+    summary="Settle a difference, with the reason",
+    responses=documented(200, DriftView, "The difference, settled."),
+)
+async def resolve_drift(
+    request: HttpRequest, drift_id: FromPath[UUID], data: JSONBody[ResolveBody], key: KeyHeader = None, prefer: PreferHeader = None
+) -> Response[Any]:
+    return await carry_out(request, lambda _: ResolveDrift(drift_id=drift_id, action=data.action, reason=data.reason), data=data)
+
+
+ROUTES = [start_run, list_runs, read_run, list_drift, resolve_drift]

@@ -1,0 +1,78 @@
+"""The reconciler: which message, which function, and the jobs that compare."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from services.reconciler.domain.runs import schedules_of
+from services.reconciler.handlers import answering, running, scheduling
+from services.reconciler.handlers.context import Reconciler
+from services.reconciler.settings import Settings
+from shared.contracts import reconciler as messages
+from shared.errors import Unavailable
+from shared.health import Check
+from shared.messages import Message, Query
+from shared.migrations import Owned
+from shared.replies import Replies
+from shared.schedule import Job
+from shared.service import Service
+from shared.work import Desk
+from shared.worker import CommandHandler, QueryHandler
+
+OWNED = Owned(name="reconciler", files=Path(__file__).parent / "schema")
+MEASURE_EVERY_SECONDS = 15.0
+
+COMMANDS: dict[type[Message], CommandHandler[Reconciler]] = {
+    messages.StartRun: answering.start_run,
+    messages.ResolveDrift: answering.resolve_drift,
+}
+QUERIES: dict[type[Query], QueryHandler[Reconciler]] = {
+    messages.ListRuns: answering.list_runs,
+    messages.GetRun: answering.get_run,
+    messages.ListDrift: answering.list_drift,
+}
+
+
+def build(settings: Settings) -> Service[Reconciler]:
+    """Put the reconciler together."""
+    schedules_of(settings.reconcile_schedules)  # Refused before anything is started.
+    return Service(
+        name=OWNED.name,
+        settings=settings,
+        owned=OWNED,
+        context=lambda desk: _context(desk, settings),
+        handlers=COMMANDS,
+        queries=QUERIES,
+        jobs=partial(_jobs, settings),
+        checks=_checks,
+    )
+
+
+@asynccontextmanager
+async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Reconciler]:
+    async with Replies(settings.amqp_url, desk.publisher, name=OWNED.name) as replies:
+        context = Reconciler(desk=desk, settings=settings, replies=replies)
+        try:
+            yield context
+        finally:
+            with suppress(Unavailable, TimeoutError):
+                await scheduling.resign(context)
+
+
+def _jobs(settings: Settings, context: Reconciler) -> Sequence[Job]:
+    runs = Job("runs", lambda: running.run_due(context), every_seconds=settings.run_every_seconds)
+    context.wake_runs = runs.wake
+    schedules = schedules_of(settings.reconcile_schedules)
+    return [
+        runs,
+        Job("schedules", lambda: scheduling.fire_due(context, schedules), every_seconds=settings.schedule_every_seconds),
+        Job("measuring", lambda: running.measure(context), every_seconds=MEASURE_EVERY_SECONDS),
+    ]
+
+
+def _checks(context: Reconciler) -> dict[str, Check]:
+    async def replies() -> str | None:
+        return context.replies.trouble
+
+    return {"replies": replies}

@@ -1,0 +1,1 @@
+"""What the reconciler does: compare, schedule, and answer operators."""

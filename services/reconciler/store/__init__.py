@@ -1,0 +1,1 @@
+"""Every SQL statement of the reconciler, one typed function each."""
