@@ -12,6 +12,7 @@ from deploy.sandbox.faces.shippo import ShippoEvents
 from deploy.sandbox.faces.stripe_events import StripeEvents
 from deploy.sandbox.parcels import Carrier
 from deploy.sandbox.server import Sandbox
+from deploy.sandbox.taxbooks import TaxOffice
 from deploy.sandbox.webhooks import Outgoing
 
 # Longer than any time-out of ours that a test or the demo sets.
@@ -42,6 +43,7 @@ def main() -> None:
         ),
         shippo=Outgoing(url=os.environ.get("SANDBOX_SHIPPO_WEBHOOK_URL", ""), secret=secret, style=ShippoEvents()),
         carrier=Carrier(Path(f"{file}.carrier") if file else None),
+        taxes=TaxOffice(Path(f"{file}.taxes") if file else None),
         silence_seconds=float(os.environ.get("SANDBOX_SILENCE_SECONDS", SILENCE_SECONDS)),
     )
     uvicorn.run(

@@ -10,6 +10,7 @@ from deploy.sandbox.books import Books, Operation, Payment, Refused
 from deploy.sandbox.faces.own import OWN, shown
 from deploy.sandbox.server import HttpRequest, json_response, sandbox_of
 from shared.ids import new_id
+from shared.money import Money, decimal_text
 
 
 class Drift(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -61,9 +62,43 @@ def _twin(books: Books, payment: Payment) -> Payment:
     return books.keep(msgspec.structs.replace(payment, id=f"{prefix}_{new_id().hex}", operations=operations))
 
 
+@post("/control/drift/labels/{label_id:str}", status_code=200)
+async def drift_label(request: HttpRequest, label_id: FromPath[str]) -> Response[bytes]:
+    """Have the carrier's books say something else; nobody is told."""
+    carrier = sandbox_of(request).carrier
+    label, wanted = carrier.get(label_id), msgspec.json.decode(await request.body(), type=Drift)
+    if wanted.forget:
+        carrier.forget(label)
+    elif wanted.duplicate:
+        label = carrier.keep(msgspec.structs.replace(label, id=f"lbl_{new_id().hex}"))
+    else:
+        label.amount = wanted.amount if wanted.amount is not None else label.amount
+        label.currency, label.status = wanted.currency or label.currency, wanted.status or label.status
+        carrier.keep(label)
+    return json_response(msgspec.json.encode({"id": label.id}))
+
+
+@post("/control/drift/taxes/{key:str}", status_code=200)
+async def drift_tax(request: HttpRequest, key: FromPath[str]) -> Response[bytes]:
+    """Have the tax office's books say something else; nobody is told. Amounts are cents."""
+    office, wanted = sandbox_of(request).taxes, msgspec.json.decode(await request.body(), type=Drift)
+    document = office.documents.get(key)
+    if document is None:
+        raise Refused(404, "unknown_document", f"No such document: {key}")
+    if wanted.forget:
+        office.forget(document)
+    elif wanted.duplicate:
+        document = office.keep(msgspec.structs.replace(document, key=f"{new_id()}"))
+    else:
+        document.tax = document.tax if wanted.amount is None else decimal_text(Money(wanted.amount, "USD"))
+        document.currency, document.status = wanted.currency or document.currency, wanted.status or document.status
+        office.keep(document)
+    return json_response(msgspec.json.encode({"id": document.key}))
+
+
 def refused(_: Any, said: Refused) -> Response[bytes]:
     """Say no as the sandbox's own face does."""
     return json_response(OWN.error(said), said.status)
 
 
-router = Router(path="/", route_handlers=[drift_payment], exception_handlers={Refused: refused})
+router = Router(path="/", route_handlers=[drift_payment, drift_label, drift_tax], exception_handlers={Refused: refused})

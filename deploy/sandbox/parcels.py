@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +198,28 @@ class Carrier:
     def find(self, reference: str) -> list[Label]:
         """Find what was sold under a reference."""
         return [label for label in self.labels.values() if label.reference == reference]
+
+    def sold(
+        self, *, since: str, until: str, after: str, limit: int, face: str, newest_first: bool = False
+    ) -> tuple[list[Label], str | None]:
+        """List labels sold through a face, a page of those of a time behind one of them; gives the page and the next page's cursor."""
+        moments = [None if not text else datetime.fromisoformat(text.replace(" ", "+")) for text in (since, until)]
+
+        def within(label: Label) -> bool:
+            made = datetime.fromisoformat(label.created_at)
+            return (moments[0] is None or made >= moments[0]) and (moments[1] is None or made < moments[1])
+
+        def behind(label: Label) -> bool:
+            return not after or (label.id < after if newest_first else label.id > after)
+
+        found = [label for label in self.labels.values() if label.face == face and behind(label) and within(label)]
+        found.sort(key=lambda label: label.id, reverse=newest_first)
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+    def forget(self, label: Label) -> None:
+        """Strike a label out, as if it had never been."""
+        del self.labels[label.id]
+        self._db.execute("DELETE FROM labels WHERE id = ?", (label.id,))
 
     def parcel(self, tracking_number: str) -> tuple[Label, Parcel]:
         """Find a parcel by its number."""

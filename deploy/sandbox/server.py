@@ -13,6 +13,7 @@ from litestar.datastructures import State
 
 from deploy.sandbox.books import Books, Payment, Refused, now
 from deploy.sandbox.parcels import Carrier
+from deploy.sandbox.taxbooks import TaxOffice
 from deploy.sandbox.tokens import Act
 from deploy.sandbox.webhooks import Outgoing
 
@@ -68,9 +69,11 @@ class Sandbox:
         easypost: Outgoing | None = None,
         shippo: Outgoing | None = None,
         carrier: Carrier | None = None,
+        taxes: TaxOffice | None = None,
     ) -> None:
         self.books = books
         self.carrier = carrier or Carrier(None)
+        self.taxes = taxes or TaxOffice(None)
         self.base_url = base_url
         self.api_key = api_key
         self.silence_seconds = silence_seconds
@@ -95,6 +98,7 @@ class Sandbox:
         await self.easypost.close()
         await self.shippo.close()
         self.carrier.close()
+        self.taxes.close()
         self.books.close()
 
     async def keyed(

@@ -5,7 +5,19 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from services.fulfillment.handlers import configuring, exporting, finalizing, labels, listening, pricing, resolving, tracking, voiding
+from services.fulfillment.handlers import (
+    comparing,
+    configuring,
+    exporting,
+    filing,
+    finalizing,
+    labels,
+    listening,
+    pricing,
+    resolving,
+    tracking,
+    voiding,
+)
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.providers import Carrier, TaxEngine
 from services.fulfillment.providers.avalara import Avalara
@@ -17,6 +29,7 @@ from services.fulfillment.providers.table_rate import TableRate
 from services.fulfillment.providers.taxjar import TaxJar
 from services.fulfillment.settings import Settings
 from shared import audit
+from shared.contracts import books
 from shared.contracts.fulfillment import pricing as pricing_messages
 from shared.contracts.fulfillment import shipping as shipping_messages
 from shared.contracts.fulfillment import tax as tax_messages
@@ -47,6 +60,7 @@ COMMANDS: dict[type[Message], CommandHandler[Fulfillment]] = {
     shipping_messages.VoidLabel: voiding.void_label,
     shipping_messages.TakeEvent: listening.take_event,
     IntentChanged: finalizing.payment_changed,
+    books.FulfillmentHeal: comparing.heal,
 }
 QUERIES: dict[type[Query], QueryHandler[Fulfillment]] = {
     pricing_messages.Price: pricing.price,
@@ -62,6 +76,10 @@ QUERIES: dict[type[Query], QueryHandler[Fulfillment]] = {
     shipping_messages.GetDocument: labels.get_document,
     shipping_messages.GetTracking: tracking.get_tracking,
     shipping_messages.ListShipments: tracking.list_shipments,
+    books.FulfillmentListBooks: comparing.list_books,
+    books.FulfillmentListTheirs: comparing.list_theirs,
+    books.FulfillmentListOurs: comparing.list_ours,
+    books.FulfillmentLookAt: comparing.look_at,
 }
 
 
@@ -114,7 +132,14 @@ async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Fulfillment]
         )
         engines[settings.avalara_environment, avalara.name] = avalara
     try:
-        yield Fulfillment(desk=desk, settings=settings, carriers=carriers, engines=engines)
+        yield Fulfillment(
+            desk=desk,
+            settings=settings,
+            carriers=carriers,
+            engines=engines,
+            label_books={key: each for key, each in carriers.items() if isinstance(each, SandboxCarrier | EasyPost | Shippo)},
+            tax_books={key: each for key, each in engines.items() if isinstance(each, TaxJar | Avalara)},
+        )
     finally:
         for carrier in carriers.values():
             await carrier.close()
@@ -131,6 +156,7 @@ def _jobs(settings: Settings, context: Fulfillment) -> Sequence[Job]:
     context.wake_resolver = resolver.wake
     return [
         resolver,
+        Job("tax filings", lambda: filing.file_due(context), every_seconds=settings.file_every_seconds),
         Job("parcels", lambda: tracking.look_for_due(context), every_seconds=settings.look_every_seconds),
         Job("old quotes", lambda: pricing.forget_old(context), every_seconds=settings.housekeeping_every_seconds),
         Job("audit partitions", partitions, every_seconds=audit.KEEP_EVERY_SECONDS),

@@ -32,6 +32,9 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     # How long a rate holds whose carrier does not say.
     rate_lifetime_seconds: int = 900
     lease_seconds: float = 5.0
+    # How long a document may take to be recorded at a tax provider before another tries.
+    filing_lease_seconds: float = 60.0
+    file_every_seconds: float = 2.0
     resolve_every_seconds: float = 1.0
     # How often a parcel is looked for whose carrier tells nothing by webhook.
     track_every_seconds: float = 3600.0

@@ -11,7 +11,7 @@ from deploy.sandbox.books import Refused
 from deploy.sandbox.faces.own import OWN
 from deploy.sandbox.parcels import Label, Parcel, Scan
 from deploy.sandbox.printing import printed
-from deploy.sandbox.server import HttpRequest, json_response, sandbox_of
+from deploy.sandbox.server import PAGE_ROWS_MAX, HttpRequest, json_response, sandbox_of
 from deploy.sandbox.tokens import Act
 
 # What befalls a call is said by the city that the parcel goes to.
@@ -47,10 +47,23 @@ async def buy(request: HttpRequest) -> Response[bytes]:
 
 
 @get("/v1/shipping/labels")
-async def find(request: HttpRequest, reference: FromQuery[str] = "") -> Response[bytes]:
+async def find(
+    request: HttpRequest,
+    reference: FromQuery[str] = "",
+    since: FromQuery[str] = "",
+    until: FromQuery[str] = "",
+    cursor: FromQuery[str] = "",
+    limit: FromQuery[int] = PAGE_ROWS_MAX,
+) -> Response[bytes]:
+    """Find labels by the reference they bear, or list those of a time, without their printed forms."""
     sandbox = sandbox_of(request)
     sandbox.read(request)
-    return json_response(msgspec.json.encode({"data": [shown(label) for label in sandbox.carrier.find(reference)]}))
+    if reference:
+        return json_response(
+            msgspec.json.encode({"data": [shown(label) for label in sandbox.carrier.find(reference)], "next_cursor": None})
+        )
+    page, following = sandbox.carrier.sold(since=since, until=until, after=cursor, limit=limit, face="")
+    return json_response(msgspec.json.encode({"data": [_said(label) for label in page], "next_cursor": following}))
 
 
 @get("/v1/shipping/labels/{label_id:str}")
@@ -121,8 +134,12 @@ def shown(label: Label) -> dict[str, Any]:
         packages.append(
             {"tracking_number": parcel.tracking_number, "media_type": media_type, "document": base64.b64encode(document).decode()}
         )
+    return {**_said(label), "packages": packages}
+
+
+def _said(label: Label) -> dict[str, Any]:
     said = ("id", "reference", "service", "amount", "currency", "status", "is_return", "created_at")
-    return {**{name: getattr(label, name) for name in said}, "packages": packages}
+    return {name: getattr(label, name) for name in said}
 
 
 def event_of(label: Label, parcel: Parcel | None, scan: Scan | None) -> dict[str, Any]:

@@ -101,6 +101,26 @@ async def create(request: HttpRequest) -> Response[bytes]:
     return answer
 
 
+@get("/v2/shipments")
+async def list_all(
+    request: HttpRequest,
+    start_datetime: FromQuery[str] = "",
+    end_datetime: FromQuery[str] = "",
+    before_id: FromQuery[str] = "",
+    page_size: FromQuery[int] = 20,
+) -> Response[bytes]:
+    """List the shipments that were bought, the newest first."""
+    sandbox = sandbox_of(request)
+    sandbox.read(request)
+    by_label = {each.label_id: each for each in sandbox.shipments.values() if isinstance(each, Shipment) and each.label_id}
+    before = sandbox.shipments[before_id].label_id if before_id else ""
+    page, following = sandbox.carrier.sold(
+        since=start_datetime, until=end_datetime, after=before, limit=page_size, face=FACE, newest_first=True
+    )
+    shipments = [shown(sandbox, by_label[label.id]) for label in page]
+    return json_response(msgspec.json.encode({"shipments": shipments, "has_more": following is not None}))
+
+
 @get("/v2/shipments/{shipment_id:str}")
 async def retrieve(request: HttpRequest, shipment_id: FromPath[str]) -> Response[bytes]:
     sandbox = sandbox_of(request)
@@ -329,6 +349,6 @@ def _moment(text: str) -> str:
 
 router = Router(
     path="/",
-    route_handlers=[create, retrieve, buy, convert, refund, trackers, file],
+    route_handlers=[create, list_all, retrieve, buy, convert, refund, trackers, file],
     exception_handlers={Refused: lambda _, refused: json_response(EASYPOST.error(refused), refused.status)},
 )

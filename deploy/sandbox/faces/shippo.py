@@ -144,11 +144,17 @@ async def create_transaction(request: HttpRequest) -> Response[bytes]:
 
 
 @get("/transactions")
-async def list_transactions(request: HttpRequest, rate: FromQuery[str] = "") -> Response[bytes]:
+async def list_transactions(
+    request: HttpRequest, rate: FromQuery[str] = "", results: FromQuery[int] = 25, page: FromQuery[int] = 1
+) -> Response[bytes]:
+    """List transactions, the newest first."""
     sandbox = sandbox_of(request)
     sandbox.read(request)
-    found = [each for each in sandbox.shipments.values() if isinstance(each, Transaction) and rate in ("", each.rate_id)]
-    answer = {"next": None, "previous": None, "results": [_transaction(sandbox, each) for each in found]}
+    known = [each for each in reversed(sandbox.shipments.values()) if isinstance(each, Transaction) and rate in ("", each.rate_id)]
+    known = [each for each in known if each.label_id in sandbox.carrier.labels]
+    found = known[(page - 1) * results : page * results]
+    following = f"{sandbox.base_url}/transactions/?page={page + 1}" if len(known) > page * results else None
+    answer = {"next": following, "previous": None, "results": [_transaction(sandbox, each) for each in found]}
     return json_response(msgspec.json.encode(answer))
 
 

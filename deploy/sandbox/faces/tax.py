@@ -1,14 +1,17 @@
 """The sandbox's tax office: a few known rates, told with the faces of TaxJar and of AvaTax, each line rounded half-up as both do."""
 
+import re
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import msgspec
-from litestar import Response, Router, post
+from litestar import Response, Router, get, post
+from litestar.params import FromPath, FromQuery
 
 from deploy.sandbox.books import Refused, now
 from deploy.sandbox.faces.own import Own
-from deploy.sandbox.server import Fields, HttpRequest, json_response, sandbox_of
+from deploy.sandbox.server import Fields, HttpRequest, Sandbox, json_response, sandbox_of
+from deploy.sandbox.taxbooks import Recorded
 from deploy.sandbox.tokens import Act
 from shared.ids import new_id
 
@@ -101,6 +104,133 @@ def _taxjar_parts(net: Decimal, state: str, *, untaxed: bool, special: str) -> d
     return {**said, "combined_tax_rate": float(sum(rates.values(), Decimal(0)))}
 
 
+KINDS = {"orders": ("sale", "order"), "refunds": ("reversal", "refund")}
+
+
+async def _import(request: HttpRequest, what: str) -> Response[bytes]:
+    sandbox = sandbox_of(request)
+    kind, name = KINDS[what]
+
+    def recorded(body: Fields) -> dict[str, Any]:
+        for field in ("transaction_id", "transaction_date", "to_country", "amount", "shipping", "sales_tax"):
+            if body.get(field) is None:
+                raise Refused(406, "Not Acceptable", f"{field} is missing")
+        if str(body["transaction_id"]) in sandbox.taxes.documents:
+            raise Refused(422, "Unprocessable Entity", "Provider tranx already imported for your user account")
+        if kind == "reversal" and str(body.get("transaction_reference_id")) not in sandbox.taxes.documents:
+            raise Refused(406, "Not Acceptable", "transaction_reference_id names no order")
+        document = Recorded(
+            key=str(body["transaction_id"]),
+            face="taxjar",
+            kind=kind,
+            currency="",
+            amount=str(body["amount"]),
+            tax=str(body["sales_tax"]),
+            day=str(body["transaction_date"])[:10],
+            recorded_at=str(body["transaction_date"]),
+            number=int(new_id()),
+            reference=body.get("transaction_reference_id"),
+        )
+        return {name: _imported(sandbox.taxes.keep(document))}
+
+    answer = await sandbox.keyed(request, TAXJAR, "tax_record", lambda body: _act_of_record(body.get("to_city")), recorded)
+    answer.status_code = 201 if answer.status_code == 200 else answer.status_code
+    return answer
+
+
+def _imported(document: Recorded) -> dict[str, Any]:
+    said = {"transaction_id": document.key, "transaction_date": document.recorded_at, "provider": "api", "amount": document.amount}
+    return {**said, "shipping": "0.0", "sales_tax": document.tax, "transaction_reference_id": document.reference, "line_items": []}
+
+
+@post("/v2/transactions/orders", status_code=201)
+async def import_order(request: HttpRequest) -> Response[bytes]:
+    return await _import(request, "orders")
+
+
+@post("/v2/transactions/refunds", status_code=201)
+async def import_refund(request: HttpRequest) -> Response[bytes]:
+    return await _import(request, "refunds")
+
+
+@get(["/v2/transactions/orders", "/v2/transactions/refunds"])
+async def list_imported(
+    request: HttpRequest, from_transaction_date: FromQuery[str] = "", to_transaction_date: FromQuery[str] = ""
+) -> Response[bytes]:
+    sandbox = sandbox_of(request)
+    sandbox.read(request)
+    what = request.url.path.rpartition("/")[2]
+    found = sandbox.taxes.between(from_transaction_date, to_transaction_date or "9999", face="taxjar", kind=KINDS[what][0])
+    return json_response(msgspec.json.encode({what: [document.key for document in found]}))
+
+
+@get(["/v2/transactions/orders/{key:str}", "/v2/transactions/refunds/{key:str}"])
+async def show_imported(request: HttpRequest, key: FromPath[str]) -> Response[bytes]:
+    sandbox = sandbox_of(request)
+    sandbox.read(request)
+    kind, name = KINDS[request.url.path.split("/")[-2]]
+    return json_response(msgspec.json.encode({name: _imported(sandbox.taxes.get(key, face="taxjar", kind=kind))}))
+
+
+@get("/api/v2/companies/{company:str}/transactions")
+async def list_invoices(request: HttpRequest, company: FromPath[str]) -> Response[bytes]:
+    sandbox = sandbox_of(request)
+    sandbox.read(request)
+    query = request.query_params
+    days = DAYS.search(str(query.get("$filter") or ""))
+    found = sandbox.taxes.between(days[1] if days else "", days[2] if days else "9999", face="avalara")
+    first = int(query.get("$skip") or 0)
+    page = found[first : first + int(query.get("$top") or 100)]
+    return json_response(msgspec.json.encode({"value": [_invoice(document) for document in page]}))
+
+
+@get("/api/v2/companies/{company:str}/transactions/{code:str}")
+async def show_invoice(request: HttpRequest, company: FromPath[str], code: FromPath[str]) -> Response[bytes]:
+    sandbox = sandbox_of(request)
+    sandbox.read(request)
+    return json_response(msgspec.json.encode(_invoice(sandbox.taxes.get(code, face="avalara"))))
+
+
+DAYS = re.compile(r"date between '([0-9-]+)' and '([0-9-]+)'")
+INVOICES = {"SalesInvoice": "sale", "ReturnInvoice": "reversal"}
+
+
+def _invoice(document: Recorded) -> dict[str, Any]:
+    return {
+        "id": document.number % 10**12,
+        "code": document.key,
+        "type": next(name for name, kind in INVOICES.items() if kind == document.kind),
+        "status": document.status,
+        "date": document.day,
+        "currencyCode": document.currency,
+        "totalAmount": float(document.amount),
+        "totalTax": float(document.tax),
+        "referenceCode": document.reference,
+    }
+
+
+def _invoiced(sandbox: Sandbox, body: Fields) -> dict[str, Any]:
+    """Record an invoice, its tax as it is given where it is."""
+    code = str(body["code"])
+    if code in sandbox.taxes.documents:
+        raise Refused(400, "DocStatusError", "DocStatus is invalid for this operation.")
+    lines = body["lines"]
+    tax = sum((Decimal(str((line.get("taxOverride") or {}).get("taxAmount", 0))) for line in lines), Decimal(0))
+    document = Recorded(
+        key=code,
+        face="avalara",
+        kind=INVOICES[body["type"]],
+        currency=str(body.get("currencyCode") or "USD"),
+        amount=str(sum((Decimal(str(line["amount"])) for line in lines), Decimal(0))),
+        tax=str(tax),
+        day=str(body["date"]),
+        recorded_at=now().isoformat(),
+        number=int(new_id()),
+        reference=body.get("referenceCode"),
+    )
+    return _invoice(sandbox.taxes.keep(document))
+
+
 @post("/api/v2/transactions/create", status_code=201)
 async def create_transaction(request: HttpRequest) -> Response[bytes]:
     sandbox = sandbox_of(request)
@@ -108,8 +238,10 @@ async def create_transaction(request: HttpRequest) -> Response[bytes]:
         request,
         AVALARA,
         "tax",
-        lambda body: _act(((body.get("addresses") or {}).get("shipTo") or {}).get("city")),
-        _avalara,
+        lambda body: (_act_of_record if body.get("type") in INVOICES else _act)(
+            ((body.get("addresses") or {}).get("shipTo") or {}).get("city")
+        ),
+        lambda body: _invoiced(sandbox, body) if body.get("type") in INVOICES else _avalara(body),
     )
     answer.status_code = 201 if answer.status_code == 200 else answer.status_code
     # Its own library logs it.
@@ -180,12 +312,26 @@ def _cents(value: Decimal) -> Decimal:
     return value.quantize(CENT, rounding=ROUND_HALF_UP)
 
 
+def _act_of_record(city: Any) -> Act:
+    acts = {"Late Harbour": Act.SUCCEED_SILENTLY, "Failing Once": Act.FAIL_ONCE, "Silent Once": Act.SILENT_ONCE}
+    return acts.get(str(city), Act.SUCCEED)
+
+
 def _act(city: Any) -> Act:
     return Act.SILENT if city == SILENT_CITY else Act.SUCCEED
 
 
 router = Router(
     path="/",
-    route_handlers=[tax_for_order, create_transaction],
+    route_handlers=[
+        tax_for_order,
+        import_order,
+        import_refund,
+        list_imported,
+        show_imported,
+        create_transaction,
+        list_invoices,
+        show_invoice,
+    ],
     exception_handlers={Refused: lambda _, refused: json_response(TAXJAR.error(refused), refused.status)},
 )

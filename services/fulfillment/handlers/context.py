@@ -6,7 +6,8 @@ from uuid import UUID
 import msgspec
 
 from services.fulfillment.domain.tax.rules import Rule
-from services.fulfillment.providers import Carrier, TaxEngine
+from services.fulfillment.providers import Carrier, LabelBooks, TaxEngine
+from services.fulfillment.providers.tax_books import TaxBooks
 from services.fulfillment.settings import Settings
 from services.fulfillment.store import registrations, rules
 from services.fulfillment.store import settings as settings_rows
@@ -45,10 +46,15 @@ class Fulfillment:
         settings: Settings,
         carriers: Mapping[tuple[Environment, str], Carrier],
         engines: Mapping[tuple[Environment, str], TaxEngine],
+        label_books: Mapping[tuple[str, str], LabelBooks],
+        tax_books: Mapping[tuple[str, str], TaxBooks],
     ) -> None:
         self.desk = desk
         self.settings = settings
         self.carriers = carriers
+        # Of those that keep some, by environment and name.
+        self.label_books = label_books
+        self.tax_books = tax_books
         self._engines = engines
         self._grounds: dict[tuple[UUID, Environment], Ground] = {}
         self.wake_resolver: Callable[[], None] = lambda: None

@@ -75,7 +75,10 @@ async def finalize_tax(work: Work, command: FinalizeTax, context: Fulfillment) -
 
     sale = _sale(command, quoted, new_id(), ground.today)
     batch = work.batch()
-    batch.add(*taxes.recorded(envelope, sale), taxes.moved_on(envelope, command.order_id, revision=ground.revision))
+    at_provider = quoted.quote.parties is not None
+    batch.add(
+        *taxes.recorded(envelope, sale, at_provider=at_provider), taxes.moved_on(envelope, command.order_id, revision=ground.revision)
+    )
     batch.add(taxes.forget_quote(envelope, command.snapshot_id), _counted(envelope, sale))
     if ground.refunded_amount:
         reversible = Reversible(
@@ -85,8 +88,10 @@ async def finalize_tax(work: Work, command: FinalizeTax, context: Fulfillment) -
             quote=sale.quote,
             line_amounts=dict(sale.line_amounts),
             reversed_amounts={},
+            at_provider=at_provider,
         )
-        batch.add(*taxes.recorded(envelope, _reversal(reversible, ground.refunded_amount, today=ground.today, order_id=command.order_id)))
+        reversal = _reversal(reversible, ground.refunded_amount, today=ground.today, order_id=command.order_id)
+        batch.add(*taxes.recorded(envelope, reversal, at_provider=at_provider))
     batch.conclude(done(taxes.view(sale)))
     await batch.commit()
     await warn(work, context)
@@ -150,7 +155,7 @@ async def payment_changed(work: Work, event: IntentChanged, context: Fulfillment
             if back > 0:
                 now = _reversal(sale, back, today=known.today, order_id=intent.order_id)
                 if now.line_amounts:
-                    batch.add(*taxes.recorded(envelope, now))
+                    batch.add(*taxes.recorded(envelope, now, at_provider=sale.at_provider))
     batch.conclude(done({"order_id": intent.order_id}))
     await batch.commit()
 

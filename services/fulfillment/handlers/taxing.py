@@ -14,6 +14,7 @@ from services.fulfillment.domain.tax.sale import EU, Exemption, Registration, Sa
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.handlers.shopping import in_time
 from services.fulfillment.providers import TaxRequest
+from services.fulfillment.providers.tax_books import TaxParties
 from services.fulfillment.store import registrations
 from services.fulfillment.store.settings import Standing
 from services.fulfillment.store.taxes import LineFacts, TaxQuote
@@ -95,6 +96,16 @@ async def tax_of(
         lines=tuple(_facts(n, line, found) for n, line in enumerate(lines)),
         rows=tuple(found),
         evidence=_evidence(buyer, exempt_of=sale, address=address, now=standing.now),
+        parties=None
+        if settings is None or address is None or (envelope.environment, provider) not in context.tax_books
+        else TaxParties(
+            ship_from=settings.ship_from,
+            ship_to=address,
+            ship_from_region=here.region,
+            ship_to_region=place.region,
+            customer="guest" if content.customer_id is None else str(content.customer_id),
+            exempt=sale is not None and any(each.country == place.country for each in sale.exemptions),
+        ),
     )
     return quote, notices, calls
 

@@ -158,6 +158,38 @@ class Carrier(Protocol):
         ...
 
 
+class LabelRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A label as a carrier's books list it, without its printed form."""
+
+    provider_label_id: str
+    amount: int
+    currency: str
+    status: LabelStatus
+    made_at: datetime
+    reference: UUID | None = None
+
+
+class LabelPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of a carrier's books; `next` is the cursor of the following one."""
+
+    labels: tuple[LabelRecord, ...]
+    next: str | None
+
+
+class LabelBooks(Protocol):
+    """The books of a carrier that keeps some; calls fail as a Carrier's do."""
+
+    name: str
+
+    async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
+        """Page through the labels sold to us, by time of creation."""
+        ...
+
+    async def get_label(self, provider_label_id: str) -> LabelRecord | None:
+        """Read a label; nothing when the carrier knows none of that name."""
+        ...
+
+
 class TaxRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A sale whose tax is to be worked out; rules are for the engine that needs them."""
 

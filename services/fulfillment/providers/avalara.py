@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -10,12 +11,17 @@ from services.fulfillment.domain.tax.engine import Kind, Line, Row
 from services.fulfillment.domain.tax.rules import Level, Reason
 from services.fulfillment.providers import CarrierUnclear, TaxRequest
 from services.fulfillment.providers.figures import Component, decimal_of, minor, percent_of, rows_of
+from services.fulfillment.providers.tax_books import TaxFiling, TaxRecord, TaxRecordPage, TaxRefusedForGood
 from services.fulfillment.providers.taxjar import TaxRefused
 from shared.contracts.orders import Address
-from shared.http_client import ProviderClient
+from shared.http_client import Answer, ProviderClient
 
 # Shipping by a carrier, delivered (AvaTax system tax codes).
 FREIGHT = "FR020100"
+PAGE_ROWS = 100
+KINDS = {"SalesInvoice": "sale", "ReturnInvoice": "reversal"}
+# Of a document's statuses those in which it counts no more (AvaTax DocumentStatus).
+STRUCK_OUT = frozenset({"Cancelled"})
 LEVELS = {
     "country": Level.COUNTRY,
     "state": Level.STATE,
@@ -28,7 +34,7 @@ AUDITED = frozenset(
         *("type", "companyCode", "date", "currencyCode", "lines", "number", "quantity", "amount", "taxCode", "taxIncluded", "code"),
         *("addresses", "shipFrom", "shipTo", "country", "region", "postalCode", "totalTax", "totalAmount", "totalExempt", "lineNumber"),
         *("tax", "taxableAmount", "exemptAmount", "details", "jurisType", "jurisName", "taxName", "rate", "nonTaxableAmount"),
-        *("error", "message", "summary"),
+        *("error", "message", "summary", "id", "status", "commit", "taxOverride", "taxAmount", "reason", "referenceCode", "value"),
     }
 )
 
@@ -70,6 +76,90 @@ class Avalara:
             facts = {"tax_provider": self.name, "provider_code": error.get("code")}
             raise TaxRefused(str(error.get("message") or f"http {answer.status}"), facts)
         return rows_from(answer.body, request)
+
+    async def file(self, filing: TaxFiling) -> None:
+        """Record a sale as a committed SalesInvoice, or a reversal as a ReturnInvoice, each with the tax that was charged."""
+        body = msgspec.json.encode(invoice_body(filing, company_code=self._company_code))
+        answer = await self._client.call(f"create_{filing.kind}", "POST", "/api/v2/transactions/create", body=body)
+        if answer.status in (401, 403, 408, 429) or answer.status >= 500:
+            raise CarrierUnclear(f"avalara answered {answer.status}")
+        if answer.status in (200, 201) or await self.get_record(str(filing.document_id)) is not None:
+            return
+        error = answer.body.get("error") or {}
+        raise TaxRefusedForGood(f"{error.get('code')}: {error.get('message')}")
+
+    async def get_record(self, key: str) -> TaxRecord | None:
+        """Read a transaction by our code for it."""
+        answer = await self._client.call("get_transaction", "GET", f"{self._transactions}/{key}")
+        return None if answer.status == 404 else _record(_read(answer))
+
+    async def list_records(self, *, since: datetime, until: datetime, cursor: str | None) -> TaxRecordPage:
+        """Page through invoices by their day; orders, which quotes are, are not recorded."""
+        query = {
+            "$filter": f"date between '{since.date().isoformat()}' and '{until.date().isoformat()}'",
+            "$orderBy": "id",
+            "$top": str(PAGE_ROWS),
+            "$skip": cursor or "0",
+        }
+        found = _read(await self._client.call("list_transactions", "GET", self._transactions, query=query)).get("value") or []
+        invoices = [each for each in found if each["type"] in KINDS]
+        following = str(int(cursor or "0") + len(found)) if len(found) == PAGE_ROWS else None
+        return TaxRecordPage(records=tuple(_record(each) for each in invoices), next=following)
+
+    @property
+    def _transactions(self) -> str:
+        return f"/api/v2/companies/{self._company_code}/transactions"
+
+
+def invoice_body(filing: TaxFiling, *, company_code: str) -> dict[str, Any]:
+    """Write a document as AvaTax records it; its tax is what was charged, or the share of it that goes back."""
+    parties, currency = filing.parties, filing.currency
+    lines: list[dict[str, Any]] = []
+    for n, line in enumerate(filing.lines):
+        code = FREIGHT if line.line is None else line.tax_code
+        override = {
+            "type": "TaxAmount",
+            "taxAmount": float(decimal_of(line.tax_amount, currency)),
+            "taxDate": filing.recorded_at.date().isoformat(),
+            "reason": "As it was charged",
+        }
+        net = float(decimal_of(line.net_amount, currency))
+        said: dict[str, Any] = {"number": str(n), "quantity": 1, "amount": net, "taxIncluded": False, "taxOverride": override}
+        lines.append({**said, "taxCode": code} if code else said)
+    return {
+        "type": "SalesInvoice" if filing.kind == "sale" else "ReturnInvoice",
+        "code": str(filing.document_id),
+        "companyCode": company_code,
+        "commit": True,
+        "date": filing.recorded_at.date().isoformat(),
+        "customerCode": parties.customer,
+        "currencyCode": currency,
+        "referenceCode": "" if filing.reverses is None else str(filing.reverses),
+        "addresses": {
+            "shipFrom": _address(parties.ship_from, parties.ship_from_region),
+            "shipTo": _address(parties.ship_to, parties.ship_to_region),
+        },
+        "lines": lines,
+    }
+
+
+def _read(answer: Answer) -> Mapping[str, Any]:
+    if answer.status != 200:
+        raise CarrierUnclear(f"avalara answered {answer.status}")
+    return answer.body
+
+
+def _record(said: Mapping[str, Any]) -> TaxRecord:
+    currency = str(said["currencyCode"])
+    return TaxRecord(
+        key=str(said["code"]),
+        kind=KINDS.get(str(said["type"]), str(said["type"])),
+        currency=currency,
+        net_amount=minor(said["totalAmount"], currency),
+        tax_amount=minor(said["totalTax"], currency),
+        made_at=datetime.fromisoformat(str(said["date"])).replace(tzinfo=UTC),
+        standing=str(said["status"]) not in STRUCK_OUT,
+    )
 
 
 def transaction_body(request: TaxRequest, *, company_code: str) -> dict[str, Any]:

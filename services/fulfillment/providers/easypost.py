@@ -19,6 +19,8 @@ from services.fulfillment.providers import (
     CarrierRate,
     CarrierRefused,
     CarrierUnclear,
+    LabelPage,
+    LabelRecord,
     LabelRequest,
     RatesRequest,
 )
@@ -36,6 +38,7 @@ TENTH = Decimal("0.1")
 RATE_LIFETIME = timedelta(days=7)
 # A purchase that is still under way at a carrier does not show on the shipment; it takes no longer than this.
 ABSENCE_IS_PROOF_AFTER_SECONDS = 60.0
+PAGE_ROWS = 100
 MEDIA_TYPES = {"pdf": "application/pdf", "zpl": "application/zpl"}
 
 STATUSES = {
@@ -167,6 +170,26 @@ class EasyPost:
         answer = _answered(await self._client.call("list_trackers", "GET", "/v2/trackers", query={"tracking_code": tracking_number}))
         return [event for tracker in answer["trackers"][:1] for event in _events(tracker)]
 
+    async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
+        """Page through the shipments that were bought, the newest first (docs.easypost.com/docs/shipments, list all)."""
+        query = {
+            "purchased": "true",
+            "start_datetime": since.isoformat(),
+            "end_datetime": until.isoformat(),
+            "page_size": str(PAGE_ROWS),
+            **({"before_id": cursor} if cursor else {}),
+        }
+        answer = _answered(await self._client.call("list_shipments", "GET", "/v2/shipments", query=query))
+        page = [shipment for shipment in answer["shipments"] if shipment.get("postage_label")]
+        following = answer["shipments"][-1]["id"] if answer.get("has_more") and answer["shipments"] else None
+        return LabelPage(labels=tuple(_record(shipment) for shipment in page), next=following)
+
+    async def get_label(self, provider_label_id: str) -> LabelRecord | None:
+        """Read a shipment; one that was not bought is no label."""
+        answer = await self._client.call("retrieve_shipment", "GET", f"/v2/shipments/{provider_label_id}")
+        shipment = None if answer.status == 404 else _answered(answer)
+        return None if shipment is None or not shipment.get("postage_label") else _record(shipment)
+
     def read_event(self, event_type: str, payload: bytes) -> CarrierNews:
         """Read a webhook: a tracker with all its history, or a refund; raises ValueError."""
         try:
@@ -291,6 +314,17 @@ def _money(text: str, currency: str) -> Money:
         return from_decimal_text(text, currency)
     except TooManyDecimals as finer:
         raise CarrierUnclear(f"easypost asks {text} {currency}, which is finer than the currency") from finer
+
+
+def _record(shipment: Mapping[str, Any]) -> LabelRecord:
+    price = _money(shipment["selected_rate"]["rate"], shipment["selected_rate"]["currency"])
+    return LabelRecord(
+        provider_label_id=shipment["id"],
+        amount=price.amount,
+        currency=price.currency,
+        status=_void_status(shipment),
+        made_at=datetime.fromisoformat(shipment["created_at"]),
+    )
 
 
 def _void_status(shipment: Mapping[str, Any]) -> LabelStatus:

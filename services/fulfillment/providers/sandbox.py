@@ -18,6 +18,8 @@ from services.fulfillment.providers import (
     CarrierRate,
     CarrierRefused,
     CarrierUnclear,
+    LabelPage,
+    LabelRecord,
     LabelRequest,
     RatesRequest,
 )
@@ -25,6 +27,7 @@ from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import OrderContent
 from shared.http_client import Answer, ProviderClient
 
+PAGE_ROWS = 100
 # What the audit may keep: neither addresses nor documents.
 AUDITED = frozenset(
     {
@@ -122,6 +125,17 @@ class SandboxCarrier:
         answer = _answered(await self._client.call("track", "GET", f"/v1/shipping/parcels/{tracking_number}"))
         return [_event(tracking_number, scan) for scan in answer["scans"]]
 
+    async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
+        """Page through the labels sold to us, the oldest first."""
+        query = {"since": since.isoformat(), "until": until.isoformat(), "cursor": cursor or "", "limit": str(PAGE_ROWS)}
+        answer = _answered(await self._client.call("list_labels", "GET", "/v1/shipping/labels", query=query))
+        return LabelPage(labels=tuple(_record(each) for each in answer["data"]), next=answer["next_cursor"])
+
+    async def get_label(self, provider_label_id: str) -> LabelRecord | None:
+        """Read a label."""
+        answer = await self._client.call("get_label", "GET", f"/v1/shipping/labels/{provider_label_id}")
+        return None if answer.status == 404 else _record(_answered(answer))
+
     def read_event(self, event_type: str, payload: bytes) -> CarrierNews:
         """Read a webhook: a sight of a parcel, or how a label stands; raises ValueError."""
         try:
@@ -163,6 +177,18 @@ def _bought(label: Mapping[str, Any]) -> Bought:
             )
             for package in label["packages"]
         ),
+    )
+
+
+def _record(label: Mapping[str, Any]) -> LabelRecord:
+    reference = label.get("reference")
+    return LabelRecord(
+        provider_label_id=label["id"],
+        amount=label["amount"],
+        currency=label["currency"],
+        status=LabelStatus(label["status"]),
+        made_at=datetime.fromisoformat(label["created_at"]),
+        reference=UUID(reference) if reference else None,
     )
 
 

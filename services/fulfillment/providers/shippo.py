@@ -18,6 +18,8 @@ from services.fulfillment.providers import (
     CarrierRate,
     CarrierRefused,
     CarrierUnclear,
+    LabelPage,
+    LabelRecord,
     LabelRequest,
     RatesRequest,
 )
@@ -32,6 +34,7 @@ RATE_LIFETIME = timedelta(days=7)
 ABSENCE_IS_PROOF_AFTER_SECONDS = 60.0
 MILLIMETRES_PER_CENTIMETRE = 10
 API_VERSION = "2018-02-08"
+PAGE_ROWS = 100
 FILE_TYPES = {"pdf": "PDF_4x6", "zpl": "ZPLII"}
 MEDIA_TYPES = {"pdf": "application/pdf", "zpl": "application/zpl"}
 
@@ -171,6 +174,33 @@ class Shippo:
         path = f"/tracks/{carrier_token(rate['provider'])}/{tracking_number}"
         return _events(_answered(await self._client.call("track", "GET", path)))
 
+    async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
+        """Page through transactions, the newest first; Shippo lists by no time, so reading ends where they are too old."""
+        query = {"results": str(PAGE_ROWS), "page": cursor or "1"}
+        answer = _answered(await self._client.call("list_transactions", "GET", "/transactions/", query=query))
+        found = answer.get("results") or []
+        made = [datetime.fromisoformat(each["object_created"]) for each in found]
+        wanted = [each for each, at in zip(found, made, strict=True) if since <= at < until and str(each["status"]) in TRANSACTIONS]
+        more = bool(answer.get("next")) and bool(made) and min(made) >= since
+        return LabelPage(labels=tuple([await self._record(each) for each in wanted]), next=str(int(cursor or "1") + 1) if more else None)
+
+    async def get_label(self, provider_label_id: str) -> LabelRecord | None:
+        """Read a transaction; one that came to nothing is no label."""
+        answer = await self._client.call("get_transaction", "GET", f"/transactions/{provider_label_id}")
+        transaction = None if answer.status == 404 else _answered(answer)
+        return None if transaction is None or str(transaction["status"]) not in TRANSACTIONS else await self._record(transaction)
+
+    async def _record(self, transaction: Mapping[str, Any]) -> LabelRecord:
+        price = _money(await self._rate_of(transaction))
+        return LabelRecord(
+            provider_label_id=transaction["object_id"],
+            amount=price.amount,
+            currency=price.currency,
+            status=TRANSACTIONS[str(transaction["status"])],
+            made_at=datetime.fromisoformat(transaction["object_created"]),
+            reference=_uuid(transaction.get("metadata")),
+        )
+
     def read_event(self, event_type: str, payload: bytes) -> CarrierNews:
         """Read a webhook: a track with all its history, or a transaction; raises ValueError."""
         try:
@@ -213,6 +243,13 @@ class Shippo:
             packages=(package,),
             status=TRANSACTIONS[status],
         )
+
+
+def _uuid(text: Any) -> UUID | None:
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        return None
 
 
 def shipment_body(request: RatesRequest) -> dict[str, Any]:

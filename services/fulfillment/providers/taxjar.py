@@ -1,6 +1,7 @@
 """TaxJar: sales tax by its API, version 2 (developers.taxjar.com); prices there never hold their tax."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -9,9 +10,10 @@ from services.fulfillment.domain.tax.engine import Kind, Line, Row
 from services.fulfillment.domain.tax.rules import Level, Reason
 from services.fulfillment.providers import CarrierUnclear, TaxRequest, Unsupported
 from services.fulfillment.providers.figures import Component, decimal_of, minor, percent_of, rows_of
+from services.fulfillment.providers.tax_books import TaxFiling, TaxRecord, TaxRecordPage, TaxRefusedForGood, by_line
 from shared.contracts.orders import Address
 from shared.errors import Invalid
-from shared.http_client import ProviderClient
+from shared.http_client import Answer, ProviderClient
 
 # The names of a jurisdiction's parts differ in the US, in Canada, and elsewhere (taxjar-ruby, spec/fixtures/taxes*.json).
 US_PARTS = (
@@ -31,11 +33,18 @@ CANADA_PARTS = (
 )
 OTHER_PARTS = ((Level.COUNTRY, "country", "country_taxable_amount", "country_tax_rate", "country_tax_collectable"),)
 
+# Each is read by itself.
+PAGE_ROWS = 20
+REVERSAL = "reversal"
+# TaxJar names no currency: its amounts have two decimals.
+USD = "USD"
+
 AUDITED = frozenset(
     {
         *("tax", "shipping", "line_items", "id", "quantity", "unit_price", "discount", "product_tax_code", "exemption_type"),
         *("from_country", "from_state", "from_zip", "to_country", "to_state", "to_zip", "order_total_amount", "taxable_amount"),
         *("amount_to_collect", "rate", "has_nexus", "freight_taxable", "tax_source", "jurisdictions", "breakdown", "tax_collectable"),
+        *("transaction_id", "transaction_date", "transaction_reference_id", "amount", "sales_tax", "order", "orders", "refund", "refunds"),
         *("combined_tax_rate", "country", "state", "county", "city", "error", "detail", "status"),
     }
 )
@@ -78,6 +87,82 @@ class TaxJar:
             detail = str(answer.body.get("detail") or answer.body.get("error") or f"http {answer.status}")
             raise TaxRefused(detail, {"tax_provider": self.name, "status": answer.status})
         return rows_from(answer.body["tax"], request)
+
+    async def file(self, filing: TaxFiling) -> None:
+        """Record a sale as an order transaction, or a reversal as a refund (developers.taxjar.com, transactions)."""
+        path, body = "/v2/transactions/orders", filed_body(filing)
+        if filing.kind == REVERSAL:
+            path, body = "/v2/transactions/refunds", {**body, "transaction_reference_id": str(filing.reverses)}
+        answer = await self._client.call(f"create_{filing.kind}", "POST", path, body=msgspec.json.encode(body))
+        if answer.status in (401, 403, 408, 429) or answer.status >= 500:
+            raise CarrierUnclear(f"taxjar answered {answer.status}")
+        detail = str(answer.body.get("detail") or answer.body.get("error") or "")
+        if answer.status == 422 and "already imported" in detail:
+            return
+        if answer.status not in (200, 201):
+            raise TaxRefusedForGood(f"{answer.status}: {detail}")
+
+    async def get_record(self, key: str) -> TaxRecord | None:
+        """Read an order, or a refund, by the name we gave it."""
+        return await self._record("sale", "orders", key) or await self._record(REVERSAL, "refunds", key)
+
+    async def list_records(self, *, since: datetime, until: datetime, cursor: str | None) -> TaxRecordPage:
+        """Page through orders and refunds by the day of their transaction; TaxJar lists names alone, and all of them at once."""
+        names: list[tuple[str, str, str]] = []
+        days = {"from_transaction_date": since.date().isoformat(), "to_transaction_date": until.date().isoformat()}
+        for kind, what in (("sale", "orders"), (REVERSAL, "refunds")):
+            answer = await self._client.call(f"list_{what}", "GET", f"/v2/transactions/{what}", query=days)
+            names += [(str(name), kind, what) for name in _read(answer).get(what, [])]
+        page = [each for each in sorted(names) if each[0] > (cursor or "")][:PAGE_ROWS]
+        records = [await self._record(kind, what, name) for name, kind, what in page]
+        following = page[-1][0] if len(page) == PAGE_ROWS else None
+        return TaxRecordPage(records=tuple(each for each in records if each is not None), next=following)
+
+    async def _record(self, kind: str, what: str, key: str) -> TaxRecord | None:
+        answer = await self._client.call(f"show_{kind}", "GET", f"/v2/transactions/{what}/{key}")
+        if answer.status == 404:
+            return None
+        said = _read(answer)["order" if kind == "sale" else "refund"]
+        return TaxRecord(
+            key=str(said["transaction_id"]),
+            kind=kind,
+            currency="",
+            net_amount=minor(said["amount"], USD),
+            tax_amount=minor(said["sales_tax"], USD),
+            made_at=datetime.fromisoformat(str(said["transaction_date"])),
+        )
+
+
+def filed_body(filing: TaxFiling) -> dict[str, Any]:
+    """Write a document as TaxJar records it: every amount without its tax, and the tax beside it."""
+    goods, shipping = by_line(filing.lines)
+    parties, currency = filing.parties, filing.currency
+    body = {
+        "transaction_id": str(filing.document_id),
+        "transaction_date": filing.recorded_at.isoformat(),
+        **_place("from", parties.ship_from, parties.ship_from_region),
+        **_place("to", parties.ship_to, parties.ship_to_region),
+        "amount": float(decimal_of(filing.net_amount, currency)),
+        "shipping": float(decimal_of(shipping["net"], currency)),
+        "sales_tax": float(decimal_of(filing.tax_amount, currency)),
+        "line_items": [
+            {
+                "id": str(line.line),
+                "quantity": 1,
+                "unit_price": float(decimal_of(line.net_amount, currency)),
+                "sales_tax": float(decimal_of(line.tax_amount, currency)),
+                **({"product_tax_code": line.tax_code} if line.tax_code else {}),
+            }
+            for line in goods
+        ],
+    }
+    return {**body, "exemption_type": "other"} if parties.exempt else body
+
+
+def _read(answer: Answer) -> Mapping[str, Any]:
+    if answer.status != 200:
+        raise CarrierUnclear(f"taxjar answered {answer.status}")
+    return answer.body
 
 
 def order_body(request: TaxRequest) -> dict[str, Any]:

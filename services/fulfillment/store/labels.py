@@ -153,6 +153,66 @@ async def by_provider_id(db: Connection, envelope: Envelope, carrier: str, provi
     return None if row is None else _label(row)
 
 
+async def at_carrier(db: Connection, carrier: str, keys: Sequence[str], references: Sequence[UUID]) -> list[Label]:
+    """Find the labels that a carrier knows under these names, or that bear these references, whosever they are."""
+    rows = await db.fetch(
+        f"""
+        SELECT {_COLUMNS} FROM shipment_labels l WHERE l.provider_label_id = ANY($2::text[]) AND l.carrier = $1
+         UNION
+        SELECT {_COLUMNS} FROM shipment_labels l WHERE l.id = ANY($3::uuid[]) AND l.carrier = $1
+        """,
+        carrier,
+        list(keys),
+        list(references),
+    )
+    return [_label(row) for row in rows]
+
+
+async def keys_between(
+    db: Connection, envelope: Envelope, carrier: str, *, first: UUID, last: UUID, after: UUID, limit: int
+) -> list[tuple[UUID, str]]:
+    """Read under which names a carrier should know what was bought between two ids, which begin with their time (UUIDv7)."""
+    rows = await db.fetch(
+        """
+        SELECT id, provider_label_id
+          FROM shipment_labels
+         WHERE id >= $1 AND id < $2 AND id > $3
+           AND (store_id, environment, carrier) IS NOT DISTINCT FROM ($4, $5, $6)
+           AND provider_label_id IS NOT NULL
+         ORDER BY id
+         LIMIT $7
+        """,
+        first,
+        last,
+        after,
+        envelope.store_id,
+        envelope.environment.value,
+        carrier,
+        limit,
+    )
+    return [(row["id"], row["provider_label_id"]) for row in rows]
+
+
+async def stores(db: Connection) -> list[tuple[UUID, str, str]]:
+    """List whose labels there are of which carrier; each is found behind the one before."""
+    rows = await db.fetch(
+        """
+        WITH RECURSIVE owners AS (
+          (SELECT store_id, environment, carrier FROM shipment_labels ORDER BY store_id, environment, carrier LIMIT 1)
+           UNION ALL
+          SELECT following.store_id, following.environment, following.carrier
+            FROM owners
+           CROSS JOIN LATERAL (SELECT l.store_id, l.environment, l.carrier
+                                 FROM shipment_labels l
+                                WHERE (l.store_id, l.environment, l.carrier) > (owners.store_id, owners.environment, owners.carrier)
+                                ORDER BY l.store_id, l.environment, l.carrier
+                                LIMIT 1) AS following)
+        SELECT store_id, environment, carrier FROM owners
+        """
+    )
+    return [(row["store_id"], row["environment"], row["carrier"]) for row in rows]
+
+
 async def renew(pool: Pool, label: Label, *, lease_seconds: float) -> None:
     """Keep our lease while the call is out."""
     async with connected(pool) as db:

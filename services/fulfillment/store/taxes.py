@@ -9,6 +9,8 @@ import msgspec
 
 from services.fulfillment.domain.tax.engine import Row
 from services.fulfillment.domain.tax.rules import percent_text
+from services.fulfillment.providers.tax_books import TaxParties
+from services.fulfillment.store.filings import to_file
 from shared.contracts.fulfillment.tax import TaxDocumentView, TaxRowView
 from shared.contracts.payments import IntentView
 from shared.database import Connection, Record, Statement
@@ -42,6 +44,8 @@ class TaxQuote(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[LineFacts, ...]
     rows: tuple[Row, ...]
     evidence: dict[str, Any]
+    # What a provider that keeps books is told once it is finalized.
+    parties: TaxParties | None = None
 
 
 class Quoted(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,11 +150,13 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     reference: str | None = None
 
 
-def recorded(envelope: Envelope, document: Document) -> list[Statement]:
-    """Write a document with its lines; must be the first of its kind for its order or reference."""
+def recorded(envelope: Envelope, document: Document, *, at_provider: bool) -> list[Statement]:
+    """Write a document with its lines; must be the first of its kind for its order or reference. Its provider may record it too."""
     quote, rows = document.quote, document.rows
     amounts = {str(n) if n < quote.goods else SHIPPING: amount for n, amount in document.line_amounts.items()}
+    filing = [to_file(envelope, document.id, quote.provider, quote.parties)] if at_provider else []
     return [
+        *filing,
         Statement(
             """
             INSERT INTO tax_documents (id, store_id, environment, kind, order_id, snapshot_id, tax_hash, provider, currency, tax_date,
@@ -353,6 +359,8 @@ class Reversible(msgspec.Struct, frozen=True, kw_only=True):
     quote: TaxQuote
     line_amounts: dict[int, int]
     reversed_amounts: dict[int, int]
+    # Its provider records it too.
+    at_provider: bool = False
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
@@ -373,6 +381,7 @@ async def known(db: Connection, envelope: Envelope, order_id: UUID) -> Known:
                   FROM (SELECT intent_id, snapshot_id, version, refunded_amount
                           FROM order_payments
                          WHERE order_id = $3 AND (store_id, environment) IS NOT DISTINCT FROM ($1, $2)) AS p) AS payments,
+               EXISTS (SELECT FROM tax_filings f WHERE f.document_id = d.id) AS at_provider,
                (SELECT coalesce(json_agg(r.line_amounts), '[]')
                   FROM tax_documents r
                  WHERE r.reverses = d.id AND r.kind = 'reversal') AS reversals,
@@ -424,6 +433,7 @@ def _reversible(row: Record) -> Reversible:
         ),
         line_amounts=_numbered(amounts, goods),
         reversed_amounts=before,
+        at_provider=row["at_provider"],
     )
 
 

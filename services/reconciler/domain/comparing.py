@@ -110,7 +110,8 @@ def _between(key: str, ours: Entry, theirs: Entry, *, in_flight: bool) -> list[D
         return [Difference(type=kind, key=key, entry=_name(theirs), ours=ours, theirs=theirs, heals=heals)]
 
     if ours.status is EntryStatus.DONE and theirs.status is EntryStatus.DONE:
-        if ours.currency != theirs.currency:
+        # Some providers name no currency.
+        if ours.currency and theirs.currency and ours.currency != theirs.currency:
             return differs(DriftType.CURRENCY)
         return differs(DriftType.AMOUNT) if ours.amount != theirs.amount else []
     if ours.status is theirs.status:
