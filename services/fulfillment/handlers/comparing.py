@@ -33,15 +33,19 @@ T = TypeVar("T")
 async def list_books(envelope: Envelope, query: ListBooks, context: Fulfillment) -> Books:
     """Say whose labels and tax documents are kept at whom."""
     async with connected(context.desk.pool) as db:
-        labels, documents = await label_rows.stores(db), await filings.stores(db)
-    shipped = [(Domain.SHIPPING, owner) for owner in labels if (owner[1], owner[2]) in context.label_books]
-    taxed = [(Domain.TAX, owner) for owner in documents if (owner[1], owner[2]) in context.tax_books]
-    return Books(
-        books=[
-            Book(store_id=store_id, environment=environment, domain=domain, provider=provider)
-            for domain, (store_id, environment, provider) in (*shipped, *taxed)
-        ]
-    )
+        shipping, taxed = await shipments.stores(db), await filings.stores(db)
+    labels = [
+        Book(store_id=store_id, environment=environment, domain=Domain.SHIPPING, provider=name)
+        for store_id, environment in shipping
+        for where, name in context.label_books
+        if where == environment
+    ]
+    taxes = [
+        Book(store_id=store_id, environment=environment, domain=Domain.TAX, provider=name)
+        for store_id, environment, name in taxed
+        if (environment, name) in context.tax_books
+    ]
+    return Books(books=[*labels, *taxes])
 
 
 def _label_books(envelope: Envelope, context: Fulfillment, name: str) -> LabelBooks:

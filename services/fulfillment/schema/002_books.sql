@@ -21,4 +21,3 @@ CREATE INDEX filings_due ON tax_filings (next_look_at) WHERE status = 'pending';
 
 -- The reconciler asks whose books there are, without reading them all.
 CREATE INDEX filings_by_owner ON tax_filings (store_id, environment, provider);
-CREATE INDEX labels_by_owner ON shipment_labels (store_id, environment, carrier);

@@ -193,26 +193,6 @@ async def keys_between(
     return [(row["id"], row["provider_label_id"]) for row in rows]
 
 
-async def stores(db: Connection) -> list[tuple[UUID, str, str]]:
-    """List whose labels there are of which carrier; each is found behind the one before."""
-    rows = await db.fetch(
-        """
-        WITH RECURSIVE owners AS (
-          (SELECT store_id, environment, carrier FROM shipment_labels ORDER BY store_id, environment, carrier LIMIT 1)
-           UNION ALL
-          SELECT following.store_id, following.environment, following.carrier
-            FROM owners
-           CROSS JOIN LATERAL (SELECT l.store_id, l.environment, l.carrier
-                                 FROM shipment_labels l
-                                WHERE (l.store_id, l.environment, l.carrier) > (owners.store_id, owners.environment, owners.carrier)
-                                ORDER BY l.store_id, l.environment, l.carrier
-                                LIMIT 1) AS following)
-        SELECT store_id, environment, carrier FROM owners
-        """
-    )
-    return [(row["store_id"], row["environment"], row["carrier"]) for row in rows]
-
-
 async def renew(pool: Pool, label: Label, *, lease_seconds: float) -> None:
     """Keep our lease while the call is out."""
     async with connected(pool) as db:
