@@ -1,5 +1,6 @@
 """The sandbox's own books: payments and their operations, kept in a file of its own, and its rules about amounts."""
 
+import bisect
 import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -102,6 +103,8 @@ class Books:
         self._db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, digest TEXT NOT NULL, status INT, body BLOB)")
         self.payments: dict[str, Payment] = {}
         self._by_reference: dict[str, str] = {}
+        # In order, so that a page of many is found without looking at all.
+        self._ids: list[str] = []
         self.check_amounts = True
         self.check_keys = True
         # Told of every change of a payment: the change's name, the payment, and the operation that changed.
@@ -114,6 +117,8 @@ class Books:
         self._db.close()
 
     def _index(self, payment: Payment) -> None:
+        if payment.id not in self.payments:
+            bisect.insort(self._ids, payment.id)
         self.payments[payment.id] = payment
         for reference in [payment.reference, *(o.reference for o in payment.operations)]:
             if reference is not None:
@@ -131,6 +136,7 @@ class Books:
     def forget(self, payment: Payment) -> None:
         """Strike a payment out, as if it had never been."""
         del self.payments[payment.id]
+        self._ids.remove(payment.id)
         self._by_reference = {reference: known for reference, known in self._by_reference.items() if known != payment.id}
         self._db.execute("DELETE FROM payments WHERE id = ?", (payment.id,))
 
@@ -151,6 +157,17 @@ class Books:
         if expires is not None and payment.held > 0 and datetime.fromisoformat(expires) <= now():
             self.add(payment, "void", payment.held, reason="expired")
         return payment
+
+    def page(self, *, after: str, since: datetime | None, until: datetime | None, limit: int) -> tuple[list[Payment], str | None]:
+        """List the payments of a time behind one of them, in the order of their ids; gives the page and the next page's cursor."""
+        found: list[Payment] = []
+        for payment_id in self._ids[bisect.bisect_right(self._ids, after) :]:
+            payment = self.payments[payment_id]
+            if (since is None or payment.made_at >= since) and (until is None or payment.made_at < until):
+                found.append(payment)
+            if len(found) > limit:
+                break
+        return [self._lapsed(payment) for payment in found[:limit]], found[limit - 1].id if len(found) > limit else None
 
     # Keys
 

@@ -18,6 +18,8 @@ from services.gateway.app import build as build_gateway
 from services.gateway.settings import Settings as GatewaySettings
 from services.payments.app import build as build_payments
 from services.payments.settings import Settings as PaymentsSettings
+from services.reconciler.app import build as build_reconciler
+from services.reconciler.settings import Settings as ReconcilerSettings
 from services.webhooks.app import build as build_webhooks
 from services.webhooks.settings import Settings as WebhooksSettings
 from shared.run import run
@@ -109,6 +111,8 @@ def _live(birth: Birth) -> None:
             run(build_webhooks, WebhooksSettings)
         elif birth.service == "fulfillment":
             run(build_fulfillment, FulfillmentSettings)
+        elif birth.service == "reconciler":
+            run(build_reconciler, ReconcilerSettings)
         else:
             run(build_gateway, GatewaySettings)
     except SystemExit as ended:

@@ -26,6 +26,12 @@ STOP_POLL_SECONDS = 0.01
 SILENT_TRIES = 200
 
 
+PROCESSES = (
+    *("payments", "payments 2", "webhooks", "fulfillment", "reconciler", "reconciler 2"),
+    *("gateway", "gateway 2"),
+)
+
+
 class System:
     """Payments and the gateway as processes of ours, and the world to call them from."""
 
@@ -33,7 +39,7 @@ class System:
         self._nursery = nursery
         self._place = place
         self._folder = folder
-        self._ports = {name: free_port() for name in ("payments", "payments 2", "webhooks", "fulfillment", "gateway", "gateway 2")}
+        self._ports = {name: free_port() for name in PROCESSES}
         self.store_id = new_id()
         self._children: dict[str, Child] = {}
         self._changes = {key.upper(): str(value) for key, value in changes.items()}
@@ -131,6 +137,10 @@ class System:
             "PROVIDER_TIMEOUT_SECONDS": "1.5",
             "LEASE_SECONDS": "1.0",
             "OUTBOX_HEAD_START_SECONDS": "1.0",
+            "RECONCILE_SCHEDULES": "[]",
+            "RUN_EVERY_SECONDS": "0.1",
+            "SCHEDULE_EVERY_SECONDS": "0.1",
+            "LEADER_LEASE_SECONDS": "1.0",
             "RESOLVE_EVERY_SECONDS": "0.2",
             "SWEEP_EVERY_SECONDS": "0.2",
             "REDRIVE_AFTER_SECONDS": "1.0",

@@ -99,21 +99,12 @@ async def read_payments(
     if reference is not None:
         found = books.find(reference)
         return _page([] if found is None else [found], None)
-    first, last = _moment(since), _moment(until)
-    rows = sorted(
-        (p for p in books.payments.values() if p.id > cursor and _within(p, first, last)),
-        key=lambda p: p.id,
-    )
-    page = [books.get(p.id) for p in rows[: min(limit, PAGE_ROWS_MAX)]]
-    return _page(page, page[-1].id if len(rows) > len(page) else None)
+    page, following = books.page(after=cursor, since=_moment(since), until=_moment(until), limit=min(limit, PAGE_ROWS_MAX))
+    return _page(page, following)
 
 
 def _moment(text: str | None) -> datetime | None:
     return None if not text else datetime.fromisoformat(text.replace(" ", "+"))
-
-
-def _within(payment: Payment, since: datetime | None, until: datetime | None) -> bool:
-    return (since is None or payment.made_at >= since) and (until is None or payment.made_at < until)
 
 
 def shown(payment: Payment) -> Response[bytes]:
