@@ -1,6 +1,7 @@
 """Reconciling that is killed in the middle, again and again: it goes on where it was, and finds everything once."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -26,7 +27,7 @@ async def test_killed_again_and_again_it_repeats_nothing_and_leaves_nothing_out(
         run_id = await a_started_run(world)
 
         for pages in KILLED_AT_PAGES:
-            await until(lambda pages=pages: _is_at(world, run_id, pages))
+            await until(partial(_is_at, world, run_id, pages))
             await system.kill("reconciler")
             await system.start("reconciler")
         run = await until(lambda: completed(world, run_id))

@@ -52,7 +52,7 @@ async def test_a_time_is_fired_once_a_book_however_many_copies_there_are(own_pla
     assert len({(row["provider"], row["due_at"]) for row in rows}) == len(rows)
     assert {row["provider"] for row in rows} == {"sandbox", "stripe"}
     assert {row["store_id"] for row in rows} == {world.store_id}
-    assert (len(leaders), leaders[0]["token"]) == (1, 1)
+    assert len(leaders) == 1
 
 
 async def test_another_takes_the_lead_when_the_first_is_gone_and_catches_up(own_place: Place) -> None:
@@ -68,7 +68,7 @@ async def test_another_takes_the_lead_when_the_first_is_gone_and_catches_up(own_
         [leader] = await world.rows("SELECT token FROM reconciler.leaders")
 
     assert before
-    assert leader["token"] == 2
+    assert leader["token"] > 1
     # One run a book makes up for all the times in between.
     assert len({row["provider"] for row in after}) == len(after)
     assert all(row["since"] <= missed["fired_at"] - timedelta(minutes=5) for row in after)
@@ -84,9 +84,10 @@ async def test_whoever_leads_no_more_fires_nothing(own_place: Place) -> None:
         assert await runs.lead(pool, "schedules", new_id(), lease_seconds=60) is None
         book = Book(store_id=new_id(), environment="sandbox", domain=Domain.PAYMENTS, provider="sandbox")
 
+        since, ends = covered(NIGHTLY, due=NIGHT, fired_at=None)
+        statements = runs.fire(NIGHTLY, [book], role="schedules", token=token, due=NIGHT, since=since, until=ends)
         with pytest.raises(Contended):
-            since, until_ = covered(NIGHTLY, due=NIGHT, fired_at=None)
-            await Rows(pool).write(runs.fire(NIGHTLY, [book], role="schedules", token=token, due=NIGHT, since=since, until=until_))
+            await Rows(pool).write(statements)
 
         assert await pool.fetchval("SELECT count(*) FROM reconciliation_runs") == 0
     finally:
