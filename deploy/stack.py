@@ -15,7 +15,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from deploy import local_store, setup
+from deploy import keys, local_store, setup
 from deploy.processes import Failed, Process, start, wait_until
 from deploy.servers import Choice, Say, Servers, servers
 from deploy.state import Instance, StackState, free_port
@@ -115,6 +115,8 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
         "OTEL_EXPORTER_OTLP_ENDPOINT": options.otlp_endpoint,
         **options.settings,
     }
+    vault = instance.folder / "vault"
+    keys.make(vault)
     webhooks_port, sandbox_url = free_port(), f"http://127.0.0.1:{sandbox_port}"
     stripe, secret = stripe_account(instance, sandbox_url), webhook_secret(instance)
     secrets = {"sandbox": secret, "sandbox-carrier": secret, "easypost": secret, "shippo": secret, "stripe": stripe.webhook_secret}
@@ -142,6 +144,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             **common,
             "HTTP_PORT": str(webhooks_port),
             "DATABASE_URL": setup.service_url(database_url, "webhooks", password),
+            "VAULT_KEYS_FILE": str(keys.private_file(vault, "webhooks")),
             "WEBHOOK_ACCOUNTS": msgspec.json.encode(taken).decode(),
             # Whoever tries it out listens on this machine.
             "ALLOW_PRIVATE_ENDPOINTS": "true",
@@ -150,6 +153,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             **common,
             "HTTP_PORT": str(free_port()),
             "DATABASE_URL": setup.service_url(database_url, "payments", password),
+            "VAULT_KEYS_FILE": str(keys.private_file(vault, "payments")),
             "SANDBOX_URL": sandbox_url,
             "SANDBOX_API_KEY": api_key,
             "STRIPE_URL": stripe.url,
@@ -160,6 +164,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             **common,
             "HTTP_PORT": str(free_port()),
             "DATABASE_URL": setup.service_url(database_url, "fulfillment", password),
+            "VAULT_KEYS_FILE": str(keys.private_file(vault, "fulfillment")),
             "SANDBOX_URL": sandbox_url,
             "SANDBOX_API_KEY": api_key,
             "EASYPOST_URL": sandbox_url,
@@ -184,6 +189,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             "HTTP_PORT": str(options.gateway_port or free_port()),
             "DATABASE_URL": setup.service_url(database_url, "gateway", password),
             "TOKEN_SECRET": instance.secret("tokens"),
+            "VAULT_PUBLIC_KEYS_FILE": str(vault / keys.PUBLIC),
             "WEBHOOKS_URL": f"http://127.0.0.1:{webhooks_port}",
         },
     }

@@ -23,6 +23,8 @@ class Owned(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     files: Path
+    # Tables that several services have and not all, by their names in schema/optional.
+    also: tuple[str, ...] = ()
 
 
 class MigrationRefused(Exception):
@@ -52,7 +54,8 @@ async def migrate(owner_url: str, services: Sequence[Owned], *, password: str) -
 
 def files_of(service: Owned) -> list[Path]:
     """List a service's migrations in order, the messaging tables first."""
-    return sorted(MESSAGING.glob("*.sql")) + sorted(service.files.glob("*.sql"))
+    also = [MESSAGING / "optional" / f"{name}.sql" for name in service.also]
+    return sorted(MESSAGING.glob("*.sql")) + also + sorted(service.files.glob("*.sql"))
 
 
 async def up_to_date(pool: Pool, service: Owned) -> bool:

@@ -36,7 +36,11 @@ from services.webhooks.settings import Settings as WebhooksSettings
 from shared.ids import new_id
 from shared.messages import Environment
 from shared.service import Parts, Server
+from shared.vault import PrivateKeys, new_private_key, public_of
 
+# Keys of this run's services.
+PRIVATE_KEYS = {name: PrivateKeys(current=1, keys={"1": new_private_key()}) for name in ("payments", "fulfillment", "webhooks")}
+PUBLIC_KEYS = msgspec.json.encode({name: public_of(keys) for name, keys in PRIVATE_KEYS.items()}).decode()
 PASSWORD = "services-of-the-tests"
 SANDBOX_KEY = "sk_sandbox_tests"
 TOKEN_SECRET = "tokens-of-the-tests"
@@ -433,11 +437,17 @@ def secret_of(key: str) -> str:
     return parts[1]
 
 
+def vault_keys(service: str) -> str:
+    """The keys of a service, as its setting has them."""
+    return msgspec.json.encode(PRIVATE_KEYS[service]).decode()
+
+
 def payments_settings(place: Place, sandbox_url: str, changes: Mapping[str, Any] | None = None) -> PaymentsSettings:
     """Settings of payments with short time-outs."""
     return PaymentsSettings(
         **{
             "database_url": setup.service_url(place.database_url, "payments", PASSWORD),
+            "vault_keys": vault_keys("payments"),
             "amqp_url": place.amqp_url,
             "sandbox_url": sandbox_url,
             "sandbox_api_key": SANDBOX_KEY,
@@ -459,6 +469,7 @@ def fulfillment_settings(place: Place, sandbox_url: str, changes: Mapping[str, A
     return FulfillmentSettings(
         **{
             "database_url": setup.service_url(place.database_url, "fulfillment", PASSWORD),
+            "vault_keys": vault_keys("fulfillment"),
             "amqp_url": place.amqp_url,
             "sandbox_url": sandbox_url,
             "sandbox_api_key": SANDBOX_KEY,
@@ -513,6 +524,7 @@ def gateway_settings(place: Place, changes: Mapping[str, Any] | None = None) -> 
             "database_url": setup.service_url(place.database_url, "gateway", PASSWORD),
             "amqp_url": place.amqp_url,
             "token_secret": TOKEN_SECRET,
+            "vault_public_keys": PUBLIC_KEYS,
             "sweep_every_seconds": 0.2,
             "redrive_after_seconds": 1.0,
             "shutdown_grace_seconds": 5.0,
@@ -533,6 +545,7 @@ def webhooks_settings(place: Place, store_id: UUID, changes: Mapping[str, Any] |
     return WebhooksSettings(
         **{
             "database_url": setup.service_url(place.database_url, "webhooks", PASSWORD),
+            "vault_keys": vault_keys("webhooks"),
             "amqp_url": place.amqp_url,
             "webhook_accounts": msgspec.json.encode(accounts).decode(),
             "ask_timeout_seconds": 2.0,

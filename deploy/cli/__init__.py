@@ -10,10 +10,12 @@ import click
 from deploy.cli import checking, operating, running
 from deploy.demo.shop import DemoFailed
 from deploy.fx import RatesRefused
+from deploy.keys import RotationStalled
 from deploy.processes import Failed
 from deploy.taxes import ImportRefused
 from shared import topology
 from shared.migrations import MigrationRefused
+from shared.settings import SettingsRefused
 
 FAILED_EXIT = 1
 
@@ -53,6 +55,8 @@ def main() -> None:
         topology.TopologyRefused,
         ImportRefused,
         RatesRefused,
+        RotationStalled,
+        SettingsRefused,
         DemoFailed,
         asyncpg.PostgresError,
         OSError,

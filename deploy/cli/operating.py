@@ -7,6 +7,7 @@ from uuid import UUID
 import click
 
 from deploy import fx, seed, setup, taxes
+from deploy import keys as vault
 from deploy.cli.terminal import main_instance
 from deploy.processes import Failed
 from deploy.stack import STORE_ID
@@ -52,7 +53,7 @@ def seed_orders(orders: int, store_id: UUID, database_url: str | None) -> None:
 
 @click.group()
 def keys() -> None:
-    """API keys."""
+    """API keys, and the keys that providers' credentials are sealed with."""
 
 
 @keys.command(name="create")
@@ -65,6 +66,31 @@ def create_key(store_id: UUID, environment: str, role: str, name: str, database_
     """Make an API key and show it, once."""
     key = setup.create_key(_database_url(database_url), store_id=store_id, environment=Environment(environment), role=Role(role), name=name)
     click.echo(asyncio.run(key))
+
+
+_folder = click.option("--folder", type=click.Path(file_okay=False, path_type=Path), help="Where they lie; the local system's by default.")
+
+
+@keys.command(name="make")
+@_folder
+def make_keys(folder: Path | None) -> None:
+    """Make the keys that providers' credentials are sealed with, unless there are some.
+
+    A file for each service that opens them, and public.json for the gateway.
+    """
+    where = folder or main_instance().folder / "vault"
+    click.echo(f"Made in {where}." if vault.make(where) else f"There are some in {where}.")
+
+
+@keys.command(name="rotate")
+@_folder
+@click.option("--database-url", envvar="DATABASE_URL", help="The owner's database URL; the running stack's by default.")
+def rotate_keys(folder: Path | None, database_url: str | None) -> None:
+    """Seal every credential with another key, while everything runs.
+
+    What was broken off goes on when it is called again.
+    """
+    asyncio.run(vault.rotate(folder or main_instance().folder / "vault", _database_url(database_url), say=click.echo))
 
 
 @click.group()

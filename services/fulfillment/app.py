@@ -28,24 +28,29 @@ from services.fulfillment.providers.shippo import Shippo
 from services.fulfillment.providers.table_rate import TableRate
 from services.fulfillment.providers.taxjar import TaxJar
 from services.fulfillment.settings import Settings
-from shared import audit
+from shared import audit, credentials
 from shared.contracts import books
+from shared.contracts import credentials as contract
+from shared.contracts.credentials import Use
 from shared.contracts.fulfillment import pricing as pricing_messages
 from shared.contracts.fulfillment import shipping as shipping_messages
 from shared.contracts.fulfillment import tax as tax_messages
 from shared.contracts.payments import IntentChanged
+from shared.credentials import Adapters, Credential, Wallet, source_of
 from shared.database import connected
 from shared.messages import Environment, Message, Query
 from shared.migrations import Owned
 from shared.schedule import Job
 from shared.service import Service
+from shared.vault import KeySource
 from shared.work import Desk
 from shared.worker import CommandHandler, QueryHandler, RetrySchedules
 
 # A test key begins with EZTK (docs.easypost.com/docs/authentication).
 EASYPOST_PRODUCTION_KEYS = "EZAK"
 SHIPPO_LIVE_KEYS = "shippo_live_"
-OWNED = Owned(name="fulfillment", files=Path(__file__).parent / "schema")
+OWNED = Owned(name="fulfillment", files=Path(__file__).parent / "schema", also=("credentials",))
+TOLD = contract.TOLD["fulfillment"]
 
 COMMANDS: dict[type[Message], CommandHandler[Fulfillment]] = {
     pricing_messages.PutSettings: configuring.put_settings,
@@ -61,6 +66,9 @@ COMMANDS: dict[type[Message], CommandHandler[Fulfillment]] = {
     shipping_messages.TakeEvent: listening.take_event,
     IntentChanged: finalizing.payment_changed,
     books.FulfillmentHeal: comparing.heal,
+    TOLD.put: credentials.put,
+    TOLD.retire: credentials.retire,
+    TOLD.verify: credentials.verify,
 }
 QUERIES: dict[type[Query], QueryHandler[Fulfillment]] = {
     pricing_messages.Price: pricing.price,
@@ -80,16 +88,18 @@ QUERIES: dict[type[Query], QueryHandler[Fulfillment]] = {
     books.FulfillmentListTheirs: comparing.list_theirs,
     books.FulfillmentListOurs: comparing.list_ours,
     books.FulfillmentLookAt: comparing.look_at,
+    TOLD.list: credentials.listed,
 }
 
 
 def build(settings: Settings) -> Service[Fulfillment]:
     """Put fulfillment together."""
+    source = source_of(settings, OWNED.name)
     return Service(
         name=OWNED.name,
         settings=settings,
         owned=OWNED,
-        context=lambda desk: _context(desk, settings),
+        context=lambda desk: _context(desk, settings, source),
         handlers=COMMANDS,
         queries=QUERIES,
         jobs=partial(_jobs, settings),
@@ -98,53 +108,87 @@ def build(settings: Settings) -> Service[Fulfillment]:
 
 
 @asynccontextmanager
-async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Fulfillment]:
-    carriers: dict[tuple[Environment, str], Carrier] = {}
-    engines: dict[tuple[Environment, str], TaxEngine] = {}
-    for environment in Environment:
-        carriers[environment, TableRate.name] = TableRate()
-        engines[environment, BuiltIn.name] = BuiltIn()
+async def _context(desk: Desk, settings: Settings, source: KeySource) -> AsyncIterator[Fulfillment]:
+    wallet = Wallet(desk.pool, source, [Use.SHIPPING, Use.TAX])
+    await wallet.refresh()
+    carriers: Adapters[Carrier] = Adapters(wallet, Use.SHIPPING, installed=_carriers(settings), make=partial(_carrier, settings))
+    engines: Adapters[TaxEngine] = Adapters(wallet, Use.TAX, installed=_engines(settings), make=partial(_engine, settings))
+    try:
+        yield Fulfillment(desk=desk, settings=settings, wallet=wallet, carriers=carriers, engines=engines)
+    finally:
+        await carriers.close()
+        await engines.close()
+
+
+def _carriers(settings: Settings) -> dict[tuple[Environment, str], Carrier]:
+    """Make the installation's carriers, by the environment that each key serves."""
+    carriers: dict[tuple[Environment, str], Carrier] = {(environment, TableRate.name): TableRate() for environment in Environment}
+    timeout_seconds = settings.provider_timeout_seconds
     if settings.sandbox_url:
-        sandbox = SandboxCarrier(
-            base_url=settings.sandbox_url, api_key=settings.sandbox_api_key, timeout_seconds=settings.provider_timeout_seconds
+        carriers[Environment.SANDBOX, SandboxCarrier.name] = SandboxCarrier(
+            base_url=settings.sandbox_url, api_key=settings.sandbox_api_key, timeout_seconds=timeout_seconds
         )
-        carriers[Environment.SANDBOX, sandbox.name] = sandbox
     if settings.easypost_api_key:
-        easypost = EasyPost(
-            base_url=settings.easypost_url, api_key=settings.easypost_api_key, timeout_seconds=settings.provider_timeout_seconds
-        )
         live = settings.easypost_api_key.startswith(EASYPOST_PRODUCTION_KEYS)
-        carriers[Environment.PRODUCTION if live else Environment.SANDBOX, easypost.name] = easypost
+        carriers[Environment.PRODUCTION if live else Environment.SANDBOX, EasyPost.name] = EasyPost(
+            base_url=settings.easypost_url, api_key=settings.easypost_api_key, timeout_seconds=timeout_seconds
+        )
     if settings.shippo_api_key:
-        shippo = Shippo(base_url=settings.shippo_url, api_key=settings.shippo_api_key, timeout_seconds=settings.provider_timeout_seconds)
         live = settings.shippo_api_key.startswith(SHIPPO_LIVE_KEYS)
-        carriers[Environment.PRODUCTION if live else Environment.SANDBOX, shippo.name] = shippo
+        carriers[Environment.PRODUCTION if live else Environment.SANDBOX, Shippo.name] = Shippo(
+            base_url=settings.shippo_url, api_key=settings.shippo_api_key, timeout_seconds=timeout_seconds
+        )
+    return carriers
+
+
+def _carrier(settings: Settings, credential: Credential) -> Carrier | None:
+    """Make the carrier of a store's own account."""
+    key, timeout_seconds = credential.fields["api_key"], settings.provider_timeout_seconds
+    match credential.provider:
+        case SandboxCarrier.name:
+            return SandboxCarrier(base_url=settings.sandbox_url, api_key=key, timeout_seconds=timeout_seconds)
+        case EasyPost.name:
+            return EasyPost(base_url=settings.easypost_url, api_key=key, timeout_seconds=timeout_seconds)
+        case Shippo.name:
+            return Shippo(base_url=settings.shippo_url, api_key=key, timeout_seconds=timeout_seconds)
+        case _:
+            return None
+
+
+def _engines(settings: Settings) -> dict[tuple[Environment, str], TaxEngine]:
+    """Make the installation's tax engines."""
+    engines: dict[tuple[Environment, str], TaxEngine] = {(environment, BuiltIn.name): BuiltIn() for environment in Environment}
     if settings.taxjar_api_key:
-        taxjar = TaxJar(base_url=settings.taxjar_url, api_key=settings.taxjar_api_key, timeout_seconds=settings.tax_timeout_seconds)
-        engines[settings.taxjar_environment, taxjar.name] = taxjar
+        engines[settings.taxjar_environment, TaxJar.name] = TaxJar(
+            base_url=settings.taxjar_url, api_key=settings.taxjar_api_key, timeout_seconds=settings.tax_timeout_seconds
+        )
     if settings.avalara_license_key:
-        avalara = Avalara(
+        engines[settings.avalara_environment, Avalara.name] = Avalara(
             base_url=settings.avalara_url,
             account_id=settings.avalara_account_id,
             license_key=settings.avalara_license_key,
             company_code=settings.avalara_company_code,
             timeout_seconds=settings.tax_timeout_seconds,
         )
-        engines[settings.avalara_environment, avalara.name] = avalara
-    try:
-        yield Fulfillment(
-            desk=desk,
-            settings=settings,
-            carriers=carriers,
-            engines=engines,
-            label_books={key: each for key, each in carriers.items() if isinstance(each, SandboxCarrier | EasyPost | Shippo)},
-            tax_books={key: each for key, each in engines.items() if isinstance(each, TaxJar | Avalara)},
-        )
-    finally:
-        for carrier in carriers.values():
-            await carrier.close()
-        for engine in engines.values():
-            await engine.close()
+    return engines
+
+
+def _engine(settings: Settings, credential: Credential) -> TaxEngine | None:
+    """Make the tax engine of a store's own account."""
+    fields, timeout_seconds = credential.fields, settings.tax_timeout_seconds
+    match credential.provider:
+        case TaxJar.name:
+            return TaxJar(base_url=settings.taxjar_url, api_key=fields["api_key"], timeout_seconds=timeout_seconds)
+        case Avalara.name:
+            return Avalara(
+                base_url=settings.avalara_url,
+                account_id=fields["account_id"],
+                license_key=fields["license_key"],
+                company_code=fields.get("company_code", settings.avalara_company_code),
+                timeout_seconds=timeout_seconds,
+            )
+        case _:
+            return None
 
 
 def _jobs(settings: Settings, context: Fulfillment) -> Sequence[Job]:
@@ -159,5 +203,6 @@ def _jobs(settings: Settings, context: Fulfillment) -> Sequence[Job]:
         Job("tax filings", lambda: filing.file_due(context), every_seconds=settings.file_every_seconds),
         Job("parcels", lambda: tracking.look_for_due(context), every_seconds=settings.look_every_seconds),
         Job("old quotes", lambda: pricing.forget_old(context), every_seconds=settings.housekeeping_every_seconds),
+        *credentials.jobs(context.wallet),
         Job("audit partitions", partitions, every_seconds=audit.KEEP_EVERY_SECONDS),
     ]

@@ -1,10 +1,10 @@
 """The settings of fulfillment."""
 
+from shared.credentials import VaultSettings
 from shared.messages import Environment
-from shared.settings import BusSettings
 
 
-class Settings(BusSettings, frozen=True, kw_only=True):
+class Settings(VaultSettings, frozen=True, kw_only=True):
     """Read from the environment; see README for what each means."""
 
     sandbox_url: str = ""

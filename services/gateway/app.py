@@ -8,6 +8,7 @@ from typing import Any
 
 from services.gateway import store
 from services.gateway.handlers.gateway import Gateway
+from services.gateway.handlers.sealing import source_of
 from services.gateway.routes import api
 from services.gateway.routes.asgi import Watched
 from services.gateway.settings import Settings
@@ -25,6 +26,7 @@ FORGET_EVERY_SECONDS = 60.0
 
 def build(settings: Settings) -> Service[Gateway]:
     """Put the gateway together."""
+    source_of(settings)  # Refused before anything is started.
     return Service(
         name=OWNED.name,
         settings=settings,

@@ -7,6 +7,12 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     """Read from the environment; see README for what each means."""
 
     token_secret: str
+    # The public keys of the services that open what is sealed here, by their names.
+    vault_public_keys_file: str = ""
+    vault_public_keys: str = ""
+    vault_public_keys_command: str = ""
+    # Serve nothing but the sandbox environment; without keys there is no other way to serve at all.
+    sandbox_only: bool = False
     wait_seconds: float = 10.0
     drive_timeout_seconds: float = 60.0
     redrive_after_seconds: float = 3.0

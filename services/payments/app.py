@@ -12,18 +12,23 @@ from services.payments.providers.fulfillment import FulfillmentPricing
 from services.payments.providers.sandbox import SandboxPayments
 from services.payments.providers.stripe.client import StripePayments
 from services.payments.settings import Settings
-from shared import audit
+from shared import audit, credentials
 from shared.contracts import books
+from shared.contracts import credentials as contract
 from shared.contracts import payments as messages
+from shared.contracts.credentials import Use
+from shared.credentials import Adapters, Credential, Wallet, source_of
 from shared.messages import Environment, Message, Query
 from shared.migrations import Owned
 from shared.replies import Replies
 from shared.schedule import Job
 from shared.service import Service
+from shared.vault import KeySource
 from shared.work import Desk
 from shared.worker import CommandHandler, QueryHandler, RetrySchedules
 
-OWNED = Owned(name="payments", files=Path(__file__).parent / "schema")
+OWNED = Owned(name="payments", files=Path(__file__).parent / "schema", also=("credentials",))
+TOLD = contract.TOLD["payments"]
 LIVE_STRIPE_KEYS = ("sk_live_", "rk_live_")
 
 COMMANDS: dict[type[Message], CommandHandler[Payments]] = {
@@ -38,6 +43,9 @@ COMMANDS: dict[type[Message], CommandHandler[Payments]] = {
     messages.Observe: handlers.observe,
     messages.TakeEvent: handlers.take_event,
     books.PaymentsHeal: comparing.heal,
+    TOLD.put: credentials.put,
+    TOLD.retire: credentials.retire,
+    TOLD.verify: credentials.verify,
 }
 QUERIES: dict[type[Query], QueryHandler[Payments]] = {
     messages.GetOrder: handlers.get_order,
@@ -47,16 +55,18 @@ QUERIES: dict[type[Query], QueryHandler[Payments]] = {
     books.PaymentsListTheirs: comparing.list_theirs,
     books.PaymentsListOurs: comparing.list_ours,
     books.PaymentsLookAt: comparing.look_at,
+    TOLD.list: credentials.listed,
 }
 
 
 def build(settings: Settings) -> Service[Payments]:
     """Put payments together."""
+    source = source_of(settings, OWNED.name)
     return Service(
         name=OWNED.name,
         settings=settings,
         owned=OWNED,
-        context=lambda desk: _context(desk, settings),
+        context=lambda desk: _context(desk, settings, source),
         handlers=COMMANDS,
         queries=QUERIES,
         jobs=partial(_jobs, settings),
@@ -65,18 +75,19 @@ def build(settings: Settings) -> Service[Payments]:
 
 
 @asynccontextmanager
-async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Payments]:
-    providers = _providers(settings)
+async def _context(desk: Desk, settings: Settings, source: KeySource) -> AsyncIterator[Payments]:
+    wallet = Wallet(desk.pool, source, [Use.PAYMENTS])
+    await wallet.refresh()
+    providers = Adapters(wallet, Use.PAYMENTS, installed=_installed(settings), make=partial(_made, settings))
     async with Replies(settings.amqp_url, desk.publisher, name=OWNED.name) as replies:
         pricing = FulfillmentPricing(replies, timeout_seconds=settings.pricing_timeout_seconds)
         try:
-            yield Payments(desk=desk, settings=settings, providers=providers, pricing=pricing)
+            yield Payments(desk=desk, settings=settings, wallet=wallet, providers=providers, pricing=pricing)
         finally:
-            for provider in providers.values():
-                await provider.close()
+            await providers.close()
 
 
-def _providers(settings: Settings) -> dict[tuple[Environment, str], PaymentProvider]:
+def _installed(settings: Settings) -> dict[tuple[Environment, str], PaymentProvider]:
     providers: dict[tuple[Environment, str], PaymentProvider] = {}
     if settings.sandbox_url:
         sandbox = SandboxPayments(
@@ -96,6 +107,25 @@ def _providers(settings: Settings) -> dict[tuple[Environment, str], PaymentProvi
     return providers
 
 
+def _made(settings: Settings, credential: Credential) -> PaymentProvider | None:
+    """Make the adapter of a store's own account."""
+    fields, timeout_seconds = credential.fields, settings.provider_timeout_seconds
+    if credential.provider == SandboxPayments.name:
+        return SandboxPayments(
+            base_url=settings.sandbox_url, api_key=fields["api_key"], timeout_seconds=timeout_seconds, account=credential.account
+        )
+    if credential.provider == StripePayments.name:
+        return StripePayments(
+            base_url=settings.stripe_url,
+            api_key=fields["api_key"],
+            publishable_key=fields.get("publishable_key", ""),
+            multicapture=fields.get("multicapture") == "true",
+            timeout_seconds=timeout_seconds,
+            account=credential.account,
+        )
+    return None
+
+
 def _jobs(settings: Settings, context: Payments) -> Sequence[Job]:
     resolver = Job("resolver", lambda: resolving.resolve_due(context), every_seconds=settings.resolve_every_seconds)
     context.wake_resolver = resolver.wake
@@ -104,5 +134,6 @@ def _jobs(settings: Settings, context: Payments) -> Sequence[Job]:
         resolver,
         Job("abandoned payments", lambda: housekeeping.abandon_old(context), every_seconds=every),
         Job("money to give back", lambda: housekeeping.give_back(context), every_seconds=every),
+        *credentials.jobs(context.wallet),
         Job("audit partitions", lambda: housekeeping.keep_audit_partitions(context), every_seconds=audit.KEEP_EVERY_SECONDS),
     ]

@@ -25,8 +25,12 @@ from services.webhooks.providers.shippo import SHIPPO
 from services.webhooks.providers.standard import STANDARD
 from services.webhooks.providers.stripe import STRIPE
 from services.webhooks.settings import Settings
+from shared import credentials
+from shared.contracts import credentials as contract
 from shared.contracts import webhooks as messages
+from shared.contracts.credentials import Use
 from shared.contracts.payments import IntentChanged
+from shared.credentials import Wallet, source_of
 from shared.health import Check
 from shared.messages import Message, Query
 from shared.migrations import Owned
@@ -34,10 +38,12 @@ from shared.replies import Replies
 from shared.schedule import Job
 from shared.service import Service
 from shared.settings import SettingsRefused
+from shared.vault import KeySource
 from shared.work import Desk
 from shared.worker import CommandHandler, FailureHandler, QueryHandler, RetrySchedules
 
-OWNED = Owned(name="webhooks", files=Path(__file__).parent / "schema")
+OWNED = Owned(name="webhooks", files=Path(__file__).parent / "schema", also=("credentials",))
+TOLD = contract.TOLD["webhooks"]
 CERTIFICATE_TIMEOUT_SECONDS = 5.0
 
 COMMANDS: dict[type[Message], CommandHandler[Webhooks]] = {
@@ -49,6 +55,9 @@ COMMANDS: dict[type[Message], CommandHandler[Webhooks]] = {
     messages.RotateSecret: handlers.rotate_secret,
     messages.Redeliver: handlers.redeliver,
     IntentChanged: handlers.tell_of_payment,
+    TOLD.put: credentials.put,
+    TOLD.retire: credentials.retire,
+    TOLD.verify: credentials.verify,
 }
 FAILED: dict[type[Message], FailureHandler[Webhooks]] = {messages.Process: handlers.process_failed}
 QUERIES: dict[type[Query], QueryHandler[Webhooks]] = {
@@ -58,6 +67,7 @@ QUERIES: dict[type[Query], QueryHandler[Webhooks]] = {
     messages.GetSecrets: handlers.get_secrets,
     messages.ListDeliveries: handlers.list_deliveries,
     messages.CatchUp: handlers.catch_up,
+    TOLD.list: credentials.listed,
 }
 
 
@@ -83,11 +93,12 @@ def schemes(*, fetch: Fetch, authorities: Sequence[x509.Certificate]) -> Mapping
 
 def build(settings: Settings) -> Service[Webhooks]:
     """Put webhooks together."""
+    source = source_of(settings, OWNED.name)
     return Service(
         name=OWNED.name,
         settings=settings,
         owned=OWNED,
-        context=lambda desk: _context(desk, settings),
+        context=lambda desk: _context(desk, settings, source),
         handlers=COMMANDS,
         queries=QUERIES,
         failed=FAILED,
@@ -107,13 +118,17 @@ def accounts_of(settings: Settings) -> list[Account]:
 
 
 @asynccontextmanager
-async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Webhooks]:
+async def _context(desk: Desk, settings: Settings, source: KeySource) -> AsyncIterator[Webhooks]:
     accounts = accounts_of(settings)
     paypal = any(account.provider == "paypal" for account in accounts)
     known = schemes(fetch=_fetch, authorities=_authorities(settings.paypal_authorities_file) if paypal else ())
+    wallet = Wallet(desk.pool, source, [Use.WEBHOOKS])
+    await wallet.refresh()
     messenger = Messenger(allow_private=settings.allow_private_endpoints, timeout_seconds=settings.delivery_timeout_seconds)
     async with Replies(settings.amqp_url, desk.publisher, name=OWNED.name) as replies:
-        context = Webhooks(desk=desk, settings=settings, replies=replies, accounts=accounts, schemes=known, messenger=messenger)
+        context = Webhooks(
+            desk=desk, settings=settings, replies=replies, wallet=wallet, accounts=accounts, schemes=known, messenger=messenger
+        )
         try:
             yield context
         finally:
@@ -145,6 +160,7 @@ def _jobs(settings: Settings, context: Webhooks) -> Sequence[Job]:
         Job("failing endpoints", lambda: delivering.disable_failing(context), every_seconds=settings.measure_every_seconds),
         Job("matching", lambda: processing.match_waiting(context), every_seconds=settings.match_every_seconds),
         Job("measuring", lambda: processing.measure(context), every_seconds=settings.measure_every_seconds),
+        *credentials.jobs(context.wallet),
         Job("cleaning", lambda: processing.clean(context), every_seconds=settings.clean_every_seconds),
     ]
 

@@ -1,12 +1,13 @@
 """The rules of webhooks: how an event stands, who is told of it, and how long it is waited for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
 import msgspec
 
+from shared.credentials import Credential
 from shared.errors import Refusal
 from shared.messages import Environment
 
@@ -77,6 +78,24 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     secrets: tuple[str, ...]
     # The exact address that was told to the provider, where the signature covers it (Square).
     url: str = ""
+
+
+def accounts_of(credentials: Sequence[Credential]) -> list[Account]:
+    """Tell whose webhooks are taken by the secrets that stores gave, all that are active of each."""
+    secrets: dict[str, list[Credential]] = {}
+    for credential in credentials:
+        secrets.setdefault(credential.account, []).append(credential)
+    return [
+        Account(
+            provider=active[0].provider,
+            store_id=active[0].store_id,
+            environment=active[0].environment,
+            account=account,
+            secrets=tuple(each.fields["secret"] for each in active),
+            url=active[0].fields.get("url", ""),
+        )
+        for account, active in secrets.items()
+    ]
 
 
 class UnknownProvider(Refusal):

@@ -1,9 +1,9 @@
 """The settings of webhooks."""
 
-from shared.settings import BusSettings
+from shared.credentials import VaultSettings
 
 
-class Settings(BusSettings, frozen=True, kw_only=True):
+class Settings(VaultSettings, frozen=True, kw_only=True):
     """Read from the environment; see README for what each means."""
 
     write_pause_seconds: float = 0.02

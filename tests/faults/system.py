@@ -18,7 +18,20 @@ from deploy.state import free_port
 from services.gateway.domain import Role
 from shared.ids import new_id
 from tests.faults.nursery import Child, Nursery
-from tests.world import PASSWORD, SANDBOX_KEY, TOKEN_SECRET, Place, World, a_key, a_sandbox, until, webhooks_settings
+from tests.world import (
+    PASSWORD,
+    PRIVATE_KEYS,
+    PUBLIC_KEYS,
+    SANDBOX_KEY,
+    TOKEN_SECRET,
+    Place,
+    World,
+    a_key,
+    a_sandbox,
+    until,
+    vault_keys,
+    webhooks_settings,
+)
 
 START_TIMEOUT_SECONDS = 120.0
 STOP_TIMEOUT_SECONDS = 20.0
@@ -123,6 +136,8 @@ class System:
             "AMQP_URL": self._place.amqp_url,
             "DATABASE_URL": setup.service_url(self._place.database_url, service, PASSWORD),
             "TOKEN_SECRET": TOKEN_SECRET,
+            "VAULT_PUBLIC_KEYS": PUBLIC_KEYS,
+            "VAULT_KEYS": vault_keys(service) if service in PRIVATE_KEYS else "",
             "SANDBOX_URL": self.sandbox.base_url,
             "SANDBOX_API_KEY": SANDBOX_KEY,
             "STRIPE_URL": self.sandbox.base_url,

@@ -22,7 +22,7 @@ from shared.database import connected
 from shared.errors import Unavailable
 from shared.http_client import NoAnswer, NotSent, recorded
 from shared.ids import first_id_at
-from shared.messages import Envelope, done
+from shared.messages import Envelope, Environment, done
 from shared.work import Work
 
 KEYS_PAGE_ROWS = 500
@@ -37,26 +37,26 @@ async def list_books(envelope: Envelope, query: ListBooks, context: Fulfillment)
     labels = [
         Book(store_id=store_id, environment=environment, domain=Domain.SHIPPING, provider=name)
         for store_id, environment in shipping
-        for where, name in context.label_books
-        if where == environment
+        for name in context.carrier_names(store_id, Environment(environment))
+        if context.label_books(store_id, Environment(environment), name) is not None
     ]
     taxes = [
         Book(store_id=store_id, environment=environment, domain=Domain.TAX, provider=name)
         for store_id, environment, name in taxed
-        if (environment, name) in context.tax_books
+        if context.tax_books(store_id, Environment(environment), name) is not None
     ]
     return Books(books=[*labels, *taxes])
 
 
 def _label_books(envelope: Envelope, context: Fulfillment, name: str) -> LabelBooks:
-    found = context.label_books.get((envelope.environment, name))
+    found = context.label_books(envelope.store_id, envelope.environment, name)
     if found is None:
         raise ProviderNotConfigured(f"No books of labels are kept at {name!r} in {envelope.environment.value}.", {"provider": name})
     return found
 
 
 def _tax_books(envelope: Envelope, context: Fulfillment, name: str) -> TaxBooks:
-    found = context.tax_books.get((envelope.environment, name))
+    found = context.tax_books(envelope.store_id, envelope.environment, name)
     if found is None:
         raise ProviderNotConfigured(f"No books of tax are kept at {name!r} in {envelope.environment.value}.", {"provider": name})
     return found

@@ -42,8 +42,8 @@ async def put_settings(work: Work, command: PutSettings, context: Fulfillment) -
     """Set where a store sells from and how."""
     settings, envelope = command.settings, work.envelope
     for name in settings.carriers:
-        context.carrier(envelope.environment, name)
-    context.engine(envelope.environment, settings.tax_provider)
+        context.carrier(envelope, name)
+    context.engine(envelope, settings.tax_provider)
     if settings.table is not None:
         zones = {zone.name for zone in settings.table.zones}
         if strange := sorted({tariff.zone for tariff in settings.table.tariffs} - zones):

@@ -1,24 +1,28 @@
 """What the handlers of fulfillment work with, and a store's ground: its settings, rules and registrations as of their revision."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from uuid import UUID
 
 import msgspec
 
 from services.fulfillment.domain.tax.rules import Rule
-from services.fulfillment.providers import Carrier, LabelBooks, TaxEngine
+from services.fulfillment.providers import Carrier, CarrierRefused, CarrierUnclear, LabelBooks, TaxEngine
 from services.fulfillment.providers.tax_books import TaxBooks
 from services.fulfillment.settings import Settings
 from services.fulfillment.store import registrations, rules
 from services.fulfillment.store import settings as settings_rows
 from services.fulfillment.store.registrations import Nexus
 from services.fulfillment.store.settings import Standing
+from shared.contracts.credentials import Use
+from shared.credentials import Adapters, Credential, Wallet, tried
 from shared.database import Connection
 from shared.errors import Invalid
+from shared.http_client import NoAnswer, NotSent
 from shared.messages import Envelope, Environment
 from shared.work import Desk
 
 STORES_CACHED_MAX = 1_000
+NOTHING = "tender-is-this-key-good"
 
 
 class ProviderNotConfigured(Invalid):
@@ -44,40 +48,69 @@ class Fulfillment:
         *,
         desk: Desk,
         settings: Settings,
-        carriers: Mapping[tuple[Environment, str], Carrier],
-        engines: Mapping[tuple[Environment, str], TaxEngine],
-        label_books: Mapping[tuple[str, str], LabelBooks],
-        tax_books: Mapping[tuple[str, str], TaxBooks],
+        wallet: Wallet,
+        carriers: Adapters[Carrier],
+        engines: Adapters[TaxEngine],
     ) -> None:
         self.desk = desk
         self.settings = settings
-        self.carriers = carriers
-        # Of those that keep some, by environment and name.
-        self.label_books = label_books
-        self.tax_books = tax_books
+        self.wallet = wallet
+        self._carriers = carriers
         self._engines = engines
         self._grounds: dict[tuple[UUID, Environment], Ground] = {}
         self.wake_resolver: Callable[[], None] = lambda: None
 
-    def carrier(self, environment: Environment, name: str) -> Carrier:
-        """Find a carrier; sandbox work never reaches a production account, nor the other way round."""
-        found = self.carriers.get((environment, name))
+    def carrier(self, envelope: Envelope, name: str) -> Carrier:
+        """Find a store's carrier; sandbox work never reaches a production account, nor the other way round."""
+        found = self._carriers.get(envelope.store_id, envelope.environment, name)
         if found is None:
-            known = sorted(each for where, each in self.carriers if where is environment)
             raise ProviderNotConfigured(
-                f"No carrier {name!r} is configured for {environment.value}.", {"carrier": name, "configured": known}
+                f"No carrier {name!r} is configured for {envelope.environment.value}.",
+                {"carrier": name, "configured": sorted(self.carrier_names(envelope.store_id, envelope.environment))},
             )
         return found
 
-    def engine(self, environment: Environment, name: str) -> TaxEngine:
+    def carrier_names(self, store_id: UUID, environment: Environment) -> list[str]:
+        """List by whom a store can ship."""
+        return self._carriers.names(store_id, environment)
+
+    def carrier_of_numbers(self, store_id: UUID, environment: Environment, numbers: str) -> Carrier | None:
+        """Find whose numbers a parcel bears."""
+        found = (self._carriers.get(store_id, environment, name) for name in self.carrier_names(store_id, environment))
+        return next((each for each in found if each is not None and each.carrier == numbers), None)
+
+    def engine(self, envelope: Envelope, name: str) -> TaxEngine:
         """Find a tax engine, as above."""
-        found = self._engines.get((environment, name))
+        found = self._engines.get(envelope.store_id, envelope.environment, name)
         if found is None:
-            known = sorted(each for where, each in self._engines if where is environment)
+            known = sorted(self._engines.names(envelope.store_id, envelope.environment))
             raise ProviderNotConfigured(
-                f"No tax engine {name!r} is configured for {environment.value}.", {"tax_provider": name, "configured": known}
+                f"No tax engine {name!r} is configured for {envelope.environment.value}.", {"tax_provider": name, "configured": known}
             )
         return found
+
+    def label_books(self, store_id: UUID, environment: Environment, name: str) -> LabelBooks | None:
+        """Find the books of a carrier that keeps some."""
+        found: object = self._carriers.get(store_id, environment, name)
+        return found if isinstance(found, LabelBooks) else None
+
+    def tax_books(self, store_id: UUID, environment: Environment, name: str) -> TaxBooks | None:
+        """Find the books of a tax provider that keeps some."""
+        found: object = self._engines.get(store_id, environment, name)
+        return found if isinstance(found, TaxBooks) else None
+
+    async def try_credential(self, credential: Credential) -> tuple[str, str]:
+        """Ask for a label or a document that is not there; who is answered that has a key that is good."""
+        made = self._carriers.make(credential) if credential.use is Use.SHIPPING else self._engines.make(credential)
+        silent = (NotSent, NoAnswer, CarrierUnclear, CarrierRefused)
+        try:
+            if isinstance(made, LabelBooks):
+                return await tried(made.get_label(NOTHING), silent=silent)
+            assert isinstance(made, TaxBooks), "whoever takes a key keeps books"
+            return await tried(made.get_record(NOTHING), silent=silent)
+        finally:
+            if made is not None:
+                await made.close()
 
     async def standing(self, db: Connection, envelope: Envelope) -> Standing:
         """Read a store's settings."""

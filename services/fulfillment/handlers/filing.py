@@ -27,7 +27,7 @@ async def file_due(context: Fulfillment) -> None:
 
 
 async def _file(context: Fulfillment, due: Due) -> None:
-    books = context.tax_books.get((due.environment, due.provider))
+    books = context.tax_books(due.store_id, due.environment, due.provider)
     envelope = due.envelope()
     facts = {"document_id": str(due.document_id), "provider": due.provider, "looks": due.looks}
     with recorded() as calls:

@@ -165,7 +165,7 @@ async def _request(envelope: Envelope, command: BuyLabel, context: Fulfillment, 
         if shipment.finalized:
             raise ShipmentFinalized("A label was asked for already; the chosen service stands.", facts)
         raise Invalid("The rate is for another service.", facts)
-    carrier = context.carrier(envelope.environment, rate.shown.carrier)
+    carrier = context.carrier(envelope, rate.shown.carrier)
     _refuse_unable(carrier, command, packages=len(rate.packages))
     address, here = shipment.content.shipping_address, shipment.ship_from or (standing.settings.ship_from if standing.settings else None)
     if address is None or here is None:

@@ -36,7 +36,7 @@ class EventUnreadable(Invalid):
 
 async def take_event(work: Work, command: TakeEvent, context: Fulfillment) -> None:
     """Take in a carrier's event; again it changes nothing."""
-    carrier = context.carrier(work.envelope.environment, SENDERS.get(command.provider, command.provider))
+    carrier = context.carrier(work.envelope, SENDERS.get(command.provider, command.provider))
     try:
         news = carrier.read_event(command.event_type, command.payload.encode())
     except ValueError as unfit:

@@ -129,8 +129,7 @@ async def _shipping(
 
 
 def _metadata(envelope: Envelope, context: Fulfillment, name: str) -> ProviderMetadata:
-    known = context.carriers.get((envelope.environment, name))
-    capabilities = {} if known is None else msgspec.to_builtins(known.capabilities)
+    capabilities = msgspec.to_builtins(context.carrier(envelope, name).capabilities)
     return ProviderMetadata(name=name, capabilities=capabilities, browser={})
 
 

@@ -40,7 +40,7 @@ async def resolve_due(context: Fulfillment) -> None:
 
 
 async def _find(work: Work, context: Fulfillment, label: Label) -> None:
-    carrier = context.carrier(label.environment, label.carrier)
+    carrier = context.carrier(label.envelope(), label.carrier)
     with recorded() as calls:
         try:
             async with labels.lease_kept(context, label):
@@ -63,7 +63,7 @@ async def _find(work: Work, context: Fulfillment, label: Label) -> None:
 
 
 async def _ask_about_void(work: Work, context: Fulfillment, label: Label) -> None:
-    carrier = context.carrier(label.environment, label.carrier)
+    carrier = context.carrier(label.envelope(), label.carrier)
     assert label.provider_label_id is not None, "only what was bought is given back"
     try:
         status = await carrier.status(label.provider_label_id)

@@ -71,7 +71,7 @@ async def offer(
     request = RatesRequest(
         ship_from=settings.ship_from, ship_to=content.shipping_address, packages=packed, content=content, table=settings.table
     )
-    asked = [context.carrier(envelope.environment, name) for name in settings.carriers]
+    asked = [context.carrier(envelope, name) for name in settings.carriers]
     calls: list[Call] = []
     answers = await asyncio.gather(*(_rates_of(context, carrier, request, calls) for carrier in asked))
     notices = [found for found in answers if isinstance(found, Notice)]

@@ -59,7 +59,7 @@ async def tax_of(
     else:
         if address is None:
             raise AddressNeeded("Say where the order goes (shipping_address) or where its buyer is (billing_address).")
-        engine = context.engine(envelope.environment, settings.tax_provider)
+        engine = context.engine(envelope, settings.tax_provider)
         place, here = rules.place_of(address), rules.place_of(settings.ship_from)
         async with connected(context.desk.pool) as db:
             nexus, known = await context.ground(db, envelope, standing.revision, {place.country, here.country})
@@ -97,7 +97,7 @@ async def tax_of(
         rows=tuple(found),
         evidence=_evidence(buyer, exempt_of=sale, address=address, now=standing.now),
         parties=None
-        if settings is None or address is None or (envelope.environment, provider) not in context.tax_books
+        if settings is None or address is None or context.tax_books(envelope.store_id, envelope.environment, provider) is None
         else TaxParties(
             ship_from=settings.ship_from,
             ship_to=address,

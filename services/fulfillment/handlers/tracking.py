@@ -87,9 +87,7 @@ async def look_for_due(context: Fulfillment) -> None:
     async with connected(context.desk.pool) as db:
         due = await rows.parcels_due(db, again_seconds=context.settings.track_every_seconds)
     for parcel in due:
-        carrier = next(
-            (each for (where, _), each in context.carriers.items() if where is parcel.environment and each.carrier == parcel.carrier), None
-        )
+        carrier = context.carrier_of_numbers(parcel.store_id, parcel.environment, parcel.carrier)
         if carrier is None or not carrier.capabilities.tracking:
             continue
         try:

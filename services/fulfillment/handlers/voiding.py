@@ -52,7 +52,7 @@ async def void_label(work: Work, command: VoidLabel, context: Fulfillment) -> No
 
 async def ask_void(work: Work, context: Fulfillment, label: Label) -> Label:
     """Ask the carrier to take a label back, as often as it takes; gives the label as it stands then."""
-    carrier = context.carrier(label.environment, label.carrier)
+    carrier = context.carrier(label.envelope(), label.carrier)
     assert label.provider_label_id is not None, "only what was bought is given back"
     with recorded() as calls:
         try:

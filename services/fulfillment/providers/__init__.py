@@ -1,7 +1,7 @@
 """What carriers and tax engines must do, and how they may answer."""
 
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from uuid import UUID
 
 import msgspec
@@ -176,6 +176,7 @@ class LabelPage(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None
 
 
+@runtime_checkable
 class LabelBooks(Protocol):
     """The books of a carrier that keeps some; calls fail as a Carrier's do."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from uuid import UUID
 
 import msgspec
@@ -78,6 +78,7 @@ class TaxRecordPage(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None
 
 
+@runtime_checkable
 class TaxBooks(Protocol):
     """The books of a tax provider; calls raise NotSent, NoAnswer, CarrierUnclear, or TaxRefusedForGood."""
 

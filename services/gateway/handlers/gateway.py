@@ -14,6 +14,7 @@ from services.gateway import store
 from services.gateway.domain import (
     Bucket,
     Claims,
+    Forbidden,
     Overloaded,
     Principal,
     Role,
@@ -36,13 +37,14 @@ from services.gateway.handlers.commands import (
 )
 from services.gateway.handlers.idempotency import Answer, Driver, IdempotencyStore
 from services.gateway.handlers.ingest import Ingest
+from services.gateway.handlers.sealing import Sealing, source_of
 from services.gateway.settings import Settings
 from services.gateway.store import Claim, Kept
 from shared.bus import Unroutable
 from shared.contracts import payments
 from shared.errors import Problem, Unavailable
 from shared.ids import new_id
-from shared.messages import Done, Envelope, Message, Query, Refused, Reply, done, encode, type_of
+from shared.messages import Done, Envelope, Environment, Message, Query, Refused, Reply, done, encode, type_of
 from shared.replies import Replies
 from shared.work import Desk
 
@@ -61,6 +63,7 @@ class Gateway:
         self.pool = desk.pool
         self.replies = replies
         self.ingest = Ingest(settings.webhooks_url)
+        self._sealing = Sealing(source_of(settings))
         self._known: dict[bytes, tuple[Principal, float]] = {}
         self._buckets: dict[str, Bucket] = {}
         self.idempotency = IdempotencyStore(desk.pool, self._drivers(), self._resend, settings)
@@ -73,6 +76,8 @@ class Gateway:
         if scheme.lower() != "bearer" or not credential:
             raise Unauthenticated("Send 'Authorization: Bearer <key or token>'.")
         principal = read_token(credential, self.settings.token_secret, datetime.now(UTC)) or await self._owner_of(credential)
+        if self.settings.sandbox_only and principal.environment is not Environment.SANDBOX:
+            raise Forbidden("This installation serves nothing but the sandbox environment.", {"environment": principal.environment.value})
         if len(self._buckets) >= BUCKETS_MAX:
             self._buckets.clear()
         self._buckets[principal.id] = draw(
@@ -82,6 +87,10 @@ class Gateway:
             burst=self.settings.rate_burst,
         )
         return principal
+
+    def seal(self, service: str, plain: bytes, *, info: str) -> str:
+        """Seal something for a service that alone can open it."""
+        return self._sealing.seal(service, plain, info=info)
 
     async def _owner_of(self, credential: str) -> Principal:
         fingerprint = sha256(credential.encode()).digest()

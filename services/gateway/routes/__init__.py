@@ -8,7 +8,19 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ControllerRouterHandler
 
 from services.gateway.handlers.gateway import Gateway
-from services.gateway.routes import customers, docs, merchants, operations, orders, payments, reconciliation, shipping, taxes, webhooks
+from services.gateway.routes import (
+    credentials,
+    customers,
+    docs,
+    merchants,
+    operations,
+    orders,
+    payments,
+    reconciliation,
+    shipping,
+    taxes,
+    webhooks,
+)
 from services.gateway.routes.answers import problem_handlers
 from shared.health import Check, health_routes
 
@@ -52,6 +64,7 @@ def api(gateway: Gateway, checks: dict[str, Check]) -> Litestar:
         *shipping.ROUTES,
         *taxes.ROUTES,
         *reconciliation.ROUTES,
+        *credentials.ROUTES,
     ]
     app = Litestar(
         [Router("/api/v1", route_handlers=version_1), *docs.ROUTES, *health_routes(checks)],

@@ -23,6 +23,7 @@ from services.payments.store.questions import Question
 from shared import audit, telemetry
 from shared.backoff import step, trying
 from shared.contracts.payments import IntentChanged, PaymentView
+from shared.credentials import Adapters, Credential, Wallet, tried
 from shared.database import CONTENDED_ATTEMPTS_MAX, connected
 from shared.errors import Contended, Invalid, Unavailable
 from shared.http_client import Call, NoAnswer, NotSent, recorded
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 RENEWALS_PER_LEASE = 2.5
 # The first look comes at once; then ever more rarely, for ever, until there is proof.
 LOOKS_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+
+NO_SUCH_PAYMENT = "pi_tender_is_this_key_good"
 
 # Rows that no command waits for: work of our jobs, and what happened at the provider without us.
 JOB = "job"
@@ -57,32 +60,47 @@ class Payments:
         *,
         desk: Desk,
         settings: Settings,
-        providers: Mapping[tuple[Environment, str], PaymentProvider],
+        wallet: Wallet,
+        providers: Adapters[PaymentProvider],
         pricing: Pricing,
     ) -> None:
         self.desk = desk
         self.settings = settings
         self.pricing = pricing
+        self.wallet = wallet
         self._providers = providers
         self.wake_resolver: Callable[[], None] = lambda: None
 
-    def provider(self, environment: Environment, name: str) -> PaymentProvider:
-        """Find a provider; sandbox work never reaches a production account, nor the other way round."""
-        found = self._providers.get((environment, name))
-        if found is None:
-            raise ProviderNotConfigured(f"No payment provider {name!r} is configured for {environment.value}.", {"provider": name})
-        return found
+    def provider(self, envelope: Envelope, name: str, *, account: str | None = None) -> PaymentProvider:
+        """Find a store's provider, or the one whose account a payment was made with.
 
-    def provider_names(self, environment: Environment) -> list[str]:
-        """List whom orders of an environment can be paid with."""
-        return [name for where, name in self._providers if where is environment]
+        Sandbox work never reaches a production account, nor the other way round.
+        """
+        for found in self._providers.choices(envelope.store_id, envelope.environment, name):
+            if account in (None, found.account):
+                return found
+        where = envelope.environment.value
+        raise ProviderNotConfigured(f"No payment provider {name!r} is configured for {where}.", {"provider": name})
 
-    def default_provider(self, environment: Environment) -> str:
+    def provider_names(self, store_id: UUID, environment: Environment) -> list[str]:
+        """List whom orders of a store can be paid with."""
+        return self._providers.names(store_id, environment)
+
+    def default_provider(self, envelope: Envelope) -> str:
         """Name the provider an order is paid with when nobody chose."""
-        for where, name in self._providers:
-            if where is environment:
-                return name
-        raise ProviderNotConfigured(f"No payment provider is configured for {environment.value}.", {})
+        names = self.provider_names(envelope.store_id, envelope.environment)
+        if not names:
+            raise ProviderNotConfigured(f"No payment provider is configured for {envelope.environment.value}.", {})
+        return names[0]
+
+    async def try_credential(self, credential: Credential) -> tuple[str, str]:
+        """Ask for a payment that is not there; who is answered that has a key that is good."""
+        provider = self._providers.make(credential)
+        assert provider is not None, "there is an adapter for every kind of credential"
+        try:
+            return await tried(provider.get_transaction(NO_SUCH_PAYMENT), silent=(NotSent, NoAnswer, Ambiguous))
+        finally:
+            await provider.close()
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):

@@ -49,14 +49,14 @@ async def list_books(envelope: Envelope, query: ListBooks, context: Payments) ->
         books=[
             Book(store_id=store_id, environment=environment, domain=Domain.PAYMENTS, provider=name)
             for store_id, environment in owners
-            for name in context.provider_names(Environment(environment))
+            for name in context.provider_names(store_id, Environment(environment))
         ]
     )
 
 
 async def list_theirs(envelope: Envelope, query: ListTheirs, context: Payments) -> Pairs:
     """Read a page of a provider's books and what our ledger says of each payment on it."""
-    provider = context.provider(envelope.environment, query.provider)
+    provider = context.provider(envelope, query.provider)
     listing = provider.list_transactions(since=query.since, until=query.until, cursor=query.cursor)
     page = await _heard(envelope, context, listing)
     pairs, elsewhere = await _beside(envelope, context, provider, page.transactions)
@@ -65,7 +65,7 @@ async def list_theirs(envelope: Envelope, query: ListTheirs, context: Payments) 
 
 async def list_ours(envelope: Envelope, query: ListOurs, context: Payments) -> Keys:
     """Read under which names a provider should know what we made in a time."""
-    provider = context.provider(envelope.environment, query.provider)
+    provider = context.provider(envelope, query.provider)
     first, last = first_id_at(query.since), first_id_at(query.until)
     after = UUID(query.cursor) if query.cursor else UUID(int=0)
     async with connected(context.desk.pool) as db:
@@ -75,7 +75,7 @@ async def list_ours(envelope: Envelope, query: ListOurs, context: Payments) -> K
 
 async def look_at(envelope: Envelope, query: LookAt, context: Payments) -> Pairs:
     """Read single payments on both sides as they are now."""
-    provider = context.provider(envelope.environment, query.provider)
+    provider = context.provider(envelope, query.provider)
     found = [await _heard(envelope, context, provider.get_transaction(key)) for key in query.keys]
     pairs, elsewhere = await _beside(envelope, context, provider, [each for each in found if each is not None], missing=query.keys)
     return Pairs(pairs=pairs, elsewhere=elsewhere)
@@ -133,7 +133,7 @@ def _of_reference(by_row: dict[UUID, Kept], observations: Sequence[Observation])
 
 async def heal(work: Work, command: Heal, context: Payments) -> None:
     """Read a payment from its provider's books and take in what they say."""
-    provider = context.provider(work.envelope.environment, command.provider)
+    provider = context.provider(work.envelope, command.provider)
 
     async def look() -> tuple[Observation, ...]:
         found = await provider.get_transaction(command.key)

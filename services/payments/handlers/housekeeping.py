@@ -81,7 +81,7 @@ async def _give_back(context: Payments, intent_id: UUID, store_id: UUID, environ
         if question is None:
             return
 
-        provider = context.provider(work.envelope.environment, question.provider)
+        provider = context.provider(work.envelope, question.provider, account=question.provider_account)
         prepared = question.prepared
         assert prepared is not None, "it was prepared just now"
         heard = await ask(
@@ -95,7 +95,7 @@ async def _look_first(work: Work, context: Payments, intent_id: UUID) -> None:
     """The provider may have let the hold lapse by itself; that is a fact to take in, not a void to ask for."""
     intent = (await see(context, work, intent_id)).intent
     telemetry.bind({"order_id": str(intent.order_id)})
-    provider = context.provider(work.envelope.environment, intent.provider)
+    provider = context.provider(work.envelope, intent.provider, account=intent.provider_account)
     payment_id = intent.provider_payment_id
     assert payment_id is not None, "a payment that holds money is known to its provider"
     heard = await listen(lambda: _look(provider, payment_id))
@@ -117,7 +117,7 @@ async def _remember(work: Work, context: Payments, intent_id: UUID) -> Question 
     if planned is None:
         return None
     row, request = planned
-    provider = context.provider(work.envelope.environment, seen.intent.provider)
+    provider = context.provider(work.envelope, seen.intent.provider, account=seen.intent.provider_account)
     asked = questions.asked(
         work.envelope,
         seen.intent,

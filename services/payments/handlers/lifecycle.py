@@ -37,7 +37,7 @@ async def authorize(work: Work, command: Authorize, context: Payments) -> None:
         return
     question = begun.question
 
-    provider = context.provider(work.envelope.environment, question.provider)
+    provider = context.provider(work.envelope, question.provider, account=question.provider_account)
     heard = await ask(context, question, lambda: _send(provider, question))
 
     await conclude(work, context, question, heard, source=Source.API, expected=begun.expected)
@@ -49,7 +49,7 @@ async def confirm(work: Work, command: Confirm, context: Payments) -> None:
     if question is None:
         return
 
-    provider = context.provider(work.envelope.environment, question.provider)
+    provider = context.provider(work.envelope, question.provider, account=question.provider_account)
     heard = await ask(context, question, confirming(provider, question))
 
     await conclude(work, context, question, heard, source=Source.API)
@@ -117,7 +117,7 @@ async def _operate(work: Work, command: Capture | Void | Refund, context: Paymen
         return
     question = begun.question
 
-    provider = context.provider(work.envelope.environment, question.provider)
+    provider = context.provider(work.envelope, question.provider, account=question.provider_account)
     heard = await ask(context, question, lambda: _send(provider, question))
 
     await conclude(work, context, question, heard, source=Source.API, expected=begun.expected)
@@ -164,7 +164,7 @@ async def _try_to_remember(
     if known is not None:
         await _tell_again(work, seen, known)
         return None
-    provider = context.provider(work.envelope.environment, seen.intent.provider)
+    provider = context.provider(work.envelope, seen.intent.provider, account=seen.intent.provider_account)
     row, request = plan(seen, provider)
     batch = work.batch()
     batch.begin()
@@ -222,7 +222,7 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Be
         raise NotFound(f"Order {command.order_id} has no snapshot {command.snapshot_id}.")
     differing = [] if snapshot.priced_hash == order.priced_hash else await _differing(work, command, context)
     _check_payable(order, snapshot, command, differing)
-    provider = context.provider(work.envelope.environment, snapshot.provider)
+    provider = context.provider(work.envelope, snapshot.provider)
     _check_currency(provider, snapshot.currency)
 
     intent = Intent(

@@ -35,7 +35,7 @@ class EventUnreadable(Invalid):
 
 async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
     """Take in a provider's event: what it says is one more observation, whenever and however often it comes."""
-    provider = context.provider(work.envelope.environment, command.provider)
+    provider = context.provider(work.envelope, command.provider, account=command.provider_account)
     try:
         observed = provider.observe(command.event_type, command.payload.encode())
     except Unreadable as unfit:

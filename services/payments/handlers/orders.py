@@ -91,8 +91,8 @@ async def quote(work: Work, command: Quote, context: Payments) -> None:
     order = ground.order
     if order.content.cancelled:
         raise rules.OrderCancelled("A cancelled order has no price.")
-    name = command.payment_provider or context.default_provider(work.envelope.environment)
-    provider = context.provider(work.envelope.environment, name)
+    name = command.payment_provider or context.default_provider(work.envelope)
+    provider = context.provider(work.envelope, name)
 
     reference, notices = _reference(ground, stale_after_days=context.settings.fx_stale_after_days)
     snapshot_id, expires_at = new_id(), ground.now + timedelta(seconds=ground.policy.quote_lifetime_seconds)

@@ -44,7 +44,7 @@ async def resolve(context: Payments, question: Question) -> None:
         "intent_id": str(question.intent_id),
     }
     with telemetry.bound(facts), telemetry.span("resolve", facts=facts):
-        provider = context.provider(question.envelope.environment, question.provider)
+        provider = context.provider(question.envelope, question.provider, account=question.provider_account)
 
         heard = await ask(context, question, lambda: _look(provider, question))
         if heard.observations == ():

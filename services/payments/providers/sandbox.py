@@ -55,8 +55,8 @@ class SandboxPayments:
         absence_is_proof_after_seconds=0,
     )
 
-    def __init__(self, *, base_url: str, api_key: str, timeout_seconds: float) -> None:
-        self.account = "sandbox:default"
+    def __init__(self, *, base_url: str, api_key: str, timeout_seconds: float, account: str = "sandbox:default") -> None:
+        self.account = account
         self._base_url = base_url
         self._client = ProviderClient(
             service="payments",

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
-from services.webhooks.domain import DELIVERIES_OUT_MAX, DELIVERIES_OUT_PER_ENDPOINT_MAX, Account
+from services.webhooks.domain import DELIVERIES_OUT_MAX, DELIVERIES_OUT_PER_ENDPOINT_MAX, Account, accounts_of
 from services.webhooks.handlers.errands import Errands
 from services.webhooks.handlers.posting import Messenger
 from services.webhooks.providers import Scheme
 from services.webhooks.settings import Settings
 from services.webhooks.store import events as store
 from services.webhooks.store.events import Arrival
+from shared.contracts.credentials import Use
+from shared.credentials import Credential, Wallet
 from shared.database import GroupCommit
 from shared.replies import Replies
 from shared.work import Desk
@@ -24,6 +26,7 @@ class Webhooks:
         desk: Desk,
         settings: Settings,
         replies: Replies,
+        wallet: Wallet,
         accounts: Sequence[Account],
         schemes: Mapping[str, Scheme],
         messenger: Messenger,
@@ -41,11 +44,17 @@ class Webhooks:
         self.deliveries_out = Errands(
             out_max=DELIVERIES_OUT_MAX, per_endpoint_max=DELIVERIES_OUT_PER_ENDPOINT_MAX, back=lambda: self.wake_deliveries()
         )
+        self.wallet = wallet
         self._accounts = accounts
 
     def accounts_of(self, provider: str, store_id: UUID | None) -> list[Account]:
-        """List the accounts that a request to this address may belong to."""
-        return [a for a in self._accounts if a.provider == provider and store_id in (None, a.store_id)]
+        """List the accounts that a request to this address may belong to: the installation's, and those that stores gave a secret for."""
+        own = accounts_of(self.wallet.of_provider(provider, Use.WEBHOOKS))
+        return [a for a in (*self._accounts, *own) if a.provider == provider and store_id in (None, a.store_id)]
+
+    async def try_credential(self, credential: Credential) -> tuple[str, str]:
+        """A secret that webhooks are signed with is tried by the next webhook alone."""
+        return "unanswered", "A webhook's secret can only be tried by a webhook; have the provider send one."
 
     async def _keep(self, arrivals: list[Arrival]) -> list[bool]:
         relay = self.desk.relay

@@ -68,8 +68,9 @@ class StripePayments:
         multicapture: bool = False,
         publishable_key: str = "",
         settled_after_seconds: float = SETTLED_AFTER_SECONDS,
+        account: str = "stripe:default",
     ) -> None:
-        self.account = "stripe:default"
+        self.account = account
         self.capabilities = Capabilities(
             partial_capture=True,
             multiple_captures=multicapture,

@@ -1,0 +1,46 @@
+"""What must not lie about in the clear is sealed here for the service that needs it; the gateway itself cannot open it again."""
+
+from collections.abc import Mapping
+
+from services.gateway.settings import Settings
+from shared.errors import Unavailable
+from shared.settings import SettingsRefused
+from shared.vault import KeySource, Sealer, as_text
+
+PRESENT_MATERIAL = "VAULT_PUBLIC_KEYS_FILE, VAULT_PUBLIC_KEYS or VAULT_PUBLIC_KEYS_COMMAND"
+
+
+def source_of(settings: Settings) -> KeySource:
+    """Tell where the services' public keys come from; refuses to go on without any, unless nothing but the sandbox is served."""
+    source = KeySource(file=settings.vault_public_keys_file, text=settings.vault_public_keys, command=settings.vault_public_keys_command)
+    if source.given:
+        source.public()  # Refused before anything is started.
+    elif not settings.sandbox_only:
+        raise SettingsRefused(
+            f"settings of gateway: no public keys to seal with. Set {PRESENT_MATERIAL} (./tender keys make writes a file),"
+            " or SANDBOX_ONLY=true to serve nothing but the sandbox environment."
+        )
+    return source
+
+
+class Sealing:
+    """Seals with the keys as they are in their file now."""
+
+    def __init__(self, source: KeySource) -> None:
+        self._source = source
+        self._changed_at = -1.0
+        self._sealers: Mapping[str, Sealer] = {}
+
+    def seal(self, service: str, plain: bytes, *, info: str) -> str:
+        """Seal something for a service, as a text; raises Unavailable when there is no key for it."""
+        if self._source.given and self._source.changed_at() != self._changed_at:
+            self._changed_at = self._source.changed_at()
+            self._sealers = {name: Sealer(keys) for name, keys in self._source.public().items()}
+        sealer = self._sealers.get(service)
+        if sealer is None:
+            raise NothingToSealWith(f"There is no public key of {service} to seal with.")
+        return as_text(sealer.seal(plain, info=info))
+
+
+class NothingToSealWith(Unavailable):
+    """The installation has no public key of the service that is meant."""

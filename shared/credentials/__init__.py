@@ -1,0 +1,19 @@
+"""Credentials of providers in the service that uses them: kept sealed, opened in memory, replaced while both are in use."""
+
+from shared.credentials.adapters import Adapters
+from shared.credentials.handlers import listed, put, retire, tried, verify
+from shared.credentials.wallet import Credential, VaultSettings, Wallet, jobs, source_of
+
+__all__ = [
+    "Adapters",
+    "Credential",
+    "VaultSettings",
+    "Wallet",
+    "jobs",
+    "listed",
+    "put",
+    "retire",
+    "source_of",
+    "tried",
+    "verify",
+]
