@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from services.payments import handlers
-from services.payments.handlers import Payments, comparing, housekeeping, resolving
+from services.payments.handlers import Payments, comparing, deciding, housekeeping, resolving
 from services.payments.providers import PaymentProvider
 from services.payments.providers.fulfillment import FulfillmentPricing
 from services.payments.providers.sandbox import SandboxPayments
@@ -42,6 +42,7 @@ COMMANDS: dict[type[Message], CommandHandler[Payments]] = {
     messages.Refund: handlers.refund,
     messages.Observe: handlers.observe,
     messages.TakeEvent: handlers.take_event,
+    messages.DecideOutcome: deciding.decide_outcome,
     books.PaymentsHeal: comparing.heal,
     TOLD.put: credentials.put,
     TOLD.retire: credentials.retire,
@@ -51,6 +52,7 @@ QUERIES: dict[type[Query], QueryHandler[Payments]] = {
     messages.GetOrder: handlers.get_order,
     messages.ListOrders: handlers.list_orders,
     messages.GetPayments: handlers.get_payments,
+    messages.ListUnknown: deciding.list_unknown,
     books.PaymentsListBooks: comparing.list_books,
     books.PaymentsListTheirs: comparing.list_theirs,
     books.PaymentsListOurs: comparing.list_ours,

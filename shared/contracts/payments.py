@@ -117,7 +117,24 @@ class TakeEvent(Message, frozen=True, kw_only=True, tag="background.payments.tak
     payload: str
 
 
+class DecideOutcome(Message, frozen=True, kw_only=True, tag="payments.decide_outcome.v1"):
+    """Settle an operation whose outcome nobody learnt, by an operator's word and evidence."""
+
+    transaction_id: UUID
+    outcome: str
+    evidence: str
+    # What the provider calls the payment, where it was never heard and the operator has found it.
+    provider_payment_id: str | None = None
+
+
 # Queries
+
+
+class ListUnknown(Query, frozen=True, kw_only=True, tag="payments.list_unknown.v1"):
+    """Read a page of operations whose outcome is not known, the oldest first, with what was tried."""
+
+    after: UUID | None = None
+    limit: int = PAGE_ROWS_MAX
 
 
 class GetOrder(Query, frozen=True, kw_only=True, tag="payments.get_order.v1"):
@@ -307,6 +324,40 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     history: list[StatusChange]
 
 
+class TriedCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call to the provider about an operation, and what came of it."""
+
+    operation: str
+    classification: str
+    status: int | None
+    called_at: datetime
+
+
+class UnknownView(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation whose outcome is not known: since when, what was tried, and when it is looked for again."""
+
+    transaction_id: UUID
+    intent_id: UUID
+    order_id: UUID
+    provider: str
+    provider_payment_id: str | None
+    operation: str
+    amount: int
+    currency: str
+    age_seconds: float
+    looks: int
+    next_look_at: datetime
+    tried: list[TriedCall]
+    created_at: datetime
+
+
+class UnknownPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of operations whose outcome is not known; `next` is the cursor of the following one."""
+
+    operations: list[UnknownView]
+    next: UUID | None = None
+
+
 # Events
 
 
@@ -328,7 +379,8 @@ MESSAGES: tuple[type[Message], ...] = (
     Refund,
     Observe,
     TakeEvent,
-    TakeEvent,
+    DecideOutcome,
+    ListUnknown,
     GetOrder,
     ListOrders,
     GetPayments,

@@ -12,6 +12,7 @@ from msgspec import Meta
 from services.gateway.routes.answers import ADMIN, HttpRequest, KeyHeader, PreferHeader, carry_out, documented, show
 from shared.contracts.books import Domain
 from shared.contracts.orders import ShortText
+from shared.contracts.payments import DecideOutcome, IntentView, ListUnknown, UnknownPage
 from shared.contracts.reconciler import (
     PAGE_ROWS_MAX,
     DriftPage,
@@ -119,4 +120,42 @@ async def resolve_drift(
     return await carry_out(request, lambda _: ResolveDrift(drift_id=drift_id, action=data.action, reason=data.reason), data=data)
 
 
-ROUTES = [start_run, list_runs, read_run, list_drift, resolve_drift]
+@get(
+    "/admin/unknown-outcomes",
+    before_request=ADMIN,
+    tags=["Reconciliation"],
+    summary="List payment operations whose outcome is not known, the oldest first, with what was tried",
+    responses=documented(200, UnknownPage, "A page; ask for the next one with after=next.", 400, 422, keyed=False),
+)
+async def list_unknown(
+    request: HttpRequest,
+    after: Annotated[UUID | None, QueryParameter(name="after", required=False)] = None,
+    limit: Annotated[int, QueryParameter(name="limit", ge=1, le=PAGE_ROWS_MAX, required=False)] = PAGE_ROWS_MAX,
+) -> Response[Any]:
+    return await show(request, ListUnknown(after=after, limit=limit))
+
+
+class DecisionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What became of the operation, and how that is known; the provider's name for the payment where it was never heard."""
+
+    outcome: Literal["succeeded", "failed"]
+    evidence: Annotated[str, Meta(min_length=1, max_length=REASON_MAX_CHARACTERS)]
+    provider_payment_id: ShortText | None = None
+
+
+@post(
+    "/admin/unknown-outcomes/{transaction_id:uuid}/decide",
+    before_request=ADMIN,
+    status_code=200,
+    tags=["Reconciliation"],
+    summary="Settle an operation whose outcome nobody learnt",
+    responses=documented(200, IntentView, "The payment after it; the key that waited has its answer."),
+)
+async def decide_outcome(
+    request: HttpRequest, transaction_id: FromPath[UUID], data: JSONBody[DecisionBody], key: KeyHeader = None, prefer: PreferHeader = None
+) -> Response[Any]:
+    decided = DecideOutcome(transaction_id=transaction_id, **msgspec.structs.asdict(data))
+    return await carry_out(request, lambda _: decided, data=data)
+
+
+ROUTES = [start_run, list_runs, read_run, list_drift, resolve_drift, list_unknown, decide_outcome]

@@ -46,7 +46,7 @@ async def resolve(context: Payments, question: Question) -> None:
     with telemetry.bound(facts), telemetry.span("resolve", facts=facts):
         provider = context.provider(question.envelope, question.provider, account=question.provider_account)
 
-        heard = await ask(context, question, lambda: _look(provider, question))
+        heard = await ask(context, question, lambda: look_up(provider, question))
         if heard.observations == ():
             heard = await _absent(context, provider, question, heard)
         elif _confirmation_unheard(question, heard):
@@ -62,7 +62,8 @@ def _confirmation_unheard(question: Question, heard: Heard) -> bool:
     return out and any(o.next_action is not None and o.status is TransactionStatus.PENDING for o in heard.observations or ())
 
 
-async def _look(provider: PaymentProvider, question: Question) -> tuple[Observation, ...]:
+async def look_up(provider: PaymentProvider, question: Question) -> tuple[Observation, ...]:
+    """Ask what the provider's books show of a question, by our reference."""
     found = await provider.find_by_reference(
         question.transaction_id, operation=question.operation, provider_payment_id=question.provider_payment_id
     )

@@ -2,6 +2,7 @@
 
 import time
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -9,10 +10,13 @@ import msgspec
 from services.payments.domain.intents import Intent, Operation, Transaction
 from services.payments.providers import Prepared
 from services.payments.store.ledger import RowFacts
+from shared.contracts.payments import TriedCall, UnknownView
 from shared.database import Connection, Pool, Record, Statement, connected
 from shared.messages import Envelope, Environment
 
 RESOLVE_ROWS_MAX = 50
+# Of each operation that an operator is shown.
+TRIED_CALLS_MAX = 20
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -278,6 +282,48 @@ def unknown(question: Question, *, look_again_seconds: float) -> Statement:
         """,
         (question.transaction_id, question.lease_token, look_again_seconds),
     )
+
+
+async def list_unknown(db: Connection, envelope: Envelope, *, after: UUID | None, limit: int) -> list[UnknownView]:
+    """Read a page of a store's operations whose outcome is not known, the oldest first, each with its latest calls."""
+    rows = await db.fetch(
+        """
+        SELECT t.id AS transaction_id, t.payment_intent_id AS intent_id, i.order_id, i.provider, i.provider_payment_id, t.operation,
+               t.amount, i.currency, extract(epoch FROM now() - t.created_at)::float8 AS age_seconds, t.looks, t.next_look_at, t.created_at,
+               (SELECT coalesce(json_agg(c ORDER BY c.called_at), '[]')
+                  FROM (SELECT operation, classification, status, called_at
+                          FROM provider_call_audit
+                         WHERE transaction_id = t.id
+                         ORDER BY called_at DESC
+                         LIMIT $5) AS c)::text AS tried
+          FROM payment_transactions t
+          JOIN payment_intents i ON i.id = t.payment_intent_id
+         WHERE t.status = 'unknown' AND t.store_id = $1 AND t.environment = $2 AND ($3::uuid IS NULL OR t.id > $3)
+         ORDER BY t.id
+         LIMIT $4
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        after,
+        limit,
+        TRIED_CALLS_MAX,
+    )
+    return [UnknownView(**{**dict(row), "tried": msgspec.json.decode(row["tried"], type=list[TriedCall])}) for row in rows]
+
+
+async def decided_on(db: Connection, envelope: Envelope, transaction_id: UUID) -> tuple[UUID, bool, dict[str, Any]] | None:
+    """Tell of a store's operation its intent, whether it is open, and what was heard of it."""
+    row = await db.fetchrow(
+        """
+        SELECT payment_intent_id, status IN ('pending', 'unknown') AS open, raw_response_redacted
+          FROM payment_transactions
+         WHERE id = $1 AND store_id IS NOT DISTINCT FROM $2 AND environment IS NOT DISTINCT FROM $3
+        """,
+        transaction_id,
+        envelope.store_id,
+        envelope.environment.value,
+    )
+    return None if row is None else (row["payment_intent_id"], row["open"], msgspec.json.decode(row["raw_response_redacted"]))
 
 
 async def unknown_outcomes(db: Connection) -> tuple[int, float]:
