@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 LATENCY_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -206,3 +206,8 @@ def record_query(query: Any) -> None:
         attributes={"db.system.name": "postgresql", "db.query.text": statement},
     )
     made.end(ended)
+
+
+def shown_metrics() -> set[str]:
+    """Name every metric that is served at /metrics, without the endings that say what of it a line holds."""
+    return {family.name for family in REGISTRY.collect()}

@@ -7,10 +7,11 @@ from typing import Any
 import asyncpg
 import click
 
-from deploy.cli import checking, operating, running
+from deploy.cli import attending, checking, operating, running
 from deploy.demo.shop import DemoFailed
 from deploy.fx import RatesRefused
 from deploy.keys import RotationStalled
+from deploy.operator import Refused
 from deploy.processes import Failed
 from deploy.taxes import ImportRefused
 from shared import topology
@@ -43,6 +44,7 @@ for _command in (
         operating.exchange,
         operating.seed_orders,
     ),
+    *(attending.reconcile, attending.outcomes, attending.webhook_events, attending.api),
 ):
     cli.add_command(_command)
 
@@ -56,6 +58,7 @@ def main() -> None:
         ImportRefused,
         RatesRefused,
         RotationStalled,
+        Refused,
         SettingsRefused,
         DemoFailed,
         asyncpg.PostgresError,

@@ -126,10 +126,10 @@ class Publisher:
                 async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
                     self._unconfirmed = await self._connection.channel(publisher_confirms=False)
                     self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
-            except TimeoutError:
-                # Open and mute: another connection may be better off.
-                silent, self._connection = self._connection, None
-                await close(silent)
+            except LOST:
+                # Open and mute, or gone without the library's having noticed: the next try gets another connection.
+                useless, self._connection = self._connection, None
+                await close(useless)
                 raise
             return self._channel
 

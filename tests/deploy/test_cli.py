@@ -102,7 +102,7 @@ class TestSystem:
 
         assert up.returncode == 0, up.stderr
         assert "curl" in up.stdout
-        assert status.stdout.count(" ready ") == 5
+        assert status.stdout.count(" ready ") == 6
         assert key.stdout.startswith("tender_sandbox_")
         assert [d.returncode for d in demo] == [0, 0, 0], [d.stderr for d in demo]
         assert "JPY" in demo[2].stdout

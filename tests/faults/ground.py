@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from deploy import setup
 from deploy.sandbox.webhooks import Moods
@@ -33,7 +34,7 @@ class Ground:
 
 
 @contextlib.asynccontextmanager
-async def a_ground(nursery: Nursery, folder: Path, *, moods: Moods | None = None) -> AsyncIterator[Ground]:
+async def a_ground(nursery: Nursery, folder: Path, *, moods: Moods | None = None, **changes: Any) -> AsyncIterator[Ground]:
     """Run a broker, a database, the services and the sandbox, all of their own."""
     installation = rabbitmq.installed()
     if installation is None:
@@ -45,7 +46,7 @@ async def a_ground(nursery: Nursery, folder: Path, *, moods: Moods | None = None
         database_url = await setup.create_database(database.url, DATABASE)
         await setup.prepare(database_url, broker.amqp_url, password=PASSWORD)
         place = Place(database_url=database_url, amqp_url=broker.amqp_url, management_url=broker.management_url, vhost="/")
-        async with a_system(nursery, place, folder, webhooks=True, moods=moods) as (system, world):
+        async with a_system(nursery, place, folder, webhooks=True, moods=moods, **changes) as (system, world):
             yield Ground(broker, database, system, world)
     finally:
         await asyncio.gather(asyncio.to_thread(broker.stop), asyncio.to_thread(database.stop))

@@ -1,5 +1,6 @@
 """Every fault under load, with the five counters: nothing acknowledged is lost, nothing happens twice, nothing surprises."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 
@@ -10,6 +11,7 @@ from tests.faults.faults import FAULTS, Fault
 from tests.faults.ground import Ground, a_ground
 from tests.faults.nursery import Nursery
 from tests.faults.soak import ANSWERS_BEFORE, MOODS, strike
+from tests.world import until
 
 LASTS_SECONDS = 2.0
 
@@ -26,3 +28,17 @@ async def test_costs_nothing(ground: Ground, fault: Fault) -> None:
 
     assert counters.clean, report(counters)
     assert counters.acknowledged >= ANSWERS_BEFORE
+
+
+async def test_an_idle_system_is_ready_again_after_the_broker_was_away(ground: Ground) -> None:
+    """Nobody sends anything to what is not ready, so it must come back without being sent anything."""
+    await asyncio.to_thread(ground.broker.stop)
+    await until(lambda: _ready(ground, False))
+    await asyncio.to_thread(ground.broker.start)
+
+    await until(lambda: _ready(ground, True), timeout_seconds=60)
+
+
+async def _ready(ground: Ground, wanted: bool) -> bool:
+    answers = [await ground.world.http.get(f"{ground.system.url(name)}/health/ready") for name in ("gateway", "payments", "webhooks")]
+    return all((answer.status_code == 200) is wanted for answer in answers)

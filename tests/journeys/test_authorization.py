@@ -35,7 +35,7 @@ PARAMETER = re.compile(r"\{[a-z_]+\}")
 
 @pytest.fixture(scope="module")
 async def world(place: Place) -> AsyncIterator[World]:
-    async with a_world(place, fulfillment={}, webhooks={}) as made:
+    async with a_world(place, fulfillment={}, webhooks={}, reconciler={}) as made:
         await shop.set_up(made)
         yield made
 

@@ -19,7 +19,7 @@ from tests.world import Place, World, a_world
 
 @pytest.fixture(scope="module")
 async def world(place: Place) -> AsyncIterator[World]:
-    async with a_world(place, webhooks={}, fulfillment={}) as made:
+    async with a_world(place, webhooks={}, fulfillment={}, reconciler={}) as made:
         yield made
 
 

@@ -129,7 +129,9 @@ async def _shipping(
 
 
 def _metadata(envelope: Envelope, context: Fulfillment, name: str) -> ProviderMetadata:
-    capabilities = msgspec.to_builtins(context.carrier(envelope, name).capabilities)
+    # The store's fallback is nobody's.
+    known = context.carrier(envelope, name) if name in context.carrier_names(envelope.store_id, envelope.environment) else None
+    capabilities = {} if known is None else msgspec.to_builtins(known.capabilities)
     return ProviderMetadata(name=name, capabilities=capabilities, browser={})
 
 

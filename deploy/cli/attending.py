@@ -1,0 +1,210 @@
+"""Attending to a running system: reconciliation, unknown outcomes, webhook events."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from typing import Any
+from uuid import UUID
+
+import click
+
+from deploy.cli.terminal import main_instance, say
+from deploy.operator import Api, Refused, table
+from deploy.processes import Failed
+from shared.contracts.books import Domain
+
+WAIT_TIMEOUT_SECONDS = 24 * 3600.0
+POLL_SECONDS = 0.5
+
+_moment = click.DateTime(formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"])
+
+
+def _attending(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the system it attends to: the one that is up, or the one that --url and --key name."""
+
+    @click.option("--url", envvar="TENDER_URL", help="The gateway; the running stack's by default.")
+    @click.option("--key", envvar="TENDER_KEY", help="A staff key; the running stack's by default.")
+    @wraps(command)
+    def with_api(*args: Any, url: str | None, key: str | None, **how: Any) -> None:
+        command(_api(url, key), *args, **how)
+
+    return with_api
+
+
+def _api(url: str | None, key: str | None) -> Api:
+    if url and key:
+        return Api(url, key)
+    state = main_instance().stack()
+    if state is None:
+        raise Failed("Nothing is up; start it with ./tender up, or give --url and --key.")
+    return Api(state.gateway_url, state.api_key)
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@click.group()
+def reconcile() -> None:
+    """Compare our books with the providers', and settle what differs."""
+
+
+@reconcile.command(name="run")
+@click.argument("domain", type=click.Choice([each.value for each in Domain]))
+@click.option("--provider", required=True, help="Whose books: sandbox, stripe, easypost, taxjar, ...")
+@click.option("--since", type=_moment, help="From this moment on; 48 hours ago by default.")
+@click.option("--until", type=_moment, help="Before this moment; now by default.")
+@click.option("--wait", is_flag=True, help="Wait until it is complete.")
+@_attending
+def start_run(api: Api, domain: str, provider: str, since: datetime | None, until: datetime | None, wait: bool) -> None:
+    """Compare the books of a time."""
+    last = _utc(until) or datetime.now(UTC)
+    first = _utc(since) or last - timedelta(hours=48)
+    body = {"domain": domain, "provider": provider, "since": first.isoformat(), "until": last.isoformat()}
+    run = api.send("POST", "reconciliation/runs", body)
+    if wait:
+        run = _completed(api, run)
+    _show_runs([run])
+
+
+def _completed(api: Api, run: Any) -> Any:
+    ends, told = time.monotonic() + WAIT_TIMEOUT_SECONDS, None
+    while run["status"] != "completed":
+        if time.monotonic() > ends:
+            raise Failed(f"Run {run['id']} is not complete after {WAIT_TIMEOUT_SECONDS:.0f} s; it goes on.")
+        if run["last_error"] and run["last_error"] != told:
+            told = run["last_error"]
+            say(f"it waits: {told}")
+        time.sleep(POLL_SECONDS)
+        run = api.get(f"reconciliation/runs/{run['id']}")
+    return run
+
+
+def _show_runs(runs: list[Any]) -> None:
+    columns = ("id", "domain", "provider", "status", "position", "compared", "drift_found", "drift_healed", "last_error")
+    click.echo(table(runs, *columns))
+
+
+@reconcile.command(name="runs")
+@_attending
+def list_runs(api: Api) -> None:
+    """List runs, the newest first."""
+    _show_runs(api.get("reconciliation/runs", limit=50)["runs"])
+
+
+@reconcile.command(name="drift")
+@click.option("--status", type=click.Choice(["open", "healed", "resolved"]), default="open", show_default=True)
+@click.option("--domain", type=click.Choice([each.value for each in Domain]))
+@click.option("--evidence", is_flag=True, help="Also show what each side says.")
+@_attending
+def list_drift(api: Api, status: str, domain: str | None, evidence: bool) -> None:
+    """List what differs."""
+    items = api.get("reconciliation/drift", status=status, domain=domain)["items"]
+    sides = ("ours", "theirs") if evidence else ()
+    click.echo(table(items, "id", "domain", "provider", "type", "key", "entry", "order_id", "first_seen_at", *sides))
+
+
+@reconcile.command(name="resolve")
+@click.argument("drift_id", type=click.UUID)
+@click.option("--accept", "action", flag_value="accepted", help="It stays as it is.")
+@click.option("--provider-is-right", "action", flag_value="provider_is_right", help="Our books learn what the provider says.")
+@click.option("--reason", required=True, help="Why; it is kept.")
+@_attending
+def resolve_drift(api: Api, drift_id: UUID, action: str | None, reason: str) -> None:
+    """Settle a difference."""
+    if action is None:
+        raise click.UsageError("Say --accept or --provider-is-right.")
+    item = api.send("POST", f"reconciliation/drift/{drift_id}/resolve", {"action": action, "reason": reason})
+    click.echo(table([item], "id", "type", "key", "status", "resolution", "reason", "actor"))
+
+
+@click.group()
+def outcomes() -> None:
+    """Payment operations whose outcome nobody learnt."""
+
+
+@outcomes.command(name="list")
+@_attending
+def list_outcomes(api: Api) -> None:
+    """List them, the oldest first, with what was tried."""
+    found = api.get("unknown-outcomes")["operations"]
+    rows = [{**each, "age_seconds": round(each["age_seconds"]), "tried": _tried(each["tried"])} for each in found]
+    click.echo(
+        table(rows, "transaction_id", "operation", "amount", "currency", "provider", "age_seconds", "looks", "next_look_at", "tried")
+    )
+
+
+def _tried(calls: list[Any]) -> str:
+    return ", ".join(f"{call['operation']} {call['status'] or call['classification']}" for call in calls[-3:])
+
+
+@outcomes.command(name="decide")
+@click.argument("transaction_id", type=click.UUID)
+@click.option("--succeeded", "outcome", flag_value="succeeded", help="It was executed.")
+@click.option("--failed", "outcome", flag_value="failed", help="It was not executed.")
+@click.option("--evidence", required=True, help="How that is known; it is kept.")
+@click.option("--provider-payment-id", help="What the provider calls the payment, where it was never heard.")
+@_attending
+def decide_outcome(api: Api, transaction_id: UUID, outcome: str | None, evidence: str, provider_payment_id: str | None) -> None:
+    """Settle one by what was found out elsewhere."""
+    if outcome is None:
+        raise click.UsageError("Say --succeeded or --failed.")
+    body = {"outcome": outcome, "evidence": evidence, "provider_payment_id": provider_payment_id}
+    intent = api.send("POST", f"unknown-outcomes/{transaction_id}/decide", {k: v for k, v in body.items() if v is not None})
+    click.echo(table([intent], "id", "order_id", "status", "authorized_amount", "captured_amount", "refunded_amount"))
+
+
+@click.group(name="webhooks")
+def webhook_events() -> None:
+    """Webhook events that came in."""
+
+
+@webhook_events.command(name="list")
+@click.option("--status", help="received, failing, waiting, processed, ignored, dead, unmatched.")
+@click.option("--provider")
+@_attending
+def list_events(api: Api, status: str | None, provider: str | None) -> None:
+    """List them, the newest first."""
+    events = api.get("webhooks/events", status=status, provider=provider)["events"]
+    click.echo(table(events, "id", "provider", "event_type", "status", "received_at", "attempt_count", "last_error"))
+
+
+@webhook_events.command(name="replay")
+@click.option("--since", type=_moment, required=True, help="Received from this moment on.")
+@click.option("--until", type=_moment, help="Received before this moment; now by default.")
+@click.option("--status", help="Only those that stand like this.")
+@click.option("--provider")
+@_attending
+def replay_events(api: Api, since: datetime, until: datetime | None, status: str | None, provider: str | None) -> None:
+    """Process them again, the oldest first; what was applied before changes nothing."""
+    first, last = _utc(since), _utc(until) or datetime.now(UTC)
+    assert first is not None, "it is required"
+    body = {"since": first.isoformat(), "until": last.isoformat(), "status": status, "provider": provider}
+    answer = api.send("POST", "webhooks/events/replay", {name: value for name, value in body.items() if value is not None})
+    click.echo(str(answer))
+
+
+@click.command()
+@click.argument("method", type=click.Choice(["GET", "POST", "PUT", "DELETE"]))
+@click.argument("path")
+@click.argument("body", required=False)
+@click.option("--wait", "wait_seconds", type=click.FloatRange(0, 3600), default=0.0, help="Ask again for so many seconds until it is well.")
+@_attending
+def api(client: Api, method: str, path: str, body: str | None, wait_seconds: float) -> None:
+    """Make a request of the API, as it stands in its documentation.
+
+    A mutation gets an idempotency key of its own. Whatever is no success makes this fail, and is shown all the same.
+    """
+    ends = time.monotonic() + wait_seconds
+    while True:
+        try:
+            status, text = client.any(method, path, None if body is None else body.encode())
+        except Refused as silent:
+            status, text = 0, str(silent)
+        if status in range(200, 300) or time.monotonic() > ends:
+            break
+        time.sleep(POLL_SECONDS)
+    click.echo(text)
+    if status not in range(200, 300):
+        raise Failed(f"{method} {path}: {status or 'no answer'}")

@@ -1,0 +1,310 @@
+"""Runbooks: each trouble is caused, and every command of its runbook is typed as it stands."""
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from deploy import keys
+from deploy.stack import ROOT
+from services.gateway.domain import Role
+from shared import telemetry
+from shared.ids import new_id
+from tests.deploy.test_keys import a_shop
+from tests.faults.ground import Ground, a_ground
+from tests.faults.nursery import Nursery
+from tests.reconciler.books import a_run, drift, make_drift
+from tests.webhooks.test_ingest import an_event, post, stands
+from tests.world import PASSWORD, SANDBOX_KEY, Place, World, until
+
+RUNBOOKS = ROOT / "deploy" / "runbooks"
+BLOCK = re.compile(r"^ *```sh\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+METRIC = re.compile(r"`(tender_[a-z_]+)")
+COMMAND_TIMEOUT_SECONDS = 120.0
+# What was typed, by runbook.
+typed: dict[str, set[str]] = {}
+
+
+def commands_of(name: str) -> list[str]:
+    """Every command of a runbook, in order."""
+    text = (RUNBOOKS / f"{name}.md").read_text()
+    return [line.strip() for block in BLOCK.findall(text) for line in block.splitlines() if line.strip()]
+
+
+class Terminal:
+    """Where an operator types what a runbook says."""
+
+    def __init__(self, runbook: str, world: World, **words: str) -> None:
+        self._commands = commands_of(runbook)
+        self._typed = typed.setdefault(runbook, set())
+        self._words = {"TENDER_URL": world.gateway_url, "TENDER_KEY": world.keys[Role.OPERATOR], **words}
+
+    def knows(self, **words: str) -> None:
+        """Remember what a word of the runbook stands for from now on."""
+        self._words.update(words)
+
+    async def type(self, beginning: str, *, well: bool = True) -> str:
+        """Type the command that is this, or every one that begins like this; gives what the last one showed."""
+        found = [command for command in self._commands if command == beginning or beginning not in self._commands]
+        found = [command for command in found if command.startswith(beginning)]
+        assert found, f"the runbook has no command that begins with {beginning!r}"
+        shown = ""
+        for command in dict.fromkeys(found):
+            self._typed.add(command)
+            code, shown = await self._run(command)
+            assert (code == 0) is well, (command, code, shown)
+        return shown
+
+    async def _run(self, command: str) -> tuple[int, str]:
+        usual = {name: os.environ[name] for name in ("PATH", "HOME", "TENDER_HOME", "LANG") if name in os.environ}
+        process = await asyncio.create_subprocess_exec(
+            "sh", "-c", command, cwd=ROOT, env={**usual, **self._words}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
+            output, _ = await process.communicate()
+        assert process.returncode is not None, "it has ended"
+        return process.returncode, output.decode()
+
+
+@pytest.fixture(scope="module")
+async def ground(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ground]:
+    folder = tmp_path_factory.mktemp("ground")
+    async with a_ground(nursery, folder, retry_tiers_bug="1s,1s", asks_per_second="500") as made:
+        await made.system.start("reconciler")
+        yield made
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def test_webhook_outage(ground: Ground) -> None:
+    world, began = ground.world, now()
+    terminal = Terminal(
+        "webhook-outage", world, OUTAGE_BEGAN=began, PROVIDER="sandbox", WEBHOOKS_URL=world.webhooks_url, NEW_SECRET=f"whsec_{new_id().hex}"
+    )
+    payment = await world.a_captured_payment()
+    # An event that this release cannot read, so it dies; then the service itself.
+    unreadable = an_event(world, {"nonsense": True})
+    assert (await post(world, unreadable)).status == 200
+    await stands(world, unreadable, "dead")
+    await ground.system.kill("webhooks")
+    # What the provider tells meanwhile does not arrive.
+    await _dashboard(world, payment, "refund", amount=1000)
+
+    assert "does not answer" in await terminal.type("./tender api GET $WEBHOOKS_URL", well=False)
+    await ground.system.start("webhooks")
+    assert '"ready"' in await terminal.type("./tender api GET $WEBHOOKS_URL")
+    assert unreadable.type in await terminal.type("./tender webhooks list")
+    mended = msgspec.json.encode({"id": unreadable.id, "type": "customer.created", "data": {}})
+    await world.change(
+        """
+        UPDATE webhooks.webhook_payloads
+           SET body = $2
+         WHERE event_id = (SELECT id FROM webhooks.webhook_events WHERE provider_event_id = $1)
+        """,
+        unreadable.id,
+        mended,
+    )
+    await world.change("UPDATE webhooks.webhook_events SET event_type = 'customer.created' WHERE provider_event_id = $1", unreadable.id)
+    await terminal.type("./tender webhooks replay")
+    await stands(world, unreadable, "ignored", "processed")
+    assert "completed" in await terminal.type("./tender reconcile run")
+    assert '"active":true' in await terminal.type("./tender api PUT")
+
+    assert unreadable.type not in await terminal.type("./tender webhooks list --status dead")
+    assert "missing" not in await terminal.type("./tender reconcile drift")
+    assert (await payment.intent())["refunded_amount"] == 1000
+
+
+async def _dashboard(world: World, payment: Any, kind: str, **body: Any) -> None:
+    path = f"{world.sandbox.base_url}/control/payments/{payment.at_the_provider().id}/{kind}"
+    assert (await world.http.post(path, json=body)).status_code == 200
+
+
+async def test_reconciliation_mismatch(ground: Ground) -> None:
+    world = ground.world
+    more, gone = await world.a_captured_payment(), await world.a_captured_payment()
+    await make_drift(world, "payments", more.at_the_provider().id, kind="capture", amount=11_000)
+    key = gone.at_the_provider().id
+    await make_drift(world, "payments", key, forget=True)
+    await a_run(world)
+    items = {item["type"]: item for item in await drift(world, status="open")}
+    terminal = Terminal(
+        "reconciliation-mismatch",
+        world,
+        PROVIDER="sandbox",
+        ORDER_ID=str(more.order_id),
+        DRIFT_ID=items["amount"]["id"],
+        OTHER_DRIFT_ID=items["missing_at_provider"]["id"],
+    )
+
+    shown = await terminal.type("./tender reconcile drift --status open --evidence")
+    assert "11000" in shown
+    assert key in shown
+    assert str(more.id) in await terminal.type("./tender api GET")
+    assert "provider_is_right" in await terminal.type("./tender reconcile resolve $DRIFT_ID")
+    assert "accepted" in await terminal.type("./tender reconcile resolve $OTHER_DRIFT_ID")
+
+    assert "completed" in await terminal.type("./tender reconcile run")
+    assert key not in await terminal.type("./tender reconcile drift --status open")
+    assert (await more.intent())["status"] == "conflicted"
+
+
+async def _an_unknown_capture(world: World) -> tuple[Any, str]:
+    """A payment by Stripe whose key is refused when it is captured."""
+    world.provider = "stripe"
+    payment = await world.a_payment()
+    world.sandbox.api_key = "another"
+    assert (await payment.capture(headers={"Prefer": "wait=0"})).status == 202
+
+    async def listed() -> Any:
+        answer = await world.send("GET", "/api/v1/admin/unknown-outcomes")
+        return next((each["transaction_id"] for each in answer.json["operations"] if each["intent_id"] == str(payment.id)), None)
+
+    return payment, str(await until(listed))
+
+
+@pytest.fixture
+def _stripe_for_a_while(ground: Ground) -> Any:
+    yield
+    ground.world.provider, ground.world.sandbox.api_key = "sandbox", SANDBOX_KEY
+
+
+@pytest.mark.usefixtures("_stripe_for_a_while")
+async def test_unknown_outcomes(ground: Ground) -> None:
+    payment, transaction_id = await _an_unknown_capture(ground.world)
+    terminal = Terminal("unknown-outcomes", ground.world, TRANSACTION_ID=transaction_id)
+
+    assert "capture 401" in await terminal.type("./tender outcomes list")
+    # The resolver may be at it this very moment.
+    decided = await until(lambda: _well(terminal, "./tender outcomes decide"))
+
+    assert "captured" in decided
+    assert transaction_id not in await terminal.type("./tender outcomes list")
+    assert (await payment.intent())["status"] == "captured"
+
+
+async def _well(terminal: Terminal, beginning: str) -> str | None:
+    try:
+        return await terminal.type(beginning)
+    except AssertionError:
+        return None
+
+
+@pytest.mark.usefixtures("_stripe_for_a_while")
+async def test_provider_outage(ground: Ground) -> None:
+    world, began = ground.world, now()
+    given = await world.send(
+        "PUT", "/api/v1/admin/providers/stripe/credentials", {"fields": {"api_key": SANDBOX_KEY, "multicapture": "true"}}
+    )
+    assert given.status == 200
+    payment, transaction_id = await _an_unknown_capture(world)
+    terminal = Terminal("provider-outage", world, PROVIDER="stripe", OUTAGE_BEGAN=began)
+
+    assert '"rejected"' in await terminal.type("./tender api POST")
+    assert transaction_id in await terminal.type("./tender outcomes list")
+    # The provider takes the key again.
+    world.sandbox.api_key = SANDBOX_KEY
+
+    assert '"accepted"' in await terminal.type("./tender api POST")
+    await until(lambda: _is_captured(payment))
+    assert transaction_id not in await terminal.type("./tender outcomes list")
+    assert "completed" in await terminal.type("./tender reconcile run")
+
+
+async def _is_captured(payment: Any) -> bool:
+    return bool((await payment.intent())["status"] == "captured")
+
+
+async def test_broker_down(ground: Ground) -> None:
+    world, terminal = ground.world, Terminal("broker-down", ground.world, AMQP_URL=ground.broker.amqp_url)
+    order_id = await world.an_order()
+
+    await asyncio.to_thread(ground.broker.stop)
+    await until(lambda: _not_ready(world))
+    assert "broker" in await terminal.type("./tender api GET /health/ready", well=False)
+    assert (await world.quote(order_id)).status == 503
+
+    await asyncio.to_thread(ground.broker.start)
+    assert "Declared" in await terminal.type("./tender topology")
+    assert '"ready"' in await terminal.type("./tender api GET /health/ready --wait")
+    # The others come back within the same seconds, each for itself.
+    await until(lambda: _is_quoted(world, order_id))
+    await terminal.type("./tender outcomes list")
+
+
+async def _not_ready(world: World) -> bool:
+    return (await world.http.get("/health/ready")).status_code == 503
+
+
+async def _is_quoted(world: World, order_id: Any) -> bool:
+    return (await world.quote(order_id)).status == 201
+
+
+async def test_database_down(ground: Ground) -> None:
+    world, began = ground.world, now()
+    terminal = Terminal(
+        "database-down",
+        world,
+        DATABASE_URL=world.place.database_url,
+        AMQP_URL=ground.broker.amqp_url,
+        SERVICES_PASSWORD=PASSWORD,
+        PROVIDER="sandbox",
+        OUTAGE_BEGAN=began,
+    )
+    order_id = await world.an_order()
+
+    await asyncio.to_thread(ground.database.stop)
+    await until(lambda: _not_ready(world))
+    assert "database" in await terminal.type("./tender api GET /health/ready", well=False)
+
+    await asyncio.to_thread(ground.database.start)
+    assert "Nothing to do" in await terminal.type("./tender migrate")
+    assert '"ready"' in await terminal.type("./tender api GET /health/ready --wait")
+    await until(lambda: _is_quoted(world, order_id))
+    assert "completed" in await terminal.type("./tender reconcile run")
+    await terminal.type("./tender reconcile drift")
+    await terminal.type("./tender outcomes list")
+
+
+async def test_key_rotation(own_place: Place, tmp_path: Path) -> None:
+    keys.make(tmp_path)
+    async with a_shop(own_place, tmp_path) as world:
+        path = "/api/v1/admin/providers/easypost/credentials"
+        assert (await world.send("PUT", path, {"fields": {"api_key": "EZTK_old"}})).status == 200
+        words = {"PROVIDER": "easypost", "NEW_KEY": SANDBOX_KEY, "OLD_VERSION": "1"}
+        terminal = Terminal("key-rotation", world, VAULT_FOLDER=str(tmp_path), DATABASE_URL=own_place.database_url, **words)
+
+        assert "everything is sealed with version 2" in await terminal.type("./tender keys rotate")
+        assert '"version":2' in await terminal.type("./tender api PUT")
+        assert '"accepted"' in await terminal.type("./tender api POST")
+        await terminal.type("./tender api DELETE")
+
+        shown = _as_json(await terminal.type("./tender api GET"))
+    assert [(c["version"], c["key_version"]) for c in shown["credentials"] if c["active"]] == [(2, 2)]
+
+
+def _as_json(shown: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = msgspec.json.decode(shown)
+    return found
+
+
+def test_every_command_of_every_runbook_was_typed() -> None:
+    runbooks = sorted(file.stem for file in RUNBOOKS.glob("*.md") if file.stem != "README")
+
+    assert {name: [c for c in commands_of(name) if c not in typed.get(name, set())] for name in runbooks} == {name: [] for name in runbooks}
+
+
+def test_every_metric_that_a_runbook_names_is_there() -> None:
+    shown = telemetry.shown_metrics()
+    named = {metric for file in RUNBOOKS.glob("*.md") for metric in METRIC.findall(file.read_text())}
+
+    assert named
+    assert [metric for metric in sorted(named) if metric.removesuffix("_total") not in shown] == []
