@@ -20,7 +20,10 @@ from deploy.state import Instance
 # Tests wait more than they compute, so two run beside each other; those of one file share their system and stay together.
 # In the order of their names, for the slow ones (faults) begin early then and do not end alone.
 WHOLE = ("tests", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
-BENCHES = ("authorize", "capture", "refund", "replay", "checkout", "quote", "export", "growth", "webhooks", "worker", "telemetry")
+BENCHES = (
+    *("authorize", "capture", "refund", "replay", "checkout", "quote", "export", "growth", "webhooks", "worker", "telemetry"),
+    "reconcile",
+)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -86,6 +89,7 @@ def _check() -> None:
 @click.option("--seconds", default=12.0, show_default=True, type=click.FloatRange(1, 600), help="How long each line is measured.")
 @click.option("--orders", default=1_000_000, show_default=True, type=click.IntRange(2_000, 10_000_000), help="How long a past growth has.")
 @click.option("--lines", default=1_000_000, show_default=True, type=click.IntRange(1_000, 10_000_000), help="How many taxes are exported.")
+@click.option("--payments", default=100_000, show_default=True, type=click.IntRange(1_000, 10_000_000), help="How many are reconciled.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False, writable=True), help="Draw them into this file.")
 def bench(
@@ -95,6 +99,7 @@ def bench(
     seconds: float,
     orders: int,
     lines: int,
+    payments: int,
     as_json: bool,
     svg: Path | None,
 ) -> None:
@@ -102,6 +107,11 @@ def bench(
     from tests.bench import report
     from tests.bench import run as measuring
 
+    if what == "reconcile":
+        from tests.bench import reconcile
+
+        click.echo(msgspec.json.format(msgspec.json.encode(reconcile.run(payments, home=home(), say=say))).decode())
+        return
     clients = clients or ((1, 32, 128) if what == "webhooks" else (1, 16, 64))
     chosen = clients if rate is None else (1,)
     wish = measuring.Wish(what=what, clients=chosen, seconds=seconds, rate=rate, growth_orders=orders, export_lines=lines)

@@ -48,7 +48,7 @@ async def measure(up: Running, lines: int) -> Exported:
     last = datetime.now(UTC).date().replace(day=1) - timedelta(days=1)
     await load(up.state.database_url, store_id, last, lines // LINES_A_DOCUMENT)
     query = {"from": str(last.replace(day=1)), "to": str(last), "format": "itemized"}
-    before = {name: _resident_mib(up.processes[name].pid) for name in WATCHED}
+    before = {name: resident_mib(up.processes[name].pid) for name in WATCHED}
     most = dict(before)
     async with httpx.AsyncClient(base_url=up.state.gateway_url, headers={"Authorization": f"Bearer {key}"}, timeout=None) as http:
         first = await _export(http, query, up, most)
@@ -75,11 +75,12 @@ async def _export(http: httpx.AsyncClient, query: dict[str, str], up: Running, m
             if size - looked > PROGRESS_EVERY_BYTES:
                 looked = size
                 for name in most:
-                    most[name] = max(most[name], _resident_mib(up.processes[name].pid))
+                    most[name] = max(most[name], resident_mib(up.processes[name].pid))
     return time.monotonic() - started, digest.hexdigest(), lines, size
 
 
-def _resident_mib(pid: int) -> float:
+def resident_mib(pid: int) -> float:
+    """Tell how much memory a process holds."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / KIB
 
