@@ -15,7 +15,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from deploy import keys, local_store, setup
+from deploy import broker_users, keys, local_store, setup
 from deploy.processes import Failed, Process, start, wait_until
 from deploy.servers import Choice, Say, Servers, servers
 from deploy.state import Instance, StackState, free_port
@@ -76,6 +76,9 @@ def running(instance: Instance, options: Options, say: Say) -> Iterator[Running]
         applied = asyncio.run(setup.prepare(database_url, found.amqp_url, password=instance.secret("services")))
         if applied:
             say(f"  applied {', '.join(applied)}")
+        if found.management_url is not None:
+            asyncio.run(broker_users.make(found.management_url, password=instance.secret("services")))
+            asyncio.run(broker_users.grant(found.management_url, broker_users.vhost_of(found.amqp_url)))
         if asyncio.run(local_store.furnish(database_url, STORE_ID)):
             say("  a store in Berlin, with the starter set of tax rules")
         say("Services ...")
@@ -110,11 +113,15 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
     common = {
         **{key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "TZ", "VIRTUAL_ENV")},
         "PYTHONPATH": str(ROOT),
-        "AMQP_URL": found.amqp_url,
         "LOG_LEVEL": options.log_level,
         "OTEL_EXPORTER_OTLP_ENDPOINT": options.otlp_endpoint,
         **options.settings,
     }
+
+    def amqp_url(service: str) -> str:
+        # Where nobody can make users, all share the one that was given.
+        return found.amqp_url if found.management_url is None else broker_users.service_url(found.amqp_url, service, password)
+
     vault = instance.folder / "vault"
     keys.make(vault)
     webhooks_port, sandbox_url = free_port(), f"http://127.0.0.1:{sandbox_port}"
@@ -144,6 +151,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             **common,
             "HTTP_PORT": str(webhooks_port),
             "DATABASE_URL": setup.service_url(database_url, "webhooks", password),
+            "AMQP_URL": amqp_url("webhooks"),
             "VAULT_KEYS_FILE": str(keys.private_file(vault, "webhooks")),
             "WEBHOOK_ACCOUNTS": msgspec.json.encode(taken).decode(),
             # Whoever tries it out listens on this machine.
@@ -153,6 +161,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             **common,
             "HTTP_PORT": str(free_port()),
             "DATABASE_URL": setup.service_url(database_url, "payments", password),
+            "AMQP_URL": amqp_url("payments"),
             "VAULT_KEYS_FILE": str(keys.private_file(vault, "payments")),
             "SANDBOX_URL": sandbox_url,
             "SANDBOX_API_KEY": api_key,
@@ -164,6 +173,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             **common,
             "HTTP_PORT": str(free_port()),
             "DATABASE_URL": setup.service_url(database_url, "fulfillment", password),
+            "AMQP_URL": amqp_url("fulfillment"),
             "VAULT_KEYS_FILE": str(keys.private_file(vault, "fulfillment")),
             "SANDBOX_URL": sandbox_url,
             "SANDBOX_API_KEY": api_key,
@@ -183,11 +193,13 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             **common,
             "HTTP_PORT": str(free_port()),
             "DATABASE_URL": setup.service_url(database_url, "reconciler", password),
+            "AMQP_URL": amqp_url("reconciler"),
         },
         "gateway": {
             **common,
             "HTTP_PORT": str(options.gateway_port or free_port()),
             "DATABASE_URL": setup.service_url(database_url, "gateway", password),
+            "AMQP_URL": amqp_url("gateway"),
             "TOKEN_SECRET": instance.secret("tokens"),
             "VAULT_PUBLIC_KEYS_FILE": str(vault / keys.PUBLIC),
             "WEBHOOKS_URL": f"http://127.0.0.1:{webhooks_port}",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import aio_pika
+import msgspec
 from aio_pika.abc import AbstractChannel, ExchangeType
 from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
 from aiormq.abc import FieldTable
@@ -11,6 +12,8 @@ COMMANDS = "tender.commands"
 EVENTS = "tender.events"
 UNROUTED = "tender.unrouted"
 DEAD = "tender.dead"
+# By which replies go to whoever asked: not the default exchange, which leads into every queue there is.
+REPLIES = "tender.replies"
 UNROUTED_QUEUE = "tender.unrouted.v1"
 
 # Whose events a service is told of, besides the commands to it.
@@ -54,6 +57,41 @@ def reply_queue(instance: str) -> str:
     return f"gateway.reply.{instance}"
 
 
+class Permissions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a service's broker user may do, as regular expressions over names, and over routing keys of the two topic exchanges."""
+
+    configure: str
+    write: str
+    read: str
+    commands: str
+    events: str
+
+
+REPLY_QUEUES = r"gateway\.reply\..*"
+NOTHING = "^$"
+# Whom each service may tell and ask what; whoever faces the public can move no money.
+TOLD = {
+    "gateway": r"^(payments|webhooks|fulfillment|reconciler)\..*$",
+    "payments": r"^fulfillment\.(price|quote_rates)\.v\d+$",
+    "webhooks": r"^background\.(webhooks\.process|payments\.take_event|fulfillment\.take_event)\.v\d+$",
+    "fulfillment": NOTHING,
+    "reconciler": r"^(background\.(payments|fulfillment)\.(list_theirs|list_ours|look_at|heal)|(payments|fulfillment)\.list_books)\.v\d+$",
+}
+
+
+def permissions_of(service: str) -> Permissions:
+    """Say the least that a service needs at the broker."""
+    own = service.replace(".", r"\.")
+    tiers = "|".join(TIERS_MILLISECONDS)
+    return Permissions(
+        configure=f"^{REPLY_QUEUES}$",
+        write=rf"^(tender\.(commands|events|dead|replies)|{own}\.retry\.({tiers})|{REPLY_QUEUES})$",
+        read=rf"^({own}\.(in|background)\.{VERSION}|{REPLY_QUEUES}|tender\.replies)$",
+        commands=TOLD[service],
+        events=rf"^{own}\..*$",
+    )
+
+
 def names(service: str) -> list[str]:
     """List every queue a service cannot work without."""
     return [lane(service), background_lane(service), dead_queue(service), *(_tier_queue(service, t) for t in TIERS_MILLISECONDS)]
@@ -94,6 +132,7 @@ async def _declare_shared(channel: AbstractChannel) -> None:
     await channel.declare_exchange(EVENTS, ExchangeType.TOPIC, durable=True, arguments={"alternate-exchange": UNROUTED})
     unrouted = await channel.declare_exchange(UNROUTED, ExchangeType.FANOUT, durable=True)
     await channel.declare_exchange(DEAD, ExchangeType.DIRECT, durable=True)
+    await channel.declare_exchange(REPLIES, ExchangeType.DIRECT, durable=True)
     # Kept for looking at, not for ever: nothing waits for an event that nobody subscribed to.
     kept = await channel.declare_queue(
         UNROUTED_QUEUE, durable=True, arguments={"x-queue-type": "quorum", "x-max-length": UNROUTED_LENGTH_MAX}

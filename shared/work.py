@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from shared import inbox
+from shared import inbox, topology
 from shared.bus import Letter, Publisher
 from shared.database import Pool, Rows, Statement
 from shared.errors import Unavailable
@@ -31,7 +31,7 @@ class Desk:
 
     async def _reply(self, reply_to: str, envelope: Envelope, reply: bytes) -> None:
         letter = Letter(
-            exchange="",
+            exchange=topology.REPLIES,
             routing_key=reply_to,
             body=reply,
             headers={"id": str(envelope.id)},

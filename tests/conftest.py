@@ -9,7 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
-from deploy import setup
+from deploy import broker_users, setup
 from shared import telemetry, topology
 from shared.ids import new_id
 from shared.migrations import migrate, settle_role
@@ -61,6 +61,8 @@ async def _a_place(database_server: str, broker: tuple[str, str | None], templat
     async with httpx.AsyncClient() as http:
         if management_url is not None:
             amqp_url = await _make_vhost(http, management_url, amqp_url, name)
+            await broker_users.make(management_url, password=PASSWORD)
+            await broker_users.grant(management_url, name)
         await topology.declare(amqp_url, setup.CONSUMERS)
         yield Place(database_url=database_url, amqp_url=amqp_url, management_url=management_url, vhost=name if management_url else "/")
         if management_url is not None:

@@ -13,7 +13,7 @@ import jsonschema
 import msgspec
 import uvicorn
 
-from deploy import setup
+from deploy import broker_users, setup
 from deploy.sandbox.app import app as sandbox_app
 from deploy.sandbox.books import Books
 from deploy.sandbox.faces.easypost import EasyPostEvents
@@ -63,6 +63,10 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     amqp_url: str
     management_url: str | None
     vhost: str
+
+    def amqp_of(self, service: str) -> str:
+        """Where a service logs into the broker, as itself where the broker's users can be made."""
+        return self.amqp_url if self.management_url is None else broker_users.service_url(self.amqp_url, service, PASSWORD)
 
 
 class Answer:
@@ -448,7 +452,7 @@ def payments_settings(place: Place, sandbox_url: str, changes: Mapping[str, Any]
         **{
             "database_url": setup.service_url(place.database_url, "payments", PASSWORD),
             "vault_keys": vault_keys("payments"),
-            "amqp_url": place.amqp_url,
+            "amqp_url": place.amqp_of("payments"),
             "sandbox_url": sandbox_url,
             "sandbox_api_key": SANDBOX_KEY,
             "stripe_url": sandbox_url,
@@ -470,7 +474,7 @@ def fulfillment_settings(place: Place, sandbox_url: str, changes: Mapping[str, A
         **{
             "database_url": setup.service_url(place.database_url, "fulfillment", PASSWORD),
             "vault_keys": vault_keys("fulfillment"),
-            "amqp_url": place.amqp_url,
+            "amqp_url": place.amqp_of("fulfillment"),
             "sandbox_url": sandbox_url,
             "sandbox_api_key": SANDBOX_KEY,
             "easypost_url": sandbox_url,
@@ -503,7 +507,7 @@ def reconciler_settings(place: Place, changes: Mapping[str, Any] | None = None) 
     return ReconcilerSettings(
         **{
             "database_url": setup.service_url(place.database_url, "reconciler", PASSWORD),
-            "amqp_url": place.amqp_url,
+            "amqp_url": place.amqp_of("reconciler"),
             "reconcile_schedules": "[]",
             "asks_per_second": 500.0,
             "ask_timeout_seconds": 10.0,
@@ -522,7 +526,7 @@ def gateway_settings(place: Place, changes: Mapping[str, Any] | None = None) -> 
     return GatewaySettings(
         **{
             "database_url": setup.service_url(place.database_url, "gateway", PASSWORD),
-            "amqp_url": place.amqp_url,
+            "amqp_url": place.amqp_of("gateway"),
             "token_secret": TOKEN_SECRET,
             "vault_public_keys": PUBLIC_KEYS,
             "sweep_every_seconds": 0.2,
@@ -546,7 +550,7 @@ def webhooks_settings(place: Place, store_id: UUID, changes: Mapping[str, Any] |
         **{
             "database_url": setup.service_url(place.database_url, "webhooks", PASSWORD),
             "vault_keys": vault_keys("webhooks"),
-            "amqp_url": place.amqp_url,
+            "amqp_url": place.amqp_of("webhooks"),
             "webhook_accounts": msgspec.json.encode(accounts).decode(),
             "ask_timeout_seconds": 2.0,
             "match_every_seconds": 0.2,

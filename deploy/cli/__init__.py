@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import click
 
+from deploy.broker_users import UsersRefused
 from deploy.cli import attending, checking, operating, running
 from deploy.demo.shop import DemoFailed
 from deploy.fx import RatesRefused
@@ -38,6 +39,7 @@ for _command in (
     *(
         operating.migrate,
         operating.declare_topology,
+        operating.make_broker_users,
         operating.keys,
         operating.stores,
         operating.tax,
@@ -59,6 +61,7 @@ def main() -> None:
         RatesRefused,
         RotationStalled,
         Refused,
+        UsersRefused,
         SettingsRefused,
         DemoFailed,
         asyncpg.PostgresError,

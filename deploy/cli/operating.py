@@ -6,7 +6,7 @@ from uuid import UUID
 
 import click
 
-from deploy import fx, seed, setup, taxes
+from deploy import broker_users, fx, seed, setup, taxes
 from deploy import keys as vault
 from deploy.cli.terminal import main_instance
 from deploy.processes import Failed
@@ -14,6 +14,7 @@ from deploy.stack import STORE_ID
 from services.gateway.domain import Role
 from shared import topology
 from shared.messages import Environment
+from shared.migrations import role_of
 
 _database = click.option("--database-url", envvar="DATABASE_URL", required=True, help="The database, as its owner.")
 
@@ -37,6 +38,22 @@ def declare_topology(amqp_url: str) -> None:
     """Declare exchanges and queues; what is there stays."""
     asyncio.run(topology.declare(amqp_url, setup.CONSUMERS))
     click.echo("Declared.")
+
+
+@click.command(name="broker-users")
+@click.option(
+    "--management-url", envvar="RABBITMQ_MANAGEMENT_URL", required=True, help="The broker's management API, as its administrator."
+)
+@click.option("--vhost", default="/", show_default=True)
+@click.option("--password", envvar="SERVICES_PASSWORD", required=True, help="The password of the services' users.")
+def make_broker_users(management_url: str, vhost: str, password: str) -> None:
+    """Give each service a broker user that may do what it needs and nothing else.
+
+    Each then logs in as tender_<service>.
+    """
+    asyncio.run(broker_users.make(management_url, password=password))
+    asyncio.run(broker_users.grant(management_url, vhost))
+    click.echo(f"Made: {', '.join(role_of(service) for service in broker_users.SERVICES)}.")
 
 
 @click.command(name="seed")

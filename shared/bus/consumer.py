@@ -116,7 +116,9 @@ class Consumer:
 
     async def _queue(self, channel: AbstractChannel, name: str) -> aio_pika.abc.AbstractQueue:
         if self._own_queue:
-            return await channel.declare_queue(name, exclusive=True, auto_delete=True)
+            queue = await channel.declare_queue(name, exclusive=True, auto_delete=True)
+            await queue.bind(topology.REPLIES, routing_key=name)
+            return queue
         return await channel.declare_queue(name, passive=True)
 
     def _receiver(self, queue: str) -> Callable[[AbstractIncomingMessage], Awaitable[None]]:

@@ -63,7 +63,8 @@ class Publisher:
             await self.reopen()
             channel = self._unconfirmed
             assert channel is not None, "both channels are opened together"
-            await channel.default_exchange.publish(_message(letter), letter.routing_key, mandatory=False)
+            exchange = await channel.get_exchange(letter.exchange, ensure=False)
+            await exchange.publish(_message(letter), letter.routing_key, mandatory=False)
         except LOST as lost:
             raise Unavailable(f"broker: {lost}") from lost
 
@@ -105,7 +106,7 @@ class Publisher:
     async def _exchange(self, channel: AbstractChannel, name: str) -> AbstractExchange:
         exchange = self._exchanges.get(name)
         if exchange is None:
-            exchange = channel.default_exchange if name == "" else await channel.get_exchange(name, ensure=False)
+            exchange = await channel.get_exchange(name, ensure=False)
             self._exchanges[name] = exchange
         return exchange
 

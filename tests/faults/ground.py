@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from deploy import setup
+from deploy import broker_users, setup
 from deploy.sandbox.webhooks import Moods
 from deploy.servers import postgres, rabbitmq
 from deploy.state import Instance
@@ -45,6 +45,8 @@ async def a_ground(nursery: Nursery, folder: Path, *, moods: Moods | None = None
         await asyncio.gather(asyncio.to_thread(broker.start), asyncio.to_thread(database.start))
         database_url = await setup.create_database(database.url, DATABASE)
         await setup.prepare(database_url, broker.amqp_url, password=PASSWORD)
+        await broker_users.make(broker.management_url, password=PASSWORD)
+        await broker_users.grant(broker.management_url, "/")
         place = Place(database_url=database_url, amqp_url=broker.amqp_url, management_url=broker.management_url, vhost="/")
         async with a_system(nursery, place, folder, webhooks=True, moods=moods, **changes) as (system, world):
             yield Ground(broker, database, system, world)

@@ -133,7 +133,7 @@ class System:
         return {
             "PATH": os.environ["PATH"],
             "HTTP_PORT": str(self._ports[name]),
-            "AMQP_URL": self._place.amqp_url,
+            "AMQP_URL": self._place.amqp_of(service),
             "DATABASE_URL": setup.service_url(self._place.database_url, service, PASSWORD),
             "TOKEN_SECRET": TOKEN_SECRET,
             "VAULT_PUBLIC_KEYS": PUBLIC_KEYS,

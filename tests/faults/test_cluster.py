@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy import setup
+from deploy import broker_users, setup
 from deploy.servers import rabbitmq
 from deploy.state import Instance
 from shared import topology
@@ -17,7 +17,7 @@ from tests.faults.audit import audit, report
 from tests.faults.nursery import Nursery
 from tests.faults.shopping import Shop
 from tests.faults.system import a_system
-from tests.world import Place, until
+from tests.world import PASSWORD, Place, until
 
 NODES = 3
 SHOPPERS = 6
@@ -46,6 +46,8 @@ async def test_loses_its_leader(nursery: Nursery, own_place: Place, tmp_path: Pa
     near, leading, _ = cluster
     # Whoever declares a queue leads it.
     await topology.declare(leading.amqp_url, setup.CONSUMERS)
+    await broker_users.make(leading.management_url, password=PASSWORD)
+    await broker_users.grant(leading.management_url, "/")
     await until(lambda: _replicated(near))
     assert await _leader(near) == leading.node
     place = Place(database_url=own_place.database_url, amqp_url=near.amqp_url, management_url=near.management_url, vhost="/")

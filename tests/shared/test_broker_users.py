@@ -1,0 +1,100 @@
+"""Broker users: each service may do what it needs and nothing else; whoever faces the public can move no money."""
+
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import aio_pika
+import pytest
+from aio_pika.exceptions import AMQPError
+from aiormq.exceptions import ChannelAccessRefused
+
+from shared import topology
+from shared.contracts import books, fulfillment, payments, reconciler, webhooks
+from shared.contracts.credentials import MESSAGES as CREDENTIALS
+from shared.messages import Event, type_of
+from tests.world import Place
+
+COMMANDS = sorted(
+    {
+        type_of(kind)
+        for kind in (
+            *(*payments.MESSAGES, *webhooks.MESSAGES, *fulfillment.MESSAGES),
+            *(*books.MESSAGES, *reconciler.MESSAGES, *CREDENTIALS),
+        )
+        if not issubclass(kind, Event)
+    }
+)
+MONEY = re.compile(r"\.(authorize|confirm|capture|void|refund|decide_outcome|buy_label|void_label)\.v\d+$")
+SERVICES = tuple(topology.TOLD)
+
+Attempt = Callable[[aio_pika.abc.AbstractChannel], Awaitable[object]]
+
+
+def may_send(service: str, command: str) -> bool:
+    return re.search(topology.permissions_of(service).commands, command) is not None
+
+
+class TestWhatTheyMaySend:
+    def test_nobody_but_the_gateway_can_have_money_moved(self) -> None:
+        senders = {service for service in SERVICES for command in COMMANDS if MONEY.search(command) and may_send(service, command)}
+
+        assert senders == {"gateway"}
+
+    def test_everything_can_be_sent_by_somebody(self) -> None:
+        nobody = [command for command in COMMANDS if not any(may_send(service, command) for service in SERVICES)]
+
+        # What is only ever brought in by an operator's own hand.
+        assert nobody == ["background.payments.observe.v1"]
+
+    def test_the_public_webhook_process_hands_events_on_and_nothing_else(self) -> None:
+        assert [command for command in COMMANDS if may_send("webhooks", command)] == [
+            "background.fulfillment.take_event.v1",
+            "background.payments.take_event.v1",
+            "background.webhooks.process.v1",
+        ]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+class TestAtTheBroker:
+    async def test_reads_no_queue_of_another(self, place: Place, service: str) -> None:
+        others = [topology.lane(name) for name in ("payments", "webhooks", "fulfillment", "reconciler") if name != service]
+        for queue in (*others, topology.dead_queue("payments"), topology.UNROUTED_QUEUE):
+            assert not await _allowed(place, service, partial(_read, queue=queue)), queue
+
+    async def test_declares_and_deletes_nothing(self, place: Place, service: str) -> None:
+        assert not await _allowed(place, service, lambda channel: channel.declare_queue("payments.in.v2", durable=True))
+        assert not await _allowed(place, service, lambda channel: channel.queue_delete(topology.lane("payments")))
+        assert not await _allowed(place, service, lambda channel: channel.declare_exchange("tender.mine", durable=True))
+
+    async def test_goes_round_no_topic_by_the_default_exchange(self, place: Place, service: str) -> None:
+        async def publish(channel: aio_pika.abc.AbstractChannel) -> None:
+            await channel.default_exchange.publish(aio_pika.Message(b"{}"), topology.lane("payments"))
+
+        assert not await _allowed(place, service, publish)
+
+    async def test_sends_no_refund_unless_it_is_the_gateway(self, place: Place, service: str) -> None:
+        async def publish(channel: aio_pika.abc.AbstractChannel) -> None:
+            exchange = await channel.get_exchange(topology.COMMANDS, ensure=False)
+            # To a lane that nobody is bound to, so that nothing comes of what is let through.
+            await exchange.publish(aio_pika.Message(b"{}"), "payments.refund.v1", mandatory=False)
+
+        assert await _allowed(place, service, publish) is (service == "gateway")
+
+
+async def _read(channel: aio_pika.abc.AbstractChannel, queue: str) -> None:
+    found = await channel.get_queue(queue, ensure=False)
+    await found.get(fail=False)
+
+
+async def _allowed(place: Place, service: str, attempt: Attempt) -> bool:
+    connection = await aio_pika.connect(place.amqp_of(service))
+    async with connection:
+        channel = await connection.channel(publisher_confirms=True)
+        try:
+            await attempt(channel)
+        except ChannelAccessRefused:
+            return False
+        except AMQPError as other:
+            raise AssertionError(f"refused otherwise: {other}") from other
+    return True
