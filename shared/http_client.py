@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -93,6 +93,31 @@ def allowed(value: Any, names: frozenset[str]) -> Any:
     if isinstance(value, list):
         return [allowed(inner, names) for inner in value]
     return value[:AUDIT_TEXT_MAX_CHARACTERS] if isinstance(value, str) else value
+
+
+# Shorter texts say nothing of anybody, and are found everywhere.
+TELLING_CHARACTERS_MIN = 6
+
+
+def told_back(value: Any, secrets: Collection[str]) -> Any:
+    """Take out of a JSON value's texts what a provider told back of what was sent and may not be kept ("No such token: …")."""
+    if isinstance(value, dict):
+        return {key: told_back(inner, secrets) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [told_back(inner, secrets) for inner in value]
+    if isinstance(value, str):
+        for secret in filter(None, secrets):
+            value = value.replace(secret, "[…]")
+    return value
+
+
+def left_out(value: Any, names: frozenset[str]) -> set[str]:
+    """List the texts of a JSON value that may not be kept: those that no allowed name leads to."""
+    if isinstance(value, dict):
+        return {text for key, inner in value.items() for text in left_out(inner, names if key in names else frozenset())}
+    if isinstance(value, list):
+        return {text for inner in value for text in left_out(inner, names)}
+    return {value} if isinstance(value, str) and not names and len(value) >= TELLING_CHARACTERS_MIN else set()
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float:
@@ -214,14 +239,15 @@ class ProviderClient:
         telemetry.provider_calls.labels(self._service, self._provider, operation, classification.value).observe(elapsed)
         calls = _calls.get()
         if calls is not None:
+            sent = self._fields(body)
             calls.append(
                 Call(
                     provider=self._provider,
                     operation=operation,
                     method=method,
                     path=path,
-                    request=allowed(self._fields(body), self._audited),
-                    response=allowed(answer.body if answer else {}, self._audited),
+                    request=allowed(sent, self._audited),
+                    response=told_back(allowed(answer.body if answer else {}, self._audited), left_out(sent, self._audited)),
                     status=answer.status if answer else None,
                     latency_ms=round(elapsed * 1000),
                     attempt=attempt,

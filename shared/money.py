@@ -1,7 +1,7 @@
 """Money as an integer of minor units and an ISO 4217 code; nothing here ever rounds."""
 
 from collections.abc import Iterable
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from functools import cache
 
 import msgspec
@@ -70,6 +70,12 @@ class Money(msgspec.Struct, frozen=True, order=True):
                 {"currencies": [self.currency, other.currency]},
             )
         return other
+
+
+def converted(money: Money, rate: Decimal, currency: str) -> Money:
+    """Say what an amount is worth in another currency, at so many of its units for one; rounded half-up, for reports alone."""
+    value = Decimal(money.amount).scaleb(-exponent(money.currency)) * rate
+    return Money(int(value.scaleb(exponent(currency)).quantize(Decimal(1), rounding=ROUND_HALF_UP)), currency)
 
 
 def total(amounts: Iterable[Money], currency: str) -> Money:

@@ -4,14 +4,17 @@ import base64
 import os
 import shlex
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hpke
+from cryptography.hazmat.primitives import hashes, hpke
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from shared.settings import SettingsRefused
 
@@ -104,6 +107,11 @@ class Vault:
         """Seal with the present key."""
         return self._sealer.seal(plain, info=info)
 
+    @property
+    def sealer(self) -> Sealer:
+        """Who seals with the present key."""
+        return self._sealer
+
 
 def as_text(sealed: Sealed) -> str:
     """Write a seal so that it travels in a message's text."""
@@ -120,6 +128,96 @@ def of_text(text: str) -> Sealed | None:
         return Sealed(int(version), base64.b64decode(blob, validate=True))
     except ValueError:
         return None
+
+
+# A text sealed with a data key of its sender's, and that key sealed with the receiver's: what is sealed often costs little.
+WRAPPED = "wrapped"
+DATA_KEY_PLACE = "tender/data-key/1"
+DATA_KEY_LASTS_SECONDS = 600.0
+DATA_KEYS_KNOWN_MAX = 10_000
+NONCE_BYTES = 12
+
+
+class Wrapper:
+    """Seals many small things for one service with a data key that it takes along, and changes now and then."""
+
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
+        self._since_seconds = -DATA_KEY_LASTS_SECONDS
+        self._prefix = ""
+        self._key = b""
+
+    def wrap(self, plain: bytes, *, info: str) -> str:
+        """Seal something as a text that opens at one place only, which `info` names."""
+        if time.monotonic() - self._since_seconds >= DATA_KEY_LASTS_SECONDS:
+            self._key, self._since_seconds = AESGCM.generate_key(256), time.monotonic()
+            sealed = self._sealer.seal(self._key, info=DATA_KEY_PLACE)
+            self._prefix = f"{WRAPPED}:{sealed.key_version}:{_text(sealed.blob)}:"
+        return self._prefix + _text(_encrypted(self._key, plain, info.encode()))
+
+
+class Unwrapper:
+    """Opens what was wrapped for a service; the data keys that were met before are known."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._known: dict[tuple[str, str], bytes] = {}
+
+    def unwrap(self, text: str, *, info: str) -> bytes:
+        """Open a wrapped text; raises UnknownKey, or BrokenSeal where it does not belong here."""
+        mark, version, key, content = (*text.split(":"), "", "", "", "")[:4]
+        if mark != WRAPPED or not version.isdigit():
+            raise BrokenSeal("this is not a wrapped text")
+        try:
+            return _decrypted(self._data_key(version, key), base64.b64decode(content, validate=True), info.encode())
+        except (InvalidTag, ValueError) as broken:
+            raise BrokenSeal(f"a wrapped text does not open as {info}") from broken
+
+    def _data_key(self, version: str, key: str) -> bytes:
+        known = self._known.get((version, key))
+        if known is None:
+            known = self._vault.open(Sealed(int(version), base64.b64decode(key, validate=True)), info=DATA_KEY_PLACE)
+            if len(self._known) >= DATA_KEYS_KNOWN_MAX:
+                self._known.clear()
+            self._known[version, key] = known
+        return known
+
+
+class Chest:
+    """Keeps what only whoever has the same secret may read: an answer at rest, say."""
+
+    def __init__(self, secret: str, *, purpose: str) -> None:
+        self._key = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=purpose.encode()).derive(secret.encode())
+
+    def lock(self, plain: bytes, *, about: bytes) -> bytes:
+        """Encrypt something, bound to what it is about."""
+        return _encrypted(self._key, plain, about)
+
+    def unlock(self, locked: bytes, *, about: bytes) -> bytes:
+        """Decrypt it; raises BrokenSeal when the secret is another one, or it was about something else."""
+        try:
+            return _decrypted(self._key, locked, about)
+        except (InvalidTag, ValueError) as broken:
+            raise BrokenSeal("what is locked does not open with this secret") from broken
+
+
+def _encrypted(key: bytes, plain: bytes, about: bytes) -> bytes:
+    nonce = os.urandom(NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, plain, about)
+
+
+def _decrypted(key: bytes, raw: bytes, about: bytes) -> bytes:
+    return AESGCM(key).decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], about)
+
+
+def payment_method_place(store_id: object, environment: str, order_id: object) -> str:
+    """Name the one place at which a payment method's wrapped token opens."""
+    return f"tender/payment-method/1|{store_id}|{environment}|{order_id}"
+
+
+def personal_place(store_id: object, environment: str, order_id: object) -> str:
+    """Name the one place at which an order's wrapped personal data opens."""
+    return f"tender/personal/1|{store_id}|{environment}|{order_id}"
 
 
 class KeySource(msgspec.Struct, frozen=True, kw_only=True):

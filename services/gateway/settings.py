@@ -6,7 +6,10 @@ from shared.settings import BusSettings
 class Settings(BusSettings, frozen=True, kw_only=True):
     """Read from the environment; see README for what each means."""
 
+    # Signs tokens, and locks answers that are kept.
     token_secret: str
+    # The one before, while tokens and answers of it are still about.
+    token_secret_before: str = ""
     # The public keys of the services that open what is sealed here, by their names.
     vault_public_keys_file: str = ""
     vault_public_keys: str = ""

@@ -123,3 +123,21 @@ class OrderContent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     # The buyer's, as typed; a valid one of another EU member state makes a supply free of VAT (Directive 2006/112/EC, Article 138).
     vat_id: Annotated[str, Meta(max_length=40)] = ""
     cancelled: bool = False
+
+
+class Personal(msgspec.Struct, frozen=True, kw_only=True):
+    """What of an order is about its buyer; it travels wrapped."""
+
+    shipping_address: Address | None = None
+    billing_address: Address | None = None
+    vat_id: str = ""
+
+
+def impersonal(content: OrderContent) -> OrderContent:
+    """Leave out of an order what is about its buyer."""
+    return msgspec.structs.replace(content, **msgspec.structs.asdict(Personal()))
+
+
+def with_personal(content: OrderContent, personal: Personal) -> OrderContent:
+    """Put what is about its buyer back into an order."""
+    return msgspec.structs.replace(content, **msgspec.structs.asdict(personal))

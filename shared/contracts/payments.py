@@ -21,6 +21,8 @@ class PutOrder(Message, frozen=True, kw_only=True, tag="payments.put_order.v1"):
 
     order_id: UUID
     content: OrderContent
+    # What of it is about the buyer, wrapped for payments; the content then holds nothing of it.
+    personal: str | None = None
     expected_version: int | None = None
 
 
@@ -47,6 +49,7 @@ class Authorize(Message, frozen=True, kw_only=True, tag="payments.authorize.v1")
     order_id: UUID
     snapshot_id: UUID
     idempotency_key: str
+    # Wrapped for payments, which alone can open it.
     payment_method: str
     amount: int | None = None
     currency: str | None = None
@@ -211,6 +214,13 @@ class NormalizedAddress(msgspec.Struct, frozen=True, kw_only=True):
     doubts: dict[str, str] = {}
 
 
+class ReportedAmount(msgspec.Struct, frozen=True, kw_only=True):
+    """What a total is reported as, in minor units; never what is charged."""
+
+    amount: int
+    currency: str
+
+
 class SnapshotView(msgspec.Struct, frozen=True, kw_only=True):
     """A frozen price: what it consists of and until when it holds."""
 
@@ -231,6 +241,8 @@ class SnapshotView(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
     # What did not answer or is not as it should be, and what was done instead.
     notices: list[Notice] = []
+    # In the currency that the store reports in, at `fx_reference`; none where no rate is known.
+    reported: ReportedAmount | None = None
     # Binds the tax to what was priced; finalizing the tax asks for it. Empty where the shop stated the tax itself.
     tax_hash: str = ""
 

@@ -14,7 +14,7 @@ from shared.errors import Outcome, Refusal
 from shared.messages import Environment
 from shared.schedule import Job
 from shared.settings import BusSettings, SettingsRefused
-from shared.vault import BrokenSeal, KeySource, Sealed, UnknownKey, Vault
+from shared.vault import BrokenSeal, KeySource, Sealed, UnknownKey, Unwrapper, Vault, Wrapper
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +84,9 @@ class Wallet:
         self._source = source
         self._keys_changed_at = -1.0
         self._vault: Vault | None = None
+        self._unwrapper: Unwrapper | None = None
+        # Wraps for ourselves, where there are keys.
+        self.wrapper: Wrapper | None = None
         self._revision = 0
         self._closed: set[UUID] = set()
         self._known: dict[tuple[UUID, Environment, str, Use], list[Credential]] = {}
@@ -96,12 +99,20 @@ class Wallet:
             raise NoVault("This installation keeps no credentials: it has no key material.")
         return self._vault
 
+    @property
+    def unwrapper(self) -> Unwrapper:
+        """Opens what was wrapped for us; refuses where there are no keys."""
+        if self._unwrapper is None:
+            raise NoVault("This installation opens nothing that was sealed: it has no key material.")
+        return self._unwrapper
+
     async def refresh(self) -> None:
         """Take in keys that have changed, and credentials that have."""
         if self._source.given and self._source.changed_at() != self._keys_changed_at:
             # Looked at before it is read: what changes in between is read again.
             self._keys_changed_at = self._source.changed_at()
             self._vault = Vault(self._source.private())
+            self._unwrapper, self.wrapper = Unwrapper(self._vault), Wrapper(self._vault.sealer)
             self._revision = 0
         async with connected(self.pool) as db:
             revision = await revision_of(db)

@@ -13,7 +13,7 @@ from aio_pika.abc import AbstractExchange
 from aio_pika.exchange import Exchange
 
 from services.webhooks.handlers.posting import Messenger
-from shared import bus, database, http_client, telemetry
+from shared import bus, database, http_client, telemetry, topology
 
 WHERE = "CRASH_POINTS_FILE"
 WHOSE = "CRASH_CORRELATION_ID"
@@ -91,7 +91,7 @@ def _wrap(owner: Any, name: str, points: Points, describe: Callable[..., str]) -
 
 
 def _exchange_name(exchange: AbstractExchange) -> str:
-    return exchange.name or "the reply queue"
+    return "the reply queue" if exchange.name == topology.REPLIES else exchange.name
 
 
 def _shape(path: str) -> str:

@@ -79,13 +79,17 @@ class TestQuote:
             "date": str(today),
         }
         assert euros.json["fx_reference"] is None
+        assert (dollars.json["reported"], euros.json["reported"]) == (
+            {"amount": 9_000, "currency": "EUR"},
+            {"amount": 10_000, "currency": "EUR"},
+        )
 
     async def test_a_rate_that_is_too_old_is_no_reference_and_that_is_said(self, world: World) -> None:
         await world.change("INSERT INTO payments.fx_reference_rates VALUES ('CHF', 'EUR', 1.05, 'ECB', '2024-01-02')")
 
         snapshot = (await world.quote(await world.an_order(currency="CHF"))).json
 
-        assert snapshot["fx_reference"] is None
+        assert (snapshot["fx_reference"], snapshot["reported"]) == (None, None)
         assert [notice["code"] for notice in snapshot["notices"]] == ["fx-rate-stale"]
 
     async def test_refuses_an_order_that_is_not_there(self, world: World) -> None:

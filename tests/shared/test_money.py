@@ -1,10 +1,22 @@
 """Money: exact, in its currency's own decimals (ISO 4217), and never rounded."""
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.money import MixedCurrencies, Money, TooManyDecimals, UnknownCurrency, decimal_text, exponent, from_decimal_text, total
+from shared.money import (
+    MixedCurrencies,
+    Money,
+    TooManyDecimals,
+    UnknownCurrency,
+    converted,
+    decimal_text,
+    exponent,
+    from_decimal_text,
+    total,
+)
 
 CURRENCIES = st.sampled_from(["EUR", "USD", "JPY", "KRW", "IQD", "KWD", "BHD", "CLF"])
 
@@ -44,3 +56,17 @@ class TestSums:
     def test_of_two_currencies_are_refused(self) -> None:
         with pytest.raises(MixedCurrencies):
             total([Money(1, "EUR"), Money(1, "USD")], "EUR")
+
+
+@pytest.mark.parametrize(
+    ("money", "rate", "worth"),
+    [
+        (Money(1_000, "JPY"), "0.0061", Money(610, "EUR")),
+        (Money(100, "EUR"), "163.5", Money(164, "JPY")),
+        (Money(1_005, "EUR"), "0.3", Money(3_015, "KWD")),
+        (Money(1, "USD"), "0.5", Money(1, "EUR")),
+        (Money(0, "USD"), "0.9", Money(0, "EUR")),
+    ],
+)
+def test_what_an_amount_is_worth_in_another_currency(money: Money, rate: str, worth: Money) -> None:
+    assert converted(money, Decimal(rate), worth.currency) == worth

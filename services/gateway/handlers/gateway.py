@@ -75,7 +75,7 @@ class Gateway:
         scheme, _, credential = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not credential:
             raise Unauthenticated("Send 'Authorization: Bearer <key or token>'.")
-        principal = read_token(credential, self.settings.token_secret, datetime.now(UTC)) or await self._owner_of(credential)
+        principal = self._bearer_of(credential) or await self._owner_of(credential)
         if self.settings.sandbox_only and principal.environment is not Environment.SANDBOX:
             raise Forbidden("This installation serves nothing but the sandbox environment.", {"environment": principal.environment.value})
         if len(self._buckets) >= BUCKETS_MAX:
@@ -88,9 +88,17 @@ class Gateway:
         )
         return principal
 
+    def _bearer_of(self, token: str) -> Principal | None:
+        now, before = datetime.now(UTC), self.settings.token_secret_before
+        return read_token(token, self.settings.token_secret, now) or (read_token(token, before, now) if before else None)
+
     def seal(self, service: str, plain: bytes, *, info: str) -> str:
         """Seal something for a service that alone can open it."""
         return self._sealing.seal(service, plain, info=info)
+
+    def hide(self, service: str, plain: str, *, info: str) -> str:
+        """Wrap something personal for a service that alone can open it."""
+        return self._sealing.hide(service, plain, info=info)
 
     async def _owner_of(self, credential: str) -> Principal:
         fingerprint = sha256(credential.encode()).digest()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from uuid import UUID
 
 import msgspec
@@ -16,9 +17,13 @@ from shared import telemetry
 from shared.database import GroupCommit, Pool
 from shared.errors import Unavailable, problem_body
 from shared.messages import Done, Refused, Reply
+from shared.vault import BrokenSeal, Chest
 
 logger = logging.getLogger(__name__)
 
+CHEST = "tender/answers/1"
+# No JSON begins like that.
+LOCKED = b"\x01"
 WATCH_FIRST_SECONDS = 0.05
 WATCH_MAX_SECONDS = 0.5
 
@@ -54,6 +59,9 @@ class IdempotencyStore:
         self._claims: GroupCommit[Claim, Kept] = GroupCommit(lambda claims: store.claim(pool, claims))
         self._finishes: GroupCommit[Finished, None] = GroupCommit(lambda finished: store.complete(pool, finished))
         self._looks: GroupCommit[UUID, Kept | None] = GroupCommit(lambda ids: store.look(pool, ids))
+        secrets = [secret for secret in (settings.token_secret, settings.token_secret_before) if secret]
+        # Answers hold what is personal: addresses, say. The newest locks, all open.
+        self._chests = [Chest(secret, purpose=CHEST) for secret in secrets]
         self._running: dict[UUID, asyncio.Task[Answer]] = {}
 
     async def execute(self, request: Claim, *, wait_seconds: float) -> Answer:
@@ -63,7 +71,7 @@ class IdempotencyStore:
             raise KeyReused("Take a new key for another request.", {"operation_id": str(kept.operation_id)})
         if kept.completed:
             telemetry.idempotency_answers.labels("replayed").inc()
-            return _stored(kept)
+            return self._stored(kept)
         telemetry.idempotency_answers.labels("first" if kept.claimed_now else "joined").inc()
         task = await self._task_of(kept)
         if task is None:
@@ -120,7 +128,8 @@ class IdempotencyStore:
                 if not problem.definitive:
                     await store.rest(self._pool, kept.operation_id)
                     return _answer(kept, finished, definitive=False, retry_after_seconds=problem.retry_after_seconds)
-        await self._finishes.submit(finished)
+        locked = LOCKED + self._chests[0].lock(finished.body, about=kept.operation_id.bytes)
+        await self._finishes.submit(msgspec.structs.replace(finished, body=locked))
         return _answer(kept, finished, definitive=True)
 
     async def _watch(self, kept: Kept, wait_seconds: float) -> Answer:
@@ -132,21 +141,31 @@ class IdempotencyStore:
             pause = min(pause * 2, WATCH_MAX_SECONDS)
             now = await self._looks.submit(kept.operation_id)
             if now is not None and now.completed:
-                return msgspec.structs.replace(_stored(now), replayed=False)
+                return msgspec.structs.replace(self._stored(now), replayed=False)
         return Answer(operation_id=kept.operation_id, command_type=kept.command_type)
 
+    def _stored(self, kept: Kept) -> Answer:
+        body = self.body_of(kept)
+        assert kept.response_code is not None, "a completed key holds its answer's status"
+        assert body is not None, "a completed key holds its answer's body"
+        return Answer(
+            operation_id=kept.operation_id,
+            command_type=kept.command_type,
+            status=kept.response_code,
+            body=body,
+            replayed=True,
+            definitive=True,
+        )
 
-def _stored(kept: Kept) -> Answer:
-    assert kept.response_code is not None, "a completed key holds its answer's status"
-    assert kept.response_body is not None, "a completed key holds its answer's body"
-    return Answer(
-        operation_id=kept.operation_id,
-        command_type=kept.command_type,
-        status=kept.response_code,
-        body=kept.response_body,
-        replayed=True,
-        definitive=True,
-    )
+    def body_of(self, kept: Kept) -> bytes | None:
+        """Open the answer that is kept with an operation, if it has one; raises BrokenSeal when its secret is gone."""
+        if kept.response_body is None or not kept.response_body.startswith(LOCKED):
+            return kept.response_body  # None yet, or kept before answers were locked.
+        locked = kept.response_body.removeprefix(LOCKED)
+        for chest in self._chests[:-1]:
+            with suppress(BrokenSeal):
+                return chest.unlock(locked, about=kept.operation_id.bytes)
+        return self._chests[-1].unlock(locked, about=kept.operation_id.bytes)
 
 
 def _answer(kept: Kept, finished: Finished, *, definitive: bool, retry_after_seconds: int | None = None) -> Answer:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from services.gateway.settings import Settings
 from shared.errors import Unavailable
 from shared.settings import SettingsRefused
-from shared.vault import KeySource, Sealer, as_text
+from shared.vault import KeySource, Sealer, Wrapper, as_text
 
 PRESENT_MATERIAL = "VAULT_PUBLIC_KEYS_FILE, VAULT_PUBLIC_KEYS or VAULT_PUBLIC_KEYS_COMMAND"
 
@@ -30,16 +30,27 @@ class Sealing:
         self._source = source
         self._changed_at = -1.0
         self._sealers: Mapping[str, Sealer] = {}
+        self._wrappers: Mapping[str, Wrapper] = {}
 
     def seal(self, service: str, plain: bytes, *, info: str) -> str:
         """Seal something for a service, as a text; raises Unavailable when there is no key for it."""
-        if self._source.given and self._source.changed_at() != self._changed_at:
-            self._changed_at = self._source.changed_at()
-            self._sealers = {name: Sealer(keys) for name, keys in self._source.public().items()}
+        self._refresh()
         sealer = self._sealers.get(service)
         if sealer is None:
             raise NothingToSealWith(f"There is no public key of {service} to seal with.")
         return as_text(sealer.seal(plain, info=info))
+
+    def hide(self, service: str, plain: str, *, info: str) -> str:
+        """Wrap something personal for a service; an installation without keys, for the sandbox alone, leaves it as it is."""
+        self._refresh()
+        wrapper = self._wrappers.get(service)
+        return plain if wrapper is None else wrapper.wrap(plain.encode(), info=info)
+
+    def _refresh(self) -> None:
+        if self._source.given and self._source.changed_at() != self._changed_at:
+            self._changed_at = self._source.changed_at()
+            self._sealers = {name: Sealer(keys) for name, keys in self._source.public().items()}
+            self._wrappers = {name: Wrapper(sealer) for name, sealer in self._sealers.items()}
 
 
 class NothingToSealWith(Unavailable):

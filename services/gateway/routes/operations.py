@@ -54,7 +54,8 @@ async def get_operation(request: HttpRequest, operation_id: FromPath[UUID]) -> R
     if found is None or not _may_see(principal_of(request), found[0]):
         raise NotFound(f"There is no operation {operation_id}.")
     kept, steps = found
-    body = None if kept.response_body is None else gateway.revealed(kept.command_type, kept.response_code or 0, kept.response_body)
+    stored = gateway.idempotency.body_of(kept)
+    body = None if stored is None else gateway.revealed(kept.command_type, kept.response_code or 0, stored)
     return Response(
         OperationView(
             operation_id=kept.operation_id,

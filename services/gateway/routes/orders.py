@@ -9,9 +9,20 @@ from litestar.params import FromPath, HeaderParameter, JSONBody
 
 from services.gateway.domain import expected_version
 from services.gateway.handlers.commands import MakeCheckoutToken, MakeCustomerToken, TokenView
-from services.gateway.routes.answers import ADMIN, HttpRequest, KeyHeader, PreferHeader, carry_out, documented, show
-from shared.contracts.orders import OrderContent
+from services.gateway.routes.answers import (
+    ADMIN,
+    HttpRequest,
+    KeyHeader,
+    PreferHeader,
+    carry_out,
+    documented,
+    gateway_of,
+    principal_of,
+    show,
+)
+from shared.contracts.orders import OrderContent, Personal, impersonal
 from shared.contracts.payments import GetOrder, GetPayments, Ledger, OrderView, PutOrder
+from shared.vault import personal_place
 
 IfMatch = Annotated[
     str | None, HeaderParameter(name="If-Match", description="The version (ETag) you read; 412 when it is stale.", required=False)
@@ -42,9 +53,13 @@ async def put_order(
     if_match: IfMatch = None,
 ) -> Response[Any]:
     version = expected_version(if_match)
+    personal = msgspec.json.encode(Personal(**{name: getattr(data, name) for name in Personal.__struct_fields__})).decode()
+    principal = principal_of(request)
+    place = personal_place(principal.store_id, principal.environment.value, order_id)
+    hidden = gateway_of(request).hide("payments", personal, info=place)
     answer = await carry_out(
         request,
-        lambda _: PutOrder(order_id=order_id, content=data, expected_version=version),
+        lambda _: PutOrder(order_id=order_id, content=impersonal(data), personal=hidden, expected_version=version),
         data=data,
         headers=() if if_match is None else (if_match,),
     )

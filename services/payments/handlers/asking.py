@@ -13,7 +13,7 @@ from services.payments.domain.declines import conflicted, declined
 from services.payments.domain.intents import Applied, Intent, Observation, Operation, Source, Transaction, TransactionStatus
 from services.payments.domain.intents import observe as apply
 from services.payments.domain.orders import OrderStatus, order_status
-from services.payments.providers import Ambiguous, ConfirmRequest, PaymentProvider, Pricing
+from services.payments.providers import Ambiguous, ConfirmRequest, PaymentProvider, Prepared, Pricing
 from services.payments.settings import Settings
 from services.payments.store import intents as intent_rows
 from services.payments.store import ledger, orders, questions
@@ -29,6 +29,7 @@ from shared.errors import Contended, Invalid, Unavailable
 from shared.http_client import Call, NoAnswer, NotSent, recorded
 from shared.ids import new_id
 from shared.messages import Envelope, Environment, Refused, Reply, done
+from shared.vault import WRAPPED, BrokenSeal, UnknownKey
 from shared.work import Batch, Desk, Work
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,36 @@ class Payments:
             raise ProviderNotConfigured(f"No payment provider is configured for {envelope.environment.value}.", {})
         return names[0]
 
+    def unhidden(self, text: str, *, info: str) -> str:
+        """Open what was wrapped for us; what never was is as it is. A key that is not here yet is waited for."""
+        if not text.startswith(f"{WRAPPED}:"):
+            return text
+        try:
+            return self.wallet.unwrapper.unwrap(text, info=info).decode()
+        except UnknownKey as early:
+            raise Unavailable(str(early)) from early
+
+    def hidden(self, text: str, *, info: str) -> str:
+        """Wrap something for ourselves, so that it does not lie about as it is."""
+        wrapper = self.wallet.wrapper
+        return text if wrapper is None else wrapper.wrap(text.encode(), info=info)
+
+    def pinned(self, transaction_id: UUID, prepared: Prepared) -> bytes:
+        """Write an exact call as its row keeps it: it bears the payment method's token."""
+        return self.hidden(questions.request_of(prepared), info=_request_place(transaction_id)).encode()
+
+    def with_call(self, question: Question) -> Question:
+        """Read a question's exact call from its row; without, where its key is gone: then it can be looked up, and not repeated."""
+        if question.prepared is not None:
+            return question
+        try:
+            text = self.unhidden(question.request.decode(), info=_request_place(question.transaction_id))
+        except (Unavailable, BrokenSeal) as closed:
+            facts = {"transaction_id": str(question.transaction_id), "reason": str(closed)}
+            telemetry.say(logger, logging.ERROR, "an exact call cannot be read", facts)
+            return question
+        return msgspec.structs.replace(question, prepared=questions.prepared_of(text))
+
     async def try_credential(self, credential: Credential) -> tuple[str, str]:
         """Ask for a payment that is not there; who is answered that has a key that is good."""
         provider = self._providers.make(credential)
@@ -101,6 +132,10 @@ class Payments:
             return await tried(provider.get_transaction(NO_SUCH_PAYMENT), silent=(NotSent, NoAnswer, Ambiguous))
         finally:
             await provider.close()
+
+
+def _request_place(transaction_id: UUID) -> str:
+    return f"tender/request/1|{transaction_id}"
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):

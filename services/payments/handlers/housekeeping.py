@@ -118,11 +118,13 @@ async def _remember(work: Work, context: Payments, intent_id: UUID) -> Question 
         return None
     row, request = planned
     provider = context.provider(work.envelope, seen.intent.provider, account=seen.intent.provider_account)
+    prepared = provider.prepare(request)
     asked = questions.asked(
         work.envelope,
         seen.intent,
         row,
-        provider.prepare(request),
+        prepared,
+        request=context.pinned(row.id, prepared),
         idempotency_key=f"job:{row.id}",
         command_type=JOB,
         command_digest=b"",

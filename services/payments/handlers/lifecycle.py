@@ -27,6 +27,7 @@ from shared.contracts.payments import Authorize, Capture, Confirm, PaymentView, 
 from shared.database import connected
 from shared.errors import NotFound
 from shared.ids import new_id
+from shared.vault import payment_method_place
 from shared.work import Batch, Work
 
 
@@ -198,6 +199,7 @@ def _ask_in(
         intent,
         row,
         prepared,
+        request=context.pinned(row.id, prepared),
         idempotency_key=idempotency_key,
         command_type=work.kind,
         command_digest=work.digest,
@@ -236,13 +238,15 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Be
         created_at=order.now,
         updated_at=order.now,
     )
+    place = payment_method_place(work.envelope.store_id, work.envelope.environment.value, order.id)
+    method = context.unhidden(command.payment_method, info=place)
     row = Transaction(id=new_id(), operation=Operation.AUTHORIZE, amount=snapshot.total, status=TransactionStatus.PENDING)
     request = AuthorizeRequest(
         reference=row.id,
         order_id=order.id,
         amount=snapshot.total,
         currency=snapshot.currency,
-        payment_method=command.payment_method,
+        payment_method=method,
         return_url=command.return_url,
     )
     telemetry.bind({"intent_id": str(intent.id)})

@@ -1,6 +1,7 @@
 """Orders and their quotes, and reading what is known of them."""
 
 from datetime import timedelta
+from decimal import Decimal
 
 import msgspec
 
@@ -11,6 +12,7 @@ from services.payments.store import intents as intent_rows
 from services.payments.store import orders as rows
 from services.payments.store import snapshots
 from shared.contracts.fulfillment.pricing import Notice, Price, ProviderMetadata, QuoteRates
+from shared.contracts.orders import Personal, with_personal
 from shared.contracts.payments import (
     PAGE_ROWS_MAX,
     GetOrder,
@@ -21,6 +23,7 @@ from shared.contracts.payments import (
     OrderView,
     PutOrder,
     Quote,
+    ReportedAmount,
     ShopRates,
     SnapshotView,
 )
@@ -28,11 +31,17 @@ from shared.database import connected
 from shared.errors import NotFound
 from shared.ids import new_id
 from shared.messages import Envelope, done
+from shared.money import Money, converted
+from shared.vault import personal_place
 from shared.work import Work
 
 
 async def put_order(work: Work, command: PutOrder, context: Payments) -> None:
     """Create an order or replace what it says."""
+    if command.personal is not None:
+        place = personal_place(work.envelope.store_id, work.envelope.environment.value, command.order_id)
+        personal = msgspec.json.decode(context.unhidden(command.personal, info=place), type=Personal)
+        command = msgspec.structs.replace(command, content=with_personal(command.content, personal))
     priced = rules.price(command.content)
     async with connected(context.desk.pool) as db:
         found = await rows.before_writing(db, work.envelope, command.order_id)
@@ -125,6 +134,7 @@ async def quote(work: Work, command: Quote, context: Payments) -> None:
         billing_address=rules.normalized(order.content.billing_address),
         providers={"payment": payment, **figures.providers},
         fx_reference=reference,
+        reported=_reported(Money(priced.totals.total, order.currency), ground.policy.reporting_currency, reference),
         created_at=ground.now,
         expires_at=expires_at,
         notices=[*figures.notices, *notices],
@@ -134,6 +144,16 @@ async def quote(work: Work, command: Quote, context: Payments) -> None:
     batch.add(*snapshots.new_snapshot(work.envelope, snapshot, order=order, provider=name))
     batch.conclude(done(snapshot))
     await batch.commit()
+
+
+def _reported(total: Money, currency: str, reference: dict[str, str] | None) -> ReportedAmount | None:
+    """Say what a total is reported as; without a rate nobody guesses."""
+    if total.currency == currency:
+        return ReportedAmount(amount=total.amount, currency=currency)
+    if reference is None:
+        return None
+    worth = converted(total, Decimal(reference["rate"]), currency)
+    return ReportedAmount(amount=worth.amount, currency=worth.currency)
 
 
 def _reference(ground: snapshots.QuoteGround, *, stale_after_days: int) -> tuple[dict[str, str] | None, list[Notice]]:

@@ -72,6 +72,7 @@ async def look_up(provider: PaymentProvider, question: Question) -> tuple[Observ
 
 async def _absent(context: Payments, provider: PaymentProvider, question: Question, looked: Heard) -> Heard:
     """The provider knows nothing of it: repeat the same bytes while that is safe, else wait for proof."""
+    question = context.with_call(question)
     inside_window = question.age_seconds < provider.capabilities.replay_window_seconds
     if question.prepared is not None and inside_window and not question.intent_abandoned and not question.awaiting_customer:
         prepared = question.prepared

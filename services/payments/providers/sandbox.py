@@ -24,7 +24,7 @@ from services.payments.providers import (
     VoidRequest,
 )
 from shared.contracts.payments import NextAction
-from shared.http_client import ProviderClient, retry_after_seconds
+from shared.http_client import ProviderClient, retry_after_seconds, told_back
 
 REPLAY_WINDOW_SECONDS = 24 * 3600
 PAGE_ROWS = 100
@@ -197,7 +197,10 @@ def _refused(prepared: Prepared, status: int, body: Mapping[str, Any], reference
         provider_txn_id=None,
         reference=reference,
         decline_code=str(error.get("code", f"http_{status}")),
-        raw={"error": {"code": error.get("code"), "message": error.get("message")}, "status": status},
+        raw=told_back(
+            {"error": {"code": error.get("code"), "message": error.get("message")}, "status": status},
+            [str(sent.get("payment_method") or "")],
+        ),
     )
 
 

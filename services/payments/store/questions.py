@@ -39,6 +39,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     provider_account: str
     provider_payment_id: str | None
     prepared: Prepared | None
+    # The same as it lies in the row, wrapped for ourselves.
+    request: bytes
     idempotency_key: str
     lease_token: int
     looks: int
@@ -58,6 +60,7 @@ def asked(
     transaction: Transaction,
     prepared: Prepared,
     *,
+    request: bytes,
     idempotency_key: str,
     command_type: str,
     command_digest: bytes,
@@ -89,7 +92,7 @@ def asked(
             transaction.final,
             transaction.source.value,
             transaction.reason,
-            msgspec.json.encode(prepared),
+            request,
             envelope.actor,
             envelope.correlation_id,
             lease_seconds,
@@ -105,6 +108,7 @@ def asked(
         provider_account=intent.provider_account,
         provider_payment_id=intent.provider_payment_id,
         prepared=prepared,
+        request=request,
         idempotency_key=outbound_key(transaction.id),
         lease_token=1,
         looks=0,
@@ -166,7 +170,8 @@ def _question(row: Record) -> Question:
         provider=row["provider"],
         provider_account=row["provider_account"],
         provider_payment_id=row["provider_payment_id"],
-        prepared=msgspec.json.decode(row["request"], type=Prepared | None),
+        prepared=None,
+        request=row["request"],
         idempotency_key=row["provider_idempotency_key"],
         lease_token=row["lease_token"],
         looks=row["looks"],
@@ -337,3 +342,13 @@ async def unknown_outcomes(db: Connection) -> tuple[int, float]:
     )
     assert row is not None, "an aggregate without groups has one row"
     return int(row["count"]), float(row["oldest"])
+
+
+def request_of(prepared: Prepared) -> str:
+    """Write an exact call as a row holds it, before it is wrapped."""
+    return msgspec.json.encode(prepared).decode()
+
+
+def prepared_of(request: str) -> Prepared | None:
+    """Read an exact call; nothing where a row is about no call of ours."""
+    return msgspec.json.decode(request, type=Prepared | None)

@@ -23,7 +23,7 @@ from services.payments.providers import (
 from services.payments.providers.stripe import objects, requests
 from services.payments.providers.stripe.amounts import from_stripe
 from services.payments.providers.stripe.objects import Charge, Dispute, PaymentError, PaymentIntent, Refund
-from shared.http_client import Answer, ProviderClient, retry_after_seconds
+from shared.http_client import Answer, ProviderClient, retry_after_seconds, told_back
 
 URL = "https://api.stripe.com"
 # What is newer and used here (multicapture) was added to every version.
@@ -299,7 +299,10 @@ def _not_done(prepared: Prepared, status: TransactionStatus, code: str, answer: 
         provider_txn_id=None,
         reference=reference,
         decline_code=code,
-        raw={"status": answer.status, "code": error.code, "advice_code": error.advice_code, "message": (error.message or "")[:200]},
+        raw=told_back(
+            {"status": answer.status, "code": error.code, "advice_code": error.advice_code, "message": (error.message or "")[:200]},
+            [str(sent.get("payment_method") or "")],
+        ),
     )
 
 
