@@ -46,15 +46,19 @@ def called(envelope: Envelope, transaction_id: UUID | None, calls: Sequence[Call
     )
 
 
+STAFF = ("admin:", "operator:")
+
+
 def acted(envelope: Envelope, action: str, subject: str, *, before: Any = None, after: Any = None, reason: str = "") -> Statement:
-    """Write down what somebody did to what, and how it was before and after; never a secret."""
+    """Write down what somebody did to what, and how it was before and after; never a secret. A command leaves one row."""
     return Statement(
         """
         INSERT INTO admin_audit (id, store_id, environment, actor, action, subject, before, after, reason, correlation_id)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        ON CONFLICT (id) DO NOTHING
         """,
         (
-            new_id(),
+            envelope.id,
             envelope.store_id,
             envelope.environment.value,
             envelope.actor,

@@ -94,6 +94,25 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
         yield connection
 
 
+async def each_there(db: Connection, table: str, *columns: str) -> list[Record]:
+    """List which values some columns of a table have together, without reading all of it: each is found behind the one before.
+
+    Needs an index that begins with the columns, whose names and the table's are the program's own.
+    """
+    names, first = ", ".join(columns), ", ".join(f"known.{column}" for column in columns)
+    return await db.fetch(
+        f"""
+        WITH RECURSIVE known AS (
+          (SELECT {names} FROM {table} ORDER BY {names} LIMIT 1)
+           UNION ALL
+          SELECT following.*
+            FROM known
+           CROSS JOIN LATERAL (SELECT {names} FROM {table} WHERE ({names}) > ({first}) ORDER BY {names} LIMIT 1) AS following)
+        SELECT {names} FROM known
+        """
+    )
+
+
 class Statement(msgspec.Struct, frozen=True):
     """A part of a write: its SQL with placeholders from $1 on, and their values.
 

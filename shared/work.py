@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
-from shared import inbox, topology
+from shared import audit, inbox, topology
 from shared.bus import Letter, Publisher
 from shared.database import Pool, Rows, Statement
 from shared.errors import Unavailable
@@ -48,8 +49,11 @@ class Desk:
 class Work:
     """A command being worked on; handlers read its facts, write in batches and conclude it once."""
 
-    def __init__(self, desk: Desk, envelope: Envelope, *, kind: str, digest: bytes) -> None:
+    def __init__(self, desk: Desk, envelope: Envelope, *, kind: str, digest: bytes, subject: str = "") -> None:
         self.envelope = envelope
+        # What it is about, for whoever reads later what staff did.
+        self.subject = subject
+        self.audited = False
         self.kind = kind
         self.digest = digest
         self._desk = desk
@@ -76,9 +80,21 @@ class Batch:
     def begin(self) -> None:
         """Remember that this work's command was taken up."""
         self.add(inbox.begun(self._work.envelope, self._work.kind, self._work.digest))
+        self._audit_staff()
+
+    def audit(self, action: str, subject: str, *, before: Any = None, after: Any = None, reason: str = "") -> None:
+        """Write down what whoever asked did, in more words than that they asked."""
+        self._work.audited = True
+        self.add(audit.acted(self._work.envelope, action, subject, before=before, after=after, reason=reason))
+
+    def _audit_staff(self) -> None:
+        """Whatever staff have done leaves a row, also where nobody thought of one."""
+        if not self._work.audited and self._work.envelope.actor.startswith(audit.STAFF):
+            self.audit(self._work.kind, self._work.subject)
 
     def conclude(self, reply: Reply, events: Sequence[Event] = ()) -> None:
         """Keep the reply and the events, and tell them; undoes the whole batch when another copy has concluded."""
+        self._audit_staff()
         self._reply(self._work.envelope, self._work.kind, self._work.digest, reply, must=True)
         self.tell(events)
 

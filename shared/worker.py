@@ -139,7 +139,7 @@ class Worker(Generic[C]):
         except msgspec.DecodeError as broken:
             raise Poison(f"{received.type} cannot be read: {broken}") from broken
         telemetry.bind({name: str(getattr(command, name)) for name in BOUND_FIELDS if hasattr(command, name)})
-        work = Work(self._desk, envelope, kind=received.type, digest=digest)
+        work = Work(self._desk, envelope, kind=received.type, digest=digest, subject=_subject_of(command))
         async with asyncio.timeout(self._timeout_seconds):
             await handler(work, command, self._context)
 
@@ -249,6 +249,12 @@ class Worker(Generic[C]):
         self._desk.reply_soon(received.reply_to, envelope, reply)
         await received.ack()
         return result
+
+
+def _subject_of(command: Any) -> str:
+    """Say what a command is about: the things that it names."""
+    named = ((name, getattr(command, name)) for name in command.__struct_fields__ if name.endswith("_id"))
+    return ", ".join(f"{name}={value}" for name, value in named if value is not None)
 
 
 class Poison(Exception):

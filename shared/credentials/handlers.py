@@ -8,7 +8,6 @@ from uuid import UUID
 
 import msgspec
 
-from shared import audit
 from shared.contracts.credentials import (
     KINDS,
     CredentialsView,
@@ -99,13 +98,12 @@ async def put(work: Work, command: PutCredential, context: Context) -> None:
             ),
         ),
         _retired(work.envelope, command.provider, command.use, [row["version"] for row in known if row["version"] not in keep]),
-        audit.acted(
-            work.envelope,
-            "credential.put",
-            f"{command.use.value}/{command.provider}",
-            before=_brief(known),
-            after={"version": version, "fingerprint": fingerprint, "fields": sorted(fields)},
-        ),
+    )
+    batch.audit(
+        "credential.put",
+        f"{command.use.value}/{command.provider}",
+        before=_brief(known),
+        after={"version": version, "fingerprint": fingerprint, "fields": sorted(fields)},
     )
     view = CredentialView(
         provider=command.provider,
@@ -180,13 +178,12 @@ async def retire(work: Work, command: RetireCredential, context: Context) -> Non
     batch.add(
         _moved_on(revision),
         _retired(work.envelope, command.provider, command.use, going),
-        audit.acted(
-            work.envelope,
-            "credential.retire",
-            f"{command.use.value}/{command.provider}",
-            before=_brief(known),
-            after=_brief([row for row in known if row["version"] not in going]),
-        ),
+    )
+    batch.audit(
+        "credential.retire",
+        f"{command.use.value}/{command.provider}",
+        before=_brief(known),
+        after=_brief([row for row in known if row["version"] not in going]),
     )
     views = [_view(row) for row in known]
     now = await context.wallet.now()
@@ -208,7 +205,7 @@ async def verify(work: Work, command: VerifyCredential, context: Context) -> Non
         provider=command.provider, use=command.use, version=newest.version, fingerprint=newest.fingerprint, result=result, detail=detail
     )
     batch = work.batch()
-    batch.add(audit.acted(work.envelope, "credential.verify", f"{command.use.value}/{command.provider}", after=view))
+    batch.audit("credential.verify", f"{command.use.value}/{command.provider}", after=view)
     batch.conclude(done(view))
     await batch.commit()
 

@@ -53,6 +53,7 @@ async def put_settings(work: Work, command: PutSettings, context: Fulfillment) -
     revision = before.revision + 1
     batch = work.batch()
     batch.add(settings_rows.kept(envelope, settings))
+    batch.audit("fulfillment_settings.put", str(envelope.store_id), before=before.settings, after=settings)
     batch.conclude(done(SettingsView(settings=settings, revision=revision, updated_at=before.now)))
     await batch.commit()
 
@@ -86,6 +87,7 @@ async def put_rule(work: Work, command: PutRule, context: Fulfillment) -> None:
         if before is not None:
             batch.add(rule_rows.removed(*where, [before.id], must=True))
         batch.add(rule_rows.added(*where, rule, rule_id=command.rule_id), settings_rows.changed(*where))
+    batch.audit("tax_rule.put", str(command.rule_id), before=None if before is None else rule_rows.view(before), after=command.rule)
     created = now if before is None else before.created_at
     batch.conclude(done(rule_rows.view(rule_rows.Kept(id=command.rule_id, rule=rule, created_at=created))))
     await batch.commit()
@@ -99,9 +101,11 @@ async def delete_rule(work: Work, command: DeleteRule, context: Fulfillment) -> 
     """Take a tax rule out of use."""
     where = (work.envelope.store_id, work.envelope.environment.value)
     async with connected(context.desk.pool) as db:
-        if await rule_rows.one(db, work.envelope, command.rule_id) is None:
-            raise NotFound(f"There is no tax rule {command.rule_id}.")
+        before = await rule_rows.one(db, work.envelope, command.rule_id)
+    if before is None:
+        raise NotFound(f"There is no tax rule {command.rule_id}.")
     batch = work.batch()
+    batch.audit("tax_rule.delete", str(command.rule_id), before=rule_rows.view(before))
     batch.add(rule_rows.removed(*where, [command.rule_id]), settings_rows.changed(*where))
     batch.conclude(done(GoneView(id=command.rule_id)))
     await batch.commit()
@@ -135,6 +139,7 @@ async def put_nexus(work: Work, command: PutNexus, context: Fulfillment) -> None
     batch.add(
         registrations.nexus_kept(envelope, command.nexus_id, nexus), settings_rows.changed(envelope.store_id, envelope.environment.value)
     )
+    batch.audit("nexus.put", str(command.nexus_id), before=None if before is None else before.nexus, after=nexus)
     created = now if before is None else before.created_at
     batch.conclude(done(NexusView(id=command.nexus_id, nexus=nexus, threshold=None, created_at=created)))
     await batch.commit()
@@ -156,9 +161,11 @@ async def delete_nexus(work: Work, command: DeleteNexus, context: Fulfillment) -
     envelope = work.envelope
     async with connected(context.desk.pool) as db:
         known = await registrations.nexus_of(db, envelope.store_id, envelope.environment.value)
-    if all(each.id != command.nexus_id for each in known):
+    before = next((each for each in known if each.id == command.nexus_id), None)
+    if before is None:
         raise NotFound(f"There is no registration {command.nexus_id}.")
     batch = work.batch()
+    batch.audit("nexus.delete", str(command.nexus_id), before=before.nexus)
     batch.add(registrations.nexus_removed(envelope, command.nexus_id), settings_rows.changed(envelope.store_id, envelope.environment.value))
     batch.conclude(done(GoneView(id=command.nexus_id)))
     await batch.commit()
@@ -196,6 +203,7 @@ async def put_exemption(work: Work, command: PutExemption, context: Fulfillment)
         raise NotFound(f"There is no certificate {command.exemption_id}.")
     batch = work.batch()
     batch.add(registrations.exemption_kept(work.envelope, command.exemption_id, body))
+    batch.audit("exemption.put", str(command.exemption_id), before=None if before is None else before.exemption, after=body)
     created = now if before is None else before.created_at
     batch.conclude(done(ExemptionView(id=command.exemption_id, exemption=body, created_at=created)))
     await batch.commit()
@@ -204,9 +212,11 @@ async def put_exemption(work: Work, command: PutExemption, context: Fulfillment)
 async def delete_exemption(work: Work, command: DeleteExemption, context: Fulfillment) -> None:
     """Take a certificate out of use."""
     async with connected(context.desk.pool) as db:
-        if await registrations.exemption(db, work.envelope, command.exemption_id) is None:
-            raise NotFound(f"There is no certificate {command.exemption_id}.")
+        before = await registrations.exemption(db, work.envelope, command.exemption_id)
+    if before is None:
+        raise NotFound(f"There is no certificate {command.exemption_id}.")
     batch = work.batch()
+    batch.audit("exemption.delete", str(command.exemption_id), before=before.exemption)
     batch.add(registrations.exemption_removed(work.envelope, command.exemption_id))
     batch.conclude(done(GoneView(id=command.exemption_id)))
     await batch.commit()

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
 from services.fulfillment.domain.pricing import RateExpired, place_of
@@ -46,13 +46,12 @@ from shared.database import Statement, connected
 from shared.errors import Invalid, NotFound, Outcome, Refusal, Unavailable
 from shared.http_client import Call, NoAnswer, NotSent, recorded
 from shared.ids import new_id
+from shared.leases import lease_kept
 from shared.messages import Envelope, Refused, done, type_of
 from shared.work import Batch, Work
 
 logger = logging.getLogger(__name__)
 
-# A lease is renewed this often while the call is out.
-RENEWALS_PER_LEASE = 2.5
 # Of a label of which nothing is known the first look comes at once; then ever more rarely, until there is proof.
 LOOKS_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 SILENT = (NotSent, NoAnswer, CarrierUnclear)
@@ -237,7 +236,7 @@ async def buy(work: Work, context: Fulfillment, carrier: Carrier, label: Label) 
     """Make the call under our lease, and remember what came of it."""
     with recorded() as calls:
         try:
-            async with lease_kept(context, label):
+            async with kept(context, label):
                 if time.monotonic() - label.leased_at_seconds > context.settings.lease_seconds:
                     # We stood still (a frozen machine, say) and somebody else may be at it by now.
                     raise CarrierUnclear("the lease ran out before anything was sent")
@@ -301,22 +300,10 @@ def audited(label: Label, calls: Sequence[Call]) -> list[Statement]:
     return [audit.called(label.envelope(), label.id, calls)] if calls else []
 
 
-@asynccontextmanager
-async def lease_kept(context: Fulfillment, label: Label) -> AsyncIterator[None]:
+def kept(context: Fulfillment, label: Label) -> AbstractAsyncContextManager[None]:
     """Keep our lease on a label while a carrier is asked about it."""
-    lease_seconds = context.settings.lease_seconds
-
-    async def renew() -> None:
-        while True:
-            await asyncio.sleep(lease_seconds / RENEWALS_PER_LEASE)
-            with suppress(Unavailable):
-                await rows.renew(context.desk.pool, label, lease_seconds=lease_seconds)
-
-    renewing = asyncio.create_task(renew())
-    try:
-        yield
-    finally:
-        renewing.cancel()
+    seconds = context.settings.lease_seconds
+    return lease_kept(lambda: rows.renew(context.desk.pool, label, lease_seconds=seconds), lease_seconds=seconds)
 
 
 async def read(context: Fulfillment, envelope: Envelope, order_id: UUID, label_id: UUID) -> Label:

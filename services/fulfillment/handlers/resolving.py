@@ -43,7 +43,7 @@ async def _find(work: Work, context: Fulfillment, label: Label) -> None:
     carrier = context.carrier(label.envelope(), label.carrier)
     with recorded() as calls:
         try:
-            async with labels.lease_kept(context, label):
+            async with labels.kept(context, label):
                 found = await carrier.find(label.request, reference=label.id)
         except CarrierRefused as refused:
             await labels.failed(work, context, label, refused, calls)

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from services.fulfillment.providers.tax_books import FiledLine, TaxFiling, TaxParties
-from shared.database import Connection, Record, Statement
+from shared.database import Connection, Record, Statement, each_there
 from shared.messages import Envelope, Environment
 
 DUE_ROWS_MAX = 20
@@ -228,19 +228,5 @@ async def keys_between(
 
 async def stores(db: Connection) -> list[tuple[UUID, str, str]]:
     """List whose documents are recorded at which provider; each is found behind the one before."""
-    rows = await db.fetch(
-        """
-        WITH RECURSIVE owners AS (
-          (SELECT store_id, environment, provider FROM tax_filings ORDER BY store_id, environment, provider LIMIT 1)
-           UNION ALL
-          SELECT following.store_id, following.environment, following.provider
-            FROM owners
-           CROSS JOIN LATERAL (SELECT f.store_id, f.environment, f.provider
-                                 FROM tax_filings f
-                                WHERE (f.store_id, f.environment, f.provider) > (owners.store_id, owners.environment, owners.provider)
-                                ORDER BY f.store_id, f.environment, f.provider
-                                LIMIT 1) AS following)
-        SELECT store_id, environment, provider FROM owners
-        """
-    )
+    rows = await each_there(db, "tax_filings", "store_id", "environment", "provider")
     return [(row["store_id"], row["environment"], row["provider"]) for row in rows]

@@ -7,7 +7,7 @@ import msgspec
 
 from shared.contracts.fulfillment.pricing import PackageBody, ShippingRate
 from shared.contracts.orders import Address, OrderContent
-from shared.database import Connection, Record, Statement
+from shared.database import Connection, Record, Statement, each_there
 from shared.ids import new_id
 from shared.messages import Envelope
 
@@ -235,19 +235,5 @@ async def page(
 
 async def stores(db: Connection) -> list[tuple[UUID, str]]:
     """List whose shipments there are, without reading them all: each store is found behind the one before."""
-    rows = await db.fetch(
-        """
-        WITH RECURSIVE owners AS (
-          (SELECT store_id, environment FROM shipments ORDER BY store_id, environment LIMIT 1)
-           UNION ALL
-          SELECT following.store_id, following.environment
-            FROM owners
-           CROSS JOIN LATERAL (SELECT s.store_id, s.environment
-                                 FROM shipments s
-                                WHERE (s.store_id, s.environment) > (owners.store_id, owners.environment)
-                                ORDER BY s.store_id, s.environment
-                                LIMIT 1) AS following)
-        SELECT store_id, environment FROM owners
-        """
-    )
+    rows = await each_there(db, "shipments", "store_id", "environment")
     return [(row["store_id"], row["environment"]) for row in rows]

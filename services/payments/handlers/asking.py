@@ -1,10 +1,8 @@
 """Asking a provider: under a lease, outside any transaction, and what it says is applied by the one reducer."""
 
-import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
 import msgspec
@@ -28,14 +26,13 @@ from shared.database import CONTENDED_ATTEMPTS_MAX, connected
 from shared.errors import Contended, Invalid, Unavailable
 from shared.http_client import Call, NoAnswer, NotSent, recorded
 from shared.ids import new_id
+from shared.leases import lease_kept
 from shared.messages import Envelope, Environment, Refused, Reply, done
 from shared.vault import WRAPPED, BrokenSeal, UnknownKey
 from shared.work import Batch, Desk, Work
 
 logger = logging.getLogger(__name__)
 
-# A lease is renewed this often while the call is out.
-RENEWALS_PER_LEASE = 2.5
 # The first look comes at once; then ever more rarely, for ever, until there is proof.
 LOOKS_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 
@@ -149,7 +146,8 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
 
 async def ask(context: Payments, question: Question, call: Callable[[], Awaitable[tuple[Observation, ...]]]) -> Heard:
     """Ask the provider while our lease is kept alive; silence is not an answer."""
-    async with _lease_kept(context, question):
+    seconds = context.settings.lease_seconds
+    async with lease_kept(lambda: questions.renew(context.desk.pool, question, lease_seconds=seconds), lease_seconds=seconds):
         if time.monotonic() - question.leased_at_seconds > context.settings.lease_seconds:
             # We stood still (a frozen machine, say) and somebody else may be at it by now.
             heard = Heard(observations=None, calls=(), trouble="the lease ran out before anything was sent")
@@ -190,23 +188,6 @@ async def listen(call: Callable[[], Awaitable[tuple[Observation, ...]]]) -> Hear
             trouble = f"{type(silent).__name__}: {silent}"
             return Heard(observations=None, calls=tuple(calls), trouble=trouble, retry_after_seconds=pause)
     return Heard(observations=observations, calls=tuple(calls))
-
-
-@asynccontextmanager
-async def _lease_kept(context: Payments, question: Question) -> AsyncIterator[None]:
-    lease_seconds = context.settings.lease_seconds
-
-    async def renew() -> None:
-        while True:
-            await asyncio.sleep(lease_seconds / RENEWALS_PER_LEASE)
-            with suppress(Unavailable):
-                await questions.renew(context.desk.pool, question, lease_seconds=lease_seconds)
-
-    renewing = asyncio.create_task(renew())
-    try:
-        yield
-    finally:
-        renewing.cancel()
 
 
 async def conclude(

@@ -8,7 +8,6 @@ from services.payments.handlers.resolving import look_up
 from services.payments.store import intents as intent_rows
 from services.payments.store import questions
 from services.payments.store.questions import Question
-from shared import audit
 from shared.contracts.payments import PAGE_ROWS_MAX, DecideOutcome, ListUnknown, UnknownPage
 from shared.database import connected
 from shared.errors import NotFound, Outcome, Refusal, Retry
@@ -62,15 +61,12 @@ async def decide_outcome(work: Work, command: DecideOutcome, context: Payments) 
 
     seen = await see(context, work, intent_id)
     batch = work.batch()
-    batch.add(
-        audit.acted(
-            work.envelope,
-            "outcome.decide",
-            str(command.transaction_id),
-            before={"status": "unknown"},
-            after={"status": command.outcome, "intent_status": seen.intent.status.value},
-            reason=command.evidence,
-        )
+    batch.audit(
+        "outcome.decide",
+        str(command.transaction_id),
+        before={"status": "unknown"},
+        after={"status": command.outcome, "intent_status": seen.intent.status.value},
+        reason=command.evidence,
     )
     batch.conclude(done(intent_rows.view(seen.intent)))
     await batch.commit()

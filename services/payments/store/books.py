@@ -8,7 +8,7 @@ import msgspec
 from services.payments.domain.intents import Intent, Transaction
 from services.payments.store import ledger
 from services.payments.store.intents import intents_decoder
-from shared.database import Connection
+from shared.database import Connection, each_there
 from shared.messages import Envelope
 
 
@@ -81,19 +81,5 @@ async def keys_between(
 
 async def stores(db: Connection) -> list[tuple[UUID, str]]:
     """List whose payments there are, without reading them all: each store is found behind the one before."""
-    rows = await db.fetch(
-        """
-        WITH RECURSIVE owners AS (
-          (SELECT store_id, environment FROM payment_intents ORDER BY store_id, environment LIMIT 1)
-           UNION ALL
-          SELECT following.store_id, following.environment
-            FROM owners
-           CROSS JOIN LATERAL (SELECT i.store_id, i.environment
-                                 FROM payment_intents i
-                                WHERE (i.store_id, i.environment) > (owners.store_id, owners.environment)
-                                ORDER BY i.store_id, i.environment
-                                LIMIT 1) AS following)
-        SELECT store_id, environment FROM owners
-        """
-    )
+    rows = await each_there(db, "payment_intents", "store_id", "environment")
     return [(row["store_id"], row["environment"]) for row in rows]

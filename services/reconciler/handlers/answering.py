@@ -8,7 +8,6 @@ from services.reconciler.domain.runs import Status
 from services.reconciler.handlers.context import OWNERS, Reconciler
 from services.reconciler.store import drift as drift_rows
 from services.reconciler.store import runs as rows
-from shared import audit
 from shared.contracts.books import Books, Pairs
 from shared.contracts.reconciler import (
     PAGE_ROWS_MAX,
@@ -66,7 +65,8 @@ async def start_run(work: Work, command: StartRun, context: Reconciler) -> None:
 
     run_id = work.envelope.id
     batch = work.batch()
-    batch.add(rows.started(work.envelope, run_id, command), audit.acted(work.envelope, "reconciliation.start", str(run_id), after=command))
+    batch.add(rows.started(work.envelope, run_id, command))
+    batch.audit("reconciliation.start", str(run_id), after=command)
     batch.conclude(done(_queued(work, command)))
     await batch.commit()
     context.wake_runs()
@@ -108,16 +108,13 @@ async def resolve_drift(work: Work, command: ResolveDrift, context: Reconciler) 
         await _take_their_word(work, context, item)
 
     batch = work.batch()
-    batch.add(
-        drift_rows.resolved(work.envelope, item.id, resolution=command.action, reason=command.reason),
-        audit.acted(
-            work.envelope,
-            "drift.resolve",
-            str(item.id),
-            before={"status": item.status, "type": item.type, "key": item.key, "entry": item.entry},
-            after={"status": "resolved", "resolution": command.action},
-            reason=command.reason,
-        ),
+    batch.add(drift_rows.resolved(work.envelope, item.id, resolution=command.action, reason=command.reason))
+    batch.audit(
+        "drift.resolve",
+        str(item.id),
+        before={"status": item.status, "type": item.type, "key": item.key, "entry": item.entry},
+        after={"status": "resolved", "resolution": command.action},
+        reason=command.reason,
     )
     batch.conclude(done(_settled(work, item, command)))
     await batch.commit()

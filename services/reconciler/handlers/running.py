@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import uuid5
 
@@ -21,13 +20,12 @@ from shared.backoff import step
 from shared.contracts.books import Keys, Pair, Pairs
 from shared.database import Statement, connected
 from shared.errors import Contended, Refusal, Unavailable
+from shared.leases import lease_kept
 from shared.messages import Envelope
 
 logger = logging.getLogger(__name__)
 
 LOOKS_AT_ONCE_MAX = 20
-# A lease is renewed this often while a page is out.
-RENEWALS_PER_LEASE = 3
 AGAIN_SECONDS = (1.0, 5.0, 30.0, 120.0, 600.0)
 
 
@@ -56,7 +54,8 @@ async def _go_on(context: Reconciler, run: Run) -> None:
     facts = {"correlation_id": run.correlation_id, "run_id": str(run.id), "domain": run.domain.value, "provider": run.provider}
     with telemetry.bound(facts), telemetry.span("reconcile", facts=facts):
         try:
-            async with _kept(context, run):
+            seconds = context.settings.lease_seconds
+            async with lease_kept(lambda: rows.renew(context.desk.pool, run, lease_seconds=seconds), lease_seconds=seconds):
                 while run.status is not Status.COMPLETED:
                     run = await _turn_page(context, run)
         except asyncio.CancelledError:
@@ -70,24 +69,6 @@ async def _go_on(context: Reconciler, run: Run) -> None:
             await rows.put_off(context.desk.pool, run, error=reason, again_seconds=step(AGAIN_SECONDS, run.attempts - 1))
         else:
             telemetry.say(logger, logging.INFO, "a run is complete", {})
-
-
-@asynccontextmanager
-async def _kept(context: Reconciler, run: Run) -> AsyncIterator[None]:
-    """Keep a run's lease while a page takes its time."""
-    seconds = context.settings.lease_seconds
-
-    async def renew() -> None:
-        while True:
-            await asyncio.sleep(seconds / RENEWALS_PER_LEASE)
-            with suppress(Unavailable):
-                await rows.renew(context.desk.pool, run, lease_seconds=seconds)
-
-    renewing = asyncio.create_task(renew())
-    try:
-        yield
-    finally:
-        renewing.cancel()
 
 
 async def _turn_page(context: Reconciler, run: Run) -> Run:

@@ -68,6 +68,7 @@ async def put_endpoint(work: Work, command: PutEndpoint, context: Webhooks) -> N
     )
     batch = work.batch()
     batch.add(merchants.put(work.envelope, endpoint))
+    batch.audit("webhook_endpoint.put", str(endpoint.id), before=None if before is None else before.view(), after=endpoint.view())
     batch.conclude(done(endpoint.view()))
     await batch.commit()
 
@@ -113,8 +114,9 @@ async def rotate_secret(work: Work, command: RotateSecret, context: Webhooks) ->
 
 async def delete_endpoint(work: Work, command: DeleteEndpoint, context: Webhooks) -> None:
     """Forget an address and its deliveries."""
-    await _endpoint(context, work.envelope, command.endpoint_id)
+    before = await _endpoint(context, work.envelope, command.endpoint_id)
     batch = work.batch()
+    batch.audit("webhook_endpoint.delete", str(before.id), before=before.view())
     batch.add(merchants.delete(work.envelope, command.endpoint_id))
     batch.conclude(done(DeletedView(deleted=command.endpoint_id)))
     await batch.commit()
