@@ -75,7 +75,10 @@ TOLD = {
     "payments": r"^fulfillment\.(price|quote_rates)\.v\d+$",
     "webhooks": r"^background\.(webhooks\.process|payments\.take_event|fulfillment\.take_event)\.v\d+$",
     "fulfillment": NOTHING,
-    "reconciler": r"^(background\.(payments|fulfillment)\.(list_theirs|list_ours|look_at|heal)|(payments|fulfillment)\.list_books)\.v\d+$",
+    "reconciler": (
+        r"^(background\.(payments|fulfillment)\.(list_theirs|list_ours|look_at|heal)|background\.payments\.take_settlements|"
+        r"(payments|fulfillment)\.list_books)\.v\d+$"
+    ),
 }
 
 

@@ -14,6 +14,7 @@ from deploy.fx import RatesRefused
 from deploy.keys import RotationStalled
 from deploy.operator import Refused
 from deploy.processes import Failed
+from deploy.settlements import ReportRefused
 from deploy.taxes import ImportRefused
 from shared import topology
 from shared.migrations import MigrationRefused
@@ -61,6 +62,7 @@ def main() -> None:
         RatesRefused,
         RotationStalled,
         Refused,
+        ReportRefused,
         UsersRefused,
         SettingsRefused,
         DemoFailed,

@@ -4,11 +4,14 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import wraps
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import click
+import msgspec
 
+from deploy import settlements
 from deploy.cli.terminal import main_instance, say
 from deploy.operator import Api, Refused, table
 from deploy.processes import Failed
@@ -117,6 +120,29 @@ def resolve_drift(api: Api, drift_id: UUID, action: str | None, reason: str) -> 
         raise click.UsageError("Say --accept or --provider-is-right.")
     item = api.send("POST", f"reconciliation/drift/{drift_id}/resolve", {"action": action, "reason": reason})
     click.echo(table([item], "id", "type", "key", "status", "resolution", "reason", "actor"))
+
+
+@reconcile.command(name="import")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--mapping", default="stripe-payouts", show_default=True, help="How it is read: a name that ships, or a TOML file.")
+@click.option("--provider", help="Whose report it is, where the mapping's is another name here.")
+@_attending
+def import_settlements(api: Api, file: Path, mapping: str, provider: str | None) -> None:
+    """Match a provider's payout report (CSV) with the ledger, fees and all.
+
+    The same file again changes nothing; what does not fit is listed here and as drift.
+    """
+    how = settlements.mapping_of(mapping)
+    report = settlements.Report(file, how if provider is None else msgspec.structs.replace(how, provider=provider))
+    matched, repeated, differing = 0, 0, list[Any]()
+    for piece in report.pieces():
+        answer = api.send("POST", "reconciliation/settlements", settlements.body_of(report, piece))
+        matched, repeated = matched + answer["matched"], repeated + answer["repeated"]
+        differing += answer["differing"]
+    if differing:
+        click.echo(table(differing, "key", "result", "order_id", "transaction_id", "amount", "currency"))
+    left_out = ", ".join(f"{count} {category or 'without a payment'}" for category, count in sorted(report.left_out.items())) or "none"
+    click.echo(f"{matched} matched, {repeated} known already, {len(differing)} differing; about no payment: {left_out}.")
 
 
 @click.group()

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from services.payments import handlers
-from services.payments.handlers import Payments, comparing, deciding, housekeeping, resolving
+from services.payments.handlers import Payments, comparing, deciding, housekeeping, resolving, settling
 from services.payments.providers import PaymentProvider
 from services.payments.providers.fulfillment import FulfillmentPricing
 from services.payments.providers.sandbox import SandboxPayments
@@ -17,6 +17,7 @@ from shared.contracts import books
 from shared.contracts import credentials as contract
 from shared.contracts import payments as messages
 from shared.contracts.credentials import Use
+from shared.contracts.settlements import TakeSettlements
 from shared.credentials import Adapters, Credential, Wallet, source_of
 from shared.messages import Environment, Message, Query
 from shared.migrations import Owned
@@ -43,6 +44,7 @@ COMMANDS: dict[type[Message], CommandHandler[Payments]] = {
     messages.Observe: handlers.observe,
     messages.TakeEvent: handlers.take_event,
     messages.DecideOutcome: deciding.decide_outcome,
+    TakeSettlements: settling.take_settlements,
     books.PaymentsHeal: comparing.heal,
     TOLD.put: credentials.put,
     TOLD.retire: credentials.retire,

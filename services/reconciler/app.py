@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from services.reconciler.domain.runs import schedules_of
-from services.reconciler.handlers import answering, running, scheduling
+from services.reconciler.handlers import answering, running, scheduling, settling
 from services.reconciler.handlers.context import Reconciler
 from services.reconciler.settings import Settings
 from shared.contracts import reconciler as messages
+from shared.contracts.settlements import ImportSettlements
 from shared.errors import Unavailable
 from shared.health import Check
 from shared.messages import Message, Query
@@ -26,6 +27,7 @@ MEASURE_EVERY_SECONDS = 15.0
 COMMANDS: dict[type[Message], CommandHandler[Reconciler]] = {
     messages.StartRun: answering.start_run,
     messages.ResolveDrift: answering.resolve_drift,
+    ImportSettlements: settling.import_settlements,
 }
 QUERIES: dict[type[Query], QueryHandler[Reconciler]] = {
     messages.ListRuns: answering.list_runs,

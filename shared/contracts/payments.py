@@ -8,6 +8,7 @@ import msgspec
 
 from shared.contracts.fulfillment.pricing import Notice, PackageBody, ProviderMetadata, ShippingRate
 from shared.contracts.orders import Address, OrderContent, TaxLine
+from shared.contracts.settlements import SettlementView
 from shared.messages import Event, Message, Query
 
 PAGE_ROWS_MAX = 200
@@ -312,6 +313,8 @@ class IntentLedger(msgspec.Struct, frozen=True, kw_only=True):
 
     intent: IntentView
     transactions: list[TransactionView]
+    # What was paid out for it, as far as reports were brought in.
+    settlements: list[SettlementView] = []
 
 
 class StatusChange(msgspec.Struct, frozen=True, kw_only=True):

@@ -74,6 +74,8 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str | None
     actor: str
     schedule: str | None
+    # With what: the provider's books, or a report of what it paid out.
+    source: str
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

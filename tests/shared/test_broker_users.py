@@ -10,7 +10,7 @@ from aio_pika.exceptions import AMQPError
 from aiormq.exceptions import ChannelAccessRefused
 
 from shared import topology
-from shared.contracts import books, fulfillment, payments, reconciler, webhooks
+from shared.contracts import books, fulfillment, payments, reconciler, settlements, webhooks
 from shared.contracts.credentials import MESSAGES as CREDENTIALS
 from shared.messages import Event, type_of
 from tests.world import Place
@@ -20,7 +20,7 @@ COMMANDS = sorted(
         type_of(kind)
         for kind in (
             *(*payments.MESSAGES, *webhooks.MESSAGES, *fulfillment.MESSAGES),
-            *(*books.MESSAGES, *reconciler.MESSAGES, *CREDENTIALS),
+            *(*books.MESSAGES, *reconciler.MESSAGES, *CREDENTIALS, *settlements.MESSAGES),
         )
         if not issubclass(kind, Event)
     }

@@ -25,6 +25,7 @@ from shared.contracts.reconciler import (
     RunView,
     StartRun,
 )
+from shared.contracts.settlements import LINES_MAX, SHA256, ImportSettlements, SettlementLine, SettlementsView
 
 REASON_MAX_CHARACTERS = 2_000
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -120,6 +121,29 @@ async def resolve_drift(
     return await carry_out(request, lambda _: ResolveDrift(drift_id=drift_id, action=data.action, reason=data.reason), data=data)
 
 
+class SettlementsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A piece of a provider's payout report: whose, of which file, and its lines about payments."""
+
+    provider: ShortText
+    file_sha256: SHA256
+    lines: Annotated[list[SettlementLine], Meta(min_length=1, max_length=LINES_MAX)]
+
+
+@post(
+    "/admin/reconciliation/settlements",
+    before_request=ADMIN,
+    status_code=200,
+    tags=["Reconciliation"],
+    summary="Match a piece of a provider's payout report with the ledger",
+    responses=documented(200, SettlementsView, "What fits, and what does not; that is a difference now."),
+)
+async def import_settlements(
+    request: HttpRequest, data: JSONBody[SettlementsBody], key: KeyHeader = None, prefer: PreferHeader = None
+) -> Response[Any]:
+    piece = ImportSettlements(provider=data.provider, file_sha256=data.file_sha256, lines=tuple(data.lines))
+    return await carry_out(request, lambda _: piece, data=data)
+
+
 @get(
     "/admin/unknown-outcomes",
     before_request=ADMIN,
@@ -158,4 +182,4 @@ async def decide_outcome(
     return await carry_out(request, lambda _: decided, data=data)
 
 
-ROUTES = [start_run, list_runs, read_run, list_drift, resolve_drift, list_unknown, decide_outcome]
+ROUTES = [start_run, list_runs, read_run, list_drift, resolve_drift, import_settlements, list_unknown, decide_outcome]

@@ -9,7 +9,7 @@ import msgspec
 
 from services.payments.domain.intents import Intent, IntentStatus, Operation, Transaction
 from services.payments.domain.orders import OrderStatus, OrderSums
-from services.payments.store import ledger
+from services.payments.store import ledger, settlements
 from services.payments.store.ledger import RowFacts, json_text
 from shared.contracts.payments import IntentLedger, IntentView
 from shared.database import Connection, Statement
@@ -97,9 +97,11 @@ async def whole_ledger(db: Connection, envelope: Envelope, order_id: UUID) -> li
     rows = await db.fetch(
         "SELECT * FROM payment_transactions WHERE payment_intent_id = ANY($1::uuid[]) ORDER BY id", [i.id for i in intents]
     )
+    settled = await settlements.of_intents(db, [i.id for i in intents])
     return [
         IntentLedger(
             intent=view(intent),
+            settlements=settled.get(intent.id, []),
             transactions=[ledger.view(row, intent.currency) for row in rows if row["payment_intent_id"] == intent.id],
         )
         for intent in intents

@@ -89,6 +89,7 @@ def _queued(work: Work, command: StartRun) -> RunView:
         last_error=None,
         actor=work.envelope.actor,
         schedule=None,
+        source="books",
         created_at=datetime.now(UTC),
         started_at=None,
         finished_at=None,

@@ -73,7 +73,11 @@ class Reconciler:
 
     async def heal(self, envelope: Envelope, command: books.Heal) -> Healed:
         """Have an owner take in its provider's word; the same command of one envelope is carried out once."""
-        command_id = uuid5(envelope.id, f"{type_of(type(command))} {command.key}")
+        return await self.tell(envelope, command, Healed, about=command.key)
+
+    async def tell(self, envelope: Envelope, command: Message, kind: type[V], *, about: str = "") -> V:
+        """Have an owner do something and say what came of it; the same command of one envelope is carried out once."""
+        command_id = uuid5(envelope.id, f"{type_of(type(command))} {about}")
         telling = msgspec.structs.replace(envelope, id=command_id, source="reconciler", attempt=0, first_seen=None, reply_to="")
         future = self.replies.expect(command_id)
         try:
@@ -83,7 +87,7 @@ class Reconciler:
             raise Unavailable(str(missing)) from missing
         finally:
             future.cancel()
-        return msgspec.json.decode(_body(answer), type=Healed)
+        return msgspec.json.decode(_body(answer), type=kind)
 
     async def pace(self, environment: Environment, provider: str, *, calls: int = 1) -> None:
         """Wait until a provider may be asked again."""

@@ -13,6 +13,8 @@ CREATE TABLE reconciliation_runs (
     actor            text        NOT NULL,
     correlation_id   text        NOT NULL,
     schedule         text,
+    -- What ours are compared with: the provider's books as it lists them, or a report of what it paid out.
+    source           text        NOT NULL DEFAULT 'books' CHECK (source IN ('books', 'settlement')),
     due_at           timestamptz,
     -- Where it is: the window's beginning, whose books are being read, and the cursor in them.
     position         timestamptz NOT NULL,

@@ -1,7 +1,7 @@
 """Runs in SQL: begun once, taken under a lease, and moved on page by page by whoever holds it."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -9,6 +9,7 @@ import msgspec
 from services.reconciler.domain.runs import Phase, Schedule, Status
 from shared.contracts.books import Book, Domain
 from shared.contracts.reconciler import ListRuns, RunView, StartRun
+from shared.contracts.settlements import ImportSettlements
 from shared.database import Connection, Pool, Record, Statement, connected
 from shared.ids import new_id
 from shared.messages import Envelope, Environment
@@ -42,7 +43,7 @@ _COLUMNS = """
 """
 _SHOWN = """
     id, domain, provider, since, until, status, position, compared, elsewhere, drift_found, drift_healed, attempts, last_error, actor,
-    schedule, created_at, started_at, finished_at
+    schedule, source, created_at, started_at, finished_at
 """
 
 
@@ -67,6 +68,57 @@ def started(envelope: Envelope, run_id: UUID, command: StartRun) -> Statement:
             command.until,
             envelope.actor,
             envelope.correlation_id,
+        ),
+    )
+
+
+def of_file(envelope: Envelope, run_id: UUID, command: ImportSettlements) -> Run:
+    """Describe the run that a payout report is: over the time of its lines, and done when it is read."""
+    moments = [line.settled_at for line in command.lines if line.settled_at is not None] or [datetime.now(UTC)]
+    first, last = min(moments), max(moments) + timedelta(seconds=1)
+    return Run(
+        id=run_id,
+        store_id=envelope.store_id,
+        environment=envelope.environment,
+        domain=Domain.PAYMENTS,
+        provider=command.provider,
+        since=first,
+        until=last,
+        status=Status.COMPLETED,
+        position=last,
+        phase=Phase.OURS,
+        cursor=None,
+        attempts=0,
+        lease_token=0,
+        actor=envelope.actor,
+        correlation_id=envelope.correlation_id,
+    )
+
+
+def imported(run: Run, *, compared: int, found: int) -> Statement:
+    """Write a piece of a payout report as part of its run."""
+    return Statement(
+        """
+        INSERT INTO reconciliation_runs (id, store_id, environment, domain, provider, since, until, position, actor, correlation_id, source,
+                                         status, compared, drift_found, pages, started_at, finished_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, 'settlement', 'completed', $10, $11, 1, now(), now())
+        ON CONFLICT (id) DO UPDATE
+           SET compared = reconciliation_runs.compared + EXCLUDED.compared, pages = reconciliation_runs.pages + 1, finished_at = now(),
+               drift_found = reconciliation_runs.drift_found + EXCLUDED.drift_found,
+               since = least(reconciliation_runs.since, EXCLUDED.since), until = greatest(reconciliation_runs.until, EXCLUDED.until)
+        """,
+        (
+            run.id,
+            run.store_id,
+            run.environment.value,
+            run.domain.value,
+            run.provider,
+            run.since,
+            run.until,
+            run.actor,
+            run.correlation_id,
+            compared,
+            found,
         ),
     )
 

@@ -1,0 +1,89 @@
+"""What was paid out for payments, in SQL."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+
+from shared.contracts.settlements import LineMatched, SettlementLine, SettlementView
+from shared.database import Connection, Statement
+from shared.ids import new_id
+from shared.messages import Envelope
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """A line that was taken in before: which row it settles, and of which payment."""
+
+    line_key: str
+    transaction_id: UUID | None
+    payment_intent_id: UUID
+
+
+async def known(db: Connection, envelope: Envelope, account: str, keys: Sequence[str], intents: Sequence[UUID]) -> list[Known]:
+    """Read what is settled already: of these lines, and of these payments."""
+    rows = await db.fetch(
+        """
+        SELECT line_key, transaction_id, payment_intent_id
+          FROM payment_settlements
+         WHERE store_id = $1 AND environment = $2 AND provider_account = $3 AND line_key = ANY($4::text[])
+         UNION
+        SELECT line_key, transaction_id, payment_intent_id FROM payment_settlements WHERE payment_intent_id = ANY($5::uuid[])
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        account,
+        list(keys),
+        list(intents),
+    )
+    return [Known(**dict(row)) for row in rows]
+
+
+def taken(envelope: Envelope, account: str, file_sha256: str, lines: Sequence[tuple[SettlementLine, LineMatched, UUID]]) -> Statement:
+    """Write lines with the rows and payments that they settle; a line that another copy has written stays as it is."""
+    said = [line for line, _, _ in lines]
+    return Statement(
+        """
+        INSERT INTO payment_settlements (id, store_id, environment, provider_account, line_key, category, payment_intent_id, transaction_id,
+                                         gross, fee, net, currency, payout, settled_at, file_sha256)
+        SELECT id, $1, $2, $3, key, category, intent, transaction, gross, fee, net, currency, payout, at, $4
+          FROM unnest($5::uuid[], $6::text[], $7::text[], $8::uuid[], $9::uuid[], $10::bigint[], $11::bigint[], $12::bigint[],
+                      $13::text[], $14::text[], $15::timestamptz[])
+               AS t (id, key, category, intent, transaction, gross, fee, net, currency, payout, at)
+        ON CONFLICT (store_id, environment, provider_account, line_key) DO NOTHING
+        """,
+        (
+            envelope.store_id,
+            envelope.environment.value,
+            account,
+            file_sha256,
+            [new_id() for _ in lines],
+            [line.key for line in said],
+            [line.category for line in said],
+            [intent_id for _, _, intent_id in lines],
+            [matched.transaction_id if matched.result == "matched" else None for _, matched, _ in lines],
+            [line.gross for line in said],
+            [line.fee for line in said],
+            [line.net for line in said],
+            [line.currency for line in said],
+            [line.payout for line in said],
+            [line.settled_at for line in said],
+        ),
+    )
+
+
+async def of_intents(db: Connection, intents: Sequence[UUID]) -> dict[UUID, list[SettlementView]]:
+    """Read what was paid out for some payments."""
+    rows = await db.fetch(
+        """
+        SELECT payment_intent_id, transaction_id, category, gross, fee, net, currency, payout, settled_at
+          FROM payment_settlements
+         WHERE payment_intent_id = ANY($1::uuid[])
+         ORDER BY id
+        """,
+        list(intents),
+    )
+    found: dict[UUID, list[SettlementView]] = {}
+    for row in rows:
+        facts = dict(row)
+        found.setdefault(facts.pop("payment_intent_id"), []).append(SettlementView(**facts))
+    return found

@@ -1,0 +1,92 @@
+"""What a provider's payout report says, line by line, and what our ledger says to it."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from shared.contracts.orders import CurrencyCode, ShortText
+from shared.messages import Message
+
+LINES_MAX = 200
+SHA256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class SettlementLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A line of a payout report about one of our payments; amounts are minor units, signed as they move the provider's balance."""
+
+    # What the provider calls the line.
+    key: ShortText
+    category: ShortText
+    # Which operation of the payment it settles: capture, refund, chargeback, chargeback_reversal.
+    operation: ShortText
+    payment: ShortText
+    gross: int
+    fee: int
+    net: int
+    currency: CurrencyCode
+    # As the customer saw it, where the provider says so: positive, in the currency that was charged.
+    customer_amount: int | None = None
+    customer_currency: CurrencyCode | None = None
+    payout: Annotated[str, Meta(max_length=200)] = ""
+    settled_at: datetime | None = None
+
+
+class TakeSettlements(Message, frozen=True, kw_only=True, tag="background.payments.take_settlements.v1"):
+    """Write down what was paid out for payments of ours."""
+
+    provider: str
+    file_sha256: str
+    lines: tuple[SettlementLine, ...]
+
+
+class ImportSettlements(Message, frozen=True, kw_only=True, tag="reconciler.import_settlements.v1"):
+    """Match a piece of a payout report with the ledger, and keep what does not fit as a difference."""
+
+    provider: str
+    file_sha256: str
+    lines: tuple[SettlementLine, ...]
+
+
+class LineMatched(msgspec.Struct, frozen=True, kw_only=True):
+    """What our ledger says to a line: matched, repeated, amount (it has another), or missing (it has none such)."""
+
+    key: str
+    result: str
+    transaction_id: UUID | None = None
+    order_id: UUID | None = None
+    amount: int | None = None
+    currency: str = ""
+
+
+class SettlementsTaken(msgspec.Struct, frozen=True, kw_only=True):
+    """What our ledger says to each line, in their order."""
+
+    lines: list[LineMatched]
+
+
+class SettlementsView(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a piece of a payout report."""
+
+    run_id: UUID
+    matched: int
+    repeated: int
+    differing: list[LineMatched]
+
+
+class SettlementView(msgspec.Struct, frozen=True, kw_only=True):
+    """What was paid out for an operation, in the currency of the bank account, and what the provider kept of it."""
+
+    transaction_id: UUID | None
+    category: str
+    gross: int
+    fee: int
+    net: int
+    currency: str
+    payout: str
+    settled_at: datetime | None
+
+
+MESSAGES: tuple[type[Message], ...] = (TakeSettlements, ImportSettlements)

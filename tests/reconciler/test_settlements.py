@@ -1,0 +1,142 @@
+"""Payout reports: read as their mapping says, matched with the ledger fees and all, and what does not fit is found."""
+
+import csv
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import settlements
+from shared.ids import new_id
+from tests.reconciler.books import drift
+from tests.world import Answer, Payment, Place, World, a_world
+
+# The columns of Stripe's itemized payout reconciliation report that its mapping reads, and some that it does not
+# (docs.stripe.com/reports/report-types/payout-reconciliation).
+COLUMNS = (
+    *("automatic_payout_id", "automatic_payout_effective_at_utc", "balance_transaction_id", "created_utc", "available_on_utc"),
+    *("reporting_category", "currency", "gross", "fee", "net", "customer_facing_amount", "customer_facing_currency", "description"),
+    *("charge_id", "payment_intent_id"),
+)
+
+
+@pytest.fixture(scope="module")
+async def world(place: Place) -> AsyncIterator[World]:
+    async with a_world(place, reconciler={}, provider="stripe") as made:
+        yield made
+
+
+def a_line(payment: Payment | str, category: str, gross: str, fee: str = "0.00", **more: str) -> dict[str, str]:
+    """A line of the report; amounts in the main unit."""
+    payment_id = payment if isinstance(payment, str) else payment.at_the_provider().id
+    net = f"{float(gross) - float(fee):.2f}"
+    said = {"reporting_category": category, "currency": "eur", "gross": gross, "fee": fee, "net": net, "payment_intent_id": payment_id}
+    usual = {"balance_transaction_id": f"txn_{new_id().hex}", "automatic_payout_id": "po_1", "available_on_utc": "2026-11-20 00:00:00"}
+    return {**usual, **said, **more}
+
+
+def a_report(tmp_path: Path, *lines: dict[str, str], columns: tuple[str, ...] = COLUMNS) -> settlements.Report:
+    file = tmp_path / f"{new_id().hex}.csv"
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(lines)
+    return settlements.Report(file, settlements.mapping_of("stripe-payouts"))
+
+
+async def brought_in(world: World, report: settlements.Report) -> list[Any]:
+    answers: list[Answer] = [
+        await world.send("POST", "/api/v1/admin/reconciliation/settlements", settlements.body_of(report, piece))
+        for piece in report.pieces()
+    ]
+    assert {answer.status for answer in answers} == {200}, answers
+    return [answer.json for answer in answers]
+
+
+async def settled(world: World, payment: Payment) -> list[Any]:
+    ledger = await world.ledger(payment.order_id)
+    return [(s["category"], s["gross"], s["fee"], s["net"], s["currency"]) for p in ledger["payments"] for s in p["settlements"]]
+
+
+async def test_matched_with_the_ledger_fees_and_all_and_once(world: World, tmp_path: Path) -> None:
+    payment = await world.a_captured_payment()
+    await payment.refund(2_000)
+    report = a_report(
+        tmp_path,
+        a_line(payment, "charge", "100.00", "1.75"),
+        a_line(payment, "refund", "-20.00"),
+        a_line("", "payout", "-78.25"),
+        a_line("", "fee", "-2.00"),
+    )
+
+    [first] = await brought_in(world, report)
+    [second] = await brought_in(world, report)
+
+    assert (first["matched"], first["repeated"], first["differing"]) == (2, 0, [])
+    assert (second["matched"], second["repeated"], second["differing"]) == (0, 2, [])
+    assert await settled(world, payment) == [("charge", 10_000, 175, 9_825, "EUR"), ("refund", -2_000, 0, -2_000, "EUR")]
+    assert report.left_out == {"payout": 2, "fee": 2}
+    run = (await world.send("GET", f"/api/v1/admin/reconciliation/runs/{first['run_id']}")).json
+    assert (run["source"], run["status"], run["compared"]) == ("settlement", "completed", 4)
+    assert await drift(world, status="open") == []
+
+
+async def test_settled_in_another_currency_by_what_the_customer_saw(world: World, tmp_path: Path) -> None:
+    payment = await world.a_payment(currency="USD")
+    assert (await payment.capture()).status == 201
+    line = a_line(payment, "charge", "91.37", "2.05", customer_facing_amount="100.00", customer_facing_currency="usd")
+
+    [answer] = await brought_in(world, a_report(tmp_path, line))
+
+    assert (answer["matched"], answer["differing"]) == (1, [])
+    assert await settled(world, payment) == [("charge", 9_137, 205, 8_932, "EUR")]
+
+
+async def test_what_does_not_fit_is_a_difference(world: World, tmp_path: Path) -> None:
+    less, stranger = await world.a_captured_payment(), f"pi_{new_id().hex}"
+    never_refunded = await world.a_captured_payment()
+    lines = (a_line(less, "charge", "99.00", "1.00"), a_line(stranger, "charge", "5.00"), a_line(never_refunded, "refund", "-1.00"))
+
+    [answer] = await brought_in(world, a_report(tmp_path, *lines))
+
+    assert sorted(each["result"] for each in answer["differing"]) == ["amount", "missing", "missing"]
+    found = {item["key"]: item for item in await drift(world, status="open") if item["last_run_id"] == answer["run_id"]}
+    keys = [less.at_the_provider().id, stranger, never_refunded.at_the_provider().id]
+    assert [found[key]["type"] for key in keys] == ["amount", "missing_locally", "missing_locally"]
+    assert (found[keys[0]]["ours"]["amount"], found[keys[0]]["theirs"]["amount"]) == (10_000, 9_900)
+
+
+async def test_two_captures_of_one_payment_are_two_lines(world: World, tmp_path: Path) -> None:
+    payment = await world.a_payment()
+    assert (await payment.capture(4_000)).status == 201
+    assert (await payment.capture(6_000)).status == 201
+    lines = (a_line(payment, "charge", "60.00"), a_line(payment, "charge", "40.00"), a_line(payment, "charge", "40.00"))
+
+    [answer] = await brought_in(world, a_report(tmp_path, *lines))
+
+    assert (answer["matched"], [each["result"] for each in answer["differing"]]) == (2, ["missing"])
+
+
+class TestTheFile:
+    def test_a_column_that_is_missing_is_named(self, tmp_path: Path) -> None:
+        report = a_report(tmp_path, columns=tuple(column for column in COLUMNS if column != "fee"))
+
+        with pytest.raises(settlements.ReportRefused, match="no column 'fee'"):
+            list(report.lines())
+
+    @pytest.mark.parametrize(("field", "value"), [("gross", "1.005"), ("gross", "much"), ("currency", "xx"), ("available_on_utc", "soon")])
+    def test_a_line_that_cannot_be_read_is_named(self, tmp_path: Path, field: str, value: str) -> None:
+        report = a_report(tmp_path, a_line("pi_1", "charge", "1.00"), {**a_line("pi_1", "charge", "1.00"), field: value})
+
+        with pytest.raises(settlements.ReportRefused, match="line 3"):
+            list(report.lines())
+
+    def test_mappings_that_do_not_exist_are_refused_with_those_that_do(self) -> None:
+        with pytest.raises(settlements.ReportRefused, match="stripe-payouts"):
+            settlements.mapping_of("nobody")
+
+    def test_is_read_in_pieces(self, tmp_path: Path) -> None:
+        report = a_report(tmp_path, *(a_line("pi_1", "charge", "1.00") for _ in range(401)))
+
+        assert [len(piece) for piece in report.pieces()] == [200, 200, 1]
