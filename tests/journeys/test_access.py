@@ -5,9 +5,11 @@ from uuid import UUID
 import pytest
 
 from services.gateway.domain import Role
+from services.gateway.handlers.idempotency import CHEST, LOCKED
 from shared.ids import new_id
 from shared.messages import Environment
-from tests.world import ORDER, Place, World, a_key, a_world, secret_of
+from shared.vault import Chest
+from tests.world import ORDER, TOKEN_SECRET, Place, World, a_key, a_world, secret_of
 
 
 class TestKeys:
@@ -95,10 +97,11 @@ class TestCheckoutToken:
         again = await world.send("POST", path, key=key)
 
         assert again.content == first.content
-        rows = await world.rows(
-            "SELECT convert_from(response_body, 'UTF8') AS body FROM gateway.idempotency_keys WHERE idempotency_key = $1", key
-        )
-        assert first.json["token"] not in rows[0]["body"]
+        [row] = await world.rows("SELECT operation_id, response_body FROM gateway.idempotency_keys WHERE idempotency_key = $1", key)
+        # Locked, and even whoever can open it finds no signature.
+        kept = Chest(TOKEN_SECRET, purpose=CHEST).unlock(row["response_body"].removeprefix(LOCKED), about=row["operation_id"].bytes)
+        assert first.json["token"].rpartition(".")[0] in kept.decode()
+        assert first.json["token"] not in kept.decode()
 
     async def test_of_an_order_that_is_not_there_is_refused(self, world: World) -> None:
         answer = await world.send("POST", f"/api/v1/admin/orders/{new_id()}/checkout-token")

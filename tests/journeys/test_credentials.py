@@ -235,7 +235,7 @@ class TestKeyMaterial:
 
     async def test_the_sandbox_alone_keeps_no_credentials_and_knows_no_production(self, own_place: Place) -> None:
         alone = {"vault_keys": "", "sandbox_only": True}
-        async with a_world(own_place, payments=alone, gateway={"sandbox_only": True}) as world:
+        async with a_world(own_place, payments=alone, gateway={"sandbox_only": True, "vault_public_keys": ""}) as world:
             live = await a_key(own_place, world.store_id, Role.ADMIN, Environment.PRODUCTION)
 
             refused = await put(world, "stripe", {"api_key": "sk_test_x"})

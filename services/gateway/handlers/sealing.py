@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from services.gateway.settings import Settings
-from shared.errors import Unavailable
+from shared.errors import Outcome, Refusal
 from shared.settings import SettingsRefused
 from shared.vault import KeySource, Sealer, Wrapper, as_text
 
@@ -33,7 +33,7 @@ class Sealing:
         self._wrappers: Mapping[str, Wrapper] = {}
 
     def seal(self, service: str, plain: bytes, *, info: str) -> str:
-        """Seal something for a service, as a text; raises Unavailable when there is no key for it."""
+        """Seal something for a service, as a text; raises NothingToSealWith when there is no key for it."""
         self._refresh()
         sealer = self._sealers.get(service)
         if sealer is None:
@@ -53,5 +53,10 @@ class Sealing:
             self._wrappers = {name: Wrapper(sealer) for name, sealer in self._sealers.items()}
 
 
-class NothingToSealWith(Unavailable):
-    """The installation has no public key of the service that is meant."""
+class NothingToSealWith(Refusal):
+    """The installation has no public key of the service that is meant, so it can keep no secrets."""
+
+    code = "vault-not-configured"
+    title = "No key material is configured"
+    status = 422
+    outcome = Outcome.NOT_ATTEMPTED
