@@ -1,6 +1,7 @@
 """Where tests get their servers: a database and a vhost per module, cloned from ones made once."""
 
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit, urlunsplit
@@ -14,13 +15,25 @@ from shared import telemetry, topology
 from shared.ids import new_id
 from shared.migrations import migrate, settle_role
 from tests.faults.nursery import Nursery
+from tests.leaks import Watch, leaks_at
 from tests.world import PASSWORD, Place, World, a_world
 
 ROLES_LOCK = 7_230_511_002
 
 
+watch = Watch()
+
+
 def pytest_configure() -> None:
     telemetry.log_to_stderr("tests", "INFO")
+    logging.getLogger().addHandler(watch)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_secret_is_logged() -> Iterator[None]:
+    yield
+    found, watch.found = watch.found, []
+    assert found == []
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +77,8 @@ async def _a_place(database_server: str, broker: tuple[str, str | None], templat
             await broker_users.make(management_url, password=PASSWORD)
             await broker_users.grant(management_url, name)
         await topology.declare(amqp_url, setup.CONSUMERS)
-        yield Place(database_url=database_url, amqp_url=amqp_url, management_url=management_url, vhost=name if management_url else "/")
+        place = Place(database_url=database_url, amqp_url=amqp_url, management_url=management_url, vhost=name if management_url else "/")
+        yield place
         if management_url is not None:
             await http.delete(f"{management_url}/api/vhosts/{name}")
     await setup.drop_database(database_server, name)
@@ -72,9 +86,11 @@ async def _a_place(database_server: str, broker: tuple[str, str | None], templat
 
 @pytest.fixture(scope="module")
 async def place(database_server: str, broker: tuple[str, str | None], template: str) -> AsyncIterator[Place]:
-    """A database and a vhost of the module's own."""
+    """A database and a vhost of the module's own; when it is done, no secret may lie in them."""
     async with _a_place(database_server, broker, template) as made:
         yield made
+        leaks = await leaks_at(made)
+    assert leaks == []
 
 
 @pytest.fixture(scope="module")

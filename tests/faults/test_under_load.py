@@ -13,7 +13,7 @@ from tests.faults.nursery import Nursery
 from tests.faults.soak import ANSWERS_BEFORE, MOODS, strike
 from tests.world import until
 
-LASTS_SECONDS = 1.5
+LASTS_SECONDS = 1.0
 
 
 @pytest.fixture(scope="module")

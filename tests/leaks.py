@@ -1,0 +1,78 @@
+"""Secrets that every test plants by merely running: looked for in logs, in every table and in the dead letters, when a module is done."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import asyncpg
+import httpx
+
+from deploy import setup
+from shared import topology
+from tests.world import PASSWORD, PRIVATE_KEYS, SANDBOX_KEY, TOKEN_SECRET, WEBHOOK_SECRET, Place
+
+PLANTED = {
+    "a provider's key": SANDBOX_KEY,
+    "the services' password": PASSWORD,
+    "what tokens are signed with": TOKEN_SECRET,
+    "what webhooks are signed with": WEBHOOK_SECRET,
+    **{f"the private key of {service}": keys.keys["1"] for service, keys in PRIVATE_KEYS.items()},
+}
+DEAD_LETTERS_MAX = 1_000
+
+
+class Watch(logging.Handler):
+    """Reads along what is logged, and remembers where a secret was."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look at a line."""
+        text = f"{record.getMessage()} {getattr(record, 'tender', '')} {record.exc_info[1] if record.exc_info else ''}"
+        self.found += [f"{record.name} logged {name}" for name in leaks_in(text)]
+
+
+def leaks_in(text: str) -> list[str]:
+    """Which of what was planted is in a text, as it is or as rows show bytes."""
+    return [name for name, secret in PLANTED.items() if secret in text or secret.encode().hex() in text]
+
+
+async def leaks_at(place: Place) -> list[str]:
+    """Which tables and dead letters of a place hold a secret."""
+    return [*await _in_tables(place), *await _in_dead_letters(place)]
+
+
+async def _in_tables(place: Place) -> list[str]:
+    connection = await asyncpg.connect(place.database_url)
+    try:
+        schemas = [service.name for service in setup.SERVICES]
+        tables = await connection.fetch(
+            "SELECT schemaname AS s, tablename AS t FROM pg_tables WHERE schemaname = ANY($1::text[]) ORDER BY 1, 2", schemas
+        )
+        secrets = [form for secret in PLANTED.values() for form in (secret, secret.encode().hex())]
+        looks = [
+            f"SELECT '{each['s']}.{each['t']}' AS name WHERE EXISTS (SELECT FROM {each['s']}.{each['t']} t, unnest($1::text[]) AS secret"
+            " WHERE position(secret IN t::text) > 0)"
+            for each in tables
+        ]
+        found = await connection.fetch(" UNION ALL ".join(looks), secrets)
+    finally:
+        await connection.close()
+    return [f"{row['name']} holds a secret" for row in found]
+
+
+async def _in_dead_letters(place: Place) -> list[str]:
+    if place.management_url is None:
+        return []
+    found: list[str] = []
+    async with httpx.AsyncClient(base_url=place.management_url) as http:
+        for service in setup.CONSUMERS:
+            name = topology.dead_queue(service)
+            path = f"/api/queues/{quote(place.vhost, safe='')}/{name}/get"
+            wanted = {"count": DEAD_LETTERS_MAX, "ackmode": "ack_requeue_true", "encoding": "auto"}
+            letters: Sequence[Any] = (await http.post(path, json=wanted)).json()
+            found += [f"a letter in {name} holds {leak}" for letter in letters for leak in leaks_in(str(letter))]
+    return found
