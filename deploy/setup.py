@@ -22,8 +22,6 @@ from shared.messages import Environment
 from shared.migrations import migrate, role_of
 
 SERVICES = (GATEWAY, PAYMENTS, WEBHOOKS, FULFILLMENT, RECONCILER)
-# The services that take messages; the gateway only sends them.
-CONSUMERS = ("payments", "webhooks", "fulfillment", "reconciler")
 
 
 def service_url(owner_url: str, service: str, password: str) -> str:
@@ -60,7 +58,7 @@ async def drop_database(owner_url: str, name: str) -> None:
 
 async def prepare(database_url: str, amqp_url: str, *, password: str) -> list[str]:
     """Migrate every schema and declare the topology; returns the migrations that were applied."""
-    applied, _ = await asyncio.gather(migrate(database_url, SERVICES, password=password), topology.declare(amqp_url, CONSUMERS))
+    applied, _ = await asyncio.gather(migrate(database_url, SERVICES, password=password), topology.declare(amqp_url, topology.CONSUMERS))
     return applied
 
 

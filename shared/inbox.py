@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from shared.database import GroupCommit, Pool, Statement, connected
+from shared.database import Connection, GroupCommit, Pool, Statement, connected
 from shared.messages import Envelope
 
 KEPT_DAYS = 45
@@ -72,15 +72,18 @@ class Inbox:
 
 
 def begun(envelope: Envelope, kind: str, digest: bytes) -> Statement:
-    """Remember that a command was taken up."""
+    """Remember that a command was taken up; one that was put away meanwhile is not."""
     return Statement(
         """
         INSERT INTO inbox (store_id, environment, source, message_id, type, digest, state, reply_to)
         VALUES ($1, $2, $3, $4, $5, $6, 'open', $7)
         ON CONFLICT (store_id, environment, source, message_id) DO UPDATE
            SET reply_to = EXCLUDED.reply_to
+         WHERE inbox.state <> 'discarded'
+        RETURNING message_id
         """,
         (*_identity(envelope), kind, digest, envelope.reply_to),
+        must=True,
     )
 
 
@@ -114,7 +117,7 @@ async def failed(pool: Pool, envelope: Envelope, kind: str, digest: bytes, *, er
             VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9)
             ON CONFLICT (store_id, environment, source, message_id) DO UPDATE
                SET state = EXCLUDED.state, attempts = inbox.attempts + 1, last_error = EXCLUDED.last_error
-             WHERE inbox.state = 'open'
+             WHERE inbox.state IN ('open', 'parked')
             """,
             envelope.store_id,
             envelope.environment.value,
@@ -143,3 +146,30 @@ async def forget_finished(pool: Pool) -> int:
             DELETE_ROWS_MAX,
         )
     return int(result.split()[-1])
+
+
+async def put_away(db: Connection, envelope: Envelope, kind: str, digest: bytes, reply: bytes) -> str | None:
+    """Keep an operator's word as a command's answer; gives where it is awaited, or nothing when it was answered or is another's."""
+    reply_to: str | None = await db.fetchval(
+        """
+        INSERT INTO inbox (store_id, environment, source, message_id, type, digest, state, reply, finished_at)
+        VALUES ($1, $2, $3, $4, $5, $6, 'discarded', $7, now())
+        ON CONFLICT (store_id, environment, source, message_id) DO UPDATE
+           SET state = 'discarded', reply = EXCLUDED.reply, finished_at = now()
+         WHERE inbox.state <> 'done' AND inbox.digest = EXCLUDED.digest
+        RETURNING reply_to
+        """,
+        *_identity(envelope),
+        kind,
+        digest,
+        reply,
+    )
+    return reply_to
+
+
+async def seen_as(db: Connection, envelope: Envelope) -> tuple[State, bytes] | None:
+    """Tell where a command stands, and the digest of what it said."""
+    row = await db.fetchrow(
+        "SELECT state, digest FROM inbox WHERE (store_id, environment, source, message_id) = ($1, $2, $3, $4)", *_identity(envelope)
+    )
+    return None if row is None else (State(row["state"]), row["digest"])

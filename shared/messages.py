@@ -45,6 +45,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     first_seen: datetime | None = None
     deadline: datetime | None = None
+    # Sent once more by an operator, after it was parked.
+    redriven: bool = False
 
 
 class Done(msgspec.Struct, frozen=True, tag_field="kind", tag="done"):

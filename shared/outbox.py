@@ -22,6 +22,7 @@ SWEEP_INTERVAL_SECONDS = 0.25
 # What was sent is deleted in groups: nobody waits for it, and a crash before it only sends an event twice.
 DELETE_PAUSE_SECONDS = 0.05
 STOP_TIMEOUT_SECONDS = 5.0
+TYPE_HEADER = "message_type"
 
 
 class Parcel(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +35,9 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
     def letter(self) -> Letter:
-        """Address it to its exchange."""
-        return Letter(exchange=self.exchange, routing_key=self.routing_key, body=self.body, headers=self.headers, type=self.routing_key)
+        """Address it to its exchange; its type is its routing key, unless a header says otherwise."""
+        kind = str(self.headers.get(TYPE_HEADER, self.routing_key))
+        return Letter(exchange=self.exchange, routing_key=self.routing_key, body=self.body, headers=self.headers, type=kind)
 
 
 def parcel(event: Event, cause: Envelope) -> Parcel:

@@ -22,6 +22,7 @@ from shared.health import Check, health_routes
 from shared.messages import Message, Query
 from shared.migrations import Owned, up_to_date
 from shared.outbox import Relay
+from shared.putting_away import MayHaveLeft, attending, nothing_leaves
 from shared.schedule import Job
 from shared.settings import BusSettings
 from shared.work import Desk
@@ -59,6 +60,7 @@ class Service(Generic[C]):
         checks: Callable[[C], dict[str, Check]] = lambda _: {},
         schedules: RetrySchedules | None = None,
         failed: Mapping[type[Message], FailureHandler[C]] | None = None,
+        may_have_left: MayHaveLeft = nothing_leaves,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -72,6 +74,7 @@ class Service(Generic[C]):
         self._checks = checks
         self._schedules = schedules or RetrySchedules()
         self._failed = failed or {}
+        self._may_have_left = may_have_left
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Parts]:
@@ -120,12 +123,13 @@ class Service(Generic[C]):
     async def _consumer(self, stack: AsyncExitStack, desk: Desk, context: C) -> Consumer | None:
         if not self._handlers and not self._queries:
             return None
+        commands, queries = attending(self.name, desk, self._may_have_left)
         worker = Worker(
             service=self.name,
             desk=desk,
             context=context,
-            handlers=self._handlers,
-            queries=self._queries,
+            handlers={**self._handlers, **commands},
+            queries={**self._queries, **queries},
             handler_timeout_seconds=self.settings.handler_timeout_seconds,
             schedules=self._schedules,
             failed=self._failed,

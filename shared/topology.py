@@ -16,9 +16,14 @@ DEAD = "tender.dead"
 REPLIES = "tender.replies"
 UNROUTED_QUEUE = "tender.unrouted.v1"
 
+# The services that take messages; the gateway only sends them.
+CONSUMERS = ("payments", "webhooks", "fulfillment", "reconciler")
 # Whose events a service is told of, besides the commands to it.
 SUBSCRIPTIONS = {"webhooks": ("payments.#",), "fulfillment": ("payments.#",)}
 VERSION = "v1"
+# The first ones came back by the default exchange, which leads into every queue there is; what is still in them does so.
+TIER_VERSION = "v2"
+TIER_VERSION_BEFORE = "v1"
 LANE_LENGTH_MAX = 1_000_000
 LANE_DELIVERIES_MAX = 20
 # -1 drops messages on RabbitMQ 3.10 and no limit means 20 on 4.x, so "for ever" is a large number.
@@ -52,6 +57,16 @@ def retry_exchange(service: str, tier: str) -> str:
     return f"{service}.retry.{tier}"
 
 
+def parking_exchange(service: str) -> str:
+    """Name the exchange by which a service puts away what it cannot handle."""
+    return f"{service}.parked"
+
+
+def back_exchange(service: str) -> str:
+    """Name the exchange that brings a message back to the lane of this service that its routing key names, and to no other's."""
+    return f"{service}.back"
+
+
 def reply_queue(instance: str) -> str:
     """Name the queue in which one process awaits its replies."""
     return f"gateway.reply.{instance}"
@@ -77,19 +92,24 @@ TOLD = {
     "fulfillment": NOTHING,
     "reconciler": (
         r"^(background\.(payments|fulfillment)\.(list_theirs|list_ours|look_at|heal)|background\.payments\.take_settlements|"
-        r"(payments|fulfillment)\.list_books)\.v\d+$"
+        r"background\.(payments|webhooks|fulfillment|reconciler)\.(put_away|describe_message)|(payments|fulfillment)\.list_books)\.v\d+$"
     ),
 }
+
+
+ATTENDING = "reconciler"
 
 
 def permissions_of(service: str) -> Permissions:
     """Say the least that a service needs at the broker."""
     own = service.replace(".", r"\.")
     tiers = "|".join(TIERS_MILLISECONDS)
+    # Whoever looks after the dead letters takes them all, and may bring each back to where it came from.
+    letters_read, letters_written = (r"|.*\.dead\.v1", r"|.*\.back") if service == ATTENDING else ("", "")
     return Permissions(
         configure=f"^{REPLY_QUEUES}$",
-        write=rf"^(tender\.(commands|events|dead|replies)|{own}\.retry\.({tiers})|{REPLY_QUEUES})$",
-        read=rf"^({own}\.(in|background)\.{VERSION}|{REPLY_QUEUES}|tender\.replies)$",
+        write=rf"^(tender\.(commands|events|replies)|{own}\.(parked|retry\.({tiers}))|{REPLY_QUEUES}{letters_written})$",
+        read=rf"^({own}\.(in|background)\.{VERSION}|{REPLY_QUEUES}|tender\.replies{letters_read})$",
         commands=TOLD[service],
         events=rf"^{own}\..*$",
     )
@@ -126,8 +146,8 @@ async def missing(channel: AbstractChannel, queues: Sequence[str]) -> str | None
     return None
 
 
-def _tier_queue(service: str, tier: str) -> str:
-    return f"{service}.retry.{tier}.{VERSION}"
+def _tier_queue(service: str, tier: str, version: str = TIER_VERSION) -> str:
+    return f"{service}.retry.{tier}.{version}"
 
 
 async def _declare_shared(channel: AbstractChannel) -> None:
@@ -147,7 +167,9 @@ async def _declare_service(channel: AbstractChannel, service: str) -> None:
     dead = await channel.declare_queue(
         dead_queue(service), durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": FOREVER_DELIVERIES}
     )
+    # By the first the broker brings what crashed its consumer, by the second the service what it cannot handle.
     await dead.bind(DEAD, routing_key=service)
+    await dead.bind(await channel.declare_exchange(parking_exchange(service), ExchangeType.FANOUT, durable=True))
     lanes: FieldTable = {
         "x-queue-type": "quorum",
         "x-dead-letter-exchange": DEAD,
@@ -163,6 +185,9 @@ async def _declare_service(channel: AbstractChannel, service: str) -> None:
     await background.bind(COMMANDS, routing_key=f"background.{service}.#")
     for events in SUBSCRIPTIONS.get(service, ()):
         await background.bind(EVENTS, routing_key=events)
+    back = await channel.declare_exchange(back_exchange(service), ExchangeType.DIRECT, durable=True)
+    for own in (inward, background):
+        await own.bind(back, routing_key=own.name)
     for tier, milliseconds in TIERS_MILLISECONDS.items():
         exchange = await channel.declare_exchange(retry_exchange(service, tier), ExchangeType.FANOUT, durable=True)
         queue = await channel.declare_queue(
@@ -171,9 +196,11 @@ async def _declare_service(channel: AbstractChannel, service: str) -> None:
             arguments={
                 "x-queue-type": "quorum",
                 "x-message-ttl": milliseconds,
-                "x-dead-letter-exchange": "",
+                "x-dead-letter-exchange": back.name,
                 "x-dead-letter-strategy": "at-least-once",
                 "x-overflow": "reject-publish",
             },
         )
         await queue.bind(exchange)
+        before = await channel.get_queue(_tier_queue(service, tier, TIER_VERSION_BEFORE), ensure=False)
+        await before.unbind(exchange)

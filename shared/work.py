@@ -110,6 +110,10 @@ class Batch:
         """Promise a command that nobody waits for."""
         self._parcels.append(command_parcel(command, envelope))
 
+    def post(self, parcel: Parcel) -> None:
+        """Promise something to be published as it is."""
+        self._parcels.append(parcel)
+
     async def commit(self) -> None:
         """Write it all; raises Contended, with nothing written, when something it insists on does not hold."""
         head_start = self._desk.relay.head_start_seconds

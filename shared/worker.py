@@ -16,7 +16,7 @@ from shared import inbox, telemetry, topology
 from shared.backoff import trying
 from shared.bus import Letter, Publisher, Received, TooLarge, Unroutable, envelope_of, headers_of
 from shared.database import CONTENDED_ATTEMPTS_MAX
-from shared.errors import Contended, Outcome, Problem, Refusal, Retry, Unavailable
+from shared.errors import Contended, Problem, Refusal, Retry, Unavailable
 from shared.inbox import Inbox, State, digest_of
 from shared.messages import Envelope, Message, Query, Refused, done, encode_reply, type_of
 from shared.work import Desk, Work
@@ -127,7 +127,8 @@ class Worker(Generic[C]):
         seen = await self._inbox.seen(envelope)
         if seen is not None and seen.digest != digest:
             raise DifferentContent(f"{envelope.id} came before with other content")
-        if seen is not None and seen.state is not State.OPEN:
+        once_more = seen is not None and seen.state is State.PARKED and envelope.redriven
+        if seen is not None and seen.state is not State.OPEN and not once_more:
             return seen
         await self._call(received, envelope, digest)
         return None
@@ -152,8 +153,6 @@ class Worker(Generic[C]):
     async def _answer_again(self, received: Received, envelope: Envelope, seen: "inbox.Seen") -> str:
         if seen.reply is not None:
             self._desk.reply_soon(received.reply_to, envelope, seen.reply)
-        elif seen.state is State.DISCARDED:
-            self._desk.reply_soon(received.reply_to, envelope, encode_reply(Refused(_DISCARDED)))
         await received.ack()
         return "repeated"
 
@@ -210,7 +209,7 @@ class Worker(Generic[C]):
             "dead_queue": received.queue,
         }
         try:
-            await self._publisher.publish(self._copy(received, topology.DEAD, self._service, headers))
+            await self._publisher.publish(self._copy(received, topology.parking_exchange(self._service), self._service, headers))
         except (Unavailable, Unroutable, TooLarge):
             await received.reject()
         else:
@@ -265,14 +264,6 @@ class DifferentContent(Exception):
     """The same id came before with other content; refused and parked for somebody to look."""
 
 
-_DISCARDED = Problem(
-    code="operation-discarded",
-    title="An operator discarded this operation",
-    status=409,
-    detail="The operation failed and an operator put it away; it was not carried out.",
-    outcome=Outcome.CONFLICT,
-    retry=Retry.NEVER,
-)
 _NOT_NOW = Problem(
     code="unavailable",
     title="This cannot be answered right now",

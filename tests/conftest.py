@@ -76,7 +76,7 @@ async def _a_place(database_server: str, broker: tuple[str, str | None], templat
             amqp_url = await _make_vhost(http, management_url, amqp_url, name)
             await broker_users.make(management_url, password=PASSWORD)
             await broker_users.grant(management_url, name)
-        await topology.declare(amqp_url, setup.CONSUMERS)
+        await topology.declare(amqp_url, topology.CONSUMERS)
         place = Place(database_url=database_url, amqp_url=amqp_url, management_url=management_url, vhost=name if management_url else "/")
         yield place
         if management_url is not None:

@@ -69,7 +69,7 @@ async def _in_dead_letters(place: Place) -> list[str]:
         return []
     found: list[str] = []
     async with httpx.AsyncClient(base_url=place.management_url) as http:
-        for service in setup.CONSUMERS:
+        for service in topology.CONSUMERS:
             name = topology.dead_queue(service)
             path = f"/api/queues/{quote(place.vhost, safe='')}/{name}/get"
             wanted = {"count": DEAD_LETTERS_MAX, "ackmode": "ack_requeue_true", "encoding": "auto"}

@@ -8,7 +8,7 @@ import asyncpg
 import click
 
 from deploy.broker_users import UsersRefused
-from deploy.cli import attending, checking, operating, running
+from deploy.cli import attending, checking, letters, operating, running
 from deploy.demo.shop import DemoFailed
 from deploy.fx import RatesRefused
 from deploy.keys import RotationStalled
@@ -47,7 +47,7 @@ for _command in (
         operating.exchange,
         operating.seed_orders,
     ),
-    *(attending.reconcile, attending.outcomes, attending.webhook_events, attending.api),
+    *(attending.reconcile, attending.outcomes, attending.webhook_events, attending.api, letters.dead_letters),
 ):
     cli.add_command(_command)
 

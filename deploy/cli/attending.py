@@ -23,7 +23,7 @@ POLL_SECONDS = 0.5
 _moment = click.DateTime(formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"])
 
 
-def _attending(command: Callable[..., None]) -> Callable[..., None]:
+def attends(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the system it attends to: the one that is up, or the one that --url and --key name."""
 
     @click.option("--url", envvar="TENDER_URL", help="The gateway; the running stack's by default.")
@@ -59,7 +59,7 @@ def reconcile() -> None:
 @click.option("--since", type=_moment, help="From this moment on; 48 hours ago by default.")
 @click.option("--until", type=_moment, help="Before this moment; now by default.")
 @click.option("--wait", is_flag=True, help="Wait until it is complete.")
-@_attending
+@attends
 def start_run(api: Api, domain: str, provider: str, since: datetime | None, until: datetime | None, wait: bool) -> None:
     """Compare the books of a time."""
     last = _utc(until) or datetime.now(UTC)
@@ -90,7 +90,7 @@ def _show_runs(runs: list[Any]) -> None:
 
 
 @reconcile.command(name="runs")
-@_attending
+@attends
 def list_runs(api: Api) -> None:
     """List runs, the newest first."""
     _show_runs(api.get("reconciliation/runs", limit=50)["runs"])
@@ -100,7 +100,7 @@ def list_runs(api: Api) -> None:
 @click.option("--status", type=click.Choice(["open", "healed", "resolved"]), default="open", show_default=True)
 @click.option("--domain", type=click.Choice([each.value for each in Domain]))
 @click.option("--evidence", is_flag=True, help="Also show what each side says.")
-@_attending
+@attends
 def list_drift(api: Api, status: str, domain: str | None, evidence: bool) -> None:
     """List what differs."""
     items = api.get("reconciliation/drift", status=status, domain=domain)["items"]
@@ -113,7 +113,7 @@ def list_drift(api: Api, status: str, domain: str | None, evidence: bool) -> Non
 @click.option("--accept", "action", flag_value="accepted", help="It stays as it is.")
 @click.option("--provider-is-right", "action", flag_value="provider_is_right", help="Our books learn what the provider says.")
 @click.option("--reason", required=True, help="Why; it is kept.")
-@_attending
+@attends
 def resolve_drift(api: Api, drift_id: UUID, action: str | None, reason: str) -> None:
     """Settle a difference."""
     if action is None:
@@ -126,7 +126,7 @@ def resolve_drift(api: Api, drift_id: UUID, action: str | None, reason: str) -> 
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--mapping", default="stripe-payouts", show_default=True, help="How it is read: a name that ships, or a TOML file.")
 @click.option("--provider", help="Whose report it is, where the mapping's is another name here.")
-@_attending
+@attends
 def import_settlements(api: Api, file: Path, mapping: str, provider: str | None) -> None:
     """Match a provider's payout report (CSV) with the ledger, fees and all.
 
@@ -151,7 +151,7 @@ def outcomes() -> None:
 
 
 @outcomes.command(name="list")
-@_attending
+@attends
 def list_outcomes(api: Api) -> None:
     """List them, the oldest first, with what was tried."""
     found = api.get("unknown-outcomes")["operations"]
@@ -171,7 +171,7 @@ def _tried(calls: list[Any]) -> str:
 @click.option("--failed", "outcome", flag_value="failed", help="It was not executed.")
 @click.option("--evidence", required=True, help="How that is known; it is kept.")
 @click.option("--provider-payment-id", help="What the provider calls the payment, where it was never heard.")
-@_attending
+@attends
 def decide_outcome(api: Api, transaction_id: UUID, outcome: str | None, evidence: str, provider_payment_id: str | None) -> None:
     """Settle one by what was found out elsewhere."""
     if outcome is None:
@@ -189,7 +189,7 @@ def webhook_events() -> None:
 @webhook_events.command(name="list")
 @click.option("--status", help="received, failing, waiting, processed, ignored, dead, unmatched.")
 @click.option("--provider")
-@_attending
+@attends
 def list_events(api: Api, status: str | None, provider: str | None) -> None:
     """List them, the newest first."""
     events = api.get("webhooks/events", status=status, provider=provider)["events"]
@@ -201,7 +201,7 @@ def list_events(api: Api, status: str | None, provider: str | None) -> None:
 @click.option("--until", type=_moment, help="Received before this moment; now by default.")
 @click.option("--status", help="Only those that stand like this.")
 @click.option("--provider")
-@_attending
+@attends
 def replay_events(api: Api, since: datetime, until: datetime | None, status: str | None, provider: str | None) -> None:
     """Process them again, the oldest first; what was applied before changes nothing."""
     first, last = _utc(since), _utc(until) or datetime.now(UTC)
@@ -216,7 +216,7 @@ def replay_events(api: Api, since: datetime, until: datetime | None, status: str
 @click.argument("path")
 @click.argument("body", required=False)
 @click.option("--wait", "wait_seconds", type=click.FloatRange(0, 3600), default=0.0, help="Ask again for so many seconds until it is well.")
-@_attending
+@attends
 def api(client: Api, method: str, path: str, body: str | None, wait_seconds: float) -> None:
     """Make a request of the API, as it stands in its documentation.
 

@@ -36,7 +36,7 @@ def migrate(database_url: str, amqp_url: str, password: str) -> None:
 @click.option("--amqp-url", envvar="AMQP_URL", required=True)
 def declare_topology(amqp_url: str) -> None:
     """Declare exchanges and queues; what is there stays."""
-    asyncio.run(topology.declare(amqp_url, setup.CONSUMERS))
+    asyncio.run(topology.declare(amqp_url, topology.CONSUMERS))
     click.echo("Declared.")
 
 

@@ -28,6 +28,7 @@ from services.fulfillment.providers.shippo import Shippo
 from services.fulfillment.providers.table_rate import TableRate
 from services.fulfillment.providers.taxjar import TaxJar
 from services.fulfillment.settings import Settings
+from services.fulfillment.store import labels as label_rows
 from shared import audit, credentials
 from shared.contracts import books
 from shared.contracts import credentials as contract
@@ -104,6 +105,7 @@ def build(settings: Settings) -> Service[Fulfillment]:
         queries=QUERIES,
         jobs=partial(_jobs, settings),
         schedules=RetrySchedules(bug=tuple(settings.retry_tiers_bug.split(","))),
+        may_have_left=label_rows.may_have_left,
     )
 
 

@@ -12,6 +12,7 @@ from services.payments.providers.fulfillment import FulfillmentPricing
 from services.payments.providers.sandbox import SandboxPayments
 from services.payments.providers.stripe.client import StripePayments
 from services.payments.settings import Settings
+from services.payments.store import questions
 from shared import audit, credentials
 from shared.contracts import books
 from shared.contracts import credentials as contract
@@ -75,6 +76,7 @@ def build(settings: Settings) -> Service[Payments]:
         queries=QUERIES,
         jobs=partial(_jobs, settings),
         schedules=RetrySchedules(bug=tuple(settings.retry_tiers_bug.split(","))),
+        may_have_left=questions.may_have_left,
     )
 
 

@@ -21,3 +21,7 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     leader_lease_seconds: float = 15.0
     schedule_every_seconds: float = 5.0
     run_every_seconds: float = 1.0
+    # How long a service may take to say what has become of a message of its own, when a dead letter is shown.
+    fate_timeout_seconds: float = 2.0
+    # How long dead letters are kept that somebody has dealt with: no longer than services know their messages.
+    letters_kept_days: int = 40

@@ -87,6 +87,8 @@ def headers_of(envelope: Envelope) -> dict[str, Any]:
         facts["first_seen"] = envelope.first_seen.isoformat()
     if envelope.deadline is not None:
         facts["deadline"] = envelope.deadline.isoformat()
+    if envelope.redriven:
+        facts["redriven"] = True
     return facts
 
 
@@ -105,6 +107,7 @@ def envelope_of(received: Received) -> Envelope:
         attempt=int(headers.get("attempt", 0)),
         first_seen=_moment(headers.get("first_seen")),
         deadline=_moment(headers.get("deadline")),
+        redriven=bool(headers.get("redriven", False)),
     )
 
 

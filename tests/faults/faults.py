@@ -12,7 +12,6 @@ import asyncpg
 import httpx
 import msgspec
 
-from deploy import setup
 from shared import topology
 from tests.faults.ground import Ground
 
@@ -82,7 +81,7 @@ async def _queue_deleted(ground: Ground, seconds: float) -> None:
     async with httpx.AsyncClient(base_url=ground.management_url) as http:
         (await http.delete(f"/api/queues/%2F/{topology.lane('payments')}")).raise_for_status()
     await asyncio.sleep(seconds)
-    await topology.declare(ground.broker.amqp_url, setup.CONSUMERS)
+    await topology.declare(ground.broker.amqp_url, topology.CONSUMERS)
 
 
 async def _queue_declared_otherwise(ground: Ground, seconds: float) -> None:
@@ -96,12 +95,12 @@ async def _queue_declared_otherwise(ground: Ground, seconds: float) -> None:
                 other = await channel.declare_queue(name, durable=True)
                 await other.bind(topology.COMMANDS, routing_key="payments.#")
         try:
-            await topology.declare(ground.broker.amqp_url, setup.CONSUMERS)
+            await topology.declare(ground.broker.amqp_url, topology.CONSUMERS)
             raise AssertionError("a queue declared otherwise was taken for ours")
         except topology.TopologyRefused:
             await asyncio.sleep(seconds)
         (await http.delete(f"/api/queues/%2F/{name}")).raise_for_status()
-    await topology.declare(ground.broker.amqp_url, setup.CONSUMERS)
+    await topology.declare(ground.broker.amqp_url, topology.CONSUMERS)
 
 
 # The database

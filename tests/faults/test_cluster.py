@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy import broker_users, setup
+from deploy import broker_users
 from deploy.servers import rabbitmq
 from deploy.state import Instance
 from shared import topology
@@ -45,7 +45,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[list[rabbitmq.Private]]:
 async def test_loses_its_leader(nursery: Nursery, own_place: Place, tmp_path: Path, cluster: list[rabbitmq.Private]) -> None:
     near, leading, _ = cluster
     # Whoever declares a queue leads it.
-    await topology.declare(leading.amqp_url, setup.CONSUMERS)
+    await topology.declare(leading.amqp_url, topology.CONSUMERS)
     await broker_users.make(leading.management_url, password=PASSWORD)
     await broker_users.grant(leading.management_url, "/")
     await until(lambda: _replicated(near))

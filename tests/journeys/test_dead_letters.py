@@ -40,7 +40,7 @@ async def test_a_failing_command_passes_the_tiers_and_is_parked_with_its_reason(
     assert dead.headers["dead_attempts"] == 3
     assert "in quote" in dead.headers["dead_traceback"]
     await until(lambda: _at_least(broken, topology.lane("payments"), 2))
-    await until(lambda: _at_least(broken, "payments.retry.1s.v1", 2))
+    await until(lambda: _at_least(broken, "payments.retry.1s.v2", 2))
     await until(lambda: _at_least(broken, topology.dead_queue("payments"), 1))
 
 

@@ -20,8 +20,9 @@ from tests.deploy.test_keys import a_shop
 from tests.faults.ground import Ground, a_ground
 from tests.faults.nursery import Nursery
 from tests.reconciler.books import a_run, drift, make_drift
+from tests.reconciler.letters import an_envelope, send, the_letter
 from tests.webhooks.test_ingest import an_event, post, stands
-from tests.world import PASSWORD, SANDBOX_KEY, Place, World, until
+from tests.world import PASSWORD, SANDBOX_KEY, TOTAL, Place, World, until
 
 RUNBOOKS = ROOT / "deploy" / "runbooks"
 BLOCK = re.compile(r"^ *```sh\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -221,6 +222,46 @@ async def test_provider_outage(ground: Ground) -> None:
 
 async def _is_captured(payment: Any) -> bool:
     return bool((await payment.intent())["status"] == "captured")
+
+
+async def test_dead_letters(ground: Ground) -> None:
+    world, payment = ground.world, await ground.world.a_payment()
+    order_ids = [await world.an_order() for _ in range(3)]
+    await world.change("ALTER TABLE payments.order_checkout_snapshots RENAME TO elsewhere")
+    asked = [await world.quote(each, headers={"Prefer": "respond-async"}) for each in order_ids]
+    failed = [await the_letter(world, each.json["operation_id"]) for each in asked]
+    poisoned, useless = an_envelope(world), an_envelope(world)
+    capture = {"order_id": payment.order_id, "intent_id": payment.id, "idempotency_key": "poisoned"}
+    await send(world, "payments.capture.v1", {**capture, "amount": "all"}, poisoned)
+    await send(world, "payments.capture.v1", {"amount": "nothing"}, useless)
+    terminal = Terminal(
+        "dead-letters",
+        world,
+        GROUP=failed[0]["fingerprint"],
+        LETTER_ID=failed[0]["id"],
+        POISONED_ID=(await the_letter(world, poisoned.id))["id"],
+        USELESS_ID=(await the_letter(world, useless.id))["id"],
+        AMOUNT=str(TOTAL),
+    )
+
+    assert "payments.quote.v1" in await terminal.type("./tender dlq ls --groups")
+    assert failed[2]["id"] in await terminal.type("./tender dlq ls --group")
+    assert "order_checkout_snapshots" in await terminal.type("./tender dlq show")
+    await world.change("ALTER TABLE payments.elsewhere RENAME TO order_checkout_snapshots")
+    assert "3 letters are meant" in await terminal.type("./tender dlq retry --group $GROUP --dry-run")
+    assert "completed" in await terminal.type("./tender dlq retry --group $GROUP --rate")
+    assert "replaced" in await terminal.type("./tender dlq edit")
+    assert "discarded" in await terminal.type("./tender dlq discard")
+
+    await until(lambda: _is_captured(payment))
+    left = await terminal.type("./tender dlq ls")
+    assert [each["id"] for each in failed if each["id"] in left] == []
+    assert "its service:    done" in await until(lambda: _shows_done(terminal))
+
+
+async def _shows_done(terminal: Terminal) -> str | None:
+    shown = await terminal.type("./tender dlq show")
+    return shown if "done" in shown else None
 
 
 async def test_broker_down(ground: Ground) -> None:

@@ -10,7 +10,7 @@ from aio_pika.exceptions import AMQPError
 from aiormq.exceptions import ChannelAccessRefused
 
 from shared import topology
-from shared.contracts import books, fulfillment, payments, reconciler, settlements, webhooks
+from shared.contracts import books, dead_letters, fulfillment, payments, reconciler, settlements, webhooks
 from shared.contracts.credentials import MESSAGES as CREDENTIALS
 from shared.messages import Event, type_of
 from tests.world import Place
@@ -20,7 +20,7 @@ COMMANDS = sorted(
         type_of(kind)
         for kind in (
             *(*payments.MESSAGES, *webhooks.MESSAGES, *fulfillment.MESSAGES),
-            *(*books.MESSAGES, *reconciler.MESSAGES, *CREDENTIALS, *settlements.MESSAGES),
+            *(*books.MESSAGES, *reconciler.MESSAGES, *CREDENTIALS, *settlements.MESSAGES, *dead_letters.MESSAGES),
         )
         if not issubclass(kind, Event)
     }
@@ -59,8 +59,10 @@ class TestWhatTheyMaySend:
 class TestAtTheBroker:
     async def test_reads_no_queue_of_another(self, place: Place, service: str) -> None:
         others = [topology.lane(name) for name in ("payments", "webhooks", "fulfillment", "reconciler") if name != service]
-        for queue in (*others, topology.dead_queue("payments"), topology.UNROUTED_QUEUE):
+        for queue in (*others, topology.UNROUTED_QUEUE):
             assert not await _allowed(place, service, partial(_read, queue=queue)), queue
+        attends = service == topology.ATTENDING
+        assert await _allowed(place, service, partial(_read, queue=topology.dead_queue("payments"))) is attends
 
     async def test_declares_and_deletes_nothing(self, place: Place, service: str) -> None:
         assert not await _allowed(place, service, lambda channel: channel.declare_queue("payments.in.v2", durable=True))
@@ -73,6 +75,18 @@ class TestAtTheBroker:
 
         assert not await _allowed(place, service, publish)
 
+    @pytest.mark.parametrize("other", ["payments", "webhooks"])
+    async def test_puts_nothing_into_another_lane_by_retrying_or_parking(self, place: Place, service: str, other: str) -> None:
+        """What comes back from a delay or from the dead letters goes to whose it was, so it is no way round the topics."""
+        own = service == other
+        for name, may in (
+            (topology.retry_exchange(other, "1s"), own),
+            (topology.parking_exchange(other), own),
+            (topology.back_exchange(other), service == topology.ATTENDING),
+            (topology.DEAD, False),
+        ):
+            assert await _allowed(place, service, partial(_publish, exchange=name)) is may, name
+
     async def test_sends_no_refund_unless_it_is_the_gateway(self, place: Place, service: str) -> None:
         async def publish(channel: aio_pika.abc.AbstractChannel) -> None:
             exchange = await channel.get_exchange(topology.COMMANDS, ensure=False)
@@ -80,6 +94,11 @@ class TestAtTheBroker:
             await exchange.publish(aio_pika.Message(b"{}"), "payments.refund.v1", mandatory=False)
 
         assert await _allowed(place, service, publish) is (service == "gateway")
+
+
+async def _publish(channel: aio_pika.abc.AbstractChannel, exchange: str) -> None:
+    found = await channel.get_exchange(exchange, ensure=False)
+    await found.publish(aio_pika.Message(b"{}"), "a lane that nobody has", mandatory=False)
 
 
 async def _read(channel: aio_pika.abc.AbstractChannel, queue: str) -> None:

@@ -532,3 +532,14 @@ def tracking_view(parcel: Parcel, projection: Projection, history: Sequence[Trac
             for event in history
         ],
     )
+
+
+async def may_have_left(db: Connection, envelope: Envelope) -> bool:
+    """Tell whether a carrier may have been asked for a command's label: its row is written before the call."""
+    found: bool = await db.fetchval(
+        "SELECT EXISTS (SELECT FROM shipment_labels WHERE store_id = $1 AND environment = $2 AND command_id = $3)",
+        envelope.store_id,
+        envelope.environment.value,
+        envelope.id,
+    )
+    return found

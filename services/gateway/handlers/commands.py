@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from shared.contracts import credentials, payments, reconciler, settlements, webhooks
+from shared.contracts import credentials, dead_letters, payments, reconciler, settlements, webhooks
 from shared.contracts.fulfillment import pricing, shipping, tax
 from shared.contracts.payments import IntentView
 from shared.messages import Environment, Message, type_of
@@ -83,6 +83,11 @@ SUCCESS_STATUS: dict[str, int] = {
     type_of(shipping.VoidLabel): 200,
     type_of(reconciler.StartRun): 201,
     type_of(reconciler.ResolveDrift): 200,
+    type_of(dead_letters.RetryLetter): 200,
+    type_of(dead_letters.EditLetter): 200,
+    type_of(dead_letters.DiscardLetter): 200,
+    type_of(dead_letters.StartRedrive): 201,
+    type_of(dead_letters.StopRedrive): 200,
     type_of(settlements.ImportSettlements): 200,
     **{type_of(kind): 200 for told in credentials.TOLD.values() for kind in (told.put, told.retire, told.verify)},
     type_of(SubmitPayment): 201,

@@ -11,6 +11,7 @@ from services.gateway.handlers.gateway import Gateway
 from services.gateway.routes import (
     credentials,
     customers,
+    dead_letters,
     docs,
     merchants,
     operations,
@@ -64,6 +65,7 @@ def api(gateway: Gateway, checks: dict[str, Check]) -> Litestar:
         *shipping.ROUTES,
         *taxes.ROUTES,
         *reconciliation.ROUTES,
+        *dead_letters.ROUTES,
         *credentials.ROUTES,
     ]
     app = Litestar(

@@ -352,3 +352,17 @@ def request_of(prepared: Prepared) -> str:
 def prepared_of(request: str) -> Prepared | None:
     """Read an exact call; nothing where a row is about no call of ours."""
     return msgspec.json.decode(request, type=Prepared | None)
+
+
+async def may_have_left(db: Connection, envelope: Envelope) -> bool:
+    """Tell whether a provider may have been called for a command: its row is written before the call."""
+    found: bool = await db.fetchval(
+        """
+        SELECT EXISTS (SELECT FROM payment_transactions WHERE store_id = $1 AND environment = $2 AND command_id = $3)
+            OR EXISTS (SELECT FROM payment_transactions WHERE status IN ('pending', 'unknown') AND answers = $3)
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        envelope.id,
+    )
+    return found

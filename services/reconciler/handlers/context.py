@@ -60,13 +60,15 @@ class Reconciler:
         # Who we are among the copies of this service, when one has to lead.
         self.holder = new_id()
         self.wake_runs: Callable[[], None] = lambda: None
+        self.wake_redrives: Callable[[], None] = lambda: None
+        self.collector_trouble: Callable[[], str | None] = lambda: None
         self._next_ask_at_seconds: dict[tuple[Environment, str], float] = {}
 
-    async def ask(self, envelope: Envelope, query: Query, kind: type[V]) -> V:
+    async def ask(self, envelope: Envelope, query: Query, kind: type[V], *, timeout_seconds: float | None = None) -> V:
         """Ask an owner; raises Unavailable when it, or its provider, cannot answer now."""
         asking = msgspec.structs.replace(envelope, id=new_id(), source="reconciler", attempt=0, first_seen=None, reply_to="")
         try:
-            answer = await self.replies.ask(asking, query, timeout_seconds=self.settings.ask_timeout_seconds)
+            answer = await self.replies.ask(asking, query, timeout_seconds=timeout_seconds or self.settings.ask_timeout_seconds)
         except Unroutable as missing:
             raise Unavailable(str(missing)) from missing
         return msgspec.json.decode(_body(answer), type=kind)
