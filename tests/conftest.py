@@ -16,6 +16,7 @@ from shared.ids import new_id
 from shared.migrations import migrate, settle_role
 from tests.faults.nursery import Nursery
 from tests.leaks import Watch, leaks_at
+from tests.planted import leaks_in
 from tests.world import PASSWORD, Place, World, a_world
 
 ROLES_LOCK = 7_230_511_002
@@ -131,3 +132,4 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
     made = Nursery(tmp_path_factory.mktemp("nursery"))
     yield made
     made.close()
+    assert [f"{log} holds {leak}" for log in made.logs for leak in leaks_in(log.read_text(errors="replace"))] == []

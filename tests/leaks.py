@@ -1,4 +1,4 @@
-"""Secrets that every test plants by merely running: looked for in logs, in every table and in the dead letters, when a module is done."""
+"""Planted secrets are looked for in logs, in every table and in the dead letters, when a module is done."""
 
 import logging
 from collections.abc import Sequence
@@ -10,15 +10,9 @@ import httpx
 
 from deploy import setup
 from shared import topology
-from tests.world import PASSWORD, PRIVATE_KEYS, SANDBOX_KEY, TOKEN_SECRET, WEBHOOK_SECRET, Place
+from tests.planted import PLANTED, leaks_in
+from tests.world import Place
 
-PLANTED = {
-    "a provider's key": SANDBOX_KEY,
-    "the services' password": PASSWORD,
-    "what tokens are signed with": TOKEN_SECRET,
-    "what webhooks are signed with": WEBHOOK_SECRET,
-    **{f"the private key of {service}": keys.keys["1"] for service, keys in PRIVATE_KEYS.items()},
-}
 DEAD_LETTERS_MAX = 1_000
 
 
@@ -33,11 +27,6 @@ class Watch(logging.Handler):
         """Look at a line."""
         text = f"{record.getMessage()} {getattr(record, 'tender', '')} {record.exc_info[1] if record.exc_info else ''}"
         self.found += [f"{record.name} logged {name}" for name in leaks_in(text)]
-
-
-def leaks_in(text: str) -> list[str]:
-    """Which of what was planted is in a text, as it is or as rows show bytes."""
-    return [name for name, secret in PLANTED.items() if secret in text or secret.encode().hex() in text]
 
 
 async def leaks_at(place: Place) -> list[str]:

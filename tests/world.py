@@ -36,15 +36,14 @@ from services.webhooks.settings import Settings as WebhooksSettings
 from shared.ids import new_id
 from shared.messages import Environment
 from shared.service import Parts, Server
-from shared.vault import PrivateKeys, new_private_key, public_of
+from tests.planted import PASSWORD as PASSWORD
+from tests.planted import PRIVATE_KEYS as PRIVATE_KEYS
+from tests.planted import PUBLIC_KEYS as PUBLIC_KEYS
+from tests.planted import SANDBOX_KEY as SANDBOX_KEY
+from tests.planted import TOKEN_SECRET as TOKEN_SECRET
+from tests.planted import WEBHOOK_SECRET as WEBHOOK_SECRET
+from tests.planted import leaks_in
 
-# Keys of this run's services.
-PRIVATE_KEYS = {name: PrivateKeys(current=1, keys={"1": new_private_key()}) for name in ("payments", "fulfillment", "webhooks")}
-PUBLIC_KEYS = msgspec.json.encode({name: public_of(keys) for name, keys in PRIVATE_KEYS.items()}).decode()
-PASSWORD = "services-of-the-tests"
-SANDBOX_KEY = "sk_sandbox_tests"
-TOKEN_SECRET = "tokens-of-the-tests"
-WEBHOOK_SECRET = "whsec_c2VjcmV0LW9mLXRoZS13ZWJob29rcy1vZi10aGUtdGVzdHM="
 CONDITION_TIMEOUT_SECONDS = 20.0
 CONDITION_POLL_SECONDS = 0.02
 PROVIDER_TIMEOUT_SECONDS = 1.5
@@ -150,6 +149,7 @@ class World:
             document = (await self.http.get("/openapi/openapi.json")).json()
             self._contract = Contract(document)
         self._contract.check(method, path, response)
+        assert leaks_in(response.text) == [], f"{method} {path} tells"
         if response.is_success and content:
             self._contract.check_request(method, path, content)
 

@@ -19,6 +19,8 @@ from shared.contracts.books import Domain
 
 WAIT_TIMEOUT_SECONDS = 24 * 3600.0
 POLL_SECONDS = 0.5
+PAYOUT_DAYS = 14
+UNSETTLED_LOOK_BACK_DAYS = 60
 
 _moment = click.DateTime(formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"])
 
@@ -145,20 +147,42 @@ def import_settlements(api: Api, file: Path, mapping: str, provider: str | None)
     click.echo(f"{matched} matched, {repeated} known already, {len(differing)} differing; about no payment: {left_out}.")
 
 
+@reconcile.command(name="unsettled")
+@click.option("--provider", required=True, help="Whose payouts: stripe, ...")
+@click.option("--since", type=_moment, help="Taken from this moment on; 60 days ago by default.")
+@click.option("--until", type=_moment, help="Taken before this moment; 14 days ago by default, since payouts take their time.")
+@attends
+def list_unsettled(api: Api, provider: str, since: datetime | None, until: datetime | None) -> None:
+    """List captures and refunds that no payout report has mentioned."""
+    last = _utc(until) or datetime.now(UTC) - timedelta(days=PAYOUT_DAYS)
+    first = _utc(since) or last - timedelta(days=UNSETTLED_LOOK_BACK_DAYS)
+    asked = {"provider": provider, "since": first.isoformat(), "until": last.isoformat()}
+    page = api.get("reconciliation/unsettled", **asked)
+    found = page["transactions"]
+    while page["next"]:
+        page = api.get("reconciliation/unsettled", **asked, after=page["next"])
+        found += page["transactions"]
+    click.echo(table(found, "transaction_id", "operation", "amount", "currency", "provider_payment_id", "order_id", "created_at"))
+
+
 @click.group()
 def outcomes() -> None:
-    """Payment operations whose outcome nobody learnt."""
+    """Payment operations and labels whose outcome nobody learnt."""
 
 
 @outcomes.command(name="list")
 @attends
 def list_outcomes(api: Api) -> None:
     """List them, the oldest first, with what was tried."""
-    found = api.get("unknown-outcomes")["operations"]
+    payments = api.get("unknown-outcomes")["operations"]
+    labels = api.get("unknown-outcomes/labels")["labels"]
+    found = [
+        *({**each, "id": each["transaction_id"]} for each in payments),
+        *({**each, "id": each["label_id"], "operation": "label", "provider": each["carrier"]} for each in labels),
+    ]
+    found.sort(key=lambda each: float(each["age_seconds"]), reverse=True)
     rows = [{**each, "age_seconds": round(each["age_seconds"]), "tried": _tried(each["tried"])} for each in found]
-    click.echo(
-        table(rows, "transaction_id", "operation", "amount", "currency", "provider", "age_seconds", "looks", "next_look_at", "tried")
-    )
+    click.echo(table(rows, "id", "operation", "amount", "currency", "provider", "age_seconds", "looks", "next_look_at", "tried"))
 
 
 def _tried(calls: list[Any]) -> str:
@@ -179,6 +203,16 @@ def decide_outcome(api: Api, transaction_id: UUID, outcome: str | None, evidence
     body = {"outcome": outcome, "evidence": evidence, "provider_payment_id": provider_payment_id}
     intent = api.send("POST", f"unknown-outcomes/{transaction_id}/decide", {k: v for k, v in body.items() if v is not None})
     click.echo(table([intent], "id", "order_id", "status", "authorized_amount", "captured_amount", "refunded_amount"))
+
+
+@outcomes.command(name="decide-label")
+@click.argument("label_id", type=click.UUID)
+@click.option("--evidence", required=True, help="How it is known that it was not bought; it is kept.")
+@attends
+def decide_label(api: Api, label_id: UUID, evidence: str) -> None:
+    """Say of a label that it was not bought; one that was is found by its carrier."""
+    label = api.send("POST", f"unknown-outcomes/labels/{label_id}/decide", {"outcome": "failed", "evidence": evidence})
+    click.echo(table([label], "id", "status", "service", "reason"))
 
 
 @click.group(name="webhooks")

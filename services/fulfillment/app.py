@@ -8,6 +8,7 @@ from pathlib import Path
 from services.fulfillment.handlers import (
     comparing,
     configuring,
+    deciding,
     exporting,
     filing,
     finalizing,
@@ -66,6 +67,7 @@ COMMANDS: dict[type[Message], CommandHandler[Fulfillment]] = {
     shipping_messages.VoidLabel: voiding.void_label,
     shipping_messages.TakeEvent: listening.take_event,
     IntentChanged: finalizing.payment_changed,
+    shipping_messages.DecideLabel: deciding.decide_label,
     books.FulfillmentHeal: comparing.heal,
     TOLD.put: credentials.put,
     TOLD.retire: credentials.retire,
@@ -85,6 +87,7 @@ QUERIES: dict[type[Query], QueryHandler[Fulfillment]] = {
     shipping_messages.GetDocument: labels.get_document,
     shipping_messages.GetTracking: tracking.get_tracking,
     shipping_messages.ListShipments: tracking.list_shipments,
+    shipping_messages.ListUnknownLabels: deciding.list_unknown,
     books.FulfillmentListBooks: comparing.list_books,
     books.FulfillmentListTheirs: comparing.list_theirs,
     books.FulfillmentListOurs: comparing.list_ours,

@@ -18,7 +18,7 @@ from shared.contracts import books
 from shared.contracts import credentials as contract
 from shared.contracts import payments as messages
 from shared.contracts.credentials import Use
-from shared.contracts.settlements import TakeSettlements
+from shared.contracts.settlements import ListUnsettled, TakeSettlements
 from shared.credentials import Adapters, Credential, Wallet, source_of
 from shared.messages import Environment, Message, Query
 from shared.migrations import Owned
@@ -56,6 +56,7 @@ QUERIES: dict[type[Query], QueryHandler[Payments]] = {
     messages.ListOrders: handlers.list_orders,
     messages.GetPayments: handlers.get_payments,
     messages.ListUnknown: deciding.list_unknown,
+    ListUnsettled: settling.list_unsettled,
     books.PaymentsListBooks: comparing.list_books,
     books.PaymentsListTheirs: comparing.list_theirs,
     books.PaymentsListOurs: comparing.list_ours,

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from shared.contracts.calls import TriedCall
 from shared.contracts.fulfillment.pricing import Notice, PackageBody, ProviderMetadata, ShippingRate
 from shared.contracts.orders import Address, OrderContent, TaxLine
 from shared.contracts.settlements import SettlementView
@@ -337,15 +338,6 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     payments: list[IntentLedger]
     history: list[StatusChange]
-
-
-class TriedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A call to the provider about an operation, and what came of it."""
-
-    operation: str
-    classification: str
-    status: int | None
-    called_at: datetime
 
 
 class UnknownView(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,9 +8,10 @@ import msgspec
 from msgspec import Meta
 
 from shared.contracts.orders import CurrencyCode, ShortText
-from shared.messages import Message
+from shared.messages import Message, Query
 
 LINES_MAX = 200
+UNSETTLED_ROWS_MAX = 200
 SHA256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
@@ -48,6 +49,35 @@ class ImportSettlements(Message, frozen=True, kw_only=True, tag="reconciler.impo
     provider: str
     file_sha256: str
     lines: tuple[SettlementLine, ...]
+
+
+class ListUnsettled(Query, frozen=True, kw_only=True, tag="payments.list_unsettled.v1"):
+    """Read a page of captures and refunds of a time that no payout report has mentioned so far, the oldest first."""
+
+    provider: str
+    since: datetime
+    until: datetime
+    after: UUID | None = None
+    limit: int = UNSETTLED_ROWS_MAX
+
+
+class UnsettledView(msgspec.Struct, frozen=True, kw_only=True):
+    """A capture or refund of which no payout is known."""
+
+    transaction_id: UUID
+    order_id: UUID
+    operation: str
+    amount: int
+    currency: str
+    provider_payment_id: str | None
+    created_at: datetime
+
+
+class UnsettledPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of what was not paid out; `next` is the cursor of the following one."""
+
+    transactions: list[UnsettledView]
+    next: UUID | None = None
 
 
 class LineMatched(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,4 +119,4 @@ class SettlementView(msgspec.Struct, frozen=True, kw_only=True):
     settled_at: datetime | None
 
 
-MESSAGES: tuple[type[Message], ...] = (TakeSettlements, ImportSettlements)
+MESSAGES: tuple[type[Message], ...] = (TakeSettlements, ImportSettlements, ListUnsettled)

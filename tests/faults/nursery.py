@@ -66,11 +66,14 @@ class Nursery:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "tests.faults.nursery", str(self._requests), str(self._answers)]
         self.process: Process = start("nursery", command, log=folder / "nursery.log", env=environment)
+        # Everything that it and what it forked have written.
+        self.logs = {folder / "nursery.log"}
         self._to = self._requests.open("wb", buffering=0)
         self._from = self._answers.open("rb", buffering=0)
 
     def fork(self, service: str, environment: Mapping[str, str], log: Path) -> Child:
         """Fork a service."""
+        self.logs.add(log)
         self._to.write(msgspec.json.encode(Birth(service, dict(environment), str(log))) + b"\n")
         answer = self._from.read(16)
         assert answer, self.process.tail()

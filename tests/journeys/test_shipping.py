@@ -261,6 +261,44 @@ async def _ended(world: World, answer: Answer) -> Any:
     return operation["response"] and operation["response"]["body"]
 
 
+class TestNobodyKnows:
+    async def test_it_is_listed_and_settled_by_an_operator_with_evidence(self, own_place: Place) -> None:
+        async with a_world(own_place, fulfillment={}) as world:
+            await shop.set_up(world, carriers=["sandbox"])
+            order_id, _ = await a_quoted_order(world, shipping_address=at(new_id(), city="Silent Harbour"))
+            path = f"/api/v1/admin/orders/{order_id}/shipping/labels"
+            asked = await world.send("POST", path, {}, headers={"Prefer": "respond-async"})
+            label = await until(lambda: _unknown_label(world, order_id))
+
+            decided = await until(lambda: _decided(world, label["label_id"]))
+            _, bought = await a_label(world)
+            too_late = await _decide(world, bought["id"])
+
+            assert {call["classification"] for call in label["tried"]} >= {"sent_no_answer"}
+            assert (decided["status"], decided["reason"]) == ("failed", "decided_by_operator: not in their list")
+            assert (await until(lambda: _ended(world, asked)))["carrier_code"] == "decided_by_operator"
+            assert await _unknown_label(world, order_id) is None
+            audited = await world.rows("SELECT action, reason FROM fulfillment.admin_audit WHERE subject = $1", label["label_id"])
+            assert [tuple(row) for row in audited] == [("label.decide", "not in their list")]
+            assert (too_late.status, too_late.code) == (409, "outcome-known")
+
+
+async def _unknown_label(world: World, order_id: UUID) -> Any:
+    labels = (await ok(await world.send("GET", "/api/v1/admin/unknown-outcomes/labels")))["labels"]
+    return next((each for each in labels if each["order_id"] == str(order_id) and each["tried"]), None)
+
+
+async def _decide(world: World, label_id: str) -> Answer:
+    body = {"outcome": "failed", "evidence": "not in their list"}
+    return await world.send("POST", f"/api/v1/admin/unknown-outcomes/labels/{label_id}/decide", body)
+
+
+async def _decided(world: World, label_id: str) -> Any:
+    # The resolver may be at it this very moment.
+    answer = await _decide(world, label_id)
+    return answer.json if answer.status == 200 else None
+
+
 class TestTheChoiceStands:
     async def test_the_api_refuses_another_service(self, world: World) -> None:
         order_id, _ = await a_quoted_order(world)

@@ -118,6 +118,23 @@ async def test_two_captures_of_one_payment_are_two_lines(world: World, tmp_path:
     assert (answer["matched"], [each["result"] for each in answer["differing"]]) == (2, ["missing"])
 
 
+async def test_what_no_report_has_mentioned_is_listed(world: World, tmp_path: Path) -> None:
+    settled_payment, forgotten = await world.a_captured_payment(), await world.a_captured_payment()
+    await settled_payment.refund(500)
+    await brought_in(world, a_report(tmp_path, a_line(settled_payment, "charge", "100.00")))
+    times = "since=2020-01-01T00:00:00Z&until=2100-01-01T00:00:00Z"
+
+    answer = await world.send("GET", f"/api/v1/admin/reconciliation/unsettled?provider=stripe&{times}")
+    earlier = await world.send(
+        "GET", "/api/v1/admin/reconciliation/unsettled?provider=stripe&since=2020-01-01T00:00:00Z&until=2020-02-01T00:00:00Z"
+    )
+
+    orders = {str(settled_payment.order_id), str(forgotten.order_id)}
+    found = [(t["operation"], t["order_id"], t["amount"]) for t in answer.json["transactions"] if t["order_id"] in orders]
+    assert sorted(found) == sorted([("refund", str(settled_payment.order_id), 500), ("capture", str(forgotten.order_id), 10_000)])
+    assert earlier.json["transactions"] == []
+
+
 class TestTheFile:
     def test_a_column_that_is_missing_is_named(self, tmp_path: Path) -> None:
         report = a_report(tmp_path, columns=tuple(column for column in COLUMNS if column != "fee"))

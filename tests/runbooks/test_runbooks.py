@@ -19,6 +19,7 @@ from shared.ids import new_id
 from tests.deploy.test_keys import a_shop
 from tests.faults.ground import Ground, a_ground
 from tests.faults.nursery import Nursery
+from tests.fulfillment import shop
 from tests.reconciler.books import a_run, drift, make_drift
 from tests.reconciler.letters import an_envelope, send, the_letter
 from tests.webhooks.test_ingest import an_event, post, stands
@@ -78,6 +79,7 @@ async def ground(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("ground")
     async with a_ground(nursery, folder, retry_tiers_bug="1s,1s", asks_per_second="500") as made:
         await made.system.start("reconciler")
+        await made.system.start("fulfillment")
         yield made
 
 
@@ -180,16 +182,37 @@ def _stripe_for_a_while(ground: Ground) -> Any:
 
 @pytest.mark.usefixtures("_stripe_for_a_while")
 async def test_unknown_outcomes(ground: Ground) -> None:
+    label_id = await _an_unknown_label(ground)
     payment, transaction_id = await _an_unknown_capture(ground.world)
-    terminal = Terminal("unknown-outcomes", ground.world, TRANSACTION_ID=transaction_id)
+    terminal = Terminal("unknown-outcomes", ground.world, TRANSACTION_ID=transaction_id, LABEL_ID=label_id)
 
-    assert "capture 401" in await terminal.type("./tender outcomes list")
+    shown = await terminal.type("./tender outcomes list")
+    assert "capture 401" in shown
+    assert label_id in shown
     # The resolver may be at it this very moment.
-    decided = await until(lambda: _well(terminal, "./tender outcomes decide"))
+    decided = await until(lambda: _well(terminal, "./tender outcomes decide $"))
+    given_up = await until(lambda: _well(terminal, "./tender outcomes decide-label"))
 
     assert "captured" in decided
+    assert "decided_by_operator" in given_up
     assert transaction_id not in await terminal.type("./tender outcomes list")
     assert (await payment.intent())["status"] == "captured"
+
+
+async def _an_unknown_label(ground: Ground) -> str:
+    """A label at a carrier that never answers."""
+    world = ground.world
+    await shop.set_up(world, carriers=["sandbox"])
+    order_id = await shop.an_order(world, shipping_address={**shop.MUNICH, "city": "Silent Harbour"})
+    await shop.ok(await shop.quote(world, order_id, shipping_service="ground", payment_provider="sandbox"))
+    bought = await world.send("POST", f"/api/v1/admin/orders/{order_id}/shipping/labels", {}, headers={"Prefer": "wait=0"})
+    assert bought.status == 202
+
+    async def listed() -> Any:
+        labels = (await world.send("GET", "/api/v1/admin/unknown-outcomes/labels")).json["labels"]
+        return next((each["label_id"] for each in labels if each["order_id"] == str(order_id)), None)
+
+    return str(await until(listed))
 
 
 async def _well(terminal: Terminal, beginning: str) -> str | None:

@@ -18,6 +18,7 @@ from deploy.sandbox.tokens import Act
 CITIES_OF_RATES = {"Slowville": Act.SLOW, "Silent Hill": Act.SILENT}
 CITIES_OF_LABELS = {
     "Silent Once": Act.SILENT_ONCE,
+    "Silent Harbour": Act.SILENT,
     "Late Harbour": Act.SUCCEED_SILENTLY,
     "Failing Once": Act.FAIL_ONCE,
     "Busytown": Act.BUSY_ONCE,

@@ -11,12 +11,14 @@ from services.fulfillment.domain.shipping.labels import LabelStatus
 from services.fulfillment.domain.shipping.tracking import Projection, TrackingEvent
 from services.fulfillment.providers import Bought, LabelRequest
 from services.fulfillment.store.shipments import Shipment
-from shared.contracts.fulfillment.shipping import LabelView, ShipmentView, TrackingEventView, TrackingView
+from shared.contracts.calls import TriedCall
+from shared.contracts.fulfillment.shipping import LabelView, ShipmentView, TrackingEventView, TrackingView, UnknownLabelView
 from shared.database import Connection, Pool, Record, Statement, connected
 from shared.messages import Envelope, Environment
 
 DUE_ROWS_MAX = 50
 # An event of a parcel whose number was used before belongs to the label that was made last before it; clocks may differ by so much.
+TRIED_CALLS_MAX = 20
 CLOCKS_DIFFER_SECONDS = 24 * 3600
 
 
@@ -222,6 +224,59 @@ async def take_due(db: Connection, *, lease_seconds: float) -> list[Label]:
         DUE_ROWS_MAX,
     )
     return [_label(row) for row in rows]
+
+
+async def take_one(db: Connection, label_id: UUID, *, lease_seconds: float) -> Label | None:
+    """Take the lease on one label of which nothing is known, unless somebody else has it."""
+    row = await db.fetchrow(
+        f"""
+        UPDATE shipment_labels l
+           SET lease_token = lease_token + 1, lease_expires_at = now() + make_interval(secs => $2), looks = looks + 1
+         WHERE id = $1 AND status = 'buying' AND lease_expires_at <= now()
+        RETURNING {_COLUMNS}
+        """,
+        label_id,
+        lease_seconds,
+    )
+    return None if row is None else _label(row)
+
+
+async def one(db: Connection, envelope: Envelope, label_id: UUID) -> Label | None:
+    """Read a label of a store's."""
+    row = await db.fetchrow(
+        f"SELECT {_COLUMNS} FROM shipment_labels l WHERE id = $3 AND (store_id, environment) IS NOT DISTINCT FROM ($1, $2)",
+        envelope.store_id,
+        envelope.environment.value,
+        label_id,
+    )
+    return None if row is None else _label(row)
+
+
+async def list_unknown(db: Connection, envelope: Envelope, *, after: UUID | None, limit: int) -> list[UnknownLabelView]:
+    """Read labels whose call was not answered, the oldest first, each with its latest calls."""
+    rows = await db.fetch(
+        """
+        SELECT l.id AS label_id, l.shipment_id, l.order_id, l.carrier, l.service, l.looks, l.next_look_at, l.created_at,
+               extract(epoch FROM now() - l.created_at)::float8 AS age_seconds,
+               (SELECT coalesce(json_agg(c ORDER BY c.called_at), '[]')
+                  FROM (SELECT operation, classification, status, called_at
+                          FROM provider_call_audit
+                         WHERE transaction_id = l.id
+                         ORDER BY called_at DESC
+                         LIMIT $5) AS c)::text AS tried
+          FROM shipment_labels l
+         WHERE l.status = 'buying' AND (l.looks > 0 OR l.lease_expires_at <= now()) AND l.store_id = $1 AND l.environment = $2
+           AND ($3::uuid IS NULL OR l.id > $3)
+         ORDER BY l.id
+         LIMIT $4
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        after,
+        limit,
+        TRIED_CALLS_MAX,
+    )
+    return [UnknownLabelView(**{**dict(row), "tried": msgspec.json.decode(row["tried"], type=list[TriedCall])}) for row in rows]
 
 
 def looked(label: Label, *, again_seconds: float) -> Statement:

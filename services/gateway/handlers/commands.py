@@ -80,6 +80,7 @@ SUCCESS_STATUS: dict[str, int] = {
     type_of(tax.DeleteExemption): 200,
     type_of(tax.FinalizeTax): 200,
     type_of(shipping.BuyLabel): 201,
+    type_of(shipping.DecideLabel): 200,
     type_of(shipping.VoidLabel): 200,
     type_of(reconciler.StartRun): 201,
     type_of(reconciler.ResolveDrift): 200,

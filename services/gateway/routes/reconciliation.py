@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from services.gateway.routes.answers import ADMIN, HttpRequest, KeyHeader, PreferHeader, carry_out, documented, show
 from shared.contracts.books import Domain
+from shared.contracts.fulfillment.shipping import DecideLabel, LabelView, ListUnknownLabels, UnknownLabelPage
 from shared.contracts.orders import ShortText
 from shared.contracts.payments import DecideOutcome, IntentView, ListUnknown, UnknownPage
 from shared.contracts.reconciler import (
@@ -25,7 +26,17 @@ from shared.contracts.reconciler import (
     RunView,
     StartRun,
 )
-from shared.contracts.settlements import LINES_MAX, SHA256, ImportSettlements, SettlementLine, SettlementsView
+from shared.contracts.settlements import (
+    LINES_MAX,
+    SHA256,
+    UNSETTLED_ROWS_MAX,
+    ImportSettlements,
+    ListUnsettled,
+    SettlementLine,
+    SettlementsView,
+    UnsettledPage,
+)
+from shared.errors import Invalid
 
 REASON_MAX_CHARACTERS = 2_000
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -145,6 +156,26 @@ async def import_settlements(
 
 
 @get(
+    "/admin/reconciliation/unsettled",
+    before_request=ADMIN,
+    tags=["Reconciliation"],
+    summary="List captures and refunds of a time that no payout report has mentioned, the oldest first",
+    responses=documented(200, UnsettledPage, "A page; ask for the next one with after=next.", 400, 422, keyed=False),
+)
+async def list_unsettled(
+    request: HttpRequest,
+    provider: Annotated[str, QueryParameter(name="provider", max_length=200)],
+    since: Annotated[datetime, QueryParameter(name="since")],
+    until: Annotated[datetime, QueryParameter(name="until")],
+    after: Annotated[UUID | None, QueryParameter(name="after", required=False)] = None,
+    limit: Annotated[int, QueryParameter(name="limit", ge=1, le=UNSETTLED_ROWS_MAX, required=False)] = UNSETTLED_ROWS_MAX,
+) -> Response[Any]:
+    if since.tzinfo is None or until.tzinfo is None:
+        raise Invalid("Both times need their offset from UTC.", {"field": "since"})
+    return await show(request, ListUnsettled(provider=provider, since=since, until=until, after=after, limit=limit))
+
+
+@get(
     "/admin/unknown-outcomes",
     before_request=ADMIN,
     tags=["Reconciliation"],
@@ -182,4 +213,52 @@ async def decide_outcome(
     return await carry_out(request, lambda _: decided, data=data)
 
 
-ROUTES = [start_run, list_runs, read_run, list_drift, resolve_drift, import_settlements, list_unknown, decide_outcome]
+@get(
+    "/admin/unknown-outcomes/labels",
+    before_request=ADMIN,
+    tags=["Reconciliation"],
+    summary="List labels of which nobody knows whether they were bought, the oldest first, with what was tried",
+    responses=documented(200, UnknownLabelPage, "A page; ask for the next one with after=next.", 400, 422, keyed=False),
+)
+async def list_unknown_labels(
+    request: HttpRequest,
+    after: Annotated[UUID | None, QueryParameter(name="after", required=False)] = None,
+    limit: Annotated[int, QueryParameter(name="limit", ge=1, le=PAGE_ROWS_MAX, required=False)] = PAGE_ROWS_MAX,
+) -> Response[Any]:
+    return await show(request, ListUnknownLabels(after=after, limit=limit))
+
+
+class LabelDecisionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """That the label was not bought, and how that is known; one that was is found by its carrier."""
+
+    outcome: Literal["failed"]
+    evidence: Annotated[str, Meta(min_length=1, max_length=REASON_MAX_CHARACTERS)]
+
+
+@post(
+    "/admin/unknown-outcomes/labels/{label_id:uuid}/decide",
+    before_request=ADMIN,
+    status_code=200,
+    tags=["Reconciliation"],
+    summary="Say of a label that it was not bought",
+    responses=documented(200, LabelView, "The label; the key that waited has its answer, and another can be bought."),
+)
+async def decide_label(
+    request: HttpRequest, label_id: FromPath[UUID], data: JSONBody[LabelDecisionBody], key: KeyHeader = None, prefer: PreferHeader = None
+) -> Response[Any]:
+    return await carry_out(request, lambda _: DecideLabel(label_id=label_id, evidence=data.evidence), data=data)
+
+
+ROUTES = [
+    start_run,
+    list_runs,
+    read_run,
+    list_drift,
+    resolve_drift,
+    import_settlements,
+    list_unsettled,
+    list_unknown,
+    decide_outcome,
+    list_unknown_labels,
+    decide_label,
+]

@@ -7,9 +7,17 @@ from services.payments.handlers.asking import Payments
 from services.payments.store import books as books_rows
 from services.payments.store import settlements as rows
 from services.payments.store.books import Kept
-from shared.contracts.settlements import LineMatched, SettlementLine, SettlementsTaken, TakeSettlements
+from shared.contracts.settlements import (
+    UNSETTLED_ROWS_MAX,
+    LineMatched,
+    ListUnsettled,
+    SettlementLine,
+    SettlementsTaken,
+    TakeSettlements,
+    UnsettledPage,
+)
 from shared.database import connected
-from shared.messages import done
+from shared.messages import Envelope, done
 from shared.work import Work
 
 
@@ -49,3 +57,12 @@ def _said(line: SettlementLine, kept: Kept | None, repeated: set[str], settled: 
     if kept is None:
         return LineMatched(key=line.key, result="missing")
     return match(line, kept.intent, kept.transactions, settled=settled)
+
+
+async def list_unsettled(envelope: Envelope, query: ListUnsettled, context: Payments) -> UnsettledPage:
+    """Read a page of captures and refunds of a time that no payout report has mentioned so far."""
+    limit = min(query.limit, UNSETTLED_ROWS_MAX)
+    account = context.provider(envelope, query.provider).account
+    async with connected(context.desk.pool) as db:
+        found = await rows.unsettled(db, envelope, account, query, limit=limit + 1)
+    return UnsettledPage(transactions=found[:limit], next=found[limit - 1].transaction_id if len(found) > limit else None)

@@ -10,7 +10,8 @@ import msgspec
 from services.payments.domain.intents import Intent, Operation, Transaction
 from services.payments.providers import Prepared
 from services.payments.store.ledger import RowFacts
-from shared.contracts.payments import TriedCall, UnknownView
+from shared.contracts.calls import TriedCall
+from shared.contracts.payments import UnknownView
 from shared.database import Connection, Pool, Record, Statement, connected
 from shared.messages import Envelope, Environment
 

@@ -5,9 +5,9 @@ from uuid import UUID
 
 import msgspec
 
-from shared.contracts.settlements import LineMatched, SettlementLine, SettlementView
+from shared.contracts.settlements import LineMatched, ListUnsettled, SettlementLine, SettlementView, UnsettledView
 from shared.database import Connection, Statement
-from shared.ids import new_id
+from shared.ids import first_id_at, new_id
 from shared.messages import Envelope
 
 
@@ -87,3 +87,29 @@ async def of_intents(db: Connection, intents: Sequence[UUID]) -> dict[UUID, list
         facts = dict(row)
         found.setdefault(facts.pop("payment_intent_id"), []).append(SettlementView(**facts))
     return found
+
+
+async def unsettled(db: Connection, envelope: Envelope, account: str, query: ListUnsettled, *, limit: int) -> list[UnsettledView]:
+    """Read captures and refunds of a time that no line settles, the oldest first; ids begin with their time (UUIDv7)."""
+    rows = await db.fetch(
+        """
+        SELECT t.id AS transaction_id, i.order_id, t.operation, coalesce(t.processed_amount, t.amount) AS amount, i.currency,
+               i.provider_payment_id, t.created_at
+          FROM payment_transactions t
+          JOIN payment_intents i ON i.id = t.payment_intent_id
+         WHERE t.id >= $4 AND t.id < $5 AND ($6::uuid IS NULL OR t.id > $6)
+           AND t.operation IN ('capture', 'refund') AND t.status = 'succeeded' AND t.provider_account = $3
+           AND t.store_id IS NOT DISTINCT FROM $1 AND t.environment IS NOT DISTINCT FROM $2
+           AND NOT EXISTS (SELECT FROM payment_settlements s WHERE s.payment_intent_id = t.payment_intent_id AND s.transaction_id = t.id)
+         ORDER BY t.id
+         LIMIT $7
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        account,
+        first_id_at(query.since),
+        first_id_at(query.until),
+        query.after,
+        limit,
+    )
+    return [UnsettledView(**dict(row)) for row in rows]

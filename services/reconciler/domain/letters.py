@@ -11,11 +11,11 @@ import msgspec
 
 from shared import topology
 from shared.contracts.dead_letters import SEALED, Change
+from shared.ids import NOBODY
 from shared.inbox import digest_of
 from shared.messages import Environment
 from shared.vault import WRAPPED
 
-NOBODY = UUID(int=0)
 TEXT_MAX_CHARACTERS = 8_000
 BODY_SHOWN_MAX_BYTES = 64 * 1024
 FRAMES_MAX = 5

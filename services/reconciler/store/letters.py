@@ -7,10 +7,10 @@ from uuid import UUID
 
 import msgspec
 
-from services.reconciler.domain.letters import NOBODY, Letter
+from services.reconciler.domain.letters import Letter
 from shared.contracts.dead_letters import Change, Death, Filter, Group, LetterStatus, LetterView
 from shared.database import Connection, Pool, Record, Statement, connected
-from shared.ids import new_id
+from shared.ids import NOBODY, new_id
 from shared.messages import Envelope
 
 GROUPS_MAX = 200

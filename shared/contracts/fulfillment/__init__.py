@@ -28,6 +28,8 @@ MESSAGES: tuple[type[Message], ...] = (
     shipping.GetDocument,
     shipping.GetTracking,
     shipping.ListShipments,
+    shipping.ListUnknownLabels,
+    shipping.DecideLabel,
     shipping.TakeEvent,
     shipping.TrackingChanged,
     shipping.LabelChanged,

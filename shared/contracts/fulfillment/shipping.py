@@ -5,6 +5,7 @@ from uuid import UUID
 
 import msgspec
 
+from shared.contracts.calls import TriedCall
 from shared.messages import Event, Message, Query
 
 PAGE_ROWS_MAX = 200
@@ -136,6 +137,42 @@ class ListShipments(Query, frozen=True, kw_only=True, tag="fulfillment.list_ship
     tracking_status: str | None = None
     before: UUID | None = None
     limit: int = PAGE_ROWS_MAX
+
+
+class ListUnknownLabels(Query, frozen=True, kw_only=True, tag="fulfillment.list_unknown_labels.v1"):
+    """Read a page of labels of which nobody knows whether they were bought, the oldest first, with what was tried."""
+
+    after: UUID | None = None
+    limit: int = PAGE_ROWS_MAX
+
+
+class DecideLabel(Message, frozen=True, kw_only=True, tag="fulfillment.decide_label.v1"):
+    """Say of a label that it was not bought, and how that is known."""
+
+    label_id: UUID
+    evidence: str
+
+
+class UnknownLabelView(msgspec.Struct, frozen=True, kw_only=True):
+    """A label of which nobody knows whether it was bought: since when, what was tried, and when it is looked for again."""
+
+    label_id: UUID
+    shipment_id: UUID
+    order_id: UUID
+    carrier: str
+    service: str
+    age_seconds: float
+    looks: int
+    next_look_at: datetime
+    tried: list[TriedCall]
+    created_at: datetime
+
+
+class UnknownLabelPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of labels of which nobody knows whether they were bought; `next` is the cursor of the following one."""
+
+    labels: list[UnknownLabelView]
+    next: UUID | None = None
 
 
 class ShipmentPage(msgspec.Struct, frozen=True, kw_only=True):
