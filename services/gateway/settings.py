@@ -21,6 +21,8 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     redrive_after_seconds: float = 3.0
     sweep_every_seconds: float = 1.0
     query_timeout_seconds: float = 5.0
+    # How long a service is waited for where several tell their part; one that does not is named as missing.
+    part_timeout_seconds: float = 2.0
     requests_in_flight_max: int = 512
     # Where the webhooks service is; providers may post to it through the gateway's host.
     webhooks_url: str = ""

@@ -12,9 +12,10 @@ from services.payments.providers.fulfillment import FulfillmentPricing
 from services.payments.providers.sandbox import SandboxPayments
 from services.payments.providers.stripe.client import StripePayments
 from services.payments.settings import Settings
+from services.payments.store import happenings as happening_rows
 from services.payments.store import questions
-from shared import audit, credentials
-from shared.contracts import books
+from shared import audit, credentials, happenings
+from shared.contracts import books, timeline
 from shared.contracts import credentials as contract
 from shared.contracts import payments as messages
 from shared.contracts.credentials import Use
@@ -61,6 +62,7 @@ QUERIES: dict[type[Query], QueryHandler[Payments]] = {
     books.PaymentsListTheirs: comparing.list_theirs,
     books.PaymentsListOurs: comparing.list_ours,
     books.PaymentsLookAt: comparing.look_at,
+    timeline.PaymentsListHappenings: happenings.answering(happening_rows.SQL),
     TOLD.list: credentials.listed,
 }
 

@@ -9,9 +9,10 @@ from services.reconciler.domain.runs import schedules_of
 from services.reconciler.handlers import answering, collecting, letters, redriving, running, scheduling, settling
 from services.reconciler.handlers.context import Reconciler
 from services.reconciler.settings import Settings
-from shared import topology
+from services.reconciler.store import happenings as happening_rows
+from shared import happenings, topology
 from shared.bus import Consumer
-from shared.contracts import dead_letters
+from shared.contracts import dead_letters, timeline
 from shared.contracts import reconciler as messages
 from shared.contracts.settlements import ImportSettlements
 from shared.errors import Unavailable
@@ -42,6 +43,7 @@ QUERIES: dict[type[Query], QueryHandler[Reconciler]] = {
     messages.ListRuns: answering.list_runs,
     messages.GetRun: answering.get_run,
     messages.ListDrift: answering.list_drift,
+    timeline.ReconcilerListHappenings: happenings.answering(happening_rows.SQL),
     dead_letters.ListLetters: letters.list_letters,
     dead_letters.GroupLetters: letters.group_letters,
     dead_letters.GetLetter: letters.get_letter,

@@ -25,8 +25,10 @@ from services.webhooks.providers.shippo import SHIPPO
 from services.webhooks.providers.standard import STANDARD
 from services.webhooks.providers.stripe import STRIPE
 from services.webhooks.settings import Settings
-from shared import credentials
+from services.webhooks.store import happenings as happening_rows
+from shared import credentials, happenings
 from shared.contracts import credentials as contract
+from shared.contracts import timeline
 from shared.contracts import webhooks as messages
 from shared.contracts.credentials import Use
 from shared.contracts.payments import IntentChanged
@@ -67,6 +69,7 @@ QUERIES: dict[type[Query], QueryHandler[Webhooks]] = {
     messages.GetSecrets: handlers.get_secrets,
     messages.ListDeliveries: handlers.list_deliveries,
     messages.CatchUp: handlers.catch_up,
+    timeline.WebhooksListHappenings: happenings.answering(happening_rows.SQL),
     TOLD.list: credentials.listed,
 }
 

@@ -152,7 +152,7 @@ class Gateway:
 
     # Queries
 
-    async def ask(self, principal: Principal, query: Query, *, correlation_id: str) -> Reply:
+    async def ask(self, principal: Principal, query: Query, *, correlation_id: str, timeout_seconds: float | None = None) -> Reply:
         """Ask a service for something to show."""
         envelope = Envelope(
             id=new_id(),
@@ -162,11 +162,11 @@ class Gateway:
             actor=principal.actor,
             correlation_id=correlation_id,
         )
-        return await self._ask(envelope, query)
+        return await self._ask(envelope, query, timeout_seconds=timeout_seconds or self.settings.query_timeout_seconds)
 
-    async def _ask(self, envelope: Envelope, query: Query) -> Reply:
+    async def _ask(self, envelope: Envelope, query: Query, *, timeout_seconds: float) -> Reply:
         try:
-            return await self.replies.ask(envelope, query, timeout_seconds=self.settings.query_timeout_seconds)
+            return await self.replies.ask(envelope, query, timeout_seconds=timeout_seconds)
         except Unroutable as missing:
             raise Unavailable(str(missing)) from missing
 
@@ -180,7 +180,7 @@ class Gateway:
     async def _make_checkout_token(self, kept: Kept) -> Reply | None:
         command = msgspec.json.decode(kept.command or b"", type=MakeCheckoutToken)
         asking = msgspec.structs.replace(_envelope(kept), id=new_id())
-        order = await self._ask(asking, payments.GetOrder(order_id=command.order_id))
+        order = await self._ask(asking, payments.GetOrder(order_id=command.order_id), timeout_seconds=self.settings.query_timeout_seconds)
         if isinstance(order, Refused):
             return order
         return self._token(kept, Role.SHOPPER, order_id=command.order_id, customer_id=None)

@@ -9,12 +9,14 @@ from litestar.params import FromPath, HeaderParameter, JSONBody
 
 from services.gateway.domain import expected_version
 from services.gateway.handlers.commands import MakeCheckoutToken, MakeCustomerToken, TokenView
+from services.gateway.handlers.timeline import timeline_of
 from services.gateway.routes.answers import (
     ADMIN,
     HttpRequest,
     KeyHeader,
     PreferHeader,
     carry_out,
+    correlation_of,
     documented,
     gateway_of,
     principal_of,
@@ -22,6 +24,7 @@ from services.gateway.routes.answers import (
 )
 from shared.contracts.orders import OrderContent, Personal, impersonal
 from shared.contracts.payments import GetOrder, GetPayments, Ledger, OrderView, PutOrder
+from shared.contracts.timeline import Timeline
 from shared.vault import personal_place
 
 IfMatch = Annotated[
@@ -116,4 +119,16 @@ async def make_customer_token(
     return await carry_out(request, lambda _: MakeCustomerToken(customer_id=customer_id))
 
 
-ROUTES = [put_order, get_order, get_payments, make_checkout_token, make_customer_token]
+@get(
+    "/admin/orders/{order_id:uuid}/timeline",
+    before_request=ADMIN,
+    tags=["Orders"],
+    summary="Read everything that happened to an order, across services, in order",
+    responses=documented(200, Timeline, "Services that could not be asked are named as missing.", keyed=False),
+)
+async def get_timeline(request: HttpRequest, order_id: FromPath[UUID]) -> Response[Any]:
+    gateway, principal = gateway_of(request), principal_of(request)
+    return Response(await timeline_of(gateway, principal, order_id, correlation_id=correlation_of(request)))
+
+
+ROUTES = [put_order, get_order, get_payments, get_timeline, make_checkout_token, make_customer_token]

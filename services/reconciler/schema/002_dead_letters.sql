@@ -101,3 +101,6 @@ CREATE TABLE redrives (
 
 CREATE INDEX redrives_listed ON redrives (store_id, environment, id);
 CREATE INDEX redrives_due ON redrives (next_try_at) WHERE status = 'running';
+
+-- An order's timeline tells what of it did not agree.
+CREATE INDEX drift_of_order ON drift_items (order_id) WHERE order_id IS NOT NULL;
