@@ -115,6 +115,8 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
         "PYTHONPATH": str(ROOT),
         "LOG_LEVEL": options.log_level,
         "OTEL_EXPORTER_OTLP_ENDPOINT": options.otlp_endpoint,
+        # Whoever tries it out looks at every request.
+        "TRACE_SAMPLE_RATIO": "1.0",
         **options.settings,
     }
 

@@ -6,7 +6,8 @@ from uuid import UUID
 
 import msgspec
 
-from shared.database import Connection, Statement
+from shared.contracts.calls import PAGE_ROWS_MAX, CallPage, CallView, ListCalls
+from shared.database import Connection, Record, Statement, connected
 from shared.http_client import Call
 from shared.ids import new_id
 from shared.messages import Envelope
@@ -44,6 +45,61 @@ def called(envelope: Envelope, transaction_id: UUID | None, calls: Sequence[Call
             [c.classification.value for c in calls],
         ),
     )
+
+
+# How far a page looks for calls that fit before it says where to look on.
+SEARCHED_ROWS_MAX = 20_000
+
+
+async def list_calls(envelope: Envelope, query: ListCalls, context: Any) -> CallPage:
+    """Read a page of a store's calls, the newest first; the handler of every service that makes any."""
+    limit = min(query.limit, PAGE_ROWS_MAX)
+    async with connected(context.desk.pool) as db:
+        rows = await db.fetch(
+            """
+            WITH searched AS (
+              SELECT id, provider, operation, classification, status, correlation_id
+                FROM provider_call_audit
+               WHERE store_id = $1 AND environment = $2 AND ($3::uuid IS NULL OR id < $3)
+               ORDER BY id DESC
+               LIMIT $4
+            ), chosen AS (
+              SELECT id
+                FROM searched
+               WHERE ($5::text IS NULL OR provider = $5) AND ($6::text IS NULL OR operation = $6)
+                 AND ($7::text IS NULL OR classification = $7) AND ($8::integer IS NULL OR status >= $8)
+                 AND ($9::text IS NULL OR correlation_id = $9)
+               ORDER BY id DESC
+               LIMIT $10
+            ), last AS (
+              SELECT count(*) AS searched, (array_agg(id ORDER BY id))[1] AS id FROM searched
+            )
+            SELECT c.id, c.provider, c.operation, c.url_path AS path, c.request, c.response, c.status, c.latency_ms, c.attempt,
+                   c.classification, c.correlation_id, c.transaction_id, c.called_at, last.searched, last.id AS last_id
+              FROM last
+              LEFT JOIN (provider_call_audit c JOIN chosen ON chosen.id = c.id) ON c.store_id = $1 AND c.environment = $2
+             ORDER BY c.id DESC
+            """,
+            envelope.store_id,
+            envelope.environment.value,
+            query.before,
+            SEARCHED_ROWS_MAX,
+            query.provider,
+            query.operation,
+            query.classification,
+            query.status_from,
+            query.correlation_id,
+            limit + 1,
+        )
+    found = [_call(row) for row in rows if row["id"] is not None]
+    if len(found) > limit:
+        return CallPage(calls=found[:limit], next=found[limit - 1].id)
+    return CallPage(calls=found, next=rows[0]["last_id"] if rows[0]["searched"] == SEARCHED_ROWS_MAX else None)
+
+
+def _call(row: Record) -> CallView:
+    facts = {name: row[name] for name in CallView.__struct_fields__}
+    return CallView(**{**facts, "request": msgspec.json.decode(facts["request"]), "response": msgspec.json.decode(facts["response"])})
 
 
 STAFF = ("admin:", "operator:")

@@ -29,7 +29,12 @@ def run(build: Callable[[S], Service[Any]], settings_kind: type[S]) -> None:
 async def _until_told(service: Service[Any]) -> None:
     settings = service.settings
     telemetry.log_to_stderr(service.name, settings.log_level)
-    telemetry.trace_to(settings.otel_exporter_otlp_endpoint, service=service.name, ratio=settings.trace_sample_ratio)
+    telemetry.trace_to(
+        settings.otel_exporter_otlp_endpoint,
+        service=service.name,
+        ratio=settings.trace_sample_ratio,
+        kept=settings.traces_kept_hours > 0,
+    )
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

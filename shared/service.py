@@ -13,7 +13,7 @@ import msgspec
 import uvicorn
 from litestar import Litestar
 
-from shared import inbox, telemetry, topology
+from shared import inbox, spans, telemetry, topology
 from shared.backoff import reconnecting
 from shared.bus import LOST, Consumer, Publisher
 from shared.database import SILENT, Pool, connected, open_pool
@@ -21,10 +21,12 @@ from shared.errors import Unavailable
 from shared.health import Check, health_routes
 from shared.messages import Message, Query
 from shared.migrations import Owned, up_to_date
+from shared.observing import telling
 from shared.outbox import Relay
 from shared.putting_away import MayHaveLeft, attending, nothing_leaves
 from shared.schedule import Job
 from shared.settings import BusSettings
+from shared.vitals import Pulse
 from shared.work import Desk
 from shared.worker import CommandHandler, FailureHandler, QueryHandler, RetrySchedules, Worker
 
@@ -61,6 +63,7 @@ class Service(Generic[C]):
         schedules: RetrySchedules | None = None,
         failed: Mapping[type[Message], FailureHandler[C]] | None = None,
         may_have_left: MayHaveLeft = nothing_leaves,
+        stopping: Callable[[C], None] = lambda _: None,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -75,6 +78,7 @@ class Service(Generic[C]):
         self._schedules = schedules or RetrySchedules()
         self._failed = failed or {}
         self._may_have_left = may_have_left
+        self._stopping = stopping
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Parts]:
@@ -87,13 +91,14 @@ class Service(Generic[C]):
             )
             desk = Desk(pool=pool, publisher=publisher, relay=relay, pause_seconds=self.settings.write_pause_seconds)
             self.context = context = await stack.enter_async_context(self._make_context(desk))
-            for job in [*self._jobs(context), self._cleaning(pool)]:
+            for job in [*self._jobs(context), *self._upkeep(pool)]:
                 await stack.enter_async_context(job)
             consumer = await self._consumer(stack, desk, context)
             checks = self._all_checks(pool, publisher, consumer, context)
             url = await stack.enter_async_context(_serving(self._http(context, checks), self.settings, self.name))
             telemetry.say(logger, logging.INFO, "started", {"url": url})
             yield Parts(desk=desk, url=url)
+            self._stopping(context)
             if consumer is not None:
                 await consumer.drain(self.settings.shutdown_grace_seconds)
 
@@ -124,12 +129,14 @@ class Service(Generic[C]):
         if not self._handlers and not self._queries:
             return None
         commands, queries = attending(self.name, desk, self._may_have_left)
+        pulse = Pulse(self.name)
         worker = Worker(
             service=self.name,
             desk=desk,
             context=context,
             handlers={**self._handlers, **commands},
-            queries={**self._queries, **queries},
+            queries={**self._queries, **queries, **telling(self.name, pulse, desk.pool)},
+            pulse=pulse,
             handler_timeout_seconds=self.settings.handler_timeout_seconds,
             schedules=self._schedules,
             failed=self._failed,
@@ -163,11 +170,16 @@ class Service(Generic[C]):
 
         return {"database": database, "broker": broker, **self._checks(context)}
 
-    def _cleaning(self, pool: Pool) -> Job:
+    def _upkeep(self, pool: Pool) -> list[Job]:
         async def clean() -> None:
             await inbox.forget_finished(pool)
+            await spans.forget(pool, hours=self.settings.traces_kept_hours)
 
-        return Job("inbox cleaning", clean, every_seconds=CLEANING_INTERVAL_SECONDS)
+        async def write_spans() -> None:
+            await spans.flush(pool)
+
+        jobs = [Job("cleaning", clean, every_seconds=CLEANING_INTERVAL_SECONDS)]
+        return [*jobs, Job("spans", write_spans, every_seconds=spans.FLUSH_EVERY_SECONDS)] if telemetry.keeping() else jobs
 
 
 BROKER_CHECK_TIMEOUT_SECONDS = 5.0

@@ -25,7 +25,10 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
     # How long whoever wrote an event may take to publish it before a sweeper does.
     outbox_head_start_seconds: float = 5.0
     otel_exporter_otlp_endpoint: str = ""
-    trace_sample_ratio: float = 1.0
+    # Of the requests whose callers do not trace them themselves.
+    trace_sample_ratio: float = 0.05
+    # How long a copy of the traces is kept in our own database; 0 keeps none.
+    traces_kept_hours: float = 24.0
 
 
 class SettingsRefused(Exception):

@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -17,10 +18,10 @@ from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
@@ -69,7 +70,11 @@ CORRELATION_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
 
 _NO_FACTS: Mapping[str, str] = MappingProxyType({})
 _facts: ContextVar[Mapping[str, str]] = ContextVar("tender_log_facts", default=_NO_FACTS)
+# What is asked all the time, or stays open.
+UNTRACED = "/health/.*,/metrics,/console.*"
+
 _tracing = False
+_keeping = False
 _propagator = TraceContextTextMapPropagator()
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -138,18 +143,70 @@ def log_to_stderr(service: str, level: str) -> None:
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
 
 
-def trace_to(endpoint: str, *, service: str, ratio: float) -> None:
-    """Export spans by OTLP over HTTP; without an endpoint nothing is traced and nothing costs."""
-    global _tracing
-    if not endpoint:
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of work that is over, as it is kept."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    kind: str
+    started_ns: int
+    duration_ns: int
+    failed: bool
+    attributes: dict[str, Any]
+
+
+# Of which a busy second has some thousands; what is too much is not kept.
+ENDED_SPANS_MAX = 20_000
+_ended: deque[Ended] = deque(maxlen=ENDED_SPANS_MAX)
+
+
+class _Keeper(SpanProcessor):
+    """Puts what has ended where it can be fetched and written down."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        context, parent = span.context, span.parent
+        if context is None or not context.trace_flags.sampled or span.start_time is None or span.end_time is None:
+            return
+        _ended.append(
+            Ended(
+                trace_id=f"{context.trace_id:032x}",
+                span_id=f"{context.span_id:016x}",
+                parent_id="" if parent is None else f"{parent.span_id:016x}",
+                name=span.name,
+                kind=span.kind.name.lower(),
+                started_ns=span.start_time,
+                duration_ns=span.end_time - span.start_time,
+                failed=span.status.status_code is StatusCode.ERROR,
+                attributes=dict(span.attributes or {}),
+            )
+        )
+
+
+def ended_spans() -> list[Ended]:
+    """Fetch what has ended and was not fetched before."""
+    fetched: list[Ended] = []
+    while _ended:
+        fetched.append(_ended.popleft())
+    return fetched
+
+
+def trace_to(endpoint: str, *, service: str, ratio: float, kept: bool) -> None:
+    """Trace this share of the requests: export spans by OTLP over HTTP, keep them to be fetched, or both."""
+    global _tracing, _keeping
+    if (not endpoint and not kept) or ratio <= 0:
         return
     provider = TracerProvider(
         resource=Resource.create({"service.name": f"tender-{service}"}),
         sampler=ParentBased(TraceIdRatioBased(ratio)),
     )
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint.rstrip("/") + "/v1/traces")))
+    if endpoint:
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint.rstrip("/") + "/v1/traces")))
+    if kept:
+        provider.add_span_processor(_Keeper())
     trace.set_tracer_provider(provider)
-    _tracing = True
+    _tracing, _keeping = True, kept
 
 
 def stop_tracing() -> None:
@@ -159,9 +216,26 @@ def stop_tracing() -> None:
         provider.shutdown()
 
 
+def mark(facts: Mapping[str, str]) -> None:
+    """Put facts on the span of what is being done."""
+    if _tracing:
+        trace.get_current_span().set_attributes(dict(facts))
+
+
+def trace_id() -> str:
+    """Name the trace that is being recorded, or nothing."""
+    span = trace.get_current_span()
+    return f"{span.get_span_context().trace_id:032x}" if span.is_recording() else ""
+
+
 def tracing() -> bool:
     """Tell whether traces go anywhere."""
     return _tracing
+
+
+def keeping() -> bool:
+    """Tell whether ended spans wait to be fetched."""
+    return _keeping
 
 
 @contextlib.contextmanager
@@ -178,7 +252,7 @@ def span(name: str, *, kind: SpanKind = SpanKind.INTERNAL, parent: str = "", fac
 def traced(app: Any) -> Any:
     """Make an ASGI application start or continue a trace per request; as it is when traces go nowhere."""
     # Receive and send spans would triple the cost of a request and say nothing.
-    return OpenTelemetryMiddleware(app, exclude_spans=["receive", "send"]) if _tracing else app
+    return OpenTelemetryMiddleware(app, exclude_spans=["receive", "send"], excluded_urls=UNTRACED) if _tracing else app
 
 
 def traceparent() -> str:
@@ -208,6 +282,11 @@ def record_query(query: Any) -> None:
         attributes={"db.system.name": "postgresql", "db.query.text": statement},
     )
     made.end(ended)
+
+
+def gauge(metric: Gauge) -> dict[tuple[str, ...], float]:
+    """Read what a gauge of this process says, by its labels' values."""
+    return {tuple(sample.labels.values()): sample.value for family in metric.collect() for sample in family.samples}
 
 
 def shown_metrics() -> set[str]:

@@ -19,6 +19,7 @@ from shared.database import CONTENDED_ATTEMPTS_MAX
 from shared.errors import Contended, Problem, Refusal, Retry, Unavailable
 from shared.inbox import Inbox, State, digest_of
 from shared.messages import Envelope, Message, Query, Refused, done, encode_reply, type_of
+from shared.vitals import Pulse
 from shared.work import Desk, Work
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Worker(Generic[C]):
         handler_timeout_seconds: float,
         schedules: RetrySchedules,
         failed: Mapping[type[Message], FailureHandler[C]] | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self._service = service
         self._desk = desk
@@ -73,6 +75,7 @@ class Worker(Generic[C]):
         self._inbox = Inbox(desk.pool)
         self._publisher: Publisher = desk.publisher
         self._timeout_seconds = handler_timeout_seconds
+        self.pulse = pulse or Pulse(service)
         self._schedules = schedules
         self._commands = {type_of(kind): (msgspec.json.Decoder(kind), handler) for kind, handler in handlers.items()}
         self._failed = {type_of(kind): handler for kind, handler in (failed or {}).items()}
@@ -87,12 +90,16 @@ class Worker(Generic[C]):
             await self._park(received, None, broken)
             return
         facts = {"correlation_id": envelope.correlation_id, "operation_id": str(envelope.id)}
+        whose = {"store_id": str(envelope.store_id), "environment": envelope.environment.value}
         with (
+            self.pulse.beat(),
             telemetry.bound(facts),
-            telemetry.span(f"{received.type} process", kind=SpanKind.CONSUMER, parent=envelope.traceparent, facts=facts),
+            telemetry.span(f"{received.type} process", kind=SpanKind.CONSUMER, parent=envelope.traceparent, facts={**facts, **whose}),
         ):
             result = await self._handled(received, envelope)
-        telemetry.messages_handled.labels(self._service, received.type, result).observe(time.monotonic() - started)
+        elapsed_seconds = time.monotonic() - started
+        self.pulse.handled(elapsed_seconds, result)
+        telemetry.messages_handled.labels(self._service, received.type, result).observe(elapsed_seconds)
 
     async def _handled(self, received: Received, envelope: Envelope) -> str:
         if received.type in self._queries:

@@ -11,6 +11,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from deploy.browser import chromium
 from deploy.cli.terminal import home, say
 from deploy.processes import Failed
 from deploy.servers import Choice, servers
@@ -44,11 +45,18 @@ def test(arguments: tuple[str, ...]) -> None:
                 "TENDER_TEST_DATABASE_URL": found.database_url,
                 "TENDER_TEST_AMQP_URL": found.amqp_url,
                 "TENDER_TEST_MANAGEMENT_URL": found.management_url or "",
+                "TENDER_TEST_CHROMIUM": chromium(say) if _need_browser(arguments) else "",
             }
             code = subprocess.run([sys.executable, "-m", "pytest", *(arguments or WHOLE)], cwd=ROOT, env=env, check=False).returncode
     finally:
         subprocess.run(["rm", "-rf", str(instance.folder)], check=False)
     sys.exit(code)
+
+
+def _need_browser(arguments: tuple[str, ...]) -> bool:
+    """Tell whether what is to be tested looks at pages; whoever names other tests need not have a browser."""
+    paths = [each for each in arguments if each.startswith("tests")]
+    return not paths or any("console" in each or each.rstrip("/") == "tests" for each in paths)
 
 
 @click.command()

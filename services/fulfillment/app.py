@@ -32,7 +32,7 @@ from services.fulfillment.settings import Settings
 from services.fulfillment.store import happenings as happening_rows
 from services.fulfillment.store import labels as label_rows
 from shared import audit, credentials, happenings
-from shared.contracts import books, timeline
+from shared.contracts import books, calls, timeline
 from shared.contracts import credentials as contract
 from shared.contracts.credentials import Use
 from shared.contracts.fulfillment import pricing as pricing_messages
@@ -93,6 +93,7 @@ QUERIES: dict[type[Query], QueryHandler[Fulfillment]] = {
     books.FulfillmentListTheirs: comparing.list_theirs,
     books.FulfillmentListOurs: comparing.list_ours,
     books.FulfillmentLookAt: comparing.look_at,
+    calls.FulfillmentListCalls: audit.list_calls,
     timeline.FulfillmentListHappenings: happenings.answering(happening_rows.SQL),
     TOLD.list: credentials.listed,
 }

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from services.gateway import store
+from services.gateway.console import ROUTES as CONSOLE
+from services.gateway.handlers import observing
 from services.gateway.handlers.gateway import Gateway
 from services.gateway.handlers.sealing import source_of
 from services.gateway.routes import api
 from services.gateway.routes.asgi import Watched
 from services.gateway.settings import Settings
+from services.gateway.store import sessions
 from shared import telemetry
 from shared.health import Check
 from shared.migrations import Owned
@@ -35,6 +38,7 @@ def build(settings: Settings) -> Service[Gateway]:
         jobs=partial(_jobs, settings),
         http=_http,
         checks=_checks,
+        stopping=lambda gateway: gateway.closing.set(),
     )
 
 
@@ -52,15 +56,20 @@ async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Gateway]:
 def _jobs(settings: Settings, gateway: Gateway) -> Sequence[Job]:
     async def forget() -> None:
         await store.forget_expired(gateway.pool)
+        await sessions.forget_expired(gateway.pool)
+
+    async def sample() -> None:
+        await observing.sample(gateway)
 
     return [
         Job("unfinished operations", gateway.idempotency.sweep, every_seconds=settings.sweep_every_seconds),
         Job("expired keys", forget, every_seconds=FORGET_EVERY_SECONDS),
+        Job("samples", sample, every_seconds=settings.sample_every_seconds),
     ]
 
 
 def _http(gateway: Gateway, checks: dict[str, Check]) -> Any:
-    return telemetry.traced(Watched(api(gateway, checks)))
+    return telemetry.traced(Watched(api(gateway, checks, CONSOLE), gateway.pulse))
 
 
 def _checks(gateway: Gateway) -> dict[str, Check]:

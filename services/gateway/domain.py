@@ -54,6 +54,29 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.role.value}:{self.id}"
 
 
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody signed in at the console: as whom, by the key of which name."""
+
+    principal: Principal
+    key_name: str
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key as it is listed; the secret was shown once."""
+
+    id: UUID
+    role: Role
+    name: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class KeysView(msgspec.Struct, frozen=True, kw_only=True):
+    """The API keys of a store's environment, the newest first."""
+
+    keys: list[KeyView]
+
+
 # Refusals that come before a key is claimed
 
 

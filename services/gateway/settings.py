@@ -23,6 +23,13 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     query_timeout_seconds: float = 5.0
     # How long a service is waited for where several tell their part; one that does not is named as missing.
     part_timeout_seconds: float = 2.0
+    # How often everybody is asked how they are, for the lines on the console's overview.
+    sample_every_seconds: float = 15.0
+    # How often an open console page looks whether it still says what is so, and for how long somebody stays signed in.
+    console_live_seconds: float = 2.0
+    console_session_seconds: float = 43_200.0
+    # Whether the console is only ever reached over HTTPS, so that its cookie never travels otherwise.
+    console_secure_cookie: bool = False
     requests_in_flight_max: int = 512
     # Where the webhooks service is; providers may post to it through the gateway's host.
     webhooks_url: str = ""

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from services.payments import handlers
-from services.payments.handlers import Payments, comparing, deciding, housekeeping, resolving, settling
+from services.payments.handlers import Payments, comparing, deciding, housekeeping, listing, resolving, settling
 from services.payments.providers import PaymentProvider
 from services.payments.providers.fulfillment import FulfillmentPricing
 from services.payments.providers.sandbox import SandboxPayments
@@ -15,7 +15,7 @@ from services.payments.settings import Settings
 from services.payments.store import happenings as happening_rows
 from services.payments.store import questions
 from shared import audit, credentials, happenings
-from shared.contracts import books, timeline
+from shared.contracts import books, calls, timeline
 from shared.contracts import credentials as contract
 from shared.contracts import payments as messages
 from shared.contracts.credentials import Use
@@ -56,12 +56,15 @@ QUERIES: dict[type[Query], QueryHandler[Payments]] = {
     messages.GetOrder: handlers.get_order,
     messages.ListOrders: handlers.list_orders,
     messages.GetPayments: handlers.get_payments,
+    messages.FindOrders: listing.find_orders,
+    messages.ListAttention: listing.list_attention,
     messages.ListUnknown: deciding.list_unknown,
     ListUnsettled: settling.list_unsettled,
     books.PaymentsListBooks: comparing.list_books,
     books.PaymentsListTheirs: comparing.list_theirs,
     books.PaymentsListOurs: comparing.list_ours,
     books.PaymentsLookAt: comparing.look_at,
+    calls.PaymentsListCalls: audit.list_calls,
     timeline.PaymentsListHappenings: happenings.answering(happening_rows.SQL),
     TOLD.list: credentials.listed,
 }

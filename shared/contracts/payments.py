@@ -157,6 +157,23 @@ class ListOrders(Query, frozen=True, kw_only=True, tag="payments.list_orders.v1"
     limit: int = 50
 
 
+class FindOrders(Query, frozen=True, kw_only=True, tag="payments.find_orders.v1"):
+    """Read a page of a store's orders, the newest first; an empty page with a `next` says that the search goes on there."""
+
+    status: str | None = None
+    # An id of the order, its customer, a payment or a transaction, or what a provider calls one.
+    text: str | None = None
+    before: UUID | None = None
+    limit: int = 50
+
+
+class ListAttention(Query, frozen=True, kw_only=True, tag="payments.list_attention.v1"):
+    """Read the payments that need somebody: those in conflict, and holds that end soon."""
+
+    expiring_within_hours: float = 48.0
+    limit: int = PAGE_ROWS_MAX
+
+
 class GetPayments(Query, frozen=True, kw_only=True, tag="payments.get_payments.v1"):
     """Read an order's full ledger."""
 
@@ -193,6 +210,29 @@ class OrderPage(msgspec.Struct, frozen=True, kw_only=True):
     """A page of orders; `next` is the cursor of the following one."""
 
     orders: list[OrderView]
+    next: UUID | None = None
+
+
+class OrderSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """An order as a list for staff shows it, with its latest payment."""
+
+    id: UUID
+    status: str
+    currency: str
+    total: int
+    customer_id: UUID | None
+    payments: int
+    provider: str | None
+    payment_status: str | None
+    attention: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class FoundOrders(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of orders for staff; `next` is the cursor of the following one."""
+
+    orders: list[OrderSummary]
     next: UUID | None = None
 
 
@@ -318,6 +358,13 @@ class IntentLedger(msgspec.Struct, frozen=True, kw_only=True):
     settlements: list[SettlementView] = []
 
 
+class AttentionView(msgspec.Struct, frozen=True, kw_only=True):
+    """Payments that need somebody: in conflict, the oldest first; holds that end soon, the soonest first."""
+
+    conflicted: list[IntentView]
+    expiring: list[IntentView]
+
+
 class StatusChange(msgspec.Struct, frozen=True, kw_only=True):
     """One change of an order's status."""
 
@@ -390,6 +437,8 @@ MESSAGES: tuple[type[Message], ...] = (
     ListUnknown,
     GetOrder,
     ListOrders,
+    FindOrders,
+    ListAttention,
     GetPayments,
     IntentChanged,
 )

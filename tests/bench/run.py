@@ -88,7 +88,7 @@ def run(wish: Wish, *, home: Path, say: Callable[[str], None]) -> list[Figures]:
 
 def _options(*, traces_to: str = "") -> Options:
     # One key asks for all of it here, more than one caller is allowed.
-    settings = {"RATE_PER_SECOND": "100000", "RATE_BURST": "100000", "TRACE_SAMPLE_RATIO": str(TRACES_SAMPLED)}
+    settings = {"RATE_PER_SECOND": "100000", "RATE_BURST": "100000", "TRACE_SAMPLE_RATIO": str(TRACES_SAMPLED), "TRACES_KEPT_HOURS": "0"}
     return Options(choice=Choice(), log_level="WARNING", webhooks=False, otlp_endpoint=traces_to, settings=settings)
 
 

@@ -11,11 +11,16 @@ import pytest
 import uvicorn
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from deploy import setup
 from deploy.state import free_port
+from services.gateway.domain import Role
+from shared import spans
+from shared.database import open_pool
+from shared.ids import new_id
 from shared.service import Server
 from tests.faults.nursery import Nursery
 from tests.faults.system import a_system
-from tests.world import Place, World, secret_of, until
+from tests.world import PASSWORD, Place, World, a_key, secret_of, until
 
 
 class Collector:
@@ -63,7 +68,10 @@ async def watched(nursery: Nursery, place: Place, tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("watched")
     async with (
         a_collector() as collector,
-        a_system(nursery, place, folder, otel_exporter_otlp_endpoint=collector.url, otel_bsp_schedule_delay=200) as (_, world),
+        a_system(nursery, place, folder, otel_exporter_otlp_endpoint=collector.url, otel_bsp_schedule_delay=200, trace_sample_ratio=1) as (
+            _,
+            world,
+        ),
     ):
         order_id = await world.an_order()
         snapshot_id = await world.a_snapshot(order_id)
@@ -118,6 +126,63 @@ async def _of_authorize(collector: Collector) -> Any:
     same = [(service, span) for service, span in collector.spans if span.trace_id == calls[0].trace_id]
     arrived = {"payments.authorize.v1 process", "UPDATE"} <= {span.name for _, span in same}
     return same if arrived and any(not span.parent_span_id for _, span in same) else None
+
+
+class TestKeptTraces:
+    async def test_one_is_found_by_its_request_and_shown_across_the_services(self, watched: tuple[World, Collector, Path]) -> None:
+        world, _, _ = watched
+
+        trace = await until(lambda: _kept(world))
+
+        names = [(span["service"], span["name"]) for span in trace["spans"]]
+        by_name = {name: span for (_, name), span in zip(names, trace["spans"], strict=True)}
+        processed, asked = by_name["payments.authorize.v1 process"], by_name["sandbox authorize"]
+        assert (names[0][0], trace["spans"][0]["depth"], trace["missing"][0]) == ("gateway", 0, "webhooks")
+        assert names[0][1].endswith("/payments/authorize")
+        assert (processed["depth"], asked["depth"]) == (1, 2)
+        assert processed["started_at"] <= asked["started_at"]
+        assert processed["duration_us"] >= asked["duration_us"] > 0
+        assert {"INSERT", "SELECT"} <= {name for _, name in names}
+
+    async def test_is_listed_by_how_long_it_took(self, watched: tuple[World, Collector, Path]) -> None:
+        world, _, _ = watched
+        trace = await until(lambda: _kept(world))
+
+        some = (await world.send("GET", "/api/v1/admin/traces")).json["traces"]
+        slow = (await world.send("GET", "/api/v1/admin/traces?at_least_ms=3600000")).json["traces"]
+        one = await world.send("GET", f"/api/v1/admin/traces/{trace['trace_id']}")
+
+        assert trace["trace_id"] in [each["trace_id"] for each in some]
+        assert (slow, one.status, one.json["spans"][0]["parent_id"]) == ([], 200, "")
+
+    async def test_is_nobody_elses(self, watched: tuple[World, Collector, Path]) -> None:
+        world, _, _ = watched
+        trace = await until(lambda: _kept(world))
+        other = await a_key(world.place, new_id(), Role.ADMIN)
+
+        listed = await world.send("GET", "/api/v1/admin/traces", token=other)
+        found = await world.send("GET", "/api/v1/admin/traces/for/watched-1", token=other)
+        one = await world.send("GET", f"/api/v1/admin/traces/{trace['trace_id']}", token=other)
+
+        assert (listed.json["traces"], found.json["traces"], one.status) == ([], [], 404)
+
+    async def test_goes_with_its_day(self, watched: tuple[World, Collector, Path]) -> None:
+        world, _, _ = watched
+        await until(lambda: _kept(world))
+        await world.change("UPDATE gateway.spans SET started_at = started_at - interval '25 hours'")
+
+        pool = await open_pool(setup.service_url(world.place.database_url, "gateway", PASSWORD), connections=1)
+        await spans.forget(pool, hours=24)
+        await pool.close()
+
+        old = "SELECT FROM gateway.spans WHERE started_at < now() - interval '24 hours'"
+        assert await world.rows(old) == []
+
+
+async def _kept(world: World) -> Any:
+    found = (await world.send("GET", "/api/v1/admin/traces/for/watched-1")).json["traces"]
+    whole = [trace for trace in found if "sandbox authorize" in [span["name"] for span in trace["spans"]]]
+    return whole[0] if whole and whole[0]["spans"][0]["service"] == "gateway" else None
 
 
 class TestMetrics:

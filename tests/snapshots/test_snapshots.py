@@ -12,7 +12,20 @@ import msgspec
 from services.payments.domain.guards import CAPTURABLE, REFUNDABLE, VOIDABLE
 from services.payments.domain.intents import INACTIVE, RANK, IntentStatus
 from services.payments.domain.orders import OrderStatus
-from shared.contracts import books, credentials, dead_letters, fulfillment, payments, reconciler, settlements, timeline, webhooks
+from shared.contracts import (
+    books,
+    calls,
+    credentials,
+    dead_letters,
+    fulfillment,
+    payments,
+    reconciler,
+    settlements,
+    timeline,
+    traces,
+    vitals,
+    webhooks,
+)
 from shared.messages import type_of
 from tests.world import World
 
@@ -20,6 +33,7 @@ FOLDER = Path(__file__).parent
 MESSAGES = (
     *(*payments.MESSAGES, *webhooks.MESSAGES, *fulfillment.MESSAGES, *books.MESSAGES),
     *(*reconciler.MESSAGES, *credentials.MESSAGES, *settlements.MESSAGES, *dead_letters.MESSAGES, *timeline.MESSAGES),
+    *(*vitals.MESSAGES, *traces.MESSAGES, *calls.MESSAGES),
 )
 
 

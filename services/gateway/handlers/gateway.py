@@ -1,5 +1,6 @@
 """The gateway at work: who calls, how operations are driven, and what the services are asked."""
 
+import asyncio
 import hmac
 import time
 from collections.abc import Mapping
@@ -40,12 +41,14 @@ from services.gateway.handlers.ingest import Ingest
 from services.gateway.handlers.sealing import Sealing, source_of
 from services.gateway.settings import Settings
 from services.gateway.store import Claim, Kept
+from shared import telemetry
 from shared.bus import Unroutable
 from shared.contracts import payments
 from shared.errors import Problem, Unavailable
 from shared.ids import new_id
 from shared.messages import Done, Envelope, Environment, Message, Query, Refused, Reply, done, encode, type_of
 from shared.replies import Replies
+from shared.vitals import Pulse
 from shared.work import Desk
 
 KEY_CACHE_SECONDS = 5.0
@@ -60,9 +63,13 @@ class Gateway:
     def __init__(self, *, desk: Desk, settings: Settings, replies: Replies) -> None:
         self.settings = settings
         self.in_flight = 0
+        self.live_pages = 0
         self.pool = desk.pool
         self.replies = replies
         self.ingest = Ingest(settings.webhooks_url)
+        self.pulse = Pulse("gateway")
+        # Set when the service stops: whoever holds a connection open lets go.
+        self.closing = asyncio.Event()
         self._sealing = Sealing(source_of(settings))
         self._known: dict[bytes, tuple[Principal, float]] = {}
         self._buckets: dict[str, Bucket] = {}
@@ -78,6 +85,12 @@ class Gateway:
         principal = self._bearer_of(credential) or await self._owner_of(credential)
         if self.settings.sandbox_only and principal.environment is not Environment.SANDBOX:
             raise Forbidden("This installation serves nothing but the sandbox environment.", {"environment": principal.environment.value})
+        self.count(principal)
+        return principal
+
+    def count(self, principal: Principal) -> None:
+        """Count a call against a caller's rate; refuses when it is over it."""
+        telemetry.mark({"store_id": str(principal.store_id), "environment": principal.environment.value})
         if len(self._buckets) >= BUCKETS_MAX:
             self._buckets.clear()
         self._buckets[principal.id] = draw(
@@ -86,7 +99,6 @@ class Gateway:
             rate_per_second=self.settings.rate_per_second,
             burst=self.settings.rate_burst,
         )
-        return principal
 
     def _bearer_of(self, token: str) -> Principal | None:
         now, before = datetime.now(UTC), self.settings.token_secret_before
@@ -154,17 +166,23 @@ class Gateway:
 
     async def ask(self, principal: Principal, query: Query, *, correlation_id: str, timeout_seconds: float | None = None) -> Reply:
         """Ask a service for something to show."""
-        envelope = Envelope(
+        envelope = self.envelope_for(principal, correlation_id=correlation_id)
+        return await self.ask_as(envelope, query, timeout_seconds=timeout_seconds or self.settings.query_timeout_seconds)
+
+    def envelope_for(self, principal: Principal, *, correlation_id: str) -> Envelope:
+        """Say on whose behalf something is asked."""
+        return Envelope(
             id=new_id(),
             store_id=principal.store_id,
             environment=principal.environment,
             source="gateway",
             actor=principal.actor,
             correlation_id=correlation_id,
+            traceparent=telemetry.traceparent(),
         )
-        return await self._ask(envelope, query, timeout_seconds=timeout_seconds or self.settings.query_timeout_seconds)
 
-    async def _ask(self, envelope: Envelope, query: Query, *, timeout_seconds: float) -> Reply:
+    async def ask_as(self, envelope: Envelope, query: Query, *, timeout_seconds: float) -> Reply:
+        """Ask a service on behalf of whoever the envelope says."""
         try:
             return await self.replies.ask(envelope, query, timeout_seconds=timeout_seconds)
         except Unroutable as missing:
@@ -180,7 +198,7 @@ class Gateway:
     async def _make_checkout_token(self, kept: Kept) -> Reply | None:
         command = msgspec.json.decode(kept.command or b"", type=MakeCheckoutToken)
         asking = msgspec.structs.replace(_envelope(kept), id=new_id())
-        order = await self._ask(asking, payments.GetOrder(order_id=command.order_id), timeout_seconds=self.settings.query_timeout_seconds)
+        order = await self.ask_as(asking, payments.GetOrder(order_id=command.order_id), timeout_seconds=self.settings.query_timeout_seconds)
         if isinstance(order, Refused):
             return order
         return self._token(kept, Role.SHOPPER, order_id=command.order_id, customer_id=None)

@@ -1,5 +1,7 @@
 """The HTTP API: routes, who may use them, and how every answer and every problem is written."""
 
+from collections.abc import Sequence
+
 from litestar import Litestar, Router
 from litestar.config.cors import CORSConfig
 from litestar.openapi.config import OpenAPIConfig
@@ -20,6 +22,7 @@ from services.gateway.routes import (
     reconciliation,
     shipping,
     taxes,
+    watching,
     webhooks,
 )
 from services.gateway.routes.answers import problem_handlers
@@ -53,7 +56,7 @@ def _cors(origins: str) -> CORSConfig | None:
     )
 
 
-def api(gateway: Gateway, checks: dict[str, Check]) -> Litestar:
+def api(gateway: Gateway, checks: dict[str, Check], more: Sequence[ControllerRouterHandler] = ()) -> Litestar:
     """Put the HTTP API together."""
     version_1: list[ControllerRouterHandler] = [
         *orders.ROUTES,
@@ -67,9 +70,10 @@ def api(gateway: Gateway, checks: dict[str, Check]) -> Litestar:
         *reconciliation.ROUTES,
         *dead_letters.ROUTES,
         *credentials.ROUTES,
+        *watching.ROUTES,
     ]
     app = Litestar(
-        [Router("/api/v1", route_handlers=version_1), *docs.ROUTES, *health_routes(checks)],
+        [Router("/api/v1", route_handlers=version_1), *docs.ROUTES, *health_routes(checks), *more],
         exception_handlers=problem_handlers(),
         request_max_body_size=BODY_MAX_BYTES,
         cors_config=_cors(gateway.settings.cors_origins),

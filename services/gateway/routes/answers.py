@@ -128,18 +128,24 @@ async def carry_out(
     request: HttpRequest, make: Callable[[str], Message], *, data: msgspec.Struct | None = None, headers: tuple[str, ...] = ()
 ) -> Response[Any]:
     """Carry a keyed request out once and answer it; `data` is its body as decoded."""
-    gateway, principal = gateway_of(request), principal_of(request)
+    gateway = gateway_of(request)
     key = idempotency_key(request.headers.get("idempotency-key"))
     wait = wait_seconds(request.headers.get("prefer"), gateway.settings.wait_seconds)
     raw = await request.body()
     if data is not None:
         # The framework reads "490" as 490; with money nothing is taken for something else.
         msgspec.json.decode(raw, type=type(data))
-    command = make(key)
+    digest = request_hash(request.method, request.url.path, parsed(raw) if raw else None, headers)
+    return answered(gateway, await execute(request, key, make(key), digest, wait_seconds=wait))
+
+
+async def execute(request: HttpRequest, key: str, command: Message, digest: bytes, *, wait_seconds: float) -> Answer:
+    """Carry a command out once for its key, whose request `digest` names, and wait so long for its answer."""
+    gateway, principal = gateway_of(request), principal_of(request)
     claim = Claim(
         scope=principal.scope,
         key=key,
-        request_hash=request_hash(request.method, request.url.path, parsed(raw) if raw else None, headers),
+        request_hash=digest,
         command_type=type_of(type(command)),
         command=encode(command),
         store_id=principal.store_id,
@@ -149,9 +155,9 @@ async def carry_out(
         traceparent=telemetry.traceparent(),
     )
     with _in_flight(gateway):
-        answer = await gateway.idempotency.execute(claim, wait_seconds=wait)
+        answer = await gateway.idempotency.execute(claim, wait_seconds=wait_seconds)
     _bind_intent(answer)
-    return answered(gateway, answer)
+    return answer
 
 
 @contextlib.contextmanager

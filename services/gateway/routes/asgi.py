@@ -11,13 +11,15 @@ from prometheus_client import Histogram
 
 from shared import telemetry
 from shared.ids import new_id
+from shared.vitals import Pulse
 
 logger = logging.getLogger(__name__)
 
 ORDER_AND_INTENT = re.compile(r"/orders/([0-9a-f-]{36})(?:/payments/([0-9a-f-]{36}))?")
 # Methods, routes and statuses together are a few hundred.
 SERIES_MAX = 1_000
-QUIET = ("/health/", "/metrics")
+QUIET = ("/health/", "/metrics", "/console/static/")
+UNCOUNTED = ("/health/", "/metrics", "/console")
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -27,12 +29,16 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class Watched:
     """An ASGI application whose requests are correlated, logged and measured."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, pulse: Pulse) -> None:
         self._app = app
+        self._pulse = pulse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if _stays_open(scope):
             await self._app(scope, receive, send)
             return
         started, status = time.monotonic(), 500
@@ -46,9 +52,19 @@ class Watched:
                 message["headers"] = [*message.get("headers", []), (b"x-correlation-id", correlation_id.encode())]
             await send(message)
 
-        with telemetry.bound({"correlation_id": correlation_id, **_path_facts(scope["path"])}):
+        telemetry.mark({"correlation_id": correlation_id})
+        with telemetry.bound({"correlation_id": correlation_id, **_path_facts(scope["path"])}), self._pulse.beat():
             await self._app(scope, receive, answer)
-            _tell(scope, status, time.monotonic() - started)
+            elapsed_seconds = time.monotonic() - started
+            _tell(scope, status, elapsed_seconds)
+        # What is asked all the time, or stays open, says nothing of how quick we are.
+        if not scope["path"].startswith(UNCOUNTED):
+            self._pulse.handled(elapsed_seconds, "failed" if status >= 500 else "answered")
+
+
+def _stays_open(scope: Scope) -> bool:
+    # A page that is told of changes: how long somebody looks at it says nothing of how quick we are.
+    return (b"accept", b"text/event-stream") in scope["headers"]
 
 
 def _tell(scope: Scope, status: int, elapsed_seconds: float) -> None:

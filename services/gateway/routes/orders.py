@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import Response, get, post, put
-from litestar.params import FromPath, HeaderParameter, JSONBody
+from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
 from services.gateway.domain import expected_version
 from services.gateway.handlers.commands import MakeCheckoutToken, MakeCustomerToken, TokenView
@@ -23,7 +23,18 @@ from services.gateway.routes.answers import (
     show,
 )
 from shared.contracts.orders import OrderContent, Personal, impersonal
-from shared.contracts.payments import GetOrder, GetPayments, Ledger, OrderView, PutOrder
+from shared.contracts.payments import (
+    PAGE_ROWS_MAX,
+    AttentionView,
+    FindOrders,
+    FoundOrders,
+    GetOrder,
+    GetPayments,
+    Ledger,
+    ListAttention,
+    OrderView,
+    PutOrder,
+)
 from shared.contracts.timeline import Timeline
 from shared.vault import personal_place
 
@@ -131,4 +142,35 @@ async def get_timeline(request: HttpRequest, order_id: FromPath[UUID]) -> Respon
     return Response(await timeline_of(gateway, principal, order_id, correlation_id=correlation_of(request)))
 
 
-ROUTES = [put_order, get_order, get_payments, get_timeline, make_checkout_token, make_customer_token]
+@get(
+    "/admin/orders",
+    before_request=ADMIN,
+    tags=["Orders"],
+    summary="List orders, the newest first, or find those that an id is about",
+    responses=documented(200, FoundOrders, "A page; ask for the next one with before=next.", 400, 422, keyed=False),
+)
+async def find_orders(
+    request: HttpRequest,
+    status: Annotated[str | None, QueryParameter(name="status", max_length=40, pattern="^[a-z_]+$", required=False)] = None,
+    text: Annotated[str | None, QueryParameter(name="text", max_length=200, required=False)] = None,
+    before: Annotated[UUID | None, QueryParameter(name="before", required=False)] = None,
+    limit: Annotated[int, QueryParameter(name="limit", ge=1, le=PAGE_ROWS_MAX, required=False)] = 50,
+) -> Response[Any]:
+    return await show(request, FindOrders(status=status, text=text, before=before, limit=limit))
+
+
+@get(
+    "/admin/payments/attention",
+    before_request=ADMIN,
+    tags=["Payments"],
+    summary="List the payments that need somebody: in conflict, or with a hold that ends soon",
+    responses=documented(200, AttentionView, "Unknown outcomes are listed apart.", 400, 422, keyed=False),
+)
+async def list_attention(
+    request: HttpRequest,
+    expiring_within_hours: Annotated[float, QueryParameter(name="expiring_within_hours", ge=0, le=720, required=False)] = 48.0,
+) -> Response[Any]:
+    return await show(request, ListAttention(expiring_within_hours=expiring_within_hours))
+
+
+ROUTES = [find_orders, list_attention, put_order, get_order, get_payments, get_timeline, make_checkout_token, make_customer_token]

@@ -294,6 +294,11 @@ async def export(
     last_day: Annotated[date, QueryParameter(name="to")],
     format: Annotated[ExportFormat, QueryParameter(name="format", required=False)] = "itemized",
 ) -> Stream:
+    return await exported(request, first_day, last_day, format)
+
+
+async def exported(request: HttpRequest, first_day: date, last_day: date, format: ExportFormat) -> Stream:
+    """Stream what is recorded of a period."""
     page = ExportPage(first_day=first_day, last_day=last_day, format=format)
     first = await _piece(request, page)
     name = f"tax-{format}-{first_day}-{last_day}.csv"

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -11,6 +11,7 @@ import msgspec
 
 from shared import topology
 from shared.contracts.dead_letters import SEALED, Change
+from shared.differing import changes
 from shared.ids import NOBODY
 from shared.inbox import digest_of
 from shared.messages import Environment
@@ -23,6 +24,7 @@ FRAMES_MAX = 5
 SECRET_NAMES = re.compile(r"token|secret|password|api_?key|authorization|payment_method|card|cvc|iban|email|phone", re.IGNORECASE)
 # What differs between two of a kind: names of things, numbers, quoted values.
 _PARTICULAR = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\d+(?:\.\d+)*|'[^']*'")
+_OWN = re.compile(r"(^|/)(services|shared)/")
 _FRAME = re.compile(r'File "([^"]+)", line \d+, in (\S+)')
 
 
@@ -52,8 +54,11 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def fingerprint(self) -> str:
         """Name what went wrong: the same for letters that failed alike."""
-        frames = [f"{file.rpartition('/')[2]}:{function}" for file, function in _FRAME.findall(self.traceback)][-FRAMES_MAX:]
-        said = [self.service, self.message_type, _PARTICULAR.sub("*", self.reason), *frames]
+        frames = _FRAME.findall(self.traceback)
+        # By our own frames where there are any: a library fails in other places the second time, when it has prepared what it does.
+        own = [frame for frame in frames if _OWN.search(frame[0])] or frames
+        where = [f"{file.rpartition('/')[2]}:{function}" for file, function in own[-FRAMES_MAX:]]
+        said = [self.service, self.message_type, _PARTICULAR.sub("*", self.reason), *where]
         return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
 
     @property
@@ -218,15 +223,4 @@ def _unmasked(said: Any, before: Any) -> Any:
 
 def difference(before: bytes, after: bytes) -> list[Change]:
     """Tell where two bodies differ, as an operator may see them."""
-    return list(_changes("", shown(before)[0], shown(after)[0]))
-
-
-def _changes(path: str, before: Any, after: Any) -> Iterator[Change]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in [*before, *(key for key in after if key not in before)]:
-            yield from _changes(f"{path}/{key}", before.get(key), after.get(key))
-    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for n, (was, now) in enumerate(zip(before, after, strict=True)):
-            yield from _changes(f"{path}/{n}", was, now)
-    elif before != after:
-        yield Change(path=path or "/", before=before, after=after)
+    return list(changes(shown(before)[0], shown(after)[0]))

@@ -1,0 +1,43 @@
+"""The console: pages for whoever looks after it all, served by the gateway, rendered here and live where a browser allows it."""
+
+from litestar import Router
+
+from services.gateway.console import (
+    attention,
+    calls,
+    events,
+    keys,
+    letters,
+    orders,
+    overview,
+    reconciliation,
+    sessions,
+    shipments,
+    taxes,
+    traces,
+)
+from services.gateway.console.assets import asset
+from services.gateway.console.pages import problem_handlers
+
+ROUTES = [
+    Router(
+        "/console",
+        route_handlers=[
+            asset,
+            *sessions.ROUTES,
+            *overview.ROUTES,
+            *orders.ROUTES,
+            *attention.ROUTES,
+            *events.ROUTES,
+            *letters.ROUTES,
+            *shipments.ROUTES,
+            *taxes.ROUTES,
+            *reconciliation.ROUTES,
+            *calls.ROUTES,
+            *traces.ROUTES,
+            *keys.ROUTES,
+        ],
+        exception_handlers=problem_handlers(),
+        include_in_schema=False,
+    )
+]

@@ -1,0 +1,47 @@
+"""Payments that need somebody: outcomes that nobody learnt, conflicts, holds that end soon; and labels nobody knows of."""
+
+from typing import Any
+from uuid import UUID
+
+from litestar import Response, get, post
+from litestar.params import FromPath
+
+from services.gateway.console.pages import PAGE_ROWS, Facts, act, ask, asked_for, form_of, page, read, signed_in
+from services.gateway.routes.answers import HttpRequest
+from services.gateway.routes.reconciliation import DecisionBody, LabelDecisionBody
+from shared.contracts.fulfillment.shipping import DecideLabel, ListUnknownLabels, UnknownLabelPage
+from shared.contracts.payments import AttentionView, DecideOutcome, ListAttention, ListUnknown, UnknownPage
+
+HERE = "/console/attention"
+
+
+@get("/attention", before_request=signed_in)
+async def show_attention(request: HttpRequest) -> Response[Any]:
+    async def load() -> Facts:
+        return {
+            "unknown": await ask(request, ListUnknown(limit=PAGE_ROWS), UnknownPage),
+            "attention": await ask(request, ListAttention(limit=PAGE_ROWS), AttentionView),
+            "labels": await asked_for(request, ListUnknownLabels(limit=PAGE_ROWS), UnknownLabelPage),
+        }
+
+    return await page(request, "attention.html", load)
+
+
+@post("/attention/{transaction_id:uuid}/decide", before_request=signed_in)
+async def decide(request: HttpRequest, transaction_id: FromPath[UUID]) -> Response[Any]:
+    form = await form_of(request)
+    said = read(form, DecisionBody)
+    command = DecideOutcome(
+        transaction_id=transaction_id, outcome=said.outcome, evidence=said.evidence, provider_payment_id=said.provider_payment_id
+    )
+    return await act(request, form, command, done=f"Settled: the operation has {said.outcome}.", back=HERE)
+
+
+@post("/attention/labels/{label_id:uuid}/decide", before_request=signed_in)
+async def decide_label(request: HttpRequest, label_id: FromPath[UUID]) -> Response[Any]:
+    form = await form_of(request)
+    said = read(form, LabelDecisionBody, outcome="failed")
+    return await act(request, form, DecideLabel(label_id=label_id, evidence=said.evidence), done="Settled: it was not bought.", back=HERE)
+
+
+ROUTES = [show_attention, decide, decide_label]

@@ -1,0 +1,39 @@
+"""The tax export: what was made before, and the file of a period."""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any
+
+from litestar import Response, get
+from litestar.params import QueryParameter
+from litestar.response import Stream
+
+from services.gateway.console.pages import Facts, ask, page, signed_in
+from services.gateway.routes.answers import HttpRequest
+from services.gateway.routes.taxes import ExportFormat, exported
+from shared.contracts.fulfillment.tax import ExportsView, ListExports
+
+
+@get("/tax", before_request=signed_in)
+async def list_exports(request: HttpRequest) -> Response[Any]:
+    async def load() -> Facts:
+        last_day = datetime.now(UTC).date().replace(day=1) - timedelta(days=1)
+        return {
+            "exports": await ask(request, ListExports(), ExportsView),
+            "first_day": last_day.replace(day=1).isoformat(),
+            "last_day": last_day.isoformat(),
+        }
+
+    return await page(request, "tax.html", load)
+
+
+@get("/tax/export", before_request=signed_in)
+async def export(
+    request: HttpRequest,
+    first_day: Annotated[date, QueryParameter(name="from")],
+    last_day: Annotated[date, QueryParameter(name="to")],
+    format: Annotated[ExportFormat, QueryParameter(name="format", required=False)] = "itemized",
+) -> Stream:
+    return await exported(request, first_day, last_day, format)
+
+
+ROUTES = [list_exports, export]

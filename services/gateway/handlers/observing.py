@@ -1,0 +1,110 @@
+"""How everything is: each service asked at once, the broker asked how full its queues are, and samples of both for the lines."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import msgspec
+
+from services.gateway.handlers.gateway import Gateway, unwrap
+from services.gateway.store import observing as store
+from shared import topology
+from shared.bus import Depth, depths
+from shared.contracts.vitals import ASKED, Overview, ServiceView, Vitals
+from shared.errors import Problem, Unavailable
+from shared.ids import NOBODY, new_id
+from shared.messages import Envelope, Environment
+
+GATEWAY = "gateway"
+# What the lines on the overview show.
+SAMPLES_SHOWN_MAX = 120
+SAMPLES_KEPT_HOURS = 2.0
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What everybody said just now; nothing of whoever said nothing."""
+
+    vitals: dict[str, Vitals]
+    queues: Mapping[str, Depth] | None
+
+    def depth(self, service: str) -> int | None:
+        """Count what waits in a service's lanes."""
+        return self.waiting(topology.lane(service), topology.background_lane(service)) if service in ASKED else None
+
+    def waiting(self, *queues: str) -> int | None:
+        """Count what waits in some queues."""
+        if self.queues is None:
+            return None
+        return sum(self.queues[name].messages for name in queues if name in self.queues)
+
+
+async def see(gateway: Gateway) -> Seen:
+    """Ask everybody how they are."""
+    said = await asyncio.gather(*(_ask(gateway, service) for service in ASKED))
+    vitals = {service: each for service, each in zip(ASKED, said, strict=True) if each is not None}
+    return Seen(vitals={GATEWAY: gateway.pulse.vitals(), **vitals}, queues=await _queues(gateway))
+
+
+async def overview(gateway: Gateway) -> Overview:
+    """Put together how everything is."""
+    seen = await see(gateway)
+    samples = await store.samples(gateway.pool, limit=SAMPLES_SHOWN_MAX)
+    letters = seen.vitals["reconciler"].dead_letters if "reconciler" in seen.vitals else {}
+    services = [
+        ServiceView(
+            service=service,
+            up=service in seen.vitals,
+            depth=seen.depth(service),
+            parked=seen.waiting(topology.dead_queue(service)) if service in ASKED else None,
+            consumers=_consumers(seen, service),
+            dead_letters=letters.get(service, 0),
+            vitals=seen.vitals.get(service),
+            samples=samples.get(service, []),
+        )
+        for service in (GATEWAY, *ASKED)
+    ]
+    return Overview(
+        services=services,
+        unknown_outcomes=sum(each.unknown_outcomes for each in seen.vitals.values()),
+        drift_open=sum(each.drift_open for each in seen.vitals.values()),
+        unrouted=seen.waiting(topology.UNROUTED_QUEUE),
+    )
+
+
+async def sample(gateway: Gateway) -> None:
+    """Keep how everything is just now, and forget what is old."""
+    seen, now = await see(gateway), datetime.now(UTC)
+    every_seconds = gateway.settings.sample_every_seconds
+    # Several gateways keep one sample between them.
+    taken_at = datetime.fromtimestamp(now.timestamp() // every_seconds * every_seconds, UTC)
+    depths_now = {service: seen.depth(service) for service in (GATEWAY, *ASKED)}
+    await store.keep_samples(gateway.pool, taken_at, seen.vitals, depths_now)
+    await store.forget_samples(gateway.pool, hours=SAMPLES_KEPT_HOURS)
+
+
+def _consumers(seen: Seen, service: str) -> int | None:
+    if service not in ASKED or seen.queues is None:
+        return None
+    queue = seen.queues.get(topology.lane(service))
+    return 0 if queue is None else queue.consumers
+
+
+async def _queues(gateway: Gateway) -> Mapping[str, Depth] | None:
+    names = [
+        queue for service in ASKED for queue in (topology.lane(service), topology.background_lane(service), topology.dead_queue(service))
+    ]
+    try:
+        return await depths(gateway.settings.amqp_url, [*names, topology.UNROUTED_QUEUE])
+    except Unavailable:
+        return None
+
+
+async def _ask(gateway: Gateway, service: str) -> Vitals | None:
+    envelope = Envelope(
+        id=new_id(), store_id=NOBODY, environment=Environment.SANDBOX, source=GATEWAY, actor="job:overview", correlation_id=str(new_id())
+    )
+    try:
+        answer = unwrap(await gateway.ask_as(envelope, ASKED[service](), timeout_seconds=gateway.settings.part_timeout_seconds))
+    except (Unavailable, TimeoutError):
+        return None
+    return None if isinstance(answer, Problem) else msgspec.json.decode(answer, type=Vitals)

@@ -1,0 +1,72 @@
+"""Who is signed in at the console, and the keys there are, in SQL."""
+
+from uuid import UUID
+
+from services.gateway.domain import KeyView, Principal, Role, Session
+from shared.database import Pool, connected
+from shared.messages import Environment
+
+DELETE_ROWS_MAX = 1_000
+KEYS_LISTED_MAX = 1_000
+
+
+async def begin(pool: Pool, token_hash: bytes, key_id: UUID, *, lifetime_seconds: float) -> None:
+    """Write down that somebody signed in with a key."""
+    async with connected(pool) as db:
+        await db.execute(
+            "INSERT INTO console_sessions (token_hash, key_id, expires_at) VALUES ($1, $2, now() + make_interval(secs => $3))",
+            token_hash,
+            key_id,
+            lifetime_seconds,
+        )
+
+
+async def session(pool: Pool, token_hash: bytes) -> Session | None:
+    """Tell who is signed in by a token; nobody when it has expired or its key was revoked."""
+    async with connected(pool) as db:
+        row = await db.fetchrow(
+            """
+            SELECT k.id, k.store_id, k.environment, k.role, k.name
+              FROM console_sessions s
+              JOIN api_keys k ON k.id = s.key_id
+             WHERE s.token_hash = $1 AND s.expires_at > now() AND k.revoked_at IS NULL
+            """,
+            token_hash,
+        )
+    if row is None:
+        return None
+    principal = Principal(id=str(row["id"]), store_id=row["store_id"], environment=Environment(row["environment"]), role=Role(row["role"]))
+    return Session(principal=principal, key_name=row["name"])
+
+
+async def end(pool: Pool, token_hash: bytes) -> None:
+    """End a session."""
+    async with connected(pool) as db:
+        await db.execute("DELETE FROM console_sessions WHERE token_hash = $1", token_hash)
+
+
+async def forget_expired(pool: Pool) -> None:
+    """Delete a batch of sessions past their time."""
+    async with connected(pool) as db:
+        await db.execute(
+            "DELETE FROM console_sessions WHERE ctid = ANY(ARRAY(SELECT ctid FROM console_sessions WHERE expires_at < now() LIMIT $1))",
+            DELETE_ROWS_MAX,
+        )
+
+
+async def keys_of(pool: Pool, principal: Principal) -> list[KeyView]:
+    """List the API keys of a store's environment, the newest first, revoked ones too; never a secret."""
+    async with connected(pool) as db:
+        rows = await db.fetch(
+            """
+            SELECT id, role, name, created_at, revoked_at
+              FROM api_keys
+             WHERE store_id = $1 AND environment = $2
+             ORDER BY id DESC
+             LIMIT $3
+            """,
+            principal.store_id,
+            principal.environment.value,
+            KEYS_LISTED_MAX,
+        )
+    return [KeyView(**{**dict(row), "role": Role(row["role"])}) for row in rows]

@@ -1,0 +1,37 @@
+"""How full queues are, as the broker says to whoever asks whether they exist."""
+
+import asyncio
+from collections.abc import Sequence
+
+import aio_pika
+import msgspec
+from aio_pika.exceptions import ChannelNotFoundEntity
+
+from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, LOST
+from shared.errors import Unavailable
+
+
+class Depth(msgspec.Struct, frozen=True, kw_only=True):
+    """How many messages wait in a queue, and how many processes take them."""
+
+    messages: int
+    consumers: int
+
+
+async def depths(url: str, queues: Sequence[str]) -> dict[str, Depth]:
+    """Tell how full these queues are; one that does not exist is left out. Raises Unavailable."""
+    found: dict[str, Depth] = {}
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+            connection = await aio_pika.connect(url, timeout=CONNECT_TIMEOUT_SECONDS, client_properties={"connection_name": "depths"})
+            async with connection:
+                for name in queues:
+                    try:
+                        async with connection.channel() as channel:
+                            declared = (await channel.declare_queue(name, passive=True)).declaration_result
+                    except ChannelNotFoundEntity:
+                        continue
+                    found[name] = Depth(messages=declared.message_count or 0, consumers=declared.consumer_count or 0)
+    except LOST as lost:
+        raise Unavailable(f"broker: {lost}") from lost
+    return found

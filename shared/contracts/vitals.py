@@ -1,0 +1,87 @@
+"""How a service is: what the process that was asked has been doing lately."""
+
+from datetime import datetime
+
+import msgspec
+
+from shared.messages import Message, Query
+
+
+class DescribeService(Query, frozen=True, kw_only=True):
+    """Ask how a service is."""
+
+
+class PaymentsDescribeService(DescribeService, frozen=True, kw_only=True, tag="payments.describe_service.v1"):
+    """Ask payments."""
+
+
+class WebhooksDescribeService(DescribeService, frozen=True, kw_only=True, tag="webhooks.describe_service.v1"):
+    """Ask webhooks."""
+
+
+class FulfillmentDescribeService(DescribeService, frozen=True, kw_only=True, tag="fulfillment.describe_service.v1"):
+    """Ask fulfillment."""
+
+
+class ReconcilerDescribeService(DescribeService, frozen=True, kw_only=True, tag="reconciler.describe_service.v1"):
+    """Ask the reconciler."""
+
+
+ASKED: dict[str, type[DescribeService]] = {
+    "payments": PaymentsDescribeService,
+    "webhooks": WebhooksDescribeService,
+    "fulfillment": FulfillmentDescribeService,
+    "reconciler": ReconcilerDescribeService,
+}
+
+
+class Vitals(msgspec.Struct, frozen=True, kw_only=True):
+    """How one process of a service is; rates and times are of the last minute."""
+
+    service: str
+    up_seconds: float
+    in_flight: int
+    handled_per_second: float
+    failed_per_second: float
+    p95_seconds: float
+    # Of the whole installation, as far as this service is the one that knows.
+    unknown_outcomes: int = 0
+    drift_open: int = 0
+    dead_letters: dict[str, int] = {}
+
+
+class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
+    """How a service is: whether it answers, what waits for it, and what it says of itself."""
+
+    service: str
+    up: bool
+    # In its lanes, and parked and not yet taken in; nothing while the broker does not say.
+    depth: int | None
+    parked: int | None
+    consumers: int | None
+    dead_letters: int
+    vitals: Vitals | None
+    # Its share of the last samples, the oldest first; nothing where it did not answer.
+    samples: list["Sample"]
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """How a service was at some moment."""
+
+    taken_at: datetime
+    handled_per_second: float | None
+    p95_seconds: float | None
+    depth: int | None
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """How everything is."""
+
+    services: list[ServiceView]
+    unknown_outcomes: int
+    drift_open: int
+    # Events that nobody has subscribed to, as far as they are kept.
+    unrouted: int | None
+
+
+MESSAGES: tuple[type[Message], ...] = tuple(ASKED.values())

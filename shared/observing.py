@@ -1,0 +1,24 @@
+"""What every service tells of itself when it is asked: how it is, and what it has of a trace."""
+
+from typing import Any
+
+from shared import spans
+from shared.contracts import traces, vitals
+from shared.contracts.traces import ListSpans, Spans
+from shared.contracts.vitals import DescribeService, Vitals
+from shared.database import Pool
+from shared.messages import Envelope, Query
+from shared.vitals import Pulse
+from shared.worker import QueryHandler
+
+
+def telling(service: str, pulse: Pulse, pool: Pool) -> dict[type[Query], QueryHandler[Any]]:
+    """Make the handlers by which a service that takes messages tells of itself."""
+
+    async def describe_service(envelope: Envelope, query: DescribeService, _: Any) -> Vitals:
+        return pulse.vitals()
+
+    async def list_spans(envelope: Envelope, query: ListSpans, _: Any) -> Spans:
+        return await spans.spans_of(pool, envelope, trace_id=query.trace_id, correlation_id=query.correlation_id)
+
+    return {vitals.ASKED[service]: describe_service, traces.ASKED[service]: list_spans}

@@ -1,0 +1,430 @@
+"""Every page in a real browser: it is read by everybody, in both themes, on a phone, and nothing on it is refused or fails."""
+
+import re
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from tests.console.conftest import SCREENSHOTS
+from tests.console.seat import Seat, eventually
+from tests.console.shop import Shop
+from tests.reconciler.letters import an_envelope, letters, park, the_letter
+from tests.world import World, until
+
+EVERYWHERE = {
+    "overview": ("/console", "unknown outcomes"),
+    "orders": ("/console/orders", "partially refunded"),
+    "attention": ("/console/attention", "Authorize of"),
+    "events": ("/console/events", "payment.authorize.succeeded"),
+    "dead-letters": ("/console/dead-letters", "payments.capture.v1"),
+    "dead-letters-list": ("/console/dead-letters/list", "payments.capture.v1"),
+    "shipments": ("/console/shipments", "sandbox ground"),
+    "tax": ("/console/tax", "Exports made"),
+    "reconciliation": ("/console/reconciliation", "amount"),
+    "provider-calls": ("/console/provider-calls", "authorize"),
+    "traces": ("/console/traces", "No traces here."),
+    "keys": ("/console/keys", "API keys of this store"),
+}
+
+
+@pytest.mark.parametrize("name", EVERYWHERE)
+async def test_a_page_is_read_by_everybody(seat: Seat, shop: Shop, name: str) -> None:
+    path, text = EVERYWHERE[name]
+
+    await eventually(seat, path, text)
+
+    await seat.live()
+    await seat.look(name)
+
+
+async def test_the_page_of(seat: Seat, shop: Shop) -> None:
+    payment = f"/console/orders/{shop.captured.order_id}/payments/{shop.captured.id}"
+    pages = {
+        "order": f"/console/orders/{shop.captured.order_id}",
+        "order-declined": f"/console/orders/{shop.declined}",
+        "capture": f"{payment}/capture",
+        "refund": f"{payment}/refund?amount=5",
+        "void": f"{payment}/void",
+        "event": f"/console/events/{shop.event}",
+        "dead-letter": f"/console/dead-letters/{shop.letter}",
+        "dead-letter-edit": f"/console/dead-letters/{shop.letter}/edit",
+    }
+    for name, path in pages.items():
+        await seat.open(path)
+        await seat.look(name)
+
+
+async def test_signing_in(browser: Browser, world: World) -> None:
+    async with Seat.taken(browser, world, screenshots=SCREENSHOTS) as seat:
+        await seat.press("Sign out")
+        await seat.told("signed out")
+        await seat.look("sign-in")
+        seat.expects(401)
+        await seat.sign_in("nonsense")
+        await expect(seat.page.get_by_role("alert")).to_contain_text("not valid")
+
+
+async def test_what_is_not_there(seat: Seat) -> None:
+    seat.expects(404)
+    await seat.open("/console/orders/0192f0c1-7e00-7000-8000-00000000dead")
+    await expect(seat.page.get_by_role("alert")).to_contain_text("There is no order")
+    await seat.look("not-there")
+    await seat.open("/console/nonsense")
+
+
+class TestAnOrder:
+    async def test_is_found_by_any_id_of_it_and_the_search_lives_in_the_address(self, seat: Seat, shop: Shop) -> None:
+        for wanted in (str(shop.captured.order_id), str(shop.captured.id), shop.captured.at_the_provider().id):
+            await seat.open("/console/orders")
+            await seat.page.get_by_role("searchbox", name="Id").fill(wanted)
+            await seat.press("Show")
+            await expect(seat.page.locator("tbody tr")).to_have_count(1)
+            assert f"text={wanted}" in seat.page.url
+            await seat.page.reload()
+            await expect(seat.page.locator("tbody tr")).to_have_count(1)
+
+        await seat.page.get_by_role("searchbox", name="Id").fill("nothing like it")
+        await seat.press("Show")
+        await expect(seat.page.locator(".empty")).to_contain_text("Nothing fits")
+
+    async def test_tells_why_it_was_declined(self, seat: Seat, shop: Shop) -> None:
+        await seat.open("/console/orders?status=open")
+        await seat.page.locator("tr", has_text="declined").get_by_role("link", name=str(shop.declined)).click()
+
+        await expect(seat.page.locator(".payment")).to_contain_text("insufficient funds")
+
+    async def test_adds_its_ledger_up(self, seat: Seat, shop: Shop) -> None:
+        await seat.open(f"/console/orders/{shop.captured.order_id}")
+
+        rows = [re.sub(r"\s+", " ", text) for text in await seat.page.locator(".payment tbody tr").all_inner_texts()]
+        assert [re.findall(r"[\d.]+(?= EUR)", row) for row in rows] == [
+            ["100.00", "100.00", "0.00", "0.00"],
+            ["60.00", "100.00", "60.00", "0.00"],
+            ["15.00", "100.00", "60.00", "15.00"],
+        ]
+
+    async def test_copies_an_id_on_a_click(self, seat: Seat, shop: Shop) -> None:
+        await seat.open(f"/console/orders/{shop.captured.order_id}")
+
+        await seat.page.get_by_role("button", name=f"Copy {shop.captured.order_id}").first.click()
+
+        assert await seat.page.evaluate("navigator.clipboard.readText()") == str(shop.captured.order_id)
+
+    async def test_shows_what_happens_as_it_happens(self, seat: Seat, world: World) -> None:
+        payment = await world.a_payment()
+        await seat.open(f"/console/orders/{payment.order_id}")
+        await seat.live()
+
+        assert (await payment.capture(2_500)).status == 201
+
+        await expect(seat.page.locator(".timeline")).to_contain_text("capture succeeded")
+        await expect(seat.page.locator(".payment .facts")).to_contain_text("25.00")
+
+    async def test_holds_still_while_somebody_works_in_it(self, seat: Seat, world: World, shop: Shop) -> None:
+        await seat.open(f"/console/dead-letters/{shop.letter}")
+        await seat.live()
+        reason = seat.page.get_by_label("Reason").first
+        await reason.fill("half a")
+
+        await park(world, "payments", "payments.capture.v1", {"order_id": "x"}, an_envelope(world))
+        await reason.press_sequentially(" sentence", delay=40)
+
+        assert await reason.input_value() == "half a sentence"
+
+
+class TestWithMoney:
+    async def test_capture_after_seeing_the_amounts(self, seat: Seat, world: World) -> None:
+        payment = await world.a_payment()
+        await seat.open(f"/console/orders/{payment.order_id}")
+        await seat.page.get_by_role("link", name="Capture…").click()
+        await seat.page.get_by_label("Amount in EUR").fill("40.00")
+        await seat.press("Change the amount")
+        await expect(seat.page.locator(".confirm")).to_contain_text("still held: 60.00")
+
+        await seat.press(re.compile("Capture 40.00"))
+
+        await seat.told("captured")
+        assert (await payment.intent())["captured_amount"] == 4_000
+
+    async def test_the_last_capture_releases_the_rest(self, seat: Seat, world: World) -> None:
+        payment = await world.a_payment()
+        await seat.open(f"/console/orders/{payment.order_id}/payments/{payment.id}/capture?amount=30")
+        await seat.page.get_by_label("Release the rest").check()
+
+        await seat.press(re.compile("Capture 30.00"))
+
+        await seat.told("captured")
+        intent = await payment.intent()
+        assert (intent["captured_amount"], intent["voided_amount"]) == (3_000, 7_000)
+
+    async def test_void(self, seat: Seat, world: World) -> None:
+        payment = await world.a_payment()
+        await seat.open(f"/console/orders/{payment.order_id}")
+        await seat.page.get_by_role("link", name="Void…").click()
+        await expect(seat.page.locator(".confirm")).to_contain_text("100.00")
+
+        await seat.press("Void")
+
+        await seat.told("released")
+        assert (await payment.intent())["status"] == "voided"
+
+    async def test_refund(self, seat: Seat, world: World) -> None:
+        payment = await world.a_captured_payment()
+        await seat.open(f"/console/orders/{payment.order_id}/payments/{payment.id}/refund?amount=12.50")
+        await seat.page.get_by_label("Reason").fill("one cup was broken")
+
+        await seat.press(re.compile("Refund 12.50"))
+
+        await seat.told("refunded")
+        await expect(seat.page.locator(".payment")).to_contain_text("one cup was broken")
+
+    async def test_more_than_there_is_cannot_be_confirmed(self, seat: Seat, shop: Shop) -> None:
+        await seat.open(f"/console/orders/{shop.captured.order_id}/payments/{shop.captured.id}/refund?amount=45.01")
+
+        await expect(seat.page.get_by_role("alert")).to_contain_text("at most 45.00")
+        await expect(seat.page.get_by_role("button", name=re.compile("^Refund"))).to_have_count(0)
+
+    async def test_what_is_refused_is_told(self, seat: Seat, world: World) -> None:
+        payment = await world.a_payment("tok_capture_declined")
+        await seat.open(f"/console/orders/{payment.order_id}/payments/{payment.id}/capture")
+
+        await seat.press(re.compile("^Capture"))
+
+        await expect(seat.page.locator("main > .flash.bad")).to_contain_text("declined")
+
+
+class TestAttention:
+    async def test_an_unknown_outcome_is_settled_by_evidence(self, seat: Seat, world: World, shop: Shop) -> None:
+        await seat.open("/console/attention")
+        case = seat.page.locator("article", has_text=shop.unknown)
+        await case.get_by_text("I know what became of it").click()
+        await case.get_by_label("It has").select_option("failed")
+        await case.get_by_label("How that is known").fill("Not in the provider's dashboard, ticket 18")
+
+        async def settled() -> bool:
+            # The resolver may be at it this very moment.
+            await seat.open("/console/attention")
+            case = seat.page.locator("article", has_text=shop.unknown)
+            await case.get_by_text("I know what became of it").click()
+            await case.get_by_label("It has").select_option("failed")
+            await case.get_by_label("How that is known").fill("Not in the provider's dashboard, ticket 18")
+            await seat.press("Settle it", within=case)
+            return "Settled" in await seat.page.locator("main > .flash").inner_text()
+
+        await until(settled)
+        await expect(seat.page.locator("article", has_text=shop.unknown)).to_have_count(0)
+
+
+class TestWebhookEvents:
+    async def test_one_is_inspected_and_processed_once_more(self, seat: Seat, shop: Shop) -> None:
+        await seat.open("/console/events?status=processed")
+        await seat.page.locator("tbody a").first.click()
+        await expect(seat.page.locator("pre.json").first).to_contain_text("{")
+
+        await seat.press("Process it once more")
+
+        await seat.told("once more")
+        await expect(seat.page.locator("ol.tried li")).not_to_have_count(1)
+
+
+class TestDeadLetters:
+    async def test_one_is_understood_mended_and_ends_right(self, seat: Seat, world: World, shop: Shop) -> None:
+        await seat.open("/console")
+        await seat.live()
+        await seat.page.get_by_role("link", name=re.compile("dead letters")).click()
+        await seat.page.locator("tr", has_text="Expected `int | null`").get_by_role("link").click()
+        await seat.page.get_by_role("link", name=shop.letter).click()
+        await expect(seat.page.locator(".flash.bad")).to_contain_text("Expected `int | null`, got `str` - at `$.amount`")
+        await seat.page.get_by_role("link", name="Edit and retry…").click()
+        text = await seat.page.locator("textarea").input_value()
+        await seat.page.locator("textarea").fill(text.replace('"10000"', "10000"))
+        await seat.press("Show the difference")
+        await expect(seat.page.locator("td.was")).to_have_text('"10000"')
+        await expect(seat.page.locator("td.is")).to_have_text("10000")
+        await seat.look("dead-letter-difference")
+        await seat.page.get_by_label("Reason").fill("The shop sent the amount as a text")
+
+        await seat.press("Send it in its place")
+
+        await seat.told("in its place")
+        await expect(seat.page.locator(".facts")).to_contain_text("replaced")
+        await until(lambda: _captured(shop))
+        await seat.open(f"/console/orders/{shop.held.order_id}")
+        await expect(seat.page.locator(".payment .facts")).to_contain_text("100.00")
+
+    async def test_what_is_no_json_is_told_and_kept(self, seat: Seat, world: World) -> None:
+        envelope = an_envelope(world)
+        await park(world, "payments", "payments.capture.v1", {"order_id": 1}, envelope)
+        letter = await the_letter(world, envelope.id)
+        await seat.open(f"/console/dead-letters/{letter['id']}/edit")
+        await seat.page.locator("textarea").fill("{ half")
+        seat.expects(422)
+
+        await seat.press("Show the difference")
+
+        await expect(seat.page.get_by_role("alert")).to_contain_text("no JSON")
+        await expect(seat.page.locator("textarea")).to_have_value("{ half")
+
+    async def test_one_is_discarded_with_a_reason(self, seat: Seat, world: World) -> None:
+        envelope = an_envelope(world)
+        await park(world, "payments", "payments.capture.v1", {"order_id": 2}, envelope)
+        letter = await the_letter(world, envelope.id)
+        await seat.open(f"/console/dead-letters/{letter['id']}")
+        await seat.page.locator("form", has_text="Nobody needs it").get_by_label("Reason").fill("A test")
+
+        await seat.press("Discard")
+
+        await seat.told("put away")
+        await expect(seat.page.locator(".facts")).to_contain_text("A test")
+
+    async def test_one_is_retried(self, seat: Seat, world: World) -> None:
+        envelope = an_envelope(world)
+        await park(world, "payments", "payments.capture.v1", {"order_id": 3}, envelope)
+        letter = await the_letter(world, envelope.id)
+        await seat.open(f"/console/dead-letters/{letter['id']}")
+
+        await seat.press("Retry")
+
+        await seat.told("on its way")
+        # It cannot be read this time either, and comes to lie here again.
+        await until(lambda: _died_twice(world, letter["id"]))
+
+    async def test_many_are_chosen_counted_and_retried_with_progress(self, seat: Seat, world: World) -> None:
+        envelopes = [an_envelope(world) for _ in range(3)]
+        for envelope in envelopes:
+            await park(world, "fulfillment", "fulfillment.put_rule.v1", {"nonsense": 1}, envelope, dead_reason="Tests: many")
+        planted = [await the_letter(world, envelope.id) for envelope in envelopes]
+        await seat.open("/console/dead-letters/list?text=many")
+        for letter in planted[:2]:
+            await seat.page.get_by_label(f"Choose {letter['id']}").check()
+        await seat.page.locator("fieldset", has_text="Those chosen").get_by_label("Only count them").check()
+
+        await seat.press("Do it with those chosen")
+
+        await seat.told("2 letters are meant; nothing was sent")
+        assert len(await letters(world, text="many", status="waiting")) == 3
+
+        await seat.open("/console/dead-letters/list?text=many")
+        every = seat.page.locator("fieldset", has_text="All that fit")
+        await every.get_by_label("Only count them").uncheck()
+        await every.get_by_label("Letters per second").fill("50")
+        await seat.press("Do it with all that fit")
+        await seat.told("begun")
+        await expect(seat.page.locator("#live > p .state")).to_have_text("completed")
+        await expect(seat.page.locator("main")).to_contain_text("3 of 3")
+        await seat.look("redrive")
+
+    async def test_a_retry_of_many_can_be_stopped(self, seat: Seat, world: World) -> None:
+        envelopes = [an_envelope(world) for _ in range(5)]
+        for envelope in envelopes:
+            await park(world, "fulfillment", "fulfillment.put_nexus.v1", {"nonsense": 1}, envelope, dead_reason="Tests: stoppable")
+        for envelope in envelopes:
+            await the_letter(world, envelope.id)
+        await seat.open("/console/dead-letters/list?text=stoppable")
+        every = seat.page.locator("fieldset", has_text="All that fit")
+        await every.get_by_label("Only count them").uncheck()
+        await every.get_by_label("Letters per second").fill("0.1")
+        await seat.press("Do it with all that fit")
+
+        await seat.press("Stop")
+
+        await seat.told("stopped")
+        await expect(seat.page.locator("#live > p .state")).to_have_text("stopped")
+
+
+class TestReconciliation:
+    async def test_a_difference_is_settled(self, seat: Seat, shop: Shop) -> None:
+        await seat.open("/console/reconciliation")
+        case = seat.page.locator("article").first
+        await case.get_by_text("Settle it").first.click()
+        await case.get_by_label("Decision").select_option("accepted")
+        await case.get_by_label("Why").fill("A cent, ticket 17")
+
+        await seat.press("Settle it", within=case)
+
+        await seat.told("settled")
+        await seat.open("/console/reconciliation?status=resolved")
+        await expect(seat.page.locator("article").first).to_contain_text("A cent, ticket 17")
+
+    async def test_a_run_is_begun(self, seat: Seat) -> None:
+        await seat.open("/console/reconciliation")
+        await seat.page.get_by_label("From").fill("2026-01-01")
+        await seat.page.get_by_label("Before").fill("2026-01-02")
+
+        await seat.press("Start")
+
+        await seat.told("begun")
+        await expect(seat.page.locator("#live table")).to_contain_text("2026-01-01 00:00:00 UTC to 2026-01-02 00:00:00 UTC")
+
+
+class TestTax:
+    async def test_a_period_is_downloaded(self, seat: Seat) -> None:
+        await seat.open("/console/tax")
+
+        async with seat.page.expect_download() as downloading:
+            await seat.page.get_by_role("button", name="Download CSV").click()
+
+        file = await (await downloading.value).path()
+        assert file.read_text().startswith("document_id,")
+        await eventually(seat, "/console/tax", "itemized")
+
+
+class TestKeys:
+    async def test_an_address_is_added_disabled_and_deleted(self, seat: Seat) -> None:
+        await seat.open("/console/keys")
+        await seat.page.get_by_label("Address").last.fill("https://shop.example/tender")
+        await seat.press("Add")
+        await seat.told("will be told")
+        row = seat.page.locator("tr", has_text="https://shop.example/tender")
+        await seat.press("Disable", within=row)
+        await seat.told("no more")
+        await expect(row).to_contain_text("disabled")
+        await seat.press("Enable", within=row)
+        await seat.told("again")
+        await seat.press("New secret", within=row)
+        await seat.told("two signatures")
+        await seat.press("Delete", within=row)
+        await seat.told("forgotten")
+        await expect(row).to_have_count(0)
+
+    async def test_a_credential_is_given_tried_and_retired(self, seat: Seat) -> None:
+        await seat.open("/console/keys")
+        await seat.page.get_by_text("sandbox for payments").click()
+        form = seat.page.locator("details", has_text="sandbox for payments")
+        await form.get_by_label("api key").fill("sandbox-key-of-nobody")
+        await seat.press("Seal and keep it", within=form)
+        await seat.told("sealed")
+        row = seat.page.locator("tr", has_text="payments").filter(has_text="active")
+        assert "sandbox-key-of-nobody" not in await seat.page.content()
+        await seat.press("Try the newest", within=row)
+        await expect(seat.page.locator("main > .flash.bad")).to_contain_text("rejected")
+        await seat.press(re.compile("Retire version"), within=row)
+        await seat.told("used no more")
+
+
+class TestByKeyboardAndWithoutScript:
+    async def test_the_first_key_leads_past_the_menu(self, seat: Seat) -> None:
+        await seat.open("/console/orders")
+        await seat.page.keyboard.press("Tab")
+        await expect(seat.page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        await seat.page.keyboard.press("Enter")
+        await seat.page.keyboard.press("Tab")
+        await expect(seat.page.get_by_role("searchbox", name="Id")).to_be_focused()
+
+    async def test_everything_is_read_and_filtered_without_script(self, browser: Browser, world: World, shop: Shop) -> None:
+        async with Seat.taken(browser, world, screenshots=SCREENSHOTS, script=False) as seat:
+            await seat.open("/console/orders")
+            await seat.page.get_by_role("searchbox", name="Id").fill(str(shop.captured.order_id))
+            await seat.press("Show")
+            await expect(seat.page.locator("tbody tr")).to_have_count(1)
+            await seat.page.get_by_role("link", name=str(shop.captured.order_id)).click()
+            await expect(seat.page.locator(".timeline")).to_contain_text("refund succeeded")
+
+
+async def _captured(shop: Shop) -> bool:
+    return bool((await shop.held.intent())["captured_amount"] == 10_000)
+
+
+async def _died_twice(world: World, letter_id: str) -> bool:
+    answer = await world.send("GET", f"/api/v1/admin/dead-letters/{letter_id}")
+    return bool(answer.json["letter"]["deaths"] == 2)

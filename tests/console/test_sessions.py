@@ -1,0 +1,223 @@
+"""Who sees the console, and what nobody can make an operator's browser do."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from services.gateway.console import ROUTES
+from services.gateway.domain import Role
+from shared.ids import new_id
+from tests.console.shop import Shop
+from tests.world import Payment, World, a_key
+
+CSRF = re.compile(r'name="csrf" value="([^"]+)"')
+KEY = re.compile(r'name="key" value="([^"]+)"')
+# Whoever is not signed in comes here alone.
+OPEN = {("GET", "/console/sign-in"), ("POST", "/console/sign-in"), ("GET", "/console/static/{name:str}")}
+
+
+@asynccontextmanager
+async def a_browser(world: World, key: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """What a browser keeps of the console: its cookies."""
+    async with httpx.AsyncClient(base_url=world.gateway_url, timeout=30) as http:
+        if key is not None:
+            answer = await http.post("/console/sign-in", data={"access_key": key})
+            assert (answer.status_code, answer.headers["location"]) == (303, "/console"), answer.text
+        yield http
+
+
+def the_routes() -> list[tuple[str, str]]:
+    """Every route of the console, as it is served."""
+    found: list[tuple[str, str]] = []
+    for router in ROUTES:
+        for route in router.routes:
+            path = f"/console{route.path}".rstrip("/") if not route.path.startswith("/console") else route.path.rstrip("/")
+            found += [(str(method), path) for method in sorted(route.methods - {"OPTIONS", "HEAD"})]
+    return found
+
+
+def test_there_are_routes() -> None:
+    assert len(the_routes()) > 30
+    assert set(the_routes()) >= OPEN
+
+
+@pytest.mark.parametrize(("method", "path"), [each for each in the_routes() if each not in OPEN])
+async def test_nobody_sees_or_does_anything_without_signing_in(world: World, method: str, path: str) -> None:
+    concrete = re.sub(r"\{[a-z_]+:uuid\}", str(new_id()), re.sub(r"\{[a-z_]+:(str|int)\}", "1", path))
+
+    async with a_browser(world) as http:
+        answer = await http.request(method, concrete)
+
+    assert (answer.status_code, answer.headers["location"].split("?")[0]) == (303, "/console/sign-in")
+
+
+@pytest.mark.parametrize(("method", "path"), [each for each in the_routes() if each not in OPEN and each[0] == "POST"])
+async def test_a_form_from_elsewhere_does_nothing(world: World, shop: Shop, method: str, path: str) -> None:
+    concrete = re.sub(r"\{[a-z_]+:uuid\}", str(new_id()), re.sub(r"\{[a-z_]+:(str|int)\}", "1", path))
+
+    async with a_browser(world, world.keys[Role.OPERATOR]) as http:
+        page = (await http.get("/console")).text
+        known = CSRF.search(page)
+        assert known is not None
+        without = await http.post(concrete, data={"key": "k"})
+        forged = await http.post(concrete, data={"key": "k", "csrf": known[1][::-1]})
+        elsewhere = await http.post(concrete, data={"key": "k", "csrf": known[1]}, headers={"Origin": "https://evil.example"})
+
+    assert [each.status_code for each in (without, forged, elsewhere)] == [403, 403, 403]
+
+
+class TestSigningIn:
+    @pytest.mark.parametrize("role", [Role.ADMIN, Role.OPERATOR])
+    async def test_with_a_key_of_staff(self, world: World, role: Role) -> None:
+        async with a_browser(world) as http:
+            answer = await http.post(
+                "/console/sign-in", data={"access_key": f" {world.keys[role]}\n", "next": "/console/orders?status=paid"}
+            )
+            page = await http.get("/console")
+
+        cookie = answer.headers["set-cookie"].lower()
+        assert (answer.status_code, answer.headers["location"]) == (303, "/console/orders?status=paid")
+        assert [word for word in ("httponly", "samesite=strict", "path=/console") if word not in cookie] == []
+        assert world.keys[role].lower() not in cookie
+        assert page.status_code == 200
+
+    async def test_is_refused_with_a_checkout_key(self, world: World) -> None:
+        async with a_browser(world) as http:
+            answer = await http.post("/console/sign-in", data={"access_key": world.keys[Role.CHECKOUT]})
+
+        assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
+        assert "needs an admin" in answer.text
+
+    @pytest.mark.parametrize("key", ["", "nonsense", "tender_sandbox_00000000000000000000000000000000_" + "0" * 64])
+    async def test_is_refused_with_no_key_at_all(self, world: World, key: str) -> None:
+        async with a_browser(world) as http:
+            answer = await http.post("/console/sign-in", data={"access_key": key})
+
+        assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
+        assert "not valid" in answer.text
+
+    @pytest.mark.parametrize("wanted", ["https://evil.example", "//evil.example", "/api/v1", "/console/sign-in", "/console\\@evil.example"])
+    async def test_leads_nowhere_else(self, world: World, wanted: str) -> None:
+        async with a_browser(world) as http:
+            answer = await http.post("/console/sign-in", data={"access_key": world.keys[Role.OPERATOR], "next": wanted})
+
+        assert (answer.status_code, answer.headers["location"]) == (303, "/console")
+
+    async def test_the_table_holds_no_token(self, world: World) -> None:
+        async with a_browser(world, world.keys[Role.OPERATOR]) as http:
+            token = http.cookies["tender_session"]
+        rows = await world.rows("SELECT encode(token_hash, 'escape') AS hash FROM gateway.console_sessions")
+
+        assert rows
+        assert [row for row in rows if token in row["hash"]] == []
+
+
+class TestASession:
+    async def test_ends_with_signing_out(self, world: World) -> None:
+        async with a_browser(world, world.keys[Role.OPERATOR]) as http:
+            token = http.cookies["tender_session"]
+            csrf = CSRF.search((await http.get("/console")).text)
+            assert csrf is not None
+            answer = await http.post("/console/sign-out", data={"csrf": csrf[1]})
+        async with a_browser(world) as thief:
+            thief.cookies.set("tender_session", token)
+            after = await thief.get("/console")
+
+        assert (answer.status_code, answer.headers["location"]) == (303, "/console/sign-in")
+        assert after.status_code == 303
+
+    async def test_ends_with_its_key(self, world: World) -> None:
+        key = await a_key(world.place, world.store_id, Role.OPERATOR)
+        async with a_browser(world, key) as http:
+            before = await http.get("/console")
+            await world.change("UPDATE gateway.api_keys SET revoked_at = now() WHERE id = $1", UUID(key.split("_")[2]))
+            after = await http.get("/console")
+
+        assert (before.status_code, after.status_code) == (200, 303)
+
+    async def test_ends_with_its_time(self, world: World) -> None:
+        async with a_browser(world, world.keys[Role.OPERATOR]) as http:
+            before = await http.get("/console")
+            await world.change("UPDATE gateway.console_sessions SET expires_at = now()")
+            after = await http.get("/console")
+
+        assert (before.status_code, after.status_code) == (200, 303)
+
+    async def test_sees_nothing_of_another_store(self, world: World, shop: Shop) -> None:
+        other = await a_key(world.place, new_id(), Role.ADMIN)
+        paths = [f"/orders/{shop.captured.order_id}", f"/dead-letters/{shop.letter}", f"/events/{shop.event}"]
+        async with a_browser(world, other) as http:
+            answers = [await http.get(f"/console{path}") for path in paths]
+            lists = [await http.get(f"/console/{name}") for name in ("orders", "events", "shipments", "provider-calls", "attention")]
+
+        assert [answer.status_code for answer in answers] == [404, 404, 404]
+        assert [str(shop.captured.order_id) in page.text or str(shop.unknown) in page.text for page in lists] == [False] * 5
+
+
+class TestAForm:
+    async def test_sent_twice_does_it_once(self, world: World) -> None:
+        payment = await world.a_captured_payment()
+        path = f"/console/orders/{payment.order_id}/payments/{payment.id}/refund"
+        async with a_browser(world, world.keys[Role.OPERATOR]) as http:
+            page = (await http.get(path, params={"amount": "10.00"})).text
+            form = {"csrf": _first(CSRF, page), "key": _first(KEY, page), "amount": "1000", "currency": "EUR"}
+            answers = [await http.post(path, data=form) for _ in range(2)]
+
+        assert [answer.status_code for answer in answers] == [303, 303]
+        assert await _refunds(payment) == [1_000]
+
+    async def test_without_its_key_does_nothing(self, world: World) -> None:
+        payment = await world.a_captured_payment()
+        path = f"/console/orders/{payment.order_id}/payments/{payment.id}/refund"
+        async with a_browser(world, world.keys[Role.OPERATOR]) as http:
+            page = (await http.get(path)).text
+            answer = await http.post(path, data={"csrf": _first(CSRF, page), "amount": "1000"})
+
+        assert answer.status_code == 403
+        assert await _refunds(payment) == []
+
+    async def test_leaves_a_row_of_who_did_it(self, world: World) -> None:
+        payment = await world.a_payment()
+        path = f"/console/orders/{payment.order_id}/payments/{payment.id}/void"
+        async with a_browser(world, world.keys[Role.OPERATOR]) as http:
+            page = (await http.get(path)).text
+            await http.post(path, data={"csrf": _first(CSRF, page), "key": _first(KEY, page)})
+        rows = await world.rows("SELECT actor FROM payments.admin_audit WHERE subject LIKE '%' || $1 || '%'", str(payment.id))
+
+        assert (await payment.intent())["status"] == "voided"
+        assert [row["actor"].split(":")[0] for row in rows] == ["operator"]
+
+
+async def test_a_page_says_nothing_to_whoever_embeds_or_caches_it(world: World) -> None:
+    async with a_browser(world, world.keys[Role.OPERATOR]) as http:
+        headers = (await http.get("/console/orders")).headers
+
+    assert (headers["cache-control"], headers["x-frame-options"], headers["x-content-type-options"]) == ("no-store", "DENY", "nosniff")
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "unsafe" not in headers["content-security-policy"]
+
+
+async def test_a_page_is_small(world: World) -> None:
+    async with a_browser(world, world.keys[Role.OPERATOR]) as http:
+        page = await http.get("/console/orders")
+        names = re.findall(r'"(/console/static/[^"]+)"', page.text)
+        files = [await http.get(name) for name in names]
+
+    assert page.headers["content-encoding"] == "gzip"
+    assert len(files) == 5
+    assert all("immutable" in file.headers["cache-control"] for file in files)
+    assert sum(int(file.headers["content-length"]) for file in files) < 40_000
+
+
+def _first(pattern: re.Pattern[str], page: str) -> str:
+    # The one of the form that does it, behind the one that signs out.
+    return str(pattern.findall(page)[-1])
+
+
+async def _refunds(payment: Payment) -> list[Any]:
+    return [row["amount"] for row in await payment.transactions() if row["operation"] == "refund"]

@@ -1,0 +1,193 @@
+"""What staff look through: how everything is, orders, what needs somebody, what providers were asked, and the keys there are."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from services.gateway.domain import Role
+from shared.ids import new_id
+from tests.reconciler.letters import an_envelope, park, the_letter
+from tests.world import Place, World, a_key, a_world, until
+
+
+@pytest.fixture(scope="module")
+async def world(place: Place) -> AsyncIterator[World]:
+    async with a_world(place, gateway={"sample_every_seconds": 0.2}, webhooks={}, reconciler={}) as made:
+        yield made
+
+
+async def _get(world: World, path: str, **how: Any) -> Any:
+    answer = await world.send("GET", f"/api/v1/admin/{path}", **how)
+    assert answer.status == 200, answer
+    return answer.json
+
+
+class TestTheOverview:
+    async def test_tells_of_every_service_and_names_the_one_that_is_down(self, world: World) -> None:
+        await world.a_payment()
+
+        told = await _get(world, "overview")
+
+        by_name = {each["service"]: each for each in told["services"]}
+        assert list(by_name) == ["gateway", "payments", "webhooks", "fulfillment", "reconciler"]
+        assert {name: each["up"] for name, each in by_name.items()} == {
+            **dict.fromkeys(("gateway", "payments", "webhooks", "reconciler"), True),
+            "fulfillment": False,
+        }
+        payments, down = by_name["payments"], by_name["fulfillment"]
+        assert (payments["consumers"], payments["vitals"]["handled_per_second"] > 0, payments["vitals"]["p95_seconds"] > 0) == (
+            1,
+            True,
+            True,
+        )
+        assert (down["vitals"], down["consumers"]) == (None, 0)
+
+    async def test_counts_what_waits_for_somebody(self, world: World) -> None:
+        envelope = an_envelope(world)
+        await park(world, "payments", "payments.capture.v1", {"order_id": "x"}, envelope)
+        await the_letter(world, envelope.id)
+
+        counted = await until(lambda: self._letters(world))
+
+        assert counted >= 1
+
+    async def _letters(self, world: World) -> int:
+        told = await _get(world, "overview")
+        return int(next(each["dead_letters"] for each in told["services"] if each["service"] == "payments"))
+
+    async def test_remembers_how_it_was(self, world: World) -> None:
+        samples = await until(lambda: self._samples(world))
+
+        assert [each["taken_at"] for each in samples] == sorted(each["taken_at"] for each in samples)
+        assert {each["depth"] for each in samples} == {0}
+
+    async def _samples(self, world: World) -> Any:
+        told = await _get(world, "overview")
+        found = next(each["samples"] for each in told["services"] if each["service"] == "payments")
+        return found if len(found) >= 3 else None
+
+
+class TestOrders:
+    async def test_are_paged_the_newest_first(self, world: World) -> None:
+        made = [str(await world.an_order()) for _ in range(5)]
+
+        first = await _get(world, "orders?limit=3")
+        second = await _get(world, f"orders?limit=2&before={first['next']}")
+
+        assert [each["id"] for each in first["orders"]] == made[:1:-1]
+        assert [each["id"] for each in second["orders"]] == made[1::-1]
+
+    async def test_are_found_by_any_id(self, world: World) -> None:
+        customer_id = new_id()
+        payment = await world.a_payment(customer_id=str(customer_id))
+        transaction = (await payment.transactions())[0]
+        theirs = payment.at_the_provider().id
+
+        found = [
+            [each["id"] for each in (await _get(world, f"orders?text={text}"))["orders"]]
+            for text in (payment.order_id, customer_id, payment.id, transaction["id"], theirs, transaction["provider_txn_id"])
+        ]
+
+        assert found == [[str(payment.order_id)]] * 6
+        assert (await _get(world, "orders?text=nothing%20like%20it"))["orders"] == []
+
+    async def test_are_narrowed_by_status_with_their_latest_payment(self, world: World) -> None:
+        payment = await world.a_captured_payment()
+        refused = await world.an_order()
+        await world.authorize(refused, await world.a_snapshot(refused), "tok_declined_lost_card")
+
+        paid = (await _get(world, "orders?status=paid"))["orders"]
+        still_open = (await _get(world, "orders?status=open"))["orders"]
+
+        shown = next(each for each in paid if each["id"] == str(payment.order_id))
+        assert {each["status"] for each in paid} == {"paid"}
+        assert (shown["payment_status"], shown["provider"], shown["payments"], shown["total"]) == ("captured", "sandbox", 1, 10_000)
+        assert next(each["payment_status"] for each in still_open if each["id"] == str(refused)) == "declined"
+
+    async def test_of_another_store_are_not_there(self, world: World) -> None:
+        payment = await world.a_payment()
+        other = await a_key(world.place, new_id(), Role.ADMIN)
+
+        listed = await _get(world, "orders", token=other)
+        found = await _get(world, f"orders?text={payment.at_the_provider().id}", token=other)
+
+        assert (listed["orders"], found["orders"]) == ([], [])
+
+
+class TestAttention:
+    async def test_lists_conflicts_and_holds_that_end(self, world: World) -> None:
+        ending, frozen = await world.a_payment(), await world.a_payment()
+        await world.change(
+            "UPDATE payments.payment_intents SET authorization_expires_at = now() + interval '3 hours' WHERE id = $1", ending.id
+        )
+        await world.change("UPDATE payments.payment_intents SET attention = 'their books say more' WHERE id = $1", frozen.id)
+
+        told = await _get(world, "payments/attention")
+        sooner = await _get(world, "payments/attention?expiring_within_hours=1")
+
+        assert [(each["id"], each["attention"]) for each in told["conflicted"]] == [(str(frozen.id), "their books say more")]
+        assert [each["id"] for each in told["expiring"]] == [str(ending.id)]
+        assert sooner["expiring"] == []
+
+    async def test_of_another_store_is_not_there(self, world: World) -> None:
+        payment = await world.a_payment()
+        await world.change(
+            "UPDATE payments.payment_intents SET authorization_expires_at = now(), attention = 'x' WHERE id = $1", payment.id
+        )
+        other = await a_key(world.place, new_id(), Role.ADMIN)
+
+        assert await _get(world, "payments/attention", token=other) == {"conflicted": [], "expiring": []}
+
+
+class TestProviderCalls:
+    async def test_are_listed_and_narrowed(self, world: World) -> None:
+        correlation = {"X-Correlation-Id": f"calls-{new_id().hex}"}
+        order_id = await world.an_order()
+        declined = await world.authorize(order_id, await world.a_snapshot(order_id), "tok_declined_lost_card", headers=correlation)
+        assert declined.status == 402
+
+        of_it = (await _get(world, f"provider-calls?service=payments&correlation_id={correlation['X-Correlation-Id']}"))["calls"]
+        authorized = (await _get(world, "provider-calls?service=payments&operation=authorize&limit=200"))["calls"]
+        nothing = await _get(world, "provider-calls?service=payments&provider=nobody")
+
+        assert [(each["operation"], each["classification"], each["provider"]) for each in of_it] == [("authorize", "answered", "sandbox")]
+        assert "tok_declined" not in str(of_it)
+        assert {each["operation"] for each in authorized} == {"authorize"}
+        assert nothing == {"calls": [], "next": None}
+
+    async def test_are_paged_without_a_gap(self, world: World) -> None:
+        for _ in range(3):
+            await world.a_payment()
+        whole = [each["id"] for each in (await _get(world, "provider-calls?service=payments&limit=200"))["calls"]]
+
+        seen: list[str] = []
+        before = ""
+        while True:
+            page = await _get(world, f"provider-calls?service=payments&limit=2{before}")
+            seen += [each["id"] for each in page["calls"]]
+            if page["next"] is None:
+                break
+            before = f"&before={page['next']}"
+
+        assert seen == whole
+        assert whole == sorted(whole, reverse=True)
+
+    async def test_of_a_service_that_makes_none_are_refused(self, world: World) -> None:
+        answer = await world.send("GET", "/api/v1/admin/provider-calls?service=webhooks")
+
+        assert (answer.status, answer.code) == (422, "invalid-request")
+
+
+class TestKeys:
+    async def test_are_listed_without_their_secrets(self, world: World) -> None:
+        listed = (await _get(world, "api-keys"))["keys"]
+
+        assert {each["role"] for each in listed} == {"checkout", "admin", "operator"}
+        assert str(UUID(world.keys[Role.ADMIN].split("_")[2])) in [each["id"] for each in listed]
+        assert [key for key in world.keys.values() if key.split("_")[3] in str(listed)] == []
+
+
+async def _change(world: World, what: str, intent_id: UUID) -> None:
+    await world.change(f"UPDATE payments.payment_intents SET {what} WHERE id = $1", intent_id)
