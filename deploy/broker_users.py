@@ -6,13 +6,14 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import httpx
 
 from shared import topology
+from shared.errors import Clear
 from shared.migrations import role_of
 
 TIMEOUT_SECONDS = 30.0
 SERVICES = tuple(topology.TOLD)
 
 
-class UsersRefused(Exception):
+class UsersRefused(Clear):
     """The broker's management API cannot be reached, or does not let us; the text says which."""
 
 

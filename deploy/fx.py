@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 import msgspec
 
+from shared.errors import Clear
 from shared.money import UnknownCurrency, exponent
 
 ECB = "ECB"
@@ -20,7 +21,7 @@ ROWS_MAX = 2_000_000
 HEADING = ("base", "quote", "rate", "date", "source")
 
 
-class RatesRefused(Exception):
+class RatesRefused(Clear):
     """The file cannot be taken; the text says why. Nothing was changed."""
 
 

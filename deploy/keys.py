@@ -7,6 +7,7 @@ from pathlib import Path
 import asyncpg
 
 from shared.contracts.credentials import OWNERS
+from shared.errors import Clear
 from shared.vault import KeySource, PrivateKeys, PublicKeys, new_private_key, public_of, write
 
 PUBLIC = "public.json"
@@ -15,7 +16,7 @@ POLL_SECONDS = 0.5
 STALLED_AFTER_SECONDS = 120.0
 
 
-class RotationStalled(Exception):
+class RotationStalled(Clear):
     """Nothing was sealed anew for a while: a service is not running, or cannot read its keys."""
 
 

@@ -6,10 +6,12 @@ from uuid import uuid4
 
 import httpx
 
+from shared.errors import Clear
+
 TIMEOUT_SECONDS = 60.0
 
 
-class Refused(Exception):
+class Refused(Clear):
     """The system said no, or is not there; the text says why."""
 
 

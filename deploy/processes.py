@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from deploy.state import Instance
+from shared.errors import Clear
 
 STOP_TIMEOUT_SECONDS = 30.0
 CLONE_NEWUSER = 0x10000000
@@ -22,7 +23,7 @@ LOG_TAIL_LINES = 12
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Failed(Exception):
+class Failed(Clear):
     """Something could not be started or found; the text is for the person at the terminal."""
 
 

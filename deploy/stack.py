@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 from uuid import UUID, uuid5
@@ -18,11 +17,10 @@ import msgspec
 from deploy import broker_users, keys, local_store, setup
 from deploy.processes import Failed, Process, start, wait_until
 from deploy.servers import Choice, Say, Servers, servers
-from deploy.state import Instance, StackState, free_port
+from deploy.state import ROOT, Instance, StackState, free_port
 from services.gateway.domain import Role
 from shared.messages import Environment
 
-ROOT = Path(__file__).parent.parent
 DATABASE = "tender"
 READY_TIMEOUT_SECONDS = 60.0
 HTTP_TIMEOUT_SECONDS = 2

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+ROOT = Path(__file__).parent.parent
 FILE_MODE = 0o600
 # Written as hexadecimal: no character that ends a word when it is copied, or begins an option.
 SECRET_BYTES = 32

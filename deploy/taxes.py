@@ -12,7 +12,7 @@ from services.fulfillment.domain.tax.rules import Rule
 from services.fulfillment.store import rules as rows
 from services.fulfillment.store import settings
 from shared.database import Connection
-from shared.errors import Refusal
+from shared.errors import Clear, Refusal
 from shared.ids import new_id
 from shared.messages import Environment
 
@@ -20,7 +20,7 @@ STARTER = Path(__file__).parent / "tax" / "starter.csv"
 PROBLEMS_SHOWN_MAX = 20
 
 
-class ImportRefused(Exception):
+class ImportRefused(Clear):
     """The file cannot be taken; the text says why, row by row. Nothing was changed."""
 
 

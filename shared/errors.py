@@ -62,6 +62,10 @@ def problem_body(problem: Problem, correlation_id: str) -> dict[str, Any]:
     return {**problem.facts, **body}
 
 
+class Clear(Exception):
+    """Something went wrong for a known reason; the text says all that whoever typed the command must know."""
+
+
 class Refusal(Exception):
     """A rule says no; never retried by us, told to the caller with its code."""
 

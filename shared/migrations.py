@@ -10,6 +10,7 @@ import msgspec
 
 from shared.backoff import reconnecting
 from shared.database import Connection, Pool
+from shared.errors import Clear
 
 MIGRATION_LOCK = 7_230_511_001
 # What every session of a service begins with. A plan made while a table was empty must not read the whole of it for as long as
@@ -27,7 +28,7 @@ class Owned(msgspec.Struct, frozen=True, kw_only=True):
     also: tuple[str, ...] = ()
 
 
-class MigrationRefused(Exception):
+class MigrationRefused(Clear):
     """An applied migration was changed, or the owner may not do what migrating needs; the text says which."""
 
 

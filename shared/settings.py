@@ -5,6 +5,8 @@ from typing import TypeVar
 
 import msgspec
 
+from shared.errors import Clear
+
 
 class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What every service needs to reach its database, the broker and its watchers."""
@@ -31,7 +33,7 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
     traces_kept_hours: float = 24.0
 
 
-class SettingsRefused(Exception):
+class SettingsRefused(Clear):
     """The environment lacks a setting or holds one that cannot be read; the text says which."""
 
 

@@ -8,6 +8,8 @@ from aio_pika.abc import AbstractChannel, ExchangeType
 from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
 from aiormq.abc import FieldTable
 
+from shared.errors import Clear
+
 COMMANDS = "tender.commands"
 EVENTS = "tender.events"
 UNROUTED = "tender.unrouted"
@@ -33,7 +35,7 @@ TIERS_MILLISECONDS = {"1s": 1_000, "30s": 30_000, "10m": 600_000}
 CONNECT_TIMEOUT_SECONDS = 5.0
 
 
-class TopologyRefused(Exception):
+class TopologyRefused(Clear):
     """The broker cannot be reached or holds something declared otherwise; the text says which."""
 
 

@@ -2,85 +2,81 @@
 
 import logging
 import sys
+from importlib import import_module
 from typing import Any
 
-import asyncpg
 import click
 
-from deploy.broker_users import UsersRefused
-from deploy.cli import attending, checking, letters, operating, running
-from deploy.demo.shop import DemoFailed
-from deploy.fx import RatesRefused
-from deploy.keys import RotationStalled
-from deploy.operator import Refused
-from deploy.processes import Failed
-from deploy.settlements import ReportRefused
-from deploy.taxes import ImportRefused
-from shared import topology
-from shared.migrations import MigrationRefused
-from shared.settings import SettingsRefused
+from shared.errors import Clear
 
 FAILED_EXIT = 1
+# Where each command is; a module is read when one of its commands is typed, for what some need takes a second to read.
+COMMANDS = {
+    **{name: f"running:{name}" for name in ("demo", "up", "down", "status", "logs")},
+    **{name: f"checking:{name}" for name in ("test", "check", "bench", "soak")},
+    "migrate": "operating:migrate",
+    "topology": "operating:declare_topology",
+    "asyncapi": "operating:show_asyncapi",
+    "broker-users": "operating:make_broker_users",
+    "keys": "operating:keys",
+    "stores": "operating:stores",
+    "tax": "operating:tax",
+    "fx": "operating:exchange",
+    "seed": "operating:seed_orders",
+    "reconcile": "attending:reconcile",
+    "outcomes": "attending:outcomes",
+    "webhooks": "attending:webhook_events",
+    "api": "attending:api",
+    "dlq": "letters:dead_letters",
+    **{name: f"watching:{name}" for name in ("overview", "orders", "attention", "calls", "traces")},
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Lazily(click.Group):
+    """A group whose commands are read when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Find a command by its name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        found: click.Command = getattr(import_module(f"deploy.cli.{module}"), attribute)
+        return found
+
+
+@click.group(cls=Lazily, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Tender: the provider layer of a shop.
 
     \b
     ./tender demo     watch an order go from its rates to its tax export over the real system
-    ./tender up       keep the system running, with a key and a curl to paste
+    ./tender up       keep the system running, with a key, a curl to paste, and a console at /console
     ./tender test     run everything that has to pass
     """
 
 
-for _command in (
-    *(running.demo, running.up, running.down, running.status, running.logs),
-    *(checking.test, checking.check, checking.bench, checking.soak),
-    *(
-        operating.migrate,
-        operating.declare_topology,
-        operating.make_broker_users,
-        operating.keys,
-        operating.stores,
-        operating.tax,
-        operating.exchange,
-        operating.seed_orders,
-    ),
-    *(attending.reconcile, attending.outcomes, attending.webhook_events, attending.api, letters.dead_letters),
-):
-    cli.add_command(_command)
-
-
 def main() -> None:
     """Run the command line; whatever goes wrong for a known reason is one clear message and a non-zero exit."""
-    known: tuple[type[Exception], ...] = (
-        Failed,
-        MigrationRefused,
-        topology.TopologyRefused,
-        ImportRefused,
-        RatesRefused,
-        RotationStalled,
-        Refused,
-        ReportRefused,
-        UsersRefused,
-        SettingsRefused,
-        DemoFailed,
-        asyncpg.PostgresError,
-        OSError,
-    )
     for library in ("aio_pika", "aiormq"):
         logging.getLogger(library).setLevel(logging.CRITICAL)  # They tell what we tell, in many more lines.
     try:
         cli.main(prog_name="./tender", standalone_mode=False)
     except click.ClickException as wrong:
         _fail(f"{wrong.format_message()} (see ./tender --help)")
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         _fail("Stopped.")
-    except KeyboardInterrupt:
-        _fail("Stopped.")
-    except known as wrong:
+    except _known() as wrong:
         _fail(str(wrong))
+
+
+def _known() -> tuple[type[Exception], ...]:
+    """Name what goes wrong for a known reason; a database's refusals where a command has spoken to one."""
+    asyncpg: Any = sys.modules.get("asyncpg")
+    return (Clear, OSError, asyncpg.PostgresError) if asyncpg else (Clear, OSError)
 
 
 def _fail(text: str) -> Any:

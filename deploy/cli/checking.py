@@ -15,15 +15,14 @@ from deploy.browser import chromium
 from deploy.cli.terminal import home, say
 from deploy.processes import Failed
 from deploy.servers import Choice, servers
-from deploy.stack import ROOT
-from deploy.state import Instance
+from deploy.state import ROOT, Instance
 
 # Tests wait more than they compute, so two run beside each other; those of one file share their system and stay together.
 # In the order of their names, for the slow ones (faults) begin early then and do not end alone.
 WHOLE = ("tests", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 BENCHES = (
     *("authorize", "capture", "refund", "replay", "checkout", "quote", "export", "growth", "webhooks", "worker", "telemetry"),
-    "reconcile",
+    *("reconcile", "letters"),
 )
 
 
@@ -98,6 +97,7 @@ def _check() -> None:
 @click.option("--orders", default=1_000_000, show_default=True, type=click.IntRange(2_000, 10_000_000), help="How long a past growth has.")
 @click.option("--lines", default=1_000_000, show_default=True, type=click.IntRange(1_000, 10_000_000), help="How many taxes are exported.")
 @click.option("--payments", default=100_000, show_default=True, type=click.IntRange(1_000, 10_000_000), help="How many are reconciled.")
+@click.option("--letters", default=100_000, show_default=True, type=click.IntRange(1_000, 10_000_000), help="How many messages are dead.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False, writable=True), help="Draw them into this file.")
 def bench(
@@ -108,6 +108,7 @@ def bench(
     orders: int,
     lines: int,
     payments: int,
+    letters: int,
     as_json: bool,
     svg: Path | None,
 ) -> None:
@@ -119,6 +120,11 @@ def bench(
         from tests.bench import reconcile
 
         click.echo(msgspec.json.format(msgspec.json.encode(reconcile.run(payments, home=home(), say=say))).decode())
+        return
+    if what == "letters":
+        from tests.bench import letters as mountain
+
+        click.echo(msgspec.json.format(msgspec.json.encode(mountain.run(letters, home=home(), say=say))).decode())
         return
     clients = clients or ((1, 32, 128) if what == "webhooks" else (1, 16, 64))
     chosen = clients if rate is None else (1,)

@@ -5,6 +5,7 @@ from pathlib import Path
 from uuid import UUID
 
 import click
+import msgspec
 
 from deploy import broker_users, fx, seed, setup, taxes
 from deploy import keys as vault
@@ -38,6 +39,14 @@ def declare_topology(amqp_url: str) -> None:
     """Declare exchanges and queues; what is there stays."""
     asyncio.run(topology.declare(amqp_url, topology.CONSUMERS))
     click.echo("Declared.")
+
+
+@click.command(name="asyncapi")
+def show_asyncapi() -> None:
+    """Print what travels over the bus, as an AsyncAPI 3 document."""
+    from deploy import asyncapi
+
+    click.echo(msgspec.json.format(msgspec.json.encode(asyncapi.document()), indent=2).decode())
 
 
 @click.command(name="broker-users")

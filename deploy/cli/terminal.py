@@ -5,8 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deploy.stack import ROOT
-from deploy.state import Instance
+from deploy.state import ROOT, Instance
 
 console = Console(stderr=True, highlight=False)
 

@@ -12,8 +12,7 @@ from rich.table import Table
 
 from deploy.demo import parcels
 from deploy.demo.shop import DemoFailed, Shop, console, insist, money, status, until
-from deploy.stack import ROOT
-from deploy.state import StackState
+from deploy.state import ROOT, StackState
 from shared.contracts.orders import OrderContent
 from shared.contracts.payments import Ledger, PaymentView, SnapshotView
 from shared.contracts.webhooks import EventPage, EventView

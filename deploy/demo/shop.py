@@ -9,6 +9,7 @@ import msgspec
 from rich.console import Console
 
 from deploy.state import StackState
+from shared.errors import Clear
 from shared.money import Money, decimal_text
 
 TIMEOUT_SECONDS = 30.0
@@ -19,7 +20,7 @@ T = TypeVar("T")
 console = Console(highlight=False, soft_wrap=True)
 
 
-class DemoFailed(Exception):
+class DemoFailed(Clear):
     """The demonstration did not go as it should; the text says where."""
 
 

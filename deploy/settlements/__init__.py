@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 
 from shared.contracts.settlements import LINES_MAX, SettlementLine
-from shared.errors import Refusal
+from shared.errors import Clear, Refusal
 from shared.money import from_decimal_text
 
 FOLDER = Path(__file__).parent
 CHUNK_BYTES = 1 << 20
 
 
-class ReportRefused(Exception):
+class ReportRefused(Clear):
     """A report or its mapping cannot be read; the text says which line and why."""
 
 

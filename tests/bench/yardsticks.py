@@ -15,8 +15,7 @@ import asyncpg
 import msgspec
 
 from deploy.processes import Process, start, wait_until
-from deploy.stack import ROOT
-from deploy.state import free_port, listening
+from deploy.state import ROOT, free_port, listening
 from shared.ids import new_id
 from tests.bench.client import Connection, closed_loop
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.stack import ROOT
+from deploy.state import ROOT
 
 
 def tender(*arguments: str, home: Path, **settings: str) -> subprocess.CompletedProcess[str]:

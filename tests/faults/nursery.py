@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from deploy.processes import PR_SET_PDEATHSIG, Process, start
-from deploy.stack import ROOT
+from deploy.state import ROOT
 from services.fulfillment.app import build as build_fulfillment
 from services.fulfillment.settings import Settings as FulfillmentSettings
 from services.gateway.app import build as build_gateway

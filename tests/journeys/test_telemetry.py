@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 import uvicorn
+from click.testing import CliRunner
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from deploy import setup
+from deploy.cli import cli
 from deploy.state import free_port
 from services.gateway.domain import Role
 from shared import spans
@@ -154,6 +156,17 @@ class TestKeptTraces:
 
         assert trace["trace_id"] in [each["trace_id"] for each in some]
         assert (slow, one.status, one.json["spans"][0]["parent_id"]) == ([], 200, "")
+
+    async def test_is_drawn_at_the_command_line(self, watched: tuple[World, Collector, Path]) -> None:
+        world, _, _ = watched
+        await until(lambda: _kept(world))
+
+        env = {"TENDER_URL": world.gateway_url, "TENDER_KEY": world.keys[Role.OPERATOR]}
+        done = await asyncio.to_thread(CliRunner().invoke, cli, ["traces", "show", "watched-1"], env=env)
+
+        assert done.exit_code == 0
+        assert "payments sandbox authorize" in done.output
+        assert "█" in done.output
 
     async def test_is_nobody_elses(self, watched: tuple[World, Collector, Path]) -> None:
         world, _, _ = watched

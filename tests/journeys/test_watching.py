@@ -1,11 +1,14 @@
 """What staff look through: how everything is, orders, what needs somebody, what providers were asked, and the keys there are."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import pytest
+from click.testing import CliRunner
 
+from deploy.cli import cli
 from services.gateway.domain import Role
 from shared.ids import new_id
 from tests.reconciler.letters import an_envelope, park, the_letter
@@ -187,6 +190,29 @@ class TestKeys:
         assert {each["role"] for each in listed} == {"checkout", "admin", "operator"}
         assert str(UUID(world.keys[Role.ADMIN].split("_")[2])) in [each["id"] for each in listed]
         assert [key for key in world.keys.values() if key.split("_")[3] in str(listed)] == []
+
+
+class TestAtTheCommandLine:
+    async def type(self, world: World, *words: object) -> str:
+        env = {"TENDER_URL": world.gateway_url, "TENDER_KEY": world.keys[Role.OPERATOR]}
+        done = await asyncio.to_thread(CliRunner().invoke, cli, [str(word) for word in words], env=env)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    async def test_everything_is_looked_at_as_well(self, world: World) -> None:
+        payment = await world.a_payment()
+        declined = await world.an_order()
+        await world.authorize(declined, await world.a_snapshot(declined), "tok_declined_lost_card")
+        frozen = await world.a_payment()
+        await _change(world, "attention = 'their books say more'", frozen.id)
+
+        assert "DOWN" in await self.type(world, "overview")
+        assert str(payment.order_id) in await self.type(world, "orders", "ls", "--text", payment.id)
+        assert "authorize declined (lost_card)" in await self.type(world, "orders", "timeline", declined)
+        assert str(frozen.id) in await self.type(world, "attention")
+        assert "authorize" in await self.type(world, "calls", "--operation", "authorize", "--bodies")
+        assert "trace_id" in await self.type(world, "traces", "ls")
+        assert "payments.capture.v1" in await self.type(world, "asyncapi")
 
 
 async def _change(world: World, what: str, intent_id: UUID) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from deploy import keys
-from deploy.stack import ROOT
+from deploy.state import ROOT
 from services.gateway.domain import Role
 from shared import telemetry
 from shared.ids import new_id

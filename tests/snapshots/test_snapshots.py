@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from deploy import asyncapi
 from services.payments.domain.guards import CAPTURABLE, REFUNDABLE, VOIDABLE
 from services.payments.domain.intents import INACTIVE, RANK, IntentStatus
 from services.payments.domain.orders import OrderStatus
@@ -26,7 +27,7 @@ from shared.contracts import (
     vitals,
     webhooks,
 )
-from shared.messages import type_of
+from shared.messages import Event, type_of
 from tests.world import World
 
 FOLDER = Path(__file__).parent
@@ -55,6 +56,34 @@ def test_messages() -> None:
     _, components = msgspec.json.schema_components(MESSAGES, ref_template="#/components/schemas/{name}")
 
     _compare("messages.json", {"types": sorted(type_of(m) for m in MESSAGES), "schemas": components})
+
+
+def test_the_bus_as_an_asyncapi_document() -> None:
+    described = asyncapi.document()
+
+    _compare("asyncapi.json", described)
+    assert [each for each in sorted(_references(described)) if not _leads_somewhere(described, each)] == []
+    # Everything that has a name on the bus is in it, and nobody is told what nobody takes.
+    assert {type_of(m) for m in MESSAGES} <= set(described["channels"])
+    taken = {name.partition(".receives.")[2] for name in described["operations"] if ".receives." in name}
+    commands = {type_of(m) for m in MESSAGES if not issubclass(m, Event)}
+    assert commands - taken == set()
+
+
+def _references(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        own = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
+        return own.union(*(_references(inner) for inner in value.values()))
+    return set().union(*(_references(inner) for inner in value)) if isinstance(value, list) else set()
+
+
+def _leads_somewhere(document: Any, reference: str) -> bool:
+    found = document
+    for part in reference.removeprefix("#/").split("/"):
+        if part not in found:
+            return False
+        found = found[part]
+    return True
 
 
 def test_states() -> None:
