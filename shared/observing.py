@@ -13,7 +13,7 @@ from shared.worker import QueryHandler
 
 
 def telling(service: str, pulse: Pulse, pool: Pool) -> dict[type[Query], QueryHandler[Any]]:
-    """Make the handlers by which a service that takes messages tells of itself."""
+    """Make the handlers by which a service tells of itself; one that nobody asks has none."""
 
     async def describe_service(envelope: Envelope, query: DescribeService, _: Any) -> Vitals:
         return pulse.vitals()
@@ -21,4 +21,6 @@ def telling(service: str, pulse: Pulse, pool: Pool) -> dict[type[Query], QueryHa
     async def list_spans(envelope: Envelope, query: ListSpans, _: Any) -> Spans:
         return await spans.spans_of(pool, envelope, trace_id=query.trace_id, correlation_id=query.correlation_id)
 
+    if service not in vitals.ASKED:
+        return {}
     return {vitals.ASKED[service]: describe_service, traces.ASKED[service]: list_spans}

@@ -138,6 +138,7 @@ class DecideOutcome(Message, frozen=True, kw_only=True, tag="payments.decide_out
 class ListUnknown(Query, frozen=True, kw_only=True, tag="payments.list_unknown.v1"):
     """Read a page of operations whose outcome is not known, the oldest first, with what was tried."""
 
+    provider: str | None = None
     after: UUID | None = None
     limit: int = PAGE_ROWS_MAX
 
@@ -170,6 +171,7 @@ class FindOrders(Query, frozen=True, kw_only=True, tag="payments.find_orders.v1"
 class ListAttention(Query, frozen=True, kw_only=True, tag="payments.list_attention.v1"):
     """Read the payments that need somebody: those in conflict, and holds that end soon."""
 
+    provider: str | None = None
     expiring_within_hours: float = 48.0
     limit: int = PAGE_ROWS_MAX
 

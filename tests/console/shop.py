@@ -61,11 +61,17 @@ async def an_unknown_outcome(world: World) -> str:
     return str(order_id)
 
 
-async def a_shipped_order(world: World) -> UUID:
-    """An order that is paid, and whose parcel has a label of the sandbox's carrier."""
+async def a_shippable_order(world: World) -> UUID:
+    """An order that is paid, to be shipped by the sandbox's carrier."""
     order_id = await tax_shop.an_order(world, shipping_address=MUNICH)
     quoted = await ok(await tax_shop.quote(world, order_id, shipping_service="ground"))
     assert (await world.authorize(order_id, quoted["snapshot_id"])).status == 201
+    return order_id
+
+
+async def a_shipped_order(world: World) -> UUID:
+    """One whose parcel has a label."""
+    order_id = await a_shippable_order(world)
     await ok(await world.send("POST", f"/api/v1/admin/orders/{order_id}/shipping/labels", {}))
     return order_id
 

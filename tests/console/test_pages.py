@@ -1,14 +1,16 @@
 """Every page in a real browser: it is read by everybody, in both themes, on a phone, and nothing on it is refused or fails."""
 
 import re
+from contextlib import AsyncExitStack
 
 import pytest
 from playwright.async_api import Browser, expect
 
+from shared.messages import Envelope
 from tests.console.conftest import SCREENSHOTS
 from tests.console.seat import Seat, eventually
-from tests.console.shop import Shop
-from tests.reconciler.letters import an_envelope, letters, park, the_letter
+from tests.console.shop import Shop, a_shippable_order
+from tests.reconciler.letters import an_envelope, letters, park, send, the_letter
 from tests.world import World, until
 
 EVERYWHERE = {
@@ -132,6 +134,48 @@ class TestAnOrder:
         assert await reason.input_value() == "half a sentence"
 
 
+class TestALivePage:
+    async def test_leads_to_signing_in_once_its_session_is_over(self, browser: Browser, world: World) -> None:
+        async with Seat.taken(browser, world, screenshots=SCREENSHOTS) as seat:
+            await seat.open("/console/orders")
+            await seat.live()
+            await world.change("DELETE FROM gateway.console_sessions")
+
+            await expect(seat.page.get_by_label("Key")).to_be_visible()
+
+    async def test_lets_its_connection_go_while_nobody_looks(self, seat: Seat, world: World) -> None:
+        payment = await world.a_payment()
+        await seat.open(f"/console/orders/{payment.order_id}")
+        await seat.live()
+        await self._hide(seat, hidden=True)
+        assert (await payment.capture(1_000)).status == 201
+        await expect(seat.page.locator(".timeline")).not_to_contain_text("capture succeeded")
+
+        await self._hide(seat, hidden=False)
+
+        await expect(seat.page.locator(".timeline")).to_contain_text("capture succeeded")
+
+    async def _hide(self, seat: Seat, *, hidden: bool) -> None:
+        # What a browser does when another tab is chosen; a headless one has no other.
+        await seat.page.evaluate(
+            """(hidden) => {
+                Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+                document.dispatchEvent(new Event("visibilitychange"));
+            }""",
+            hidden,
+        )
+
+    async def test_of_which_there_are_many_keeps_nothing_from_stopping(self, browser: Browser, world: World) -> None:
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                seat = await stack.enter_async_context(Seat.taken(browser, world, screenshots=SCREENSHOTS))
+                await seat.open("/console")
+                await seat.live()
+            answer = await world.http.get("/health/ready")
+
+        assert answer.status_code == 200
+
+
 class TestWithMoney:
     async def test_capture_after_seeing_the_amounts(self, seat: Seat, world: World) -> None:
         payment = await world.a_payment()
@@ -251,6 +295,54 @@ class TestDeadLetters:
         await until(lambda: _captured(shop))
         await seat.open(f"/console/orders/{shop.held.order_id}")
         await expect(seat.page.locator(".payment .facts")).to_contain_text("100.00")
+
+    async def test_one_of_fulfillment_ends_in_a_label(self, seat: Seat, world: World) -> None:
+        order_id = await a_shippable_order(world)
+        envelope = an_envelope(world)
+        await send(world, "fulfillment.buy_label.v1", {"order_id": order_id, "insured_amount": "lots"}, envelope)
+
+        await self._mend(seat, world, envelope, "insured_amount", '"lots"', "null")
+
+        await eventually(seat, f"/console/shipments?order_id={order_id}", "sandbox")
+        await expect(seat.page.locator("tbody")).to_contain_text("purchased")
+        await eventually(seat, f"/console/orders/{order_id}", "label")
+
+    async def test_one_of_webhooks_ends_in_an_event_that_is_processed(self, seat: Seat, world: World) -> None:
+        payment = await world.a_payment()
+        event = (await until(lambda: world.rows("SELECT id FROM webhooks.webhook_events WHERE order_id = $1", payment.order_id)))[0]
+        envelope = an_envelope(world)
+        await send(world, "webhooks.replay.v1", {"event_id": "the first one"}, envelope)
+
+        await self._mend(seat, world, envelope, "event_id", '"the first one"', f'"{event["id"]}"')
+
+        await seat.open(f"/console/events/{event['id']}")
+        await expect(seat.page.locator("ol.tried")).to_contain_text("admin:tests")
+        await expect(seat.page.locator(".facts")).to_contain_text("processed")
+
+    async def test_one_of_the_reconciler_ends_in_a_run(self, seat: Seat, world: World) -> None:
+        envelope = an_envelope(world)
+        times = {"since": "2026-02-01T00:00:00Z", "until": "2026-02-02T00:00:00Z"}
+        await send(world, "reconciler.start_run.v1", {"domain": "paymnts", "provider": "sandbox", **times}, envelope)
+
+        await self._mend(seat, world, envelope, "domain", '"paymnts"', '"payments"')
+
+        await eventually(seat, "/console/reconciliation?status=all", "2026-02-01 00:00:00 UTC to 2026-02-02 00:00:00 UTC")
+
+    async def _mend(self, seat: Seat, world: World, envelope: Envelope, field: str, wrong: str, right: str) -> None:
+        """Find it from the first page on, understand it by what the page says alone, mend it, and send it in its place."""
+        letter = await the_letter(world, envelope.id)
+        await seat.open("/console/dead-letters")
+        await seat.page.locator("tr", has_text=letter["message_type"]).filter(has_text=f"$.{field}").get_by_role("link").click()
+        await seat.page.get_by_role("link", name=letter["id"]).click()
+        await expect(seat.page.locator(".flash.bad")).to_contain_text(f"at `$.{field}")
+        await seat.page.get_by_role("link", name="Edit and retry…").click()
+        text = await seat.page.locator("textarea").input_value()
+        assert wrong in text
+        await seat.page.locator("textarea").fill(text.replace(wrong, right))
+        await seat.press("Show the difference")
+        await seat.page.get_by_label("Reason").fill("Mended by what the page said")
+        await seat.press("Send it in its place")
+        await seat.told("in its place")
 
     async def test_what_is_no_json_is_told_and_kept(self, seat: Seat, world: World) -> None:
         envelope = an_envelope(world)

@@ -57,7 +57,7 @@ class TestGroupCommit:
 
 
 # What every schema has.
-MESSAGING = ("000_messaging.sql", "001_optimism.sql", "002_commands.sql", "003_admin_audit.sql", "004_put_away.sql")
+MESSAGING = ("000_messaging.sql", "001_optimism.sql", "002_commands.sql", "003_admin_audit.sql", "004_put_away.sql", "005_spans.sql")
 
 
 class TestMigrations:

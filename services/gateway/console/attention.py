@@ -1,10 +1,10 @@
 """Payments that need somebody: outcomes that nobody learnt, conflicts, holds that end soon; and labels nobody knows of."""
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from litestar import Response, get, post
-from litestar.params import FromPath
+from litestar.params import FromPath, QueryParameter
 
 from services.gateway.console.pages import PAGE_ROWS, Facts, act, ask, asked_for, form_of, page, read, signed_in
 from services.gateway.routes.answers import HttpRequest
@@ -16,11 +16,16 @@ HERE = "/console/attention"
 
 
 @get("/attention", before_request=signed_in)
-async def show_attention(request: HttpRequest) -> Response[Any]:
+async def show_attention(
+    request: HttpRequest,
+    provider: Annotated[str, QueryParameter(name="provider", max_length=60, required=False)] = "",
+) -> Response[Any]:
+    only = provider.strip() or None
+
     async def load() -> Facts:
         return {
-            "unknown": await ask(request, ListUnknown(limit=PAGE_ROWS), UnknownPage),
-            "attention": await ask(request, ListAttention(limit=PAGE_ROWS), AttentionView),
+            "unknown": await ask(request, ListUnknown(provider=only, limit=PAGE_ROWS), UnknownPage),
+            "attention": await ask(request, ListAttention(provider=only, limit=PAGE_ROWS), AttentionView),
             "labels": await asked_for(request, ListUnknownLabels(limit=PAGE_ROWS), UnknownLabelPage),
         }
 

@@ -1,12 +1,12 @@
 """Keys of this store, credentials of its providers, and the addresses that are told of what happens."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from litestar import Response, get, post
-from litestar.params import FromPath
+from litestar.params import FromPath, QueryParameter
 
 from services.gateway.console.pages import Facts, Flash, act, asked_for, form_of, page, read, signed_in
 from services.gateway.routes.answers import HttpRequest, gateway_of, principal_of
@@ -31,7 +31,10 @@ DELIVERIES_SHOWN = 10
 
 
 @get("/keys", before_request=signed_in)
-async def show_keys(request: HttpRequest) -> Response[Any]:
+async def show_keys(
+    request: HttpRequest,
+    deliveries: Annotated[str, QueryParameter(name="deliveries", max_length=40, required=False)] = "",
+) -> Response[Any]:
     async def load() -> Facts:
         owned = sorted({(OWNERS[use], provider) for use, provider in KINDS})
         asked = (asked_for(request, TOLD[service].list(provider=provider), CredentialsView) for service, provider in owned)
@@ -46,7 +49,7 @@ async def show_keys(request: HttpRequest) -> Response[Any]:
                 for (use, provider), kind in KINDS.items()
             ],
             "endpoints": await asked_for(request, ListEndpoints(), EndpointsView),
-            "deliveries": await asked_for(request, ListDeliveries(limit=DELIVERIES_SHOWN), DeliveryPage),
+            "deliveries": await asked_for(request, ListDeliveries(status=deliveries or None, limit=DELIVERIES_SHOWN), DeliveryPage),
         }
 
     return await page(request, "keys.html", load)

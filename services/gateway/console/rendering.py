@@ -26,7 +26,7 @@ GOOD = frozenset(
 BAD = frozenset(
     (
         *("declined", "failed", "conflicted", "unknown", "dead", "parked", "rejected", "down", "invalid", "disabled", "expired"),
-        *("missing", "sent_no_answer", "not_sent", "return_to_sender", "failure", "stopped", "revoked"),
+        *("failing", "unmatched", "missing", "sent_no_answer", "not_sent", "return_to_sender", "failure", "stopped", "revoked"),
     )
 )
 WAITING = frozenset(

@@ -1,7 +1,7 @@
 """The tax export: what was made before, and the file of a period."""
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from litestar import Response, get
 from litestar.params import QueryParameter
@@ -14,11 +14,16 @@ from shared.contracts.fulfillment.tax import ExportsView, ListExports
 
 
 @get("/tax", before_request=signed_in)
-async def list_exports(request: HttpRequest) -> Response[Any]:
+async def list_exports(
+    request: HttpRequest,
+    made: Annotated[str, QueryParameter(name="made", max_length=20, required=False)] = "",
+) -> Response[Any]:
     async def load() -> Facts:
+        exports = await ask(request, ListExports(), ExportsView)
         last_day = datetime.now(UTC).date().replace(day=1) - timedelta(days=1)
         return {
-            "exports": await ask(request, ListExports(), ExportsView),
+            "exports": [each for each in exports.exports if made in ("", each.format)],
+            "formats": get_args(ExportFormat),
             "first_day": last_day.replace(day=1).isoformat(),
             "last_day": last_day.isoformat(),
         }

@@ -168,9 +168,10 @@ async def find_orders(
 )
 async def list_attention(
     request: HttpRequest,
+    provider: Annotated[str | None, QueryParameter(name="provider", max_length=60, required=False)] = None,
     expiring_within_hours: Annotated[float, QueryParameter(name="expiring_within_hours", ge=0, le=720, required=False)] = 48.0,
 ) -> Response[Any]:
-    return await show(request, ListAttention(expiring_within_hours=expiring_within_hours))
+    return await show(request, ListAttention(provider=provider, expiring_within_hours=expiring_within_hours))
 
 
 ROUTES = [find_orders, list_attention, put_order, get_order, get_payments, get_timeline, make_checkout_token, make_customer_token]

@@ -184,10 +184,11 @@ async def list_unsettled(
 )
 async def list_unknown(
     request: HttpRequest,
+    provider: Annotated[str | None, QueryParameter(name="provider", max_length=60, required=False)] = None,
     after: Annotated[UUID | None, QueryParameter(name="after", required=False)] = None,
     limit: Annotated[int, QueryParameter(name="limit", ge=1, le=PAGE_ROWS_MAX, required=False)] = PAGE_ROWS_MAX,
 ) -> Response[Any]:
-    return await show(request, ListUnknown(after=after, limit=limit))
+    return await show(request, ListUnknown(provider=provider, after=after, limit=limit))
 
 
 class DecisionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -43,7 +43,7 @@ async def list_unknown(envelope: Envelope, query: ListUnknown, context: Payments
     """Read a page of operations whose outcome is not known, the oldest first."""
     limit = min(query.limit, PAGE_ROWS_MAX)
     async with connected(context.desk.pool) as db:
-        found = await questions.list_unknown(db, envelope, after=query.after, limit=limit + 1)
+        found = await questions.list_unknown(db, envelope, provider=query.provider, after=query.after, limit=limit + 1)
     return UnknownPage(operations=found[:limit], next=found[limit - 1].transaction_id if len(found) > limit else None)
 
 

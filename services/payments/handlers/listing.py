@@ -29,6 +29,6 @@ async def list_attention(envelope: Envelope, query: ListAttention, context: Paym
     """Read the payments that need somebody."""
     limit = min(query.limit, PAGE_ROWS_MAX)
     async with connected(context.desk.pool) as db:
-        conflicted = await rows.in_conflict(db, envelope, limit=limit)
-        expiring = await rows.expiring(db, envelope, within_hours=query.expiring_within_hours, limit=limit)
+        conflicted = await rows.in_conflict(db, envelope, provider=query.provider, limit=limit)
+        expiring = await rows.expiring(db, envelope, provider=query.provider, within_hours=query.expiring_within_hours, limit=limit)
     return AttentionView(conflicted=[intent_rows.view(i) for i in conflicted], expiring=[intent_rows.view(i) for i in expiring])

@@ -101,7 +101,7 @@ async def found_by_name(db: Connection, envelope: Envelope, wanted: str) -> list
     return [row["order_id"] for row in rows]
 
 
-async def in_conflict(db: Connection, envelope: Envelope, *, limit: int) -> list[Intent]:
+async def in_conflict(db: Connection, envelope: Envelope, *, provider: str | None, limit: int) -> list[Intent]:
     """Read payments that wait for an operator, the oldest first."""
     found = await db.fetchval(
         """
@@ -109,17 +109,19 @@ async def in_conflict(db: Connection, envelope: Envelope, *, limit: int) -> list
           FROM (SELECT *
                   FROM payment_intents
                  WHERE store_id = $1 AND environment = $2 AND (attention IS NOT NULL OR status = 'conflicted')
+                   AND ($4::text IS NULL OR provider = $4)
                  ORDER BY id
                  LIMIT $3) AS i
         """,
         envelope.store_id,
         envelope.environment.value,
         limit,
+        provider,
     )
     return intents_decoder.decode(found)
 
 
-async def expiring(db: Connection, envelope: Envelope, *, within_hours: float, limit: int) -> list[Intent]:
+async def expiring(db: Connection, envelope: Envelope, *, provider: str | None, within_hours: float, limit: int) -> list[Intent]:
     """Read payments whose hold ends soon with money left to capture, the soonest first."""
     found = await db.fetchval(
         """
@@ -129,6 +131,7 @@ async def expiring(db: Connection, envelope: Envelope, *, within_hours: float, l
                  WHERE status IN ('authorized', 'partially_captured')
                    AND authorization_expires_at < now() + make_interval(secs => $3 * 3600)
                    AND store_id = $1 AND environment = $2 AND authorized_amount > captured_amount + voided_amount
+                   AND ($5::text IS NULL OR provider = $5)
                  ORDER BY authorization_expires_at
                  LIMIT $4) AS i
         """,
@@ -136,5 +139,6 @@ async def expiring(db: Connection, envelope: Envelope, *, within_hours: float, l
         envelope.environment.value,
         within_hours,
         limit,
+        provider,
     )
     return intents_decoder.decode(found)

@@ -290,7 +290,7 @@ def unknown(question: Question, *, look_again_seconds: float) -> Statement:
     )
 
 
-async def list_unknown(db: Connection, envelope: Envelope, *, after: UUID | None, limit: int) -> list[UnknownView]:
+async def list_unknown(db: Connection, envelope: Envelope, *, provider: str | None, after: UUID | None, limit: int) -> list[UnknownView]:
     """Read a page of a store's operations whose outcome is not known, the oldest first, each with its latest calls."""
     rows = await db.fetch(
         """
@@ -305,6 +305,7 @@ async def list_unknown(db: Connection, envelope: Envelope, *, after: UUID | None
           FROM payment_transactions t
           JOIN payment_intents i ON i.id = t.payment_intent_id
          WHERE t.status = 'unknown' AND t.store_id = $1 AND t.environment = $2 AND ($3::uuid IS NULL OR t.id > $3)
+           AND ($6::text IS NULL OR i.provider = $6)
          ORDER BY t.id
          LIMIT $4
         """,
@@ -313,6 +314,7 @@ async def list_unknown(db: Connection, envelope: Envelope, *, after: UUID | None
         after,
         limit,
         TRIED_CALLS_MAX,
+        provider,
     )
     return [UnknownView(**{**dict(row), "tried": msgspec.json.decode(row["tried"], type=list[TriedCall])}) for row in rows]
 

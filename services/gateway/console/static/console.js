@@ -61,5 +61,30 @@ function tell(text) {
   shown.textContent = text;
 }
 
+// Browsers open six connections to one host: tabs that nobody looks at let theirs go.
+let source = null;
+
+htmx.createEventSource = (address) => {
+  source = new EventSource(address);
+  return source;
+};
+
+document.addEventListener("visibilitychange", () => {
+  const live = document.getElementById("live");
+  if (!live || !source) return;
+  if (document.hidden) {
+    source.close();
+  } else if (source.readyState === EventSource.CLOSED) {
+    const fresh = live.cloneNode(true);
+    live.replaceWith(fresh);
+    htmx.process(fresh);
+  }
+});
+
+// Signed out elsewhere, or the key was revoked: the page leads to signing in.
+document.addEventListener("htmx:sseClose", (event) => {
+  if (event.detail.type === "message") location.reload();
+});
+
 enable(document);
 setInterval(refresh, AGO_EVERY_MS);
