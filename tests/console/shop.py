@@ -11,6 +11,8 @@ from tests.reconciler.books import a_run, make_drift
 from tests.reconciler.letters import an_envelope, send, the_letter
 from tests.world import TOTAL, Payment, World, until
 
+TRACE_ID = "0123456789abcdef" * 2
+
 
 class Shop(msgspec.Struct, frozen=True, kw_only=True):
     """What was put there."""
@@ -59,6 +61,31 @@ async def an_unknown_outcome(world: World) -> str:
     await world.authorize(order_id, snapshot_id, "tok_silent", headers={"Prefer": "respond-async"})
     await until(lambda: _unknown(world, order_id))
     return str(order_id)
+
+
+async def a_trace(world: World) -> None:
+    """A trace as two services keep it; that they do is tried where they are processes."""
+    spans = (
+        ("gateway", "a" * 16, "", 0, 50_000),
+        ("payments", "b" * 16, "a" * 16, 10, 30_000),
+        ("payments", "c" * 16, "b" * 16, 15, 9_000),
+    )
+    for service, span_id, parent_id, after_ms, took_us in spans:
+        await world.change(
+            f"""
+            INSERT INTO {service}.spans (trace_id, span_id, parent_id, name, kind, started_at, duration_us, failed, attributes, store_id,
+                                         environment)
+            VALUES ($1, $2, $3, $4, 'server', now() + make_interval(secs => $5::float8 / 1000), $6, $7, '{{"retries": 1}}', $8, 'sandbox')
+            """,
+            TRACE_ID,
+            span_id,
+            parent_id,
+            f"{service} works",
+            float(after_ms),
+            took_us,
+            service == "payments",
+            world.store_id,
+        )
 
 
 async def a_shippable_order(world: World) -> UUID:

@@ -9,7 +9,7 @@ from playwright.async_api import Browser, expect
 from shared.messages import Envelope
 from tests.console.conftest import SCREENSHOTS
 from tests.console.seat import Seat, eventually
-from tests.console.shop import Shop, a_shippable_order
+from tests.console.shop import TRACE_ID, Shop, a_shippable_order, a_trace
 from tests.reconciler.letters import an_envelope, letters, park, send, the_letter
 from tests.world import World, until
 
@@ -39,9 +39,11 @@ async def test_a_page_is_read_by_everybody(seat: Seat, shop: Shop, name: str) ->
     await seat.look(name)
 
 
-async def test_the_page_of(seat: Seat, shop: Shop) -> None:
+async def test_the_page_of(seat: Seat, world: World, shop: Shop) -> None:
     payment = f"/console/orders/{shop.captured.order_id}/payments/{shop.captured.id}"
+    await a_trace(world)
     pages = {
+        "trace": f"/console/traces/{TRACE_ID}",
         "order": f"/console/orders/{shop.captured.order_id}",
         "order-declined": f"/console/orders/{shop.declined}",
         "capture": f"{payment}/capture",
