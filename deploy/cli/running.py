@@ -112,11 +112,13 @@ def _detach(instance: Instance) -> None:
 def _tell(instance: Instance) -> None:
     state = instance.stack()
     assert state is not None, "it was just started"
-    item = '{"product_variant_id":"0192f0c1-7e00-7000-8000-000000000001","name":"Mug","quantity":2,"unit_price":1250}'
-    order = f'{{"currency":"EUR","items":[{item}]}}'
+    item = '{"product_variant_id":"0192f0c1-7e00-7000-8000-000000000001","name":"Mug","quantity":2,"unit_price":1250,"weight_grams":400}'
+    address = '{"name":"Ada","street_address":"Unter den Linden 1","postal_code":"10117","city":"Berlin","country_code":"DE"}'
+    order = f'{{"currency":"EUR","items":[{item}],"shipping_address":{address}}}'
     click.echo(
         f"""
   gateway    {state.gateway_url}   (API documentation: {state.gateway_url}/docs)
+  console    {state.gateway_url}/console   (sign in with the admin key)
   sandbox    {state.sandbox_url}
   admin key     {state.api_key}
   checkout key  {state.checkout_key}
