@@ -11,11 +11,12 @@ from services.payments import app as payments
 from services.reconciler import app as reconciler
 from services.webhooks import app as webhooks
 from shared import topology
-from shared.contracts import traces, vitals
+from shared.contracts import actions, traces, vitals
 from shared.contracts.dead_letters import ATTENDED
 from shared.messages import Envelope, Event, Message, Query, type_of
 
 ASYNCAPI = "3.0.0"
+CONTRACTS = "shared.contracts."
 HANDLED: Mapping[str, Sequence[type[Message]]] = {
     "payments": [*payments.COMMANDS, *payments.QUERIES],
     "webhooks": [*webhooks.COMMANDS, *webhooks.QUERIES],
@@ -54,7 +55,7 @@ def document() -> dict[str, Any]:
 def _of(service: str) -> set[type[Message]]:
     """Tell what a service takes: its own handlers' messages, and what all services are told and asked."""
     attended = ATTENDED[service]
-    common = (attended.put_away, attended.describe, vitals.ASKED[service], traces.ASKED[service])
+    common = (attended.put_away, attended.describe, vitals.ASKED[service], traces.ASKED[service], actions.ASKED[service])
     return {*HANDLED[service], *common}
 
 
@@ -64,7 +65,7 @@ def _events() -> list[type[Message]]:
         each = waiting.pop()
         waiting += each.__subclasses__()
         found.append(each)
-    return [each for each in found if each.__struct_config__.tag]
+    return [each for each in found if each.__struct_config__.tag and each.__module__.startswith(CONTRACTS)]
 
 
 def _id(kind: type[Message]) -> str:

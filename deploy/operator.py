@@ -21,6 +21,10 @@ class Api:
     def __init__(self, url: str, key: str) -> None:
         self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=TIMEOUT_SECONDS)
 
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
     def get(self, path: str, **query: Any) -> Any:
         """Read something."""
         given = {name: str(value) for name, value in query.items() if value is not None}

@@ -6,8 +6,9 @@ from uuid import UUID
 
 import msgspec
 
+from shared.contracts.actions import ActionPage, ActionView, ListActions
 from shared.contracts.calls import PAGE_ROWS_MAX, CallPage, CallView, ListCalls
-from shared.database import Connection, Record, Statement, connected
+from shared.database import Connection, Pool, Record, Statement, connected
 from shared.http_client import Call
 from shared.ids import new_id
 from shared.messages import Envelope
@@ -100,6 +101,50 @@ async def list_calls(envelope: Envelope, query: ListCalls, context: Any) -> Call
 def _call(row: Record) -> CallView:
     facts = {name: row[name] for name in CallView.__struct_fields__}
     return CallView(**{**facts, "request": msgspec.json.decode(facts["request"]), "response": msgspec.json.decode(facts["response"])})
+
+
+async def list_actions(pool: Pool, envelope: Envelope, query: ListActions) -> ActionPage:
+    """Read a page of what a store's staff had a service do, the newest first."""
+    limit = min(query.limit, PAGE_ROWS_MAX)
+    async with connected(pool) as db:
+        rows = await db.fetch(
+            """
+            WITH searched AS (
+              SELECT id, actor, action, subject
+                FROM admin_audit
+               WHERE store_id = $1 AND environment = $2 AND ($3::uuid IS NULL OR id < $3)
+               ORDER BY id DESC
+               LIMIT $4
+            ), chosen AS (
+              SELECT id
+                FROM searched
+               WHERE $5::text IS NULL OR position($5 IN actor || ' ' || action || ' ' || subject) > 0
+               ORDER BY id DESC
+               LIMIT $6
+            ), last AS (
+              SELECT count(*) AS searched, (array_agg(id ORDER BY id))[1] AS id FROM searched
+            )
+            SELECT a.*, last.searched, last.id AS last_id
+              FROM last
+              LEFT JOIN (admin_audit a JOIN chosen ON chosen.id = a.id) ON true
+             ORDER BY a.id DESC
+            """,
+            envelope.store_id,
+            envelope.environment.value,
+            query.before,
+            SEARCHED_ROWS_MAX,
+            query.text,
+            limit + 1,
+        )
+    found = [_action(row) for row in rows if row["id"] is not None]
+    if len(found) > limit:
+        return ActionPage(actions=found[:limit], next=found[limit - 1].id)
+    return ActionPage(actions=found, next=rows[0]["last_id"] if rows[0]["searched"] == SEARCHED_ROWS_MAX else None)
+
+
+def _action(row: Record) -> ActionView:
+    facts = {name: row[name] for name in ActionView.__struct_fields__ if name != "service"}
+    return ActionView(**{**facts, **{name: facts[name] and msgspec.json.decode(facts[name]) for name in ("before", "after")}})
 
 
 STAFF = ("admin:", "operator:")

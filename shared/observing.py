@@ -1,9 +1,10 @@
-"""What every service tells of itself when it is asked: how it is, and what it has of a trace."""
+"""What every service tells of itself when it is asked: how it is, what it has of a trace, and what staff had it do."""
 
 from typing import Any
 
-from shared import spans
-from shared.contracts import traces, vitals
+from shared import audit, spans
+from shared.contracts import actions, traces, vitals
+from shared.contracts.actions import ActionPage, ListActions
 from shared.contracts.traces import ListSpans, Spans
 from shared.contracts.vitals import DescribeService, Vitals
 from shared.database import Pool
@@ -21,6 +22,9 @@ def telling(service: str, pulse: Pulse, pool: Pool) -> dict[type[Query], QueryHa
     async def list_spans(envelope: Envelope, query: ListSpans, _: Any) -> Spans:
         return await spans.spans_of(pool, envelope, trace_id=query.trace_id, correlation_id=query.correlation_id)
 
+    async def list_actions(envelope: Envelope, query: ListActions, _: Any) -> ActionPage:
+        return await audit.list_actions(pool, envelope, query)
+
     if service not in vitals.ASKED:
         return {}
-    return {vitals.ASKED[service]: describe_service, traces.ASKED[service]: list_spans}
+    return {vitals.ASKED[service]: describe_service, traces.ASKED[service]: list_spans, actions.ASKED[service]: list_actions}

@@ -28,7 +28,7 @@ COMMANDS = {
     "webhooks": "attending:webhook_events",
     "api": "attending:api",
     "dlq": "letters:dead_letters",
-    **{name: f"watching:{name}" for name in ("overview", "orders", "attention", "calls", "traces")},
+    **{name: f"watching:{name}" for name in ("overview", "orders", "attention", "calls", "audit", "traces")},
 }
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from pathlib import Path
@@ -32,7 +33,8 @@ def attends(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--key", envvar="TENDER_KEY", help="A staff key; the running stack's by default.")
     @wraps(command)
     def with_api(*args: Any, url: str | None, key: str | None, **how: Any) -> None:
-        command(_api(url, key), *args, **how)
+        with closing(_api(url, key)) as api:
+            command(api, *args, **how)
 
     return with_api
 

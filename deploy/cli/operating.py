@@ -9,7 +9,9 @@ import msgspec
 
 from deploy import broker_users, fx, seed, setup, taxes
 from deploy import keys as vault
+from deploy.cli.attending import attends
 from deploy.cli.terminal import main_instance
+from deploy.operator import Api, table
 from deploy.processes import Failed
 from deploy.stack import STORE_ID
 from services.gateway.domain import Role
@@ -95,6 +97,22 @@ def create_key(store_id: UUID, environment: str, role: str, name: str, database_
 
 
 _folder = click.option("--folder", type=click.Path(file_okay=False, path_type=Path), help="Where they lie; the local system's by default.")
+
+
+@keys.command(name="revoke")
+@click.argument("key_id", type=click.UUID)
+@attends
+def revoke_key(api: Api, key_id: UUID) -> None:
+    """Let an API key open nothing any more; its console sessions end with it."""
+    revoked = api.send("POST", f"api-keys/{key_id}/revoke", None)
+    click.echo(table([revoked], "id", "role", "name", "revoked_at"))
+
+
+@keys.command(name="list")
+@attends
+def list_keys(api: Api) -> None:
+    """List the API keys of the store, without their secrets."""
+    click.echo(table(api.get("api-keys")["keys"], "id", "role", "name", "created_at", "revoked_at"))
 
 
 @keys.command(name="make")

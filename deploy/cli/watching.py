@@ -88,6 +88,18 @@ def calls(api: Api, refused: bool, bodies: bool, **chosen: Any) -> None:
         click.echo(f"\n{each['called_at']} {each['operation']}\n  → {json.dumps(each['request'])}\n  ← {json.dumps(each['response'])}")
 
 
+@click.command(name="audit")
+@click.option("--text", help="A part of who did it, what was done, or what it was about.")
+@click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
+@attends
+def audit(api: Api, text: str | None, limit: int) -> None:
+    """What staff did, the newest first."""
+    told = api.get("audit", text=text, limit=limit)
+    click.echo(table(told["actions"], "happened_at", "actor", "action", "subject", "reason"))
+    for service in told["missing"]:
+        click.echo(f"{service} does not answer; what it knows is missing here.", err=True)
+
+
 @click.group(name="traces")
 def traces() -> None:
     """Where a request's time went, of those that were traced in the last day."""

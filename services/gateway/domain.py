@@ -98,6 +98,14 @@ class Forbidden(Refusal):
     outcome = Outcome.NOT_ATTEMPTED
 
 
+class OwnKey(Refusal):
+    """Whoever revokes the key they use would lock themselves out."""
+
+    code = "own-key"
+    title = "This is the key you use"
+    outcome = Outcome.NOT_ATTEMPTED
+
+
 class KeyRequired(Refusal):
     """Every mutation needs an idempotency key."""
 

@@ -68,6 +68,8 @@ class CallPage(msgspec.Struct, frozen=True, kw_only=True):
 
     calls: list[CallView]
     next: UUID | None = None
+    # Services that could not be asked.
+    missing: list[str] = []
 
 
 MESSAGES: tuple[type[Message], ...] = tuple(ASKED.values())

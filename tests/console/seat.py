@@ -10,6 +10,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 
 from services.gateway.domain import Role
+from tests.planted import leaks_in
 from tests.world import World, until
 
 DESK, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 800}
@@ -87,6 +88,7 @@ class Seat:
     async def look(self, name: str) -> None:
         """Look at the page in both themes and on a phone: nobody is kept from reading it."""
         self._screenshots.mkdir(parents=True, exist_ok=True)
+        self._wrong += [f"{name} tells {leak}" for leak in leaks_in(await self.page.content())]
         for theme in THEMES:
             await self.page.emulate_media(color_scheme=theme)
             await self.page.screenshot(path=self._screenshots / f"{name}-{theme}.png", full_page=True)

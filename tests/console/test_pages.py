@@ -6,12 +6,13 @@ from contextlib import AsyncExitStack
 import pytest
 from playwright.async_api import Browser, expect
 
+from services.gateway.domain import Role
 from shared.messages import Envelope
 from tests.console.conftest import SCREENSHOTS
 from tests.console.seat import Seat, eventually
 from tests.console.shop import TRACE_ID, Shop, a_shippable_order, a_trace
 from tests.reconciler.letters import an_envelope, letters, park, send, the_letter
-from tests.world import World, until
+from tests.world import World, a_key, until
 
 EVERYWHERE = {
     "overview": ("/console", "unknown outcomes"),
@@ -26,6 +27,7 @@ EVERYWHERE = {
     "provider-calls": ("/console/provider-calls", "authorize"),
     "traces": ("/console/traces", "No traces here."),
     "keys": ("/console/keys", "API keys of this store"),
+    "audit": ("/console/audit", "payments.refund.v1"),
 }
 
 
@@ -272,6 +274,16 @@ class TestWebhookEvents:
         await seat.told("once more")
         await expect(seat.page.locator("ol.tried li")).not_to_have_count(1)
 
+    async def test_those_of_a_time_are_processed_once_more(self, seat: Seat, shop: Shop) -> None:
+        await seat.open("/console/events")
+        await seat.page.get_by_label("Received from (UTC)").fill("2020-01-01T00:00")
+        await seat.page.get_by_label("Before (UTC)").fill("2099-01-01T00:00")
+        await seat.page.get_by_label("Of type").fill("payment.refund.succeeded")
+
+        await seat.press("Process them once more")
+
+        await seat.told(re.compile(r"[1-9]\d* events are being processed once more"))
+
 
 class TestDeadLetters:
     async def test_one_is_understood_mended_and_ends_right(self, seat: Seat, world: World, shop: Shop) -> None:
@@ -480,6 +492,16 @@ class TestKeys:
         await seat.press("Delete", within=row)
         await seat.told("forgotten")
         await expect(row).to_have_count(0)
+
+    async def test_one_is_revoked_and_it_is_written_down(self, seat: Seat, world: World) -> None:
+        key_id = (await a_key(world.place, world.store_id, Role.CHECKOUT)).split("_")[2]
+        await seat.open("/console/keys")
+
+        await seat.press(re.compile(f"Revoke tests .*{key_id[-12:]}"))
+
+        await seat.told("opens nothing any more")
+        await seat.open("/console/audit?text=api_key.revoke")
+        await expect(seat.page.locator("tbody tr").first).to_contain_text(key_id[-12:])
 
     async def test_a_credential_is_given_tried_and_retired(self, seat: Seat) -> None:
         await seat.open("/console/keys")

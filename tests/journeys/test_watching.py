@@ -158,7 +158,7 @@ class TestProviderCalls:
         assert [(each["operation"], each["classification"], each["provider"]) for each in of_it] == [("authorize", "answered", "sandbox")]
         assert "tok_declined" not in str(of_it)
         assert {each["operation"] for each in authorized} == {"authorize"}
-        assert nothing == {"calls": [], "next": None}
+        assert nothing == {"calls": [], "next": None, "missing": []}
 
     async def test_are_paged_without_a_gap(self, world: World) -> None:
         for _ in range(3):
@@ -177,6 +177,11 @@ class TestProviderCalls:
         assert seen == whole
         assert whole == sorted(whole, reverse=True)
 
+    async def test_of_a_service_that_is_down_are_named_as_missing(self, world: World) -> None:
+        told = await _get(world, "provider-calls?limit=1")
+
+        assert (told["missing"], len(told["calls"])) == (["fulfillment"], 1)
+
     async def test_of_a_service_that_makes_none_are_refused(self, world: World) -> None:
         answer = await world.send("GET", "/api/v1/admin/provider-calls?service=webhooks")
 
@@ -190,6 +195,68 @@ class TestKeys:
         assert {each["role"] for each in listed} == {"checkout", "admin", "operator"}
         assert str(UUID(world.keys[Role.ADMIN].split("_")[2])) in [each["id"] for each in listed]
         assert [key for key in world.keys.values() if key.split("_")[3] in str(listed)] == []
+
+    async def test_one_is_revoked_once_and_opens_nothing_any_more(self, world: World) -> None:
+        key = await a_key(world.place, world.store_id, Role.CHECKOUT)
+        key_id = UUID(key.split("_")[2])
+        before = await world.send("GET", "/api/v1/operations/01900000-0000-7000-8000-000000000000", token=key)
+
+        answers = [await world.send("POST", f"/api/v1/admin/api-keys/{key_id}/revoke") for _ in range(2)]
+        after = await world.send("GET", "/api/v1/operations/01900000-0000-7000-8000-000000000000", token=key)
+
+        assert (before.status, after.status, after.code) == (404, 401, "unauthenticated")
+        assert [answer.status for answer in answers] == [200, 200]
+        assert answers[0].json == answers[1].json
+        listed = next(each for each in (await _get(world, "api-keys"))["keys"] if each["id"] == str(key_id))
+        assert listed == answers[0].json
+
+    async def test_ones_own_and_another_stores_cannot_be_revoked(self, world: World) -> None:
+        other = await a_key(world.place, new_id(), Role.ADMIN)
+
+        own = await world.send("POST", f"/api/v1/admin/api-keys/{UUID(world.keys[Role.ADMIN].split('_')[2])}/revoke")
+        elsewhere = await world.send("POST", f"/api/v1/admin/api-keys/{UUID(other.split('_')[2])}/revoke")
+
+        assert (own.status, own.code, elsewhere.status) == (409, "own-key", 404)
+        assert (await world.send("GET", "/api/v1/admin/orders", token=other)).status == 200
+
+
+class TestTheAudit:
+    async def test_tells_what_staff_did_in_every_service(self, world: World) -> None:
+        payment = await world.a_payment()
+        assert (await payment.void(role=Role.OPERATOR)).status == 201
+        key = await a_key(world.place, world.store_id, Role.CHECKOUT)
+        await world.send("POST", f"/api/v1/admin/api-keys/{UUID(key.split('_')[2])}/revoke")
+        await world.send("POST", "/api/v1/admin/webhook-endpoints", {"url": "https://shop.example/told"})
+
+        told = await _get(world, "audit?limit=200")
+
+        assert told["missing"] == ["fulfillment"]
+        found = {(each["service"], each["action"]) for each in told["actions"]}
+        assert found >= {("gateway", "api_key.revoke"), ("payments", "payments.void.v1")}
+        assert {service for service, _ in found} >= {"gateway", "payments", "webhooks"}
+        of_it = (await _get(world, f"audit?text={payment.id}"))["actions"]
+        assert [(each["action"], each["actor"].split(":")[0]) for each in of_it] == [("payments.void.v1", "operator")]
+
+    async def test_is_paged_without_a_gap(self, world: World) -> None:
+        for _ in range(3):
+            await world.a_captured_payment()
+        whole = [each["id"] for each in (await _get(world, "audit?limit=200"))["actions"]]
+
+        seen: list[str] = []
+        before = ""
+        while True:
+            page = await _get(world, f"audit?limit=4{before}")
+            seen += [each["id"] for each in page["actions"]]
+            if page["next"] is None:
+                break
+            before = f"&before={page['next']}"
+
+        assert seen == whole == sorted(whole, reverse=True)
+
+    async def test_of_another_store_is_empty(self, world: World) -> None:
+        other = await a_key(world.place, new_id(), Role.ADMIN)
+
+        assert (await _get(world, "audit", token=other))["actions"] == []
 
 
 class TestAtTheCommandLine:
@@ -213,6 +280,10 @@ class TestAtTheCommandLine:
         assert "authorize" in await self.type(world, "calls", "--operation", "authorize", "--bodies")
         assert "trace_id" in await self.type(world, "traces", "ls")
         assert "payments.capture.v1" in await self.type(world, "asyncapi")
+        assert "payments.put_order.v1" in await self.type(world, "audit", "--text", "put_order")
+        assert "operator" in await self.type(world, "keys", "list")
+        key = await a_key(world.place, world.store_id, Role.CHECKOUT)
+        assert "checkout" in await self.type(world, "keys", "revoke", UUID(key.split("_")[2]))
 
 
 async def _change(world: World, what: str, intent_id: UUID) -> None:

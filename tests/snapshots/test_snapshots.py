@@ -14,6 +14,7 @@ from services.payments.domain.guards import CAPTURABLE, REFUNDABLE, VOIDABLE
 from services.payments.domain.intents import INACTIVE, RANK, IntentStatus
 from services.payments.domain.orders import OrderStatus
 from shared.contracts import (
+    actions,
     books,
     calls,
     credentials,
@@ -34,7 +35,7 @@ FOLDER = Path(__file__).parent
 MESSAGES = (
     *(*payments.MESSAGES, *webhooks.MESSAGES, *fulfillment.MESSAGES, *books.MESSAGES),
     *(*reconciler.MESSAGES, *credentials.MESSAGES, *settlements.MESSAGES, *dead_letters.MESSAGES, *timeline.MESSAGES),
-    *(*vitals.MESSAGES, *traces.MESSAGES, *calls.MESSAGES),
+    *(*vitals.MESSAGES, *traces.MESSAGES, *calls.MESSAGES, *actions.MESSAGES),
 )
 
 

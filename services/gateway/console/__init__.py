@@ -3,6 +3,7 @@
 from litestar import Router
 
 from services.gateway.console import (
+    actions,
     attention,
     calls,
     events,
@@ -36,6 +37,7 @@ ROUTES = [
             *calls.ROUTES,
             *traces.ROUTES,
             *keys.ROUTES,
+            *actions.ROUTES,
         ],
         exception_handlers=problem_handlers(),
         include_in_schema=False,

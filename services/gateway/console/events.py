@@ -3,13 +3,16 @@
 from typing import Annotated, Any
 from uuid import UUID
 
+import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath, QueryParameter
 
-from services.gateway.console.pages import PAGE_ROWS, Facts, act, ask, form_of, page, signed_in
+from services.gateway.console.pages import PAGE_ROWS, Facts, Flash, act, ask, form_of, page, read, signed_in
 from services.gateway.routes.answers import HttpRequest
-from shared.contracts.webhooks import EventDetail, EventPage, GetEvent, ListEvents, Replay
+from services.gateway.routes.webhooks import RangeBody
+from shared.contracts.webhooks import EventDetail, EventPage, GetEvent, ListEvents, Replay, ReplayMany, ReplaysView
 
+HERE = "/console/events"
 Narrow = Annotated[str, QueryParameter(max_length=200, required=False)]
 
 
@@ -51,4 +54,19 @@ async def replay(request: HttpRequest, event_id: FromPath[UUID]) -> Response[Any
     return await act(request, form, Replay(event_id=event_id), done=done, back=f"/console/events/{event_id}")
 
 
-ROUTES = [list_events, show_event, replay]
+@post("/events/replay", before_request=signed_in)
+async def replay_many(request: HttpRequest) -> Response[Any]:
+    form = await form_of(request)
+    times = {name: f"{form.get(name, '')}:00Z" for name in ("since", "until") if form.get(name)}
+    body = read(form, RangeBody, **times)
+    return await act(request, form, ReplayMany(**msgspec.structs.asdict(body)), done=_replayed, back=HERE)
+
+
+def _replayed(answer: bytes) -> Flash:
+    said = msgspec.json.decode(answer, type=ReplaysView)
+    return Flash(
+        good=True, text=f"{said.count} events are being processed once more{'; there are more in that time' if said.more else ''}."
+    )
+
+
+ROUTES = [list_events, show_event, replay, replay_many]

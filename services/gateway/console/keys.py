@@ -9,6 +9,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath, QueryParameter
 
 from services.gateway.console.pages import Facts, Flash, act, asked_for, form_of, page, read, signed_in
+from services.gateway.handlers.commands import RevokeKey
 from services.gateway.routes.answers import HttpRequest, gateway_of, principal_of
 from services.gateway.routes.credentials import CredentialBody
 from services.gateway.routes.merchants import EndpointBody
@@ -53,6 +54,12 @@ async def show_keys(
         }
 
     return await page(request, "keys.html", load)
+
+
+@post("/keys/{key_id:uuid}/revoke", before_request=signed_in)
+async def revoke_key(request: HttpRequest, key_id: FromPath[UUID]) -> Response[Any]:
+    form = await form_of(request)
+    return await act(request, form, RevokeKey(key_id=key_id), done="The key opens nothing any more.", back=HERE)
 
 
 @post("/keys/credentials/{provider:str}/{use:str}", before_request=signed_in)
@@ -133,6 +140,7 @@ async def redeliver(request: HttpRequest, delivery_id: FromPath[UUID]) -> Respon
 
 ROUTES = [
     show_keys,
+    revoke_key,
     put_credential,
     verify_credential,
     retire_credential,

@@ -254,6 +254,7 @@ def _problem(request: HttpRequest, status: int, title: str, detail: str) -> Resp
 
 async def signed_in(request: HttpRequest) -> Response[Any] | None:
     """Let only those in who have signed in with an admin's or an operator's key."""
+    answers.refuse_nul(request)
     visitor: Visitor | None = await visitor_of(request)
     if visitor is not None:
         gateway_of(request).count(visitor.principal)

@@ -44,6 +44,12 @@ class SubmitResult(msgspec.Struct, frozen=True, kw_only=True):
     capture_problem: dict[str, Any] | None = None
 
 
+class RevokeKey(Message, frozen=True, kw_only=True, tag="gateway.revoke_key.v1"):
+    """Let an API key open nothing any more."""
+
+    key_id: UUID
+
+
 class TokenView(msgspec.Struct, frozen=True, kw_only=True):
     """A fresh token and until when it is good."""
 
@@ -94,6 +100,7 @@ SUCCESS_STATUS: dict[str, int] = {
     type_of(SubmitPayment): 201,
     type_of(MakeCheckoutToken): 201,
     type_of(MakeCustomerToken): 201,
+    type_of(RevokeKey): 200,
 }
 
 # Answers that are stored without their signature.

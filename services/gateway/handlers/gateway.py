@@ -17,6 +17,7 @@ from services.gateway.domain import (
     Claims,
     Forbidden,
     Overloaded,
+    OwnKey,
     Principal,
     Role,
     Unauthenticated,
@@ -32,6 +33,7 @@ from services.gateway.handlers.commands import (
     TOKEN_TYPES,
     MakeCheckoutToken,
     MakeCustomerToken,
+    RevokeKey,
     SubmitPayment,
     SubmitResult,
     TokenView,
@@ -40,11 +42,11 @@ from services.gateway.handlers.idempotency import Answer, Driver, IdempotencySto
 from services.gateway.handlers.ingest import Ingest
 from services.gateway.handlers.sealing import Sealing, source_of
 from services.gateway.settings import Settings
-from services.gateway.store import Claim, Kept
+from services.gateway.store import Claim, Kept, sessions
 from shared import telemetry
 from shared.bus import Unroutable
 from shared.contracts import payments
-from shared.errors import Problem, Unavailable
+from shared.errors import NotFound, Problem, Unavailable
 from shared.ids import new_id
 from shared.messages import Done, Envelope, Environment, Message, Query, Refused, Reply, done, encode, type_of
 from shared.replies import Replies
@@ -140,6 +142,7 @@ class Gateway:
             type_of(SubmitPayment): self._submit_payment,
             type_of(MakeCheckoutToken): self._make_checkout_token,
             type_of(MakeCustomerToken): self._make_customer_token,
+            type_of(RevokeKey): self._revoke_key,
         }
         return {**dict.fromkeys(SUCCESS_STATUS, self._over_the_bus), **own}
 
@@ -237,6 +240,18 @@ class Gateway:
             return body
         view = msgspec.json.decode(body, type=TokenView)
         return msgspec.json.encode(msgspec.structs.replace(view, token=sign(view.token, self.settings.token_secret)))
+
+    # Keys
+
+    async def _revoke_key(self, kept: Kept) -> Reply | None:
+        command = msgspec.json.decode(kept.command or b"", type=RevokeKey)
+        if kept.actor.endswith(f":{command.key_id}"):
+            return Refused(OwnKey("Use another key to revoke this one.", {"key_id": str(command.key_id)}).problem())
+        revoked = await sessions.revoke(self.pool, _envelope(kept), command.key_id)
+        if revoked is None:
+            return Refused(NotFound(f"There is no key {command.key_id}.").problem())
+        self._known.clear()
+        return done(revoked)
 
     # The composed operation
 

@@ -1,21 +1,21 @@
 """An order's timeline: every service that knows a part of it is asked at once; one that is down is named and hides nothing."""
 
-import asyncio
 import heapq
 from uuid import UUID
 
 import msgspec
 
 from services.gateway.domain import Principal
-from services.gateway.handlers.gateway import Gateway, unwrap
+from services.gateway.handlers.gateway import Gateway
+from services.gateway.handlers.parts import told
 from shared.contracts.timeline import ASKED, Happenings, Timeline, TimelineEntry
-from shared.errors import NotFound, Problem, Unavailable
+from shared.errors import NotFound
 
 
 async def timeline_of(gateway: Gateway, principal: Principal, order_id: UUID, *, correlation_id: str) -> Timeline:
     """Put together what happened to an order; raises NotFound when every service was asked and none knows it."""
-    told = await asyncio.gather(*(_ask(gateway, principal, service, order_id, correlation_id=correlation_id) for service in ASKED))
-    by_service = dict(zip(ASKED, told, strict=True))
+    asked = {service: kind(order_id=order_id) for service, kind in ASKED.items()}
+    by_service = await told(gateway, principal, asked, Happenings, correlation_id=correlation_id)
     missing = [service for service, said in by_service.items() if said is None]
     known = {service: said for service, said in by_service.items() if said is not None}
     if not missing and not any(said.known for said in known.values()):
@@ -31,12 +31,3 @@ async def timeline_of(gateway: Gateway, principal: Principal, order_id: UUID, *,
 
 def _entry(service: str, said: Happenings, n: int) -> TimelineEntry:
     return TimelineEntry(service=service, **msgspec.structs.asdict(said.happenings[n]))
-
-
-async def _ask(gateway: Gateway, principal: Principal, service: str, order_id: UUID, *, correlation_id: str) -> Happenings | None:
-    query, limit_seconds = ASKED[service](order_id=order_id), gateway.settings.part_timeout_seconds
-    try:
-        answer = unwrap(await gateway.ask(principal, query, correlation_id=correlation_id, timeout_seconds=limit_seconds))
-    except (Unavailable, TimeoutError):
-        return None
-    return None if isinstance(answer, Problem) else msgspec.json.decode(answer, type=Happenings)

@@ -8,18 +8,19 @@ from datetime import timedelta
 import msgspec
 
 from services.gateway.domain import Principal
-from services.gateway.handlers.gateway import Gateway, unwrap
+from services.gateway.handlers.gateway import Gateway
+from services.gateway.handlers.parts import told
 from shared import spans
 from shared.contracts.traces import ASKED, FoundTraces, Spans, SpanView, Trace, TraceSpan
-from shared.errors import NotFound, Problem, Unavailable
+from shared.errors import NotFound
 
 GATEWAY = "gateway"
 
 
 async def trace_of(gateway: Gateway, principal: Principal, trace_id: str, *, correlation_id: str) -> Trace:
     """Put a trace together; raises NotFound when every service was asked and none has anything of it."""
-    told, missing = await _ask_all(gateway, principal, trace_id=trace_id, wanted="", correlation_id=correlation_id)
-    found = _traces(told, missing)
+    parts, missing = await _ask_all(gateway, principal, trace_id=trace_id, wanted="", correlation_id=correlation_id)
+    found = _traces(parts, missing)
     if not found:
         raise NotFound(f"There is no trace {trace_id}; traces are kept for a day, of a part of the requests.")
     return found[0]
@@ -27,8 +28,8 @@ async def trace_of(gateway: Gateway, principal: Principal, trace_id: str, *, cor
 
 async def traces_for(gateway: Gateway, principal: Principal, wanted: str, *, correlation_id: str) -> FoundTraces:
     """Find the traces in which a correlation id was worked for, the newest first."""
-    told, missing = await _ask_all(gateway, principal, trace_id="", wanted=wanted, correlation_id=correlation_id)
-    return FoundTraces(traces=_traces(told, missing), missing=missing)
+    parts, missing = await _ask_all(gateway, principal, trace_id="", wanted=wanted, correlation_id=correlation_id)
+    return FoundTraces(traces=_traces(parts, missing), missing=missing)
 
 
 async def _ask_all(
@@ -36,27 +37,18 @@ async def _ask_all(
 ) -> tuple[dict[str, Spans], list[str]]:
     envelope = gateway.envelope_for(principal, correlation_id=correlation_id)
     own = spans.spans_of(gateway.pool, envelope, trace_id=trace_id, correlation_id=wanted)
-    others = (_ask(gateway, principal, service, trace_id, wanted, correlation_id) for service in ASKED)
-    told = dict(zip((GATEWAY, *ASKED), await asyncio.gather(own, *others), strict=True))
-    return {service: said for service, said in told.items() if said is not None}, [s for s, said in told.items() if said is None]
+    asked = {service: kind(trace_id=trace_id, correlation_id=wanted) for service, kind in ASKED.items()}
+    here, others = await asyncio.gather(own, told(gateway, principal, asked, Spans, correlation_id=correlation_id))
+    known = {service: said for service, said in others.items() if said is not None}
+    return {GATEWAY: here, **known}, [service for service in others if service not in known]
 
 
-async def _ask(gateway: Gateway, principal: Principal, service: str, trace_id: str, wanted: str, correlation_id: str) -> Spans | None:
-    query = ASKED[service](trace_id=trace_id, correlation_id=wanted)
-    try:
-        reply = await gateway.ask(principal, query, correlation_id=correlation_id, timeout_seconds=gateway.settings.part_timeout_seconds)
-    except (Unavailable, TimeoutError):
-        return None
-    answer = unwrap(reply)
-    return None if isinstance(answer, Problem) else msgspec.json.decode(answer, type=Spans)
-
-
-def _traces(told: Mapping[str, Spans], missing: list[str]) -> list[Trace]:
+def _traces(known: Mapping[str, Spans], missing: list[str]) -> list[Trace]:
     parts: dict[str, list[tuple[str, SpanView]]] = defaultdict(list)
-    for service, said in told.items():
+    for service, said in known.items():
         for span in said.spans:
             parts[span.trace_id].append((service, span))
-    incomplete = [service for service, said in told.items() if not said.complete]
+    incomplete = [service for service, said in known.items() if not said.complete]
     found = [_trace(trace_id, part, missing, incomplete) for trace_id, part in parts.items()]
     return sorted(found, key=lambda trace: trace.started_at, reverse=True)
 

@@ -21,7 +21,7 @@ from services.gateway.handlers.gateway import Gateway, unwrap
 from services.gateway.handlers.idempotency import Answer
 from services.gateway.store import Claim
 from shared import telemetry
-from shared.errors import Outcome, Problem, Refusal, Retry, Unavailable, problem_body
+from shared.errors import Invalid, NotFound, Outcome, Problem, Refusal, Retry, Unavailable, problem_body
 from shared.messages import Message, Query, encode, type_of
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ def allows(*roles: Role) -> Guard:
     """Let only these roles in, before a request is read; a shopper's token only to its own order."""
 
     async def guard(connection: HttpRequest) -> None:
+        refuse_nul(connection)
         principal = await gateway_of(connection).authenticate(connection.headers.get("authorization"))
         if principal.role not in roles:
             raise Forbidden(f"This needs one of the roles {', '.join(sorted(roles))}.", {"role": principal.role.value})
@@ -96,6 +97,14 @@ def allows(*roles: Role) -> Guard:
         connection.scope["state"]["principal"] = principal
 
     return guard
+
+
+def refuse_nul(request: HttpRequest) -> None:
+    """Refuse an address that holds NUL, which no text in a database can."""
+    if "\0" in request.scope["path"]:
+        raise NotFound("Nothing has NUL in its name.")
+    if b"%00" in request.scope["query_string"]:
+        raise Invalid("The query holds NUL, which no text does.", {"field": "query"})
 
 
 CHECKOUT = allows(Role.CHECKOUT, Role.ADMIN, Role.SHOPPER)

@@ -1,21 +1,32 @@
 """How everything is, what providers were asked, and where a request's time went."""
 
-import asyncio
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-import msgspec
-from litestar import Response, get
+from litestar import Response, get, post
 from litestar.params import FromPath, QueryParameter
 
-from services.gateway.domain import KeysView
+from services.gateway.domain import KeysView, KeyView
+from services.gateway.handlers.auditing import actions_of
+from services.gateway.handlers.calling import CallFilter, calls_of
+from services.gateway.handlers.commands import RevokeKey
 from services.gateway.handlers.observing import overview
 from services.gateway.handlers.tracing import trace_of, traces_for
-from services.gateway.routes.answers import ADMIN, JSON_TYPE, HttpRequest, ask, correlation_of, documented, gateway_of, principal_of
+from services.gateway.routes.answers import (
+    ADMIN,
+    HttpRequest,
+    KeyHeader,
+    PreferHeader,
+    carry_out,
+    correlation_of,
+    documented,
+    gateway_of,
+    principal_of,
+)
 from services.gateway.store import sessions
 from shared import spans
+from shared.contracts.actions import ActionPage, ListActions
 from shared.contracts.calls import ASKED as CALLERS
 from shared.contracts.calls import PAGE_ROWS_MAX, CallPage
 from shared.contracts.traces import FoundTraces, Trace, Traces
@@ -58,31 +69,18 @@ async def list_calls(
 ) -> Response[Any]:
     if service is not None and service not in CALLERS:
         raise Invalid(f"The services that call providers are {', '.join(CALLERS)}.", {"field": "service"})
-    queries = [
-        kind(
-            provider=provider,
-            operation=operation,
-            classification=classification,
-            status_from=status_from,
-            correlation_id=correlation_id,
-            before=before,
-            limit=limit,
-        )
-        for name, kind in CALLERS.items()
-        if service in (None, name)
-    ]
-    pages = [msgspec.json.decode(body, type=CallPage) for body in await asyncio.gather(*(ask(request, query) for query in queries))]
-    return Response(msgspec.json.encode(merged(pages, limit)), media_type=JSON_TYPE)
-
-
-def merged(pages: Sequence[CallPage], limit: int) -> CallPage:
-    """Make one page of several services' pages, the newest first."""
-    # Whoever has more has told of everything down to its `next`; below the highest of these nothing is certain yet.
-    floor = max((page.next for page in pages if page.next is not None), default=None)
-    calls = sorted((call for page in pages for call in page.calls if floor is None or call.id >= floor), key=lambda c: c.id, reverse=True)
-    if len(calls) > limit:
-        return CallPage(calls=calls[:limit], next=calls[limit - 1].id)
-    return CallPage(calls=calls, next=floor)
+    page = await calls_of(
+        gateway_of(request),
+        principal_of(request),
+        CallFilter(
+            provider=provider, operation=operation, classification=classification, status_from=status_from, correlation_id=correlation_id
+        ),
+        service=service,
+        before=before,
+        limit=limit,
+        correlation_id=correlation_of(request),
+    )
+    return Response(page)
 
 
 @get(
@@ -140,4 +138,33 @@ async def list_keys(request: HttpRequest) -> Response[Any]:
     return Response(KeysView(keys=await sessions.keys_of(gateway_of(request).pool, principal_of(request))))
 
 
-ROUTES = [get_overview, list_calls, list_traces, read_trace, find_traces, list_keys]
+@post(
+    "/admin/api-keys/{key_id:uuid}/revoke",
+    before_request=ADMIN,
+    status_code=200,
+    tags=["Watching"],
+    summary="Let an API key open nothing any more",
+    responses=documented(200, KeyView, "It is revoked; other gateway processes know within 5 seconds. One's own key is refused."),
+)
+async def revoke_key(request: HttpRequest, key_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None) -> Response[Any]:
+    return await carry_out(request, lambda _: RevokeKey(key_id=key_id))
+
+
+@get(
+    "/admin/audit",
+    before_request=ADMIN,
+    tags=["Watching"],
+    summary="List what staff did, the newest first",
+    responses=documented(200, ActionPage, "A page; ask for the next one with before=next.", 400, 422, keyed=False),
+)
+async def list_actions(
+    request: HttpRequest,
+    text: Annotated[str | None, QueryParameter(name="text", max_length=200, required=False)] = None,
+    before: Annotated[UUID | None, QueryParameter(name="before", required=False)] = None,
+    limit: Annotated[int, QueryParameter(name="limit", ge=1, le=PAGE_ROWS_MAX, required=False)] = 50,
+) -> Response[Any]:
+    query = ListActions(text=text, before=before, limit=limit)
+    return Response(await actions_of(gateway_of(request), principal_of(request), query, correlation_id=correlation_of(request)))
+
+
+ROUTES = [revoke_key, list_actions, get_overview, list_calls, list_traces, read_trace, find_traces, list_keys]

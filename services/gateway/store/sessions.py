@@ -3,8 +3,9 @@
 from uuid import UUID
 
 from services.gateway.domain import KeyView, Principal, Role, Session
-from shared.database import Pool, connected
-from shared.messages import Environment
+from shared import audit
+from shared.database import Pool, connected, transaction
+from shared.messages import Envelope, Environment
 
 DELETE_ROWS_MAX = 1_000
 KEYS_LISTED_MAX = 1_000
@@ -52,6 +53,27 @@ async def forget_expired(pool: Pool) -> None:
             "DELETE FROM console_sessions WHERE ctid = ANY(ARRAY(SELECT ctid FROM console_sessions WHERE expires_at < now() LIMIT $1))",
             DELETE_ROWS_MAX,
         )
+
+
+async def revoke(pool: Pool, envelope: Envelope, key_id: UUID) -> KeyView | None:
+    """Revoke a store's key and write down who did; one that was revoked stays as it is, of one that is not there nothing comes back."""
+    async with transaction(pool) as db:
+        row = await db.fetchrow(
+            """
+            UPDATE api_keys
+               SET revoked_at = coalesce(revoked_at, now())
+             WHERE id = $1 AND store_id = $2 AND environment = $3
+            RETURNING id, role, name, created_at, revoked_at
+            """,
+            key_id,
+            envelope.store_id,
+            envelope.environment.value,
+        )
+        if row is None:
+            return None
+        written = audit.acted(envelope, "api_key.revoke", f"key_id={key_id}", after={"name": row["name"], "role": row["role"]})
+        await db.execute(written.sql, *written.arguments)
+    return KeyView(**{**dict(row), "role": Role(row["role"])})
 
 
 async def keys_of(pool: Pool, principal: Principal) -> list[KeyView]:
