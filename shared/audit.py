@@ -148,6 +148,13 @@ def _action(row: Record) -> ActionView:
 
 
 STAFF = ("admin:", "operator:")
+# By which staff come in; what other services send on their behalf is what follows from what they did.
+ENTRANCE = "gateway"
+
+
+def by_staff(envelope: Envelope) -> bool:
+    """Tell whether somebody of the staff asked for this themselves."""
+    return envelope.source == ENTRANCE and envelope.actor.startswith(STAFF)
 
 
 def acted(envelope: Envelope, action: str, subject: str, *, before: Any = None, after: Any = None, reason: str = "") -> Statement:

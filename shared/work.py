@@ -88,8 +88,8 @@ class Batch:
         self.add(audit.acted(self._work.envelope, action, subject, before=before, after=after, reason=reason))
 
     def _audit_staff(self) -> None:
-        """Whatever staff have done leaves a row, also where nobody thought of one."""
-        if not self._work.audited and self._work.envelope.actor.startswith(audit.STAFF):
+        """Whatever staff have done leaves a row, also where nobody thought of one; what follows from it leaves none."""
+        if not self._work.audited and audit.by_staff(self._work.envelope):
             self.audit(self._work.kind, self._work.subject)
 
     def conclude(self, reply: Reply, events: Sequence[Event] = ()) -> None:

@@ -66,9 +66,11 @@ async def test_a_form_from_elsewhere_does_nothing(world: World, shop: Shop, meth
         assert known is not None
         without = await http.post(concrete, data={"key": "k"})
         forged = await http.post(concrete, data={"key": "k", "csrf": known[1][::-1]})
-        elsewhere = await http.post(concrete, data={"key": "k", "csrf": known[1]}, headers={"Origin": "https://evil.example"})
+        true = {"key": "k", "csrf": known[1]}
+        elsewhere = await http.post(concrete, data=true, headers={"Origin": "https://evil.example"})
+        beside = await http.post(concrete, data=true, headers={"Sec-Fetch-Site": "same-site"})
 
-    assert [each.status_code for each in (without, forged, elsewhere)] == [403, 403, 403]
+    assert [each.status_code for each in (without, forged, elsewhere, beside)] == [403, 403, 403, 403]
 
 
 class TestSigningIn:

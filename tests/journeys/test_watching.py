@@ -241,6 +241,7 @@ class TestTheAudit:
         for _ in range(3):
             await world.a_captured_payment()
         whole = [each["id"] for each in (await _get(world, "audit?limit=200"))["actions"]]
+        assert len(whole) > 8
 
         seen: list[str] = []
         before = ""
@@ -252,6 +253,12 @@ class TestTheAudit:
             before = f"&before={page['next']}"
 
         assert seen == whole == sorted(whole, reverse=True)
+
+    async def test_says_nothing_of_what_follows_from_it(self, world: World) -> None:
+        await world.a_captured_payment()
+        await until(lambda: world.rows("SELECT FROM webhooks.inbox WHERE type = 'payments.intent_changed.v1' AND state = 'done'"))
+
+        assert (await _get(world, "audit?text=intent_changed"))["actions"] == []
 
     async def test_of_another_store_is_empty(self, world: World) -> None:
         other = await a_key(world.place, new_id(), Role.ADMIN)

@@ -6,7 +6,7 @@ from litestar import Response, get
 
 from services.gateway.console.pages import Facts, asked_for, page, signed_in
 from services.gateway.handlers.observing import overview
-from services.gateway.routes.answers import HttpRequest, gateway_of
+from services.gateway.routes.answers import HttpRequest, gateway_of, lookout_of
 from shared.contracts.payments import AttentionView, ListAttention
 
 
@@ -14,7 +14,7 @@ from shared.contracts.payments import AttentionView, ListAttention
 async def show_overview(request: HttpRequest) -> Response[Any]:
     async def load() -> Facts:
         return {
-            "overview": await overview(gateway_of(request)),
+            "overview": await overview(gateway_of(request), await lookout_of(request).look()),
             "attention": await asked_for(request, ListAttention(), AttentionView),
         }
 

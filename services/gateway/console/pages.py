@@ -156,7 +156,10 @@ async def form_of(request: HttpRequest) -> dict[str, str]:
 
 def same_origin(request: HttpRequest) -> bool:
     """Tell whether a request comes from a page of ours, as far as its browser says."""
-    origin = request.headers.get("origin")
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        # Told by the browser itself, whatever names stand between it and us (Fetch Metadata, W3C).
+        return site in ("same-origin", "none")
     return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 

@@ -1,6 +1,7 @@
 """How everything is: each service asked at once, the broker asked how full its queues are, and samples of both for the lines."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -19,6 +20,7 @@ GATEWAY = "gateway"
 # What the lines on the overview show.
 SAMPLES_SHOWN_MAX = 120
 SAMPLES_KEPT_HOURS = 2.0
+SEEN_FOR_SECONDS = 1.0
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,9 +47,26 @@ async def see(gateway: Gateway) -> Seen:
     return Seen(vitals={GATEWAY: gateway.pulse.vitals(), **vitals}, queues=await _queues(gateway))
 
 
-async def overview(gateway: Gateway) -> Overview:
+class Lookout:
+    """Looks around at most once a second, for however many look on."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._turn = asyncio.Lock()
+        self._seen: Seen | None = None
+        self._at_seconds = 0.0
+
+    async def look(self) -> Seen:
+        """Tell what was seen within the last second."""
+        async with self._turn:
+            if self._seen is None or time.monotonic() - self._at_seconds > SEEN_FOR_SECONDS:
+                self._seen = await see(self._gateway)
+                self._at_seconds = time.monotonic()
+            return self._seen
+
+
+async def overview(gateway: Gateway, seen: Seen) -> Overview:
     """Put together how everything is."""
-    seen = await see(gateway)
     samples = await store.samples(gateway.pool, limit=SAMPLES_SHOWN_MAX)
     letters = seen.vitals["reconciler"].dead_letters if "reconciler" in seen.vitals else {}
     services = [

@@ -10,6 +10,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ControllerRouterHandler
 
 from services.gateway.handlers.gateway import Gateway
+from services.gateway.handlers.observing import Lookout
 from services.gateway.routes import (
     credentials,
     customers,
@@ -89,5 +90,5 @@ def api(gateway: Gateway, checks: dict[str, Check], more: Sequence[ControllerRou
         logging_config=None,
         debug=False,
     )
-    app.state.gateway = gateway
+    app.state.gateway, app.state.lookout = gateway, Lookout(gateway)
     return app

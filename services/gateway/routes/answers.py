@@ -19,6 +19,7 @@ from litestar.types import ExceptionHandlersMap
 from services.gateway.domain import Forbidden, Principal, Role, idempotency_key, parsed, request_hash, wait_seconds
 from services.gateway.handlers.gateway import Gateway, unwrap
 from services.gateway.handlers.idempotency import Answer
+from services.gateway.handlers.observing import Lookout
 from services.gateway.store import Claim
 from shared import telemetry
 from shared.errors import Invalid, NotFound, Outcome, Problem, Refusal, Retry, Unavailable, problem_body
@@ -123,6 +124,12 @@ def gateway_of(request: HttpRequest) -> Gateway:
     """Find the gateway at work."""
     gateway: Gateway = request.app.state.gateway
     return gateway
+
+
+def lookout_of(request: HttpRequest) -> Lookout:
+    """Find whoever looks around for all who look on."""
+    lookout: Lookout = request.app.state.lookout
+    return lookout
 
 
 def correlation_of(request: HttpRequest) -> str:

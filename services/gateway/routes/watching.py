@@ -22,6 +22,7 @@ from services.gateway.routes.answers import (
     correlation_of,
     documented,
     gateway_of,
+    lookout_of,
     principal_of,
 )
 from services.gateway.store import sessions
@@ -44,7 +45,7 @@ TRACES_LISTED_MAX = 200
     responses=documented(200, Overview, "Of the whole installation; a service that does not answer is shown as such.", keyed=False),
 )
 async def get_overview(request: HttpRequest) -> Response[Any]:
-    return Response(await overview(gateway_of(request)))
+    return Response(await overview(gateway_of(request), await lookout_of(request).look()))
 
 
 @get(
