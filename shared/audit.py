@@ -16,6 +16,7 @@ from shared.messages import Envelope
 MONTHS_AHEAD = 3
 MONTHS_KEPT = 13
 KEEP_EVERY_SECONDS = 3600.0
+BACKGROUND = "background."
 
 
 def called(envelope: Envelope, transaction_id: UUID | None, calls: Sequence[Call]) -> Statement:
@@ -148,13 +149,11 @@ def _action(row: Record) -> ActionView:
 
 
 STAFF = ("admin:", "operator:")
-# By which staff come in; what other services send on their behalf is what follows from what they did.
-ENTRANCE = "gateway"
 
 
-def by_staff(envelope: Envelope) -> bool:
-    """Tell whether somebody of the staff asked for this themselves."""
-    return envelope.source == ENTRANCE and envelope.actor.startswith(STAFF)
+def by_staff(envelope: Envelope, kind: str) -> bool:
+    """Tell whether somebody of the staff asked for a command themselves; background work only follows from what they asked for."""
+    return envelope.actor.startswith(STAFF) and not kind.startswith(BACKGROUND)
 
 
 def acted(envelope: Envelope, action: str, subject: str, *, before: Any = None, after: Any = None, reason: str = "") -> Statement:

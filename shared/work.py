@@ -49,8 +49,10 @@ class Desk:
 class Work:
     """A command being worked on; handlers read its facts, write in batches and conclude it once."""
 
-    def __init__(self, desk: Desk, envelope: Envelope, *, kind: str, digest: bytes, subject: str = "") -> None:
+    def __init__(self, desk: Desk, envelope: Envelope, *, kind: str, digest: bytes, subject: str = "", follows: bool = False) -> None:
         self.envelope = envelope
+        # Whether somebody asked for it themselves, so that it has to be written down; an event only follows from that.
+        self.by_staff = audit.by_staff(envelope, kind) and not follows
         # What it is about, for whoever reads later what staff did.
         self.subject = subject
         self.audited = False
@@ -89,7 +91,7 @@ class Batch:
 
     def _audit_staff(self) -> None:
         """Whatever staff have done leaves a row, also where nobody thought of one; what follows from it leaves none."""
-        if not self._work.audited and audit.by_staff(self._work.envelope):
+        if not self._work.audited and self._work.by_staff:
             self.audit(self._work.kind, self._work.subject)
 
     def conclude(self, reply: Reply, events: Sequence[Event] = ()) -> None:

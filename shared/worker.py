@@ -18,7 +18,7 @@ from shared.bus import Letter, Publisher, Received, TooLarge, Unroutable, envelo
 from shared.database import CONTENDED_ATTEMPTS_MAX
 from shared.errors import Contended, Problem, Refusal, Retry, Unavailable
 from shared.inbox import Inbox, State, digest_of
-from shared.messages import Envelope, Message, Query, Refused, done, encode_reply, type_of
+from shared.messages import Envelope, Event, Message, Query, Refused, done, encode_reply, type_of
 from shared.vitals import Pulse
 from shared.work import Desk, Work
 
@@ -147,7 +147,9 @@ class Worker(Generic[C]):
         except msgspec.DecodeError as broken:
             raise Poison(f"{received.type} cannot be read: {broken}") from broken
         telemetry.bind({name: str(getattr(command, name)) for name in BOUND_FIELDS if hasattr(command, name)})
-        work = Work(self._desk, envelope, kind=received.type, digest=digest, subject=_subject_of(command))
+        work = Work(
+            self._desk, envelope, kind=received.type, digest=digest, subject=_subject_of(command), follows=isinstance(command, Event)
+        )
         async with asyncio.timeout(self._timeout_seconds):
             await handler(work, command, self._context)
 
