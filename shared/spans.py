@@ -91,13 +91,13 @@ async def spans_of(pool: Pool, envelope: Envelope, *, trace_id: str, correlation
 
 
 async def begun(pool: Pool, envelope: Envelope, *, before: datetime | None, at_least_us: int, failed: bool, limit: int) -> list[SpanView]:
-    """List the store's traces that began here, the newest first."""
+    """List the store's requests that came in here and were traced, the newest first."""
     async with connected(pool) as db:
         rows = await db.fetch(
             f"""
             SELECT {_COLUMNS}
               FROM spans
-             WHERE parent_id = '' AND store_id = $1 AND environment = $2 AND started_at < coalesce($3, now() + interval '1 minute')
+             WHERE kind = 'server' AND store_id = $1 AND environment = $2 AND started_at < coalesce($3, now() + interval '1 minute')
                AND duration_us >= $4 AND (failed OR NOT $5)
              ORDER BY started_at DESC
              LIMIT $6

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import random
 import re
 import sys
 import time
@@ -20,7 +21,7 @@ from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
@@ -71,10 +72,11 @@ CORRELATION_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
 _NO_FACTS: Mapping[str, str] = MappingProxyType({})
 _facts: ContextVar[Mapping[str, str]] = ContextVar("tender_log_facts", default=_NO_FACTS)
 # What is asked all the time, or stays open.
-UNTRACED = "/health/.*,/metrics,/console.*"
+UNTRACED = ("/health/", "/metrics", "/console")
 
 _tracing = False
 _keeping = False
+_ratio = 0.0
 _propagator = TraceContextTextMapPropagator()
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -194,19 +196,20 @@ def ended_spans() -> list[Ended]:
 
 def trace_to(endpoint: str, *, service: str, ratio: float, kept: bool) -> None:
     """Trace this share of the requests: export spans by OTLP over HTTP, keep them to be fetched, or both."""
-    global _tracing, _keeping
+    global _tracing, _keeping, _ratio
     if (not endpoint and not kept) or ratio <= 0:
         return
     provider = TracerProvider(
         resource=Resource.create({"service.name": f"tender-{service}"}),
-        sampler=ParentBased(TraceIdRatioBased(ratio)),
+        # Which ones are traced is chosen before any span is made, so that the others cost nothing.
+        sampler=ParentBased(ALWAYS_ON),
     )
     if endpoint:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint.rstrip("/") + "/v1/traces")))
     if kept:
         provider.add_span_processor(_Keeper())
     trace.set_tracer_provider(provider)
-    _tracing, _keeping = True, kept
+    _tracing, _keeping, _ratio = True, kept, ratio
 
 
 def stop_tracing() -> None:
@@ -240,8 +243,11 @@ def keeping() -> bool:
 
 @contextlib.contextmanager
 def span(name: str, *, kind: SpanKind = SpanKind.INTERNAL, parent: str = "", facts: Mapping[str, str] | None = None) -> Iterator[None]:
-    """Time a piece of work as a span, below the parent given as a traceparent or below the current one."""
-    if not _tracing:
+    """Time a piece of work as a span, below the parent given as a traceparent or below the current one.
+
+    Work that begins by itself is chosen by chance; messages and calls without a parent belong to what was not chosen.
+    """
+    if not _tracing or not (parent or _goes_on() or (kind is SpanKind.INTERNAL and _chosen())):
         yield
         return
     above = _propagator.extract({"traceparent": parent}) if parent else otel_context.get_current()
@@ -250,14 +256,37 @@ def span(name: str, *, kind: SpanKind = SpanKind.INTERNAL, parent: str = "", fac
 
 
 def traced(app: Any) -> Any:
-    """Make an ASGI application start or continue a trace per request; as it is when traces go nowhere."""
+    """Make an ASGI application continue traces, and start one for a share of its requests; as it is when traces go nowhere."""
+    if not _tracing:
+        return app
     # Receive and send spans would triple the cost of a request and say nothing.
-    return OpenTelemetryMiddleware(app, exclude_spans=["receive", "send"], excluded_urls=UNTRACED) if _tracing else app
+    tracing_app = OpenTelemetryMiddleware(app, exclude_spans=["receive", "send"])
+
+    async def choosing(scope: Any, receive: Any, send: Any) -> None:
+        await (tracing_app if scope["type"] == "http" and _wanted(scope) else app)(scope, receive, send)
+
+    return choosing
+
+
+def _wanted(scope: Any) -> bool:
+    for name, value in scope["headers"]:
+        if name == b"traceparent":
+            # Its last part says whether its caller traces it (W3C Trace Context).
+            return bool(value.endswith(b"-01"))
+    return not scope["path"].startswith(UNTRACED) and _chosen()
+
+
+def _goes_on() -> bool:
+    return trace.get_current_span().is_recording()
+
+
+def _chosen() -> bool:
+    return random.random() < _ratio
 
 
 def traceparent() -> str:
-    """Write the current span as a W3C traceparent, or nothing when not tracing."""
-    if not _tracing:
+    """Write the current span as a W3C traceparent, or nothing when it is not traced."""
+    if not _tracing or not _goes_on():
         return ""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier)

@@ -2,7 +2,7 @@
 CREATE UNLOGGED TABLE spans (
     trace_id       text        NOT NULL,
     span_id        text        NOT NULL,
-    -- Empty where the trace begins.
+    -- Empty where the trace begins; a caller's own span where it traces too.
     parent_id      text        NOT NULL,
     name           text        NOT NULL,
     kind           text        NOT NULL,
@@ -18,5 +18,5 @@ CREATE UNLOGGED TABLE spans (
 
 CREATE INDEX spans_of_trace ON spans (trace_id);
 CREATE INDEX spans_by_correlation ON spans (correlation_id) WHERE correlation_id IS NOT NULL;
-CREATE INDEX spans_begun ON spans (store_id, environment, started_at DESC) WHERE parent_id = '';
+CREATE INDEX spans_begun ON spans (store_id, environment, started_at DESC) WHERE kind = 'server';
 CREATE INDEX spans_by_age ON spans (started_at);

@@ -22,7 +22,7 @@ from shared.ids import new_id
 from shared.service import Server
 from tests.faults.nursery import Nursery
 from tests.faults.system import a_system
-from tests.world import PASSWORD, Place, World, a_key, secret_of, until
+from tests.world import ORDER, PASSWORD, Place, World, a_key, secret_of, until
 
 
 class Collector:
@@ -168,6 +168,20 @@ class TestKeptTraces:
         assert "payments sandbox authorize" in done.output
         assert "█" in done.output
 
+    async def test_is_the_callers_where_the_caller_decides(self, watched: tuple[World, Collector, Path]) -> None:
+        world, _, _ = watched
+        wanted, unwanted = f"{new_id().int:032x}", f"{new_id().int:032x}"
+        for trace_id, flags in ((unwanted, "00"), (wanted, "01")):
+            headers = {"traceparent": f"00-{trace_id}-{'1' * 16}-{flags}", "X-Correlation-Id": f"of-{trace_id}"}
+            assert (await world.put_order(new_id(), ORDER, headers=headers)).status == 200
+
+        await until(lambda: _whole(world, wanted))
+
+        listed = [each["trace_id"] for each in (await world.send("GET", "/api/v1/admin/traces")).json["traces"]]
+        assert (wanted in listed, unwanted in listed) == (True, False)
+        assert (await world.send("GET", f"/api/v1/admin/traces/{unwanted}")).status == 404
+        assert (await world.send("GET", f"/api/v1/admin/traces/for/of-{unwanted}")).json["traces"] == []
+
     async def test_is_nobody_elses(self, watched: tuple[World, Collector, Path]) -> None:
         world, _, _ = watched
         trace = await until(lambda: _kept(world))
@@ -190,6 +204,12 @@ class TestKeptTraces:
 
         old = "SELECT FROM gateway.spans WHERE started_at < now() - interval '24 hours'"
         assert await world.rows(old) == []
+
+
+async def _whole(world: World, trace_id: str) -> bool:
+    answer = await world.send("GET", f"/api/v1/admin/traces/{trace_id}")
+    services = {span["service"] for span in answer.json["spans"]} if answer.status == 200 else set()
+    return services == {"gateway", "payments"}
 
 
 async def _kept(world: World) -> Any:
