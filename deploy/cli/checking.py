@@ -19,7 +19,7 @@ from deploy.state import ROOT, Instance
 
 # Tests wait more than they compute, so three run beside each other on two cores; those of one file share their system and stay together.
 # In the order of their names, for the slow ones (faults) begin early then and do not end alone.
-WHOLE = ("tests", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
+WHOLE = ("tests", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=15")
 BENCHES = (
     *("authorize", "capture", "refund", "replay", "checkout", "quote", "export", "growth", "webhooks", "worker", "telemetry"),
     *("reconcile", "letters"),
