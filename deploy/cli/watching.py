@@ -23,7 +23,9 @@ def overview(api: Api) -> None:
         row["per_second"] = f"{row.get('handled_per_second', 0):.1f}"
         row["p95_ms"] = f"{row.get('p95_seconds', 0) * 1000:.1f}"
     click.echo(table(rows, "service", "up", "depth", "in_flight", "dead_letters", "per_second", "p95_ms"))
-    click.echo(f"\nunknown outcomes: {told['unknown_outcomes']}\nopen differences: {told['drift_open']}")
+    counts = {"unknown outcomes": told["unknown_outcomes"], "open differences": told["drift_open"]}
+    for what, count in counts.items():
+        click.echo(f"{what}: {'not known, its service is down' if count is None else count}")
 
 
 @click.group(name="orders")

@@ -78,8 +78,9 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """How everything is."""
 
     services: list[ServiceView]
-    unknown_outcomes: int
-    drift_open: int
+    # Nothing while the service that counts them does not answer.
+    unknown_outcomes: int | None
+    drift_open: int | None
     # Events that nobody has subscribed to, as far as they are kept.
     unrouted: int | None
 

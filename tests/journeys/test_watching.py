@@ -46,6 +46,7 @@ class TestTheOverview:
             True,
         )
         assert (down["vitals"], down["consumers"]) == (None, 0)
+        assert (told["unknown_outcomes"], told["drift_open"]) == (0, 0)
 
     async def test_counts_what_waits_for_somebody(self, world: World) -> None:
         envelope = an_envelope(world)

@@ -68,7 +68,8 @@ class Lookout:
 async def overview(gateway: Gateway, seen: Seen) -> Overview:
     """Put together how everything is."""
     samples = await store.samples(gateway.pool, limit=SAMPLES_SHOWN_MAX)
-    letters = seen.vitals["reconciler"].dead_letters if "reconciler" in seen.vitals else {}
+    payments, reconciler = seen.vitals.get("payments"), seen.vitals.get("reconciler")
+    letters = {} if reconciler is None else reconciler.dead_letters
     services = [
         ServiceView(
             service=service,
@@ -84,8 +85,8 @@ async def overview(gateway: Gateway, seen: Seen) -> Overview:
     ]
     return Overview(
         services=services,
-        unknown_outcomes=sum(each.unknown_outcomes for each in seen.vitals.values()),
-        drift_open=sum(each.drift_open for each in seen.vitals.values()),
+        unknown_outcomes=None if payments is None else payments.unknown_outcomes,
+        drift_open=None if reconciler is None else reconciler.drift_open,
         unrouted=seen.waiting(topology.UNROUTED_QUEUE),
     )
 
