@@ -88,9 +88,9 @@ async def a_trace(world: World) -> None:
         )
 
 
-async def a_shippable_order(world: World) -> UUID:
+async def a_shippable_order(world: World, **place: str) -> UUID:
     """An order that is paid, to be shipped by the sandbox's carrier."""
-    order_id = await tax_shop.an_order(world, shipping_address=MUNICH)
+    order_id = await tax_shop.an_order(world, shipping_address={**MUNICH, **place})
     quoted = await ok(await tax_shop.quote(world, order_id, shipping_service="ground"))
     assert (await world.authorize(order_id, quoted["snapshot_id"])).status == 201
     return order_id

@@ -262,6 +262,24 @@ class TestAttention:
         await until(settled)
         await expect(seat.page.locator("article", has_text=shop.unknown)).to_have_count(0)
 
+    async def test_a_label_nobody_knows_of_is_settled_by_evidence(self, seat: Seat, world: World) -> None:
+        order_id = await a_shippable_order(world, city="Silent Harbour")
+        asked = await world.send("POST", f"/api/v1/admin/orders/{order_id}/shipping/labels", {}, headers={"Prefer": "respond-async"})
+        assert asked.status == 202, asked
+        await eventually(seat, "/console/attention", str(order_id))
+
+        async def settled() -> bool:
+            # The resolver may be at it this very moment.
+            await seat.open("/console/attention")
+            case = seat.page.locator("article", has_text=str(order_id))
+            await case.get_by_text("I know that it was not bought").click()
+            await case.get_by_label("How that is known").fill("Not in the carrier's list")
+            await seat.press("Settle it", within=case)
+            return "Settled" in await seat.page.locator("main > .flash").inner_text()
+
+        await until(settled)
+        await expect(seat.page.locator("article", has_text=str(order_id))).to_have_count(0)
+
 
 class TestWebhookEvents:
     async def test_one_is_inspected_and_processed_once_more(self, seat: Seat, shop: Shop) -> None:
@@ -492,6 +510,17 @@ class TestKeys:
         await seat.press("Delete", within=row)
         await seat.told("forgotten")
         await expect(row).to_have_count(0)
+
+    async def test_what_was_not_delivered_is_delivered_again(self, seat: Seat, world: World) -> None:
+        answer = await world.send("POST", "/api/v1/admin/webhook-endpoints", {"url": "https://nobody.invalid/tender"})
+        assert answer.status == 200, answer
+        await world.a_payment()
+        await eventually(seat, "/console/keys?deliveries=pending", "payment.authorized")
+
+        await seat.press("Deliver again", within=seat.page.locator("tr", has_text="payment.authorized").first)
+
+        await seat.told("delivered again")
+        await world.send("DELETE", f"/api/v1/admin/webhook-endpoints/{answer.json['id']}")
 
     async def test_one_is_revoked_and_it_is_written_down(self, seat: Seat, world: World) -> None:
         key_id = (await a_key(world.place, world.store_id, Role.CHECKOUT)).split("_")[2]
