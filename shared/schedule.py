@@ -10,6 +10,8 @@ from shared.errors import Unavailable
 
 logger = logging.getLogger(__name__)
 
+CANCEL_AGAIN_SECONDS = 1.0
+
 
 class Job:
     """Calls a function every so often until it is stopped."""
@@ -26,10 +28,10 @@ class Job:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
+        # Some libraries take a cancellation for their own trouble and go on: it is said until it is heard.
+        while self._task is not None and not self._task.done():
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task}, timeout=CANCEL_AGAIN_SECONDS)
 
     def wake(self) -> None:
         """Have the next round at once."""

@@ -7,7 +7,7 @@ import aio_pika
 import msgspec
 from aio_pika.exceptions import ChannelNotFoundEntity
 
-from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, LOST
+from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, LOST, close
 from shared.errors import Unavailable
 
 
@@ -24,7 +24,7 @@ async def depths(url: str, queues: Sequence[str]) -> dict[str, Depth]:
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
             connection = await aio_pika.connect(url, timeout=CONNECT_TIMEOUT_SECONDS, client_properties={"connection_name": "depths"})
-            async with connection:
+            try:
                 for name in queues:
                     try:
                         async with connection.channel() as channel:
@@ -32,6 +32,8 @@ async def depths(url: str, queues: Sequence[str]) -> dict[str, Depth]:
                     except ChannelNotFoundEntity:
                         continue
                     found[name] = Depth(messages=declared.message_count or 0, consumers=declared.consumer_count or 0)
+            finally:
+                await close(connection)
     except LOST as lost:
         raise Unavailable(f"broker: {lost}") from lost
     return found

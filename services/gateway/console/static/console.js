@@ -81,9 +81,15 @@ document.addEventListener("visibilitychange", () => {
   }
 });
 
+// Whoever signs out here is on their way already.
+let leaving = false;
+
+window.addEventListener("beforeunload", () => { leaving = true; });
+window.addEventListener("pageshow", () => { leaving = false; });
+
 // Signed out elsewhere, or the key was revoked: the page leads to signing in.
 document.addEventListener("htmx:sseClose", (event) => {
-  if (event.detail.type === "message") location.reload();
+  if (event.detail.type === "message" && !leaving) location.reload();
 });
 
 enable(document);
