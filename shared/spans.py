@@ -87,7 +87,7 @@ async def spans_of(pool: Pool, envelope: Envelope, *, trace_id: str, correlation
             envelope.environment.value,
             SPANS_MAX + 1,
         )
-    return Spans(spans=[view_of(row) for row in rows[:SPANS_MAX]], complete=len(rows) <= SPANS_MAX)
+    return Spans(spans=[_view(row) for row in rows[:SPANS_MAX]], complete=len(rows) <= SPANS_MAX)
 
 
 async def begun(pool: Pool, envelope: Envelope, *, before: datetime | None, at_least_us: int, failed: bool, limit: int) -> list[SpanView]:
@@ -109,9 +109,8 @@ async def begun(pool: Pool, envelope: Envelope, *, before: datetime | None, at_l
             failed,
             limit,
         )
-    return [view_of(row) for row in rows]
+    return [_view(row) for row in rows]
 
 
-def view_of(row: Record) -> SpanView:
-    """Show a span."""
+def _view(row: Record) -> SpanView:
     return SpanView(**{**dict(row), "attributes": msgspec.json.decode(row["attributes"])})

@@ -225,12 +225,6 @@ def mark(facts: Mapping[str, str]) -> None:
         trace.get_current_span().set_attributes(dict(facts))
 
 
-def trace_id() -> str:
-    """Name the trace that is being recorded, or nothing."""
-    span = trace.get_current_span()
-    return f"{span.get_span_context().trace_id:032x}" if span.is_recording() else ""
-
-
 def tracing() -> bool:
     """Tell whether traces go anywhere."""
     return _tracing

@@ -245,9 +245,15 @@ def parsed(raw: bytes) -> Any:
     """Read a body's JSON; refuses an object that names a key twice (RFC 8259 4: readers differ) and texts that hold NUL."""
     value = json.loads(raw, object_pairs_hook=_each_key_once)
     # Postgres keeps no NUL; JSON can only spell it as an escape.
-    if b"\\u0000" in raw and (field := _where_nul(value, "$")) is not None:
-        raise TextUnstorable(f"{field} holds a NUL character.", {"errors": [{"field": field, "reason": "holds a NUL character"}]})
+    if b"\\u0000" in raw:
+        refuse_unstorable(value)
     return value
+
+
+def refuse_unstorable(value: Any) -> None:
+    """Refuse a value with a text in it that holds NUL."""
+    if (field := _where_nul(value, "$")) is not None:
+        raise TextUnstorable(f"{field} holds a NUL character.", {"errors": [{"field": field, "reason": "holds a NUL character"}]})
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

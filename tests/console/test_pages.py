@@ -1,7 +1,7 @@
 """Every page in a real browser: it is read by everybody, in both themes, on a phone, and nothing on it is refused or fails."""
 
 import re
-from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, expect
@@ -126,17 +126,6 @@ class TestAnOrder:
         await expect(seat.page.locator(".timeline")).to_contain_text("capture succeeded")
         await expect(seat.page.locator(".payment .facts")).to_contain_text("25.00")
 
-    async def test_holds_still_while_somebody_works_in_it(self, seat: Seat, world: World, shop: Shop) -> None:
-        await seat.open(f"/console/dead-letters/{shop.letter}")
-        await seat.live()
-        reason = seat.page.get_by_label("Reason").first
-        await reason.fill("half a")
-
-        await park(world, "payments", "payments.capture.v1", {"order_id": "x"}, an_envelope(world))
-        await reason.press_sequentially(" sentence", delay=40)
-
-        assert await reason.input_value() == "half a sentence"
-
 
 class TestALivePage:
     async def test_leads_to_signing_in_once_its_session_is_over(self, browser: Browser, world: World) -> None:
@@ -169,15 +158,33 @@ class TestALivePage:
             hidden,
         )
 
-    async def test_of_which_there_are_many_keeps_nothing_from_stopping(self, browser: Browser, world: World) -> None:
-        async with AsyncExitStack() as stack:
-            for _ in range(3):
-                seat = await stack.enter_async_context(Seat.taken(browser, world, screenshots=SCREENSHOTS))
-                await seat.open("/console")
-                await seat.live()
-            answer = await world.http.get("/health/ready")
+    async def test_holds_still_while_somebody_works_in_it(self, seat: Seat, world: World) -> None:
+        first, second = [await self._parked(world) for _ in range(2)]
+        await seat.open("/console/dead-letters/list?text=still")
+        await seat.live()
+        await seat.page.evaluate("document.addEventListener('htmx:sseBeforeMessage', () => { window.told = (window.told || 0) + 1; })")
+        await expect(seat.page.locator("tbody tr")).to_have_count(2)
+        reason = seat.page.locator("fieldset", has_text="Those chosen").get_by_label("Reason")
+        await reason.fill("half a")
 
-        assert answer.status_code == 200
+        third = await self._parked(world)
+        await until(lambda: seat.page.evaluate("window.told > 0"))
+        await reason.press_sequentially(" sentence")
+
+        assert await reason.input_value() == "half a sentence"
+        await expect(seat.page.locator("tbody tr")).to_have_count(2)
+        # Once nobody works in it, the next change is shown.
+        await reason.fill("")
+        await seat.page.get_by_role("heading", name="Dead letters").click()
+        fourth = await self._parked(world)
+        await expect(seat.page.locator("tbody tr")).to_have_count(4)
+        for each in (first, second, third, fourth):
+            await world.send("POST", f"/api/v1/admin/dead-letters/{each['id']}/discard", {"reason": "a test"})
+
+    async def _parked(self, world: World) -> Any:
+        envelope = an_envelope(world)
+        await park(world, "payments", "payments.capture.v1", {"order_id": 1}, envelope, dead_reason="Tests: still")
+        return await the_letter(world, envelope.id)
 
 
 class TestWithMoney:
@@ -437,6 +444,20 @@ class TestDeadLetters:
         await expect(seat.page.locator("#live > p .state")).to_have_text("completed")
         await expect(seat.page.locator("main")).to_contain_text("3 of 3")
         await seat.look("redrive")
+
+    async def test_what_is_refused_of_many_is_told_where_they_are_listed(self, seat: Seat, world: World) -> None:
+        envelope = an_envelope(world)
+        await park(world, "fulfillment", "fulfillment.put_rule.v1", {"nonsense": 1}, envelope, dead_reason="Tests: unreasoned")
+        letter = await the_letter(world, envelope.id)
+        await seat.open("/console/dead-letters/list?text=unreasoned")
+        every = seat.page.locator("fieldset", has_text="All that fit")
+        await every.get_by_label("Do").select_option("discard")
+        await every.get_by_label("Only count them").uncheck()
+
+        await seat.press("Do it with all that fit")
+
+        await expect(seat.page.locator("main > .flash.bad")).to_contain_text("Say why they are put away")
+        await expect(seat.page.get_by_role("link", name=letter["id"])).to_be_visible()
 
     async def test_a_retry_of_many_can_be_stopped(self, seat: Seat, world: World) -> None:
         envelopes = [an_envelope(world) for _ in range(5)]

@@ -1,8 +1,9 @@
 """Who sees the console, and what nobody can make an operator's browser do."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from services.gateway.console import ROUTES
 from services.gateway.domain import Role
 from shared.ids import new_id
 from tests.console.shop import Shop
-from tests.world import Payment, World, a_key
+from tests.world import Payment, Place, World, a_key, a_world
 
 CSRF = re.compile(r'name="csrf" value="([^"]+)"')
 KEY = re.compile(r'name="key" value="([^"]+)"')
@@ -161,6 +162,20 @@ class TestASession:
         assert [str(shop.captured.order_id) in page.text or str(shop.unknown) in page.text for page in lists] == [False] * 5
 
 
+async def test_an_open_page_is_let_go_when_the_gateway_stops(own_place: Place) -> None:
+    async with httpx.AsyncClient(timeout=30) as http, AsyncExitStack() as running:
+        world = await running.enter_async_context(a_world(own_place))
+        await http.post(f"{world.gateway_url}/console/sign-in", data={"access_key": world.keys[Role.OPERATOR]})
+        async with http.stream("GET", f"{world.gateway_url}/console/orders", headers={"Accept": "text/event-stream"}) as watching:
+            told = watching.aiter_text()
+            assert "event: changed" in await anext(told)
+            stopping = asyncio.create_task(running.aclose())
+            # To its end, as the gateway says it: an answer that is broken off raises.
+            async for _ in told:
+                pass
+            await stopping
+
+
 class TestAForm:
     async def test_sent_twice_does_it_once(self, world: World) -> None:
         payment = await world.a_captured_payment()
@@ -182,6 +197,16 @@ class TestAForm:
 
         assert answer.status_code == 403
         assert await _refunds(payment) == []
+
+    async def test_with_a_text_that_no_table_holds_is_refused_before_anything_is_sent(self, world: World, shop: Shop) -> None:
+        path = f"/console/dead-letters/{shop.letter}"
+        async with a_browser(world, world.keys[Role.OPERATOR]) as http:
+            page = (await http.get(path)).text
+            form = {"csrf": _first(CSRF, page), "key": _first(KEY, page), "reason": "nu\0l"}
+            answer = await http.post(f"{path}/discard", data=form)
+
+        assert (answer.status_code, "NUL" in answer.text) == (422, True)
+        assert (await world.send("GET", f"/api/v1/admin/dead-letters/{shop.letter}")).json["letter"]["status"] == "waiting"
 
     async def test_leaves_a_row_of_who_did_it(self, world: World) -> None:
         payment = await world.a_payment()

@@ -97,17 +97,8 @@ async def retire_credential(request: HttpRequest, provider: FromPath[str], use: 
 async def make_endpoint(request: HttpRequest) -> Response[Any]:
     form = await form_of(request)
     body = read(form, EndpointBody, event_types=form.get("event_types", "").split())
-    # The same form makes the same address, however often it is sent.
-    command = PutEndpoint(endpoint_id=_made_once(form), url=body.url, event_types=tuple(body.event_types))
+    command = PutEndpoint(endpoint_id=new_id(), url=body.url, event_types=tuple(body.event_types))
     return await act(request, form, command, done="The address will be told.", back=HERE)
-
-
-def _made_once(form: dict[str, str]) -> UUID:
-    # The key was made for this page alone, and holds an id that nothing else has.
-    try:
-        return UUID(form.get("key", "").removeprefix("console-"))
-    except ValueError:
-        return new_id()
 
 
 @post("/keys/endpoints/{endpoint_id:uuid}/enable", before_request=signed_in)

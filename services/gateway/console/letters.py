@@ -8,8 +8,8 @@ from litestar import Response, get, post
 from litestar.params import FromPath, QueryParameter
 
 from services.gateway.console.pages import PAGE_ROWS, Facts, Flash, act, ask, form_of, html, page, read, signed_in
-from services.gateway.console.rendering import query
-from services.gateway.domain import Role
+from services.gateway.console.rendering import pretty, query
+from services.gateway.domain import Role, parsed
 from services.gateway.routes.answers import HttpRequest, principal_of
 from services.gateway.routes.dead_letters import DiscardBody, EditBody, RedriveBody, RetryBody
 from shared.contracts.dead_letters import (
@@ -34,7 +34,7 @@ from shared.contracts.dead_letters import (
     StopRedrive,
 )
 from shared.differing import changes
-from shared.errors import Invalid
+from shared.errors import Invalid, Refusal
 
 HERE = "/console/dead-letters"
 REDRIVES_SHOWN = 5
@@ -119,7 +119,7 @@ async def begin_editing(request: HttpRequest, letter_id: FromPath[UUID]) -> Resp
     detail = await ask(request, GetLetter(letter_id=letter_id), LetterDetail)
     if detail.body is None:
         raise Invalid("What is no JSON cannot be edited here; discard it, and have whoever sent it send it anew.", {})
-    return _editor(request, detail, body=_pretty(detail.body), reason="", difference=None, wrong="")
+    return _editor(request, detail, body=pretty(detail.body), reason="", difference=None, wrong="")
 
 
 @post("/dead-letters/{letter_id:uuid}/edit", before_request=signed_in)
@@ -128,8 +128,10 @@ async def edit(request: HttpRequest, letter_id: FromPath[UUID]) -> Response[Any]
     detail = await ask(request, GetLetter(letter_id=letter_id), LetterDetail)
     text, reason = form.get("body", ""), form.get("reason", "")
     try:
-        body = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+        body = parsed(text.encode())
+    except Refusal as refusal:
+        return _editor(request, detail, body=text, reason=reason, difference=None, wrong=refusal.detail)
+    except (ValueError, RecursionError) as wrong:
         return _editor(request, detail, body=text, reason=reason, difference=None, wrong=f"This is no JSON: {wrong}")
     difference = list(changes(detail.body, body))
     if form.get("step") != "send":
@@ -137,10 +139,6 @@ async def edit(request: HttpRequest, letter_id: FromPath[UUID]) -> Response[Any]
     checked = msgspec.convert({"body": body, "reason": reason}, EditBody)
     command = EditLetter(letter_id=letter_id, body=checked.body, reason=checked.reason)
     return await act(request, form, command, done="The changed message is on its way, in its place.", back=f"{HERE}/{letter_id}")
-
-
-def _pretty(body: Any) -> str:
-    return msgspec.json.format(msgspec.json.encode(body), indent=2).decode()
 
 
 def _editor(
@@ -170,10 +168,10 @@ async def start_redrive(request: HttpRequest) -> Response[Any]:
     )
     # Several letters that are chosen are told apart by their ids, of which a form's fields keep one.
     form = {**form, "ids": " ".join(str(each) for each in ids)}
+    back = query(f"{HERE}/list", {"type" if name == "message_type" else name: value for name, value in narrowed.items()})
     if body.dry_run:
-        back = query(f"{HERE}/list", {"type" if name == "message_type" else name: value for name, value in narrowed.items()})
         return await act(request, form, command, done=_counted, back=back)
-    return await act(request, form, command, done="It has begun.", back=f"{HERE}/redrives/{{id}}")
+    return await act(request, form, command, done="It has begun.", back=back, made=f"{HERE}/redrives/{{id}}")
 
 
 def _counted(answer: bytes) -> Flash:

@@ -8,7 +8,7 @@ import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath, QueryParameter
 
-from services.gateway.console.pages import PAGE_ROWS, Facts, act, ask, asked_for, form_of, found, html, page, read, signed_in
+from services.gateway.console.pages import PAGE_ROWS, Facts, act, ask, asked_for, form_of, html, page, read, signed_in
 from services.gateway.handlers.timeline import timeline_of
 from services.gateway.routes.answers import HttpRequest, correlation_of, gateway_of, principal_of
 from services.gateway.routes.payments import CaptureBody, RefundBody
@@ -26,7 +26,7 @@ from shared.contracts.payments import (
     TransactionView,
     Void,
 )
-from shared.errors import Invalid
+from shared.errors import Invalid, NotFound
 from shared.messages import Message
 from shared.money import Money, decimal_text, from_decimal_text
 
@@ -108,7 +108,10 @@ async def show_order(request: HttpRequest, order_id: FromPath[UUID]) -> Response
 
 async def _intent(request: HttpRequest, order_id: UUID, intent_id: UUID) -> IntentView:
     ledger = await ask(request, GetPayments(order_id=order_id), Ledger)
-    return found(next((each.intent for each in ledger.payments if each.intent.id == intent_id), None), f"payment {intent_id} of this order")
+    for each in ledger.payments:
+        if each.intent.id == intent_id:
+            return each.intent
+    raise NotFound(f"This order has no payment {intent_id}.")
 
 
 @get("/orders/{order_id:uuid}/payments/{intent_id:uuid}/{what:str}", before_request=signed_in)

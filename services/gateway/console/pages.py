@@ -19,10 +19,10 @@ from litestar.types import ExceptionHandlersMap
 from services.gateway.console.assets import takes_gzip
 from services.gateway.console.rendering import render, render_live
 from services.gateway.console.signing import SIGN_IN, Visitor, csrf_of, visitor_in, visitor_of
-from services.gateway.domain import Forbidden, request_hash
+from services.gateway.domain import Forbidden, refuse_unstorable, request_hash
 from services.gateway.routes import answers
 from services.gateway.routes.answers import HttpRequest, correlation_of, execute, gateway_of
-from shared.errors import NotFound, Problem, Refusal, Unavailable
+from shared.errors import Problem, Refusal, Unavailable
 from shared.messages import Message, Query
 
 PAGE_ROWS = 50
@@ -151,6 +151,7 @@ async def form_of(request: HttpRequest) -> dict[str, str]:
     form = {key: str(value) for key, value in (await request.form()).items()}
     if visitor is None or not same_origin(request) or form.pop("csrf", "") != csrf_of(gateway_of(request), visitor):
         raise Forbidden("This form is not from a page of yours, or you have signed in anew since; go back and send it again.")
+    refuse_unstorable(form)
     return form
 
 
@@ -173,11 +174,10 @@ def read(form: Mapping[str, str], kind: type[T], **more: Any) -> T:
 Said = Callable[[bytes], Flash]
 
 
-async def act(request: HttpRequest, form: Mapping[str, str], command: Message, *, done: str | Said, back: str) -> Response[Any]:
-    """Carry out what a form asks for, once however often it is sent, and show what came of it on the page named.
-
-    `{id}` in the page's address stands for what was made.
-    """
+async def act(
+    request: HttpRequest, form: Mapping[str, str], command: Message, *, done: str | Said, back: str, made: str = ""
+) -> Response[Any]:
+    """Carry out what a form asks for, once however often it is sent, and go back, or to what was made, whose id stands for `{id}`."""
     key = form.get("key", "")
     if not key:
         raise Forbidden("This form has lost its key; go back and send it again.")
@@ -189,12 +189,13 @@ async def act(request: HttpRequest, form: Mapping[str, str], command: Message, *
         said = Flash(good=False, text=_refused(answer.body))
     else:
         said = Flash(good=True, text=done) if isinstance(done, str) else done(answer.body)
-        back = back.replace("{id}", str(msgspec.json.decode(answer.body, type=_Named).id))
-    return onwards(back.replace("/{id}", ""), said)
+        if made:
+            back = made.format(id=msgspec.json.decode(answer.body, type=_Named).id)
+    return onwards(back, said)
 
 
 class _Named(msgspec.Struct):
-    id: str = ""
+    id: str
 
 
 class _Said(msgspec.Struct):
@@ -268,10 +269,3 @@ async def signed_in(request: HttpRequest) -> Response[Any] | None:
         return Response(b"", status_code=204)
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query and request.method == "GET" else "")
     return onwards(f"{SIGN_IN}?next={wanted}" if request.method == "GET" and wanted != "/console" else SIGN_IN)
-
-
-def found(value: T | None, what: str) -> T:
-    """Insist that something is there."""
-    if value is None:
-        raise NotFound(f"There is no {what}.")
-    return value

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import hmac
 import secrets
-from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -47,9 +47,8 @@ def visitor_in(request: HttpRequest) -> Visitor | None:
 async def begin(gateway: Gateway, principal: Principal) -> str:
     """Sign somebody in; returns the token for their cookie, which is kept nowhere."""
     token = secrets.token_urlsafe(TOKEN_BYTES)
-    key_id: Any = principal.id
     token_hash = hashlib.sha256(token.encode()).digest()
-    await store.begin(gateway.pool, token_hash, key_id, lifetime_seconds=gateway.settings.console_session_seconds)
+    await store.begin(gateway.pool, token_hash, UUID(principal.id), lifetime_seconds=gateway.settings.console_session_seconds)
     return token
 
 

@@ -12,10 +12,9 @@ from services.gateway.handlers.tracing import trace_of, traces_for
 from services.gateway.routes.answers import HttpRequest, correlation_of, gateway_of, principal_of
 from shared import spans
 from shared.contracts.traces import Trace, TraceSpan
-from shared.errors import NotFound
 
 # Of a drawn trace, in the units of its picture.
-WIDTH, ROW, BAR_MIN = 1000.0, 22, 2.0
+WIDTH, BAR_MIN = 1000.0, 2.0
 
 
 @get("/traces", before_request=signed_in)
@@ -47,7 +46,6 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
     span: TraceSpan
     x: float
     width: float
-    y: int
     offset_seconds: float
 
 
@@ -59,21 +57,17 @@ def bars(trace: Trace) -> list[Bar]:
             span=span,
             x=min(WIDTH - BAR_MIN, (offset := (span.started_at - trace.started_at).total_seconds()) * 1e6 / whole_us * WIDTH),
             width=max(BAR_MIN, span.duration_us / whole_us * WIDTH),
-            y=number * ROW,
             offset_seconds=offset,
         )
-        for number, span in enumerate(trace.spans)
+        for span in trace.spans
     ]
 
 
 @get("/traces/{trace_id:str}", before_request=signed_in)
 async def show_trace(request: HttpRequest, trace_id: FromPath[str]) -> Response[Any]:
     async def load() -> Facts:
-        try:
-            trace = await trace_of(gateway_of(request), principal_of(request), trace_id, correlation_id=correlation_of(request))
-        except NotFound as nothing:
-            raise NotFound(str(nothing)) from nothing
-        return {"trace": trace, "bars": bars(trace), "row": ROW, "width": int(WIDTH)}
+        trace = await trace_of(gateway_of(request), principal_of(request), trace_id, correlation_id=correlation_of(request))
+        return {"trace": trace, "bars": bars(trace), "width": int(WIDTH)}
 
     return await page(request, "trace.html", load)
 

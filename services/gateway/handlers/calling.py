@@ -35,6 +35,6 @@ async def calls_of(
     asked = {
         name: kind(before=before, limit=limit, **msgspec.structs.asdict(wanted)) for name, kind in ASKED.items() if service in (None, name)
     }
-    pages = await told(gateway, principal, asked, CallPage, correlation_id=correlation_id)
+    pages = await told(gateway, gateway.envelope_for(principal, correlation_id=correlation_id), asked, CallPage)
     calls, following = together([(page.calls, page.next) for page in pages.values() if page is not None], limit)
     return CallPage(calls=calls, next=following, missing=[name for name, page in pages.items() if page is None])

@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from services.gateway.handlers.gateway import Gateway, unwrap
+from services.gateway.handlers.gateway import Gateway
+from services.gateway.handlers.parts import GATEWAY, told
 from services.gateway.store import observing as store
 from shared import topology
 from shared.bus import Depth, depths
 from shared.contracts.vitals import ASKED, Overview, ServiceView, Vitals
-from shared.errors import Problem, Unavailable
+from shared.errors import Unavailable
 from shared.ids import NOBODY, new_id
 from shared.messages import Envelope, Environment
 
-GATEWAY = "gateway"
 # What the lines on the overview show.
 SAMPLES_SHOWN_MAX = 120
 SAMPLES_KEPT_HOURS = 2.0
@@ -42,8 +42,11 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 async def see(gateway: Gateway) -> Seen:
     """Ask everybody how they are."""
-    said = await asyncio.gather(*(_ask(gateway, service) for service in ASKED))
-    vitals = {service: each for service, each in zip(ASKED, said, strict=True) if each is not None}
+    envelope = Envelope(
+        id=new_id(), store_id=NOBODY, environment=Environment.SANDBOX, source=GATEWAY, actor="job:overview", correlation_id=str(new_id())
+    )
+    said = await told(gateway, envelope, {service: kind() for service, kind in ASKED.items()}, Vitals)
+    vitals = {service: each for service, each in said.items() if each is not None}
     return Seen(vitals={GATEWAY: gateway.pulse.vitals(), **vitals}, queues=await _queues(gateway))
 
 
@@ -117,14 +120,3 @@ async def _queues(gateway: Gateway) -> Mapping[str, Depth] | None:
         return await depths(gateway.settings.amqp_url, [*names, topology.UNROUTED_QUEUE])
     except Unavailable:
         return None
-
-
-async def _ask(gateway: Gateway, service: str) -> Vitals | None:
-    envelope = Envelope(
-        id=new_id(), store_id=NOBODY, environment=Environment.SANDBOX, source=GATEWAY, actor="job:overview", correlation_id=str(new_id())
-    )
-    try:
-        answer = unwrap(await gateway.ask_as(envelope, ASKED[service](), timeout_seconds=gateway.settings.part_timeout_seconds))
-    except (Unavailable, TimeoutError):
-        return None
-    return None if isinstance(answer, Problem) else msgspec.json.decode(answer, type=Vitals)

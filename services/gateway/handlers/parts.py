@@ -6,26 +6,27 @@ from typing import TypeVar
 
 import msgspec
 
-from services.gateway.domain import Principal
 from services.gateway.handlers.gateway import Gateway, unwrap
 from shared.errors import Problem, Unavailable
-from shared.messages import Query
+from shared.ids import new_id
+from shared.messages import Envelope, Query
+
+# What the gateway knows itself is shown beside what the services tell.
+GATEWAY = "gateway"
 
 T = TypeVar("T")
 
 
-async def told(
-    gateway: Gateway, principal: Principal, asked: Mapping[str, Query], kind: type[T], *, correlation_id: str
-) -> dict[str, T | None]:
-    """Ask services by their names; nothing comes back of one that does not answer, or refuses."""
-    answers = await asyncio.gather(*(_ask(gateway, principal, query, kind, correlation_id) for query in asked.values()))
+async def told(gateway: Gateway, envelope: Envelope, asked: Mapping[str, Query], kind: type[T]) -> dict[str, T | None]:
+    """Ask services by their names on somebody's behalf; nothing comes back of one that does not answer, or refuses."""
+    answers = await asyncio.gather(*(_ask(gateway, envelope, query, kind) for query in asked.values()))
     return dict(zip(asked, answers, strict=True))
 
 
-async def _ask(gateway: Gateway, principal: Principal, query: Query, kind: type[T], correlation_id: str) -> T | None:
-    limit_seconds = gateway.settings.part_timeout_seconds
+async def _ask(gateway: Gateway, envelope: Envelope, query: Query, kind: type[T]) -> T | None:
+    own = msgspec.structs.replace(envelope, id=new_id())
     try:
-        answer = unwrap(await gateway.ask(principal, query, correlation_id=correlation_id, timeout_seconds=limit_seconds))
+        answer = unwrap(await gateway.ask_as(own, query, timeout_seconds=gateway.settings.part_timeout_seconds))
     except (Unavailable, TimeoutError):
         return None
     return None if isinstance(answer, Problem) else msgspec.json.decode(answer, type=kind)

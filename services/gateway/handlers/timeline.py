@@ -15,7 +15,7 @@ from shared.errors import NotFound
 async def timeline_of(gateway: Gateway, principal: Principal, order_id: UUID, *, correlation_id: str) -> Timeline:
     """Put together what happened to an order; raises NotFound when every service was asked and none knows it."""
     asked = {service: kind(order_id=order_id) for service, kind in ASKED.items()}
-    by_service = await told(gateway, principal, asked, Happenings, correlation_id=correlation_id)
+    by_service = await told(gateway, gateway.envelope_for(principal, correlation_id=correlation_id), asked, Happenings)
     missing = [service for service, said in by_service.items() if said is None]
     known = {service: said for service, said in by_service.items() if said is not None}
     if not missing and not any(said.known for said in known.values()):

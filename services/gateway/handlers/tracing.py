@@ -9,12 +9,10 @@ import msgspec
 
 from services.gateway.domain import Principal
 from services.gateway.handlers.gateway import Gateway
-from services.gateway.handlers.parts import told
+from services.gateway.handlers.parts import GATEWAY, told
 from shared import spans
 from shared.contracts.traces import ASKED, FoundTraces, Spans, SpanView, Trace, TraceSpan
 from shared.errors import NotFound
-
-GATEWAY = "gateway"
 
 
 async def trace_of(gateway: Gateway, principal: Principal, trace_id: str, *, correlation_id: str) -> Trace:
@@ -38,7 +36,7 @@ async def _ask_all(
     envelope = gateway.envelope_for(principal, correlation_id=correlation_id)
     own = spans.spans_of(gateway.pool, envelope, trace_id=trace_id, correlation_id=wanted)
     asked = {service: kind(trace_id=trace_id, correlation_id=wanted) for service, kind in ASKED.items()}
-    here, others = await asyncio.gather(own, told(gateway, principal, asked, Spans, correlation_id=correlation_id))
+    here, others = await asyncio.gather(own, told(gateway, envelope, asked, Spans))
     known = {service: said for service, said in others.items() if said is not None}
     return {GATEWAY: here, **known}, [service for service in others if service not in known]
 

@@ -18,7 +18,6 @@ CREATE UNLOGGED TABLE samples (
     -- Nothing while it did not answer.
     handled_per_second  double precision,
     p95_seconds         double precision,
-    in_flight           integer,
     depth               integer,
     PRIMARY KEY (service, taken_at)
 );

@@ -13,15 +13,14 @@ async def keep_samples(pool: Pool, taken_at: datetime, vitals: Mapping[str, Vita
     async with connected(pool) as db:
         await db.execute(
             """
-            INSERT INTO samples (taken_at, service, handled_per_second, p95_seconds, in_flight, depth)
-            SELECT $1, * FROM unnest($2::text[], $3::float8[], $4::float8[], $5::integer[], $6::integer[])
+            INSERT INTO samples (taken_at, service, handled_per_second, p95_seconds, depth)
+            SELECT $1, * FROM unnest($2::text[], $3::float8[], $4::float8[], $5::integer[])
             ON CONFLICT (service, taken_at) DO NOTHING
             """,
             taken_at,
             [service for service, *_ in rows],
             [said and said.handled_per_second for _, said, _ in rows],
             [said and said.p95_seconds for _, said, _ in rows],
-            [said and said.in_flight for _, said, _ in rows],
             [depth for *_, depth in rows],
         )
 

@@ -12,7 +12,7 @@ from services.reconciler.settings import Settings
 from shared.bus import Unroutable
 from shared.contracts import books
 from shared.contracts.books import Domain, Healed
-from shared.errors import Invalid, Refusal, Unavailable
+from shared.errors import Refusal, Unavailable
 from shared.ids import new_id
 from shared.messages import Done, Envelope, Environment, Message, Query, Reply, encode, type_of
 from shared.replies import Replies
@@ -41,13 +41,6 @@ FULFILLMENT = Owner(
     books.FulfillmentHeal,
 )
 OWNERS = {Domain.PAYMENTS: PAYMENTS, Domain.SHIPPING: FULFILLMENT, Domain.TAX: FULFILLMENT}
-
-
-class NotComparable(Invalid):
-    """The owner of the books refused to read them: there is no such provider, or it keeps no books."""
-
-    code = "not-comparable"
-    title = "These books cannot be compared"
 
 
 class Reconciler:
