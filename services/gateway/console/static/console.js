@@ -27,7 +27,8 @@ function enable(root) {
 // Whoever types, chooses, selects or has something open in what would be replaced is not disturbed.
 function busy(region) {
   if (region.contains(document.activeElement) && document.activeElement !== region) return true;
-  if (region.querySelector("details[data-touched], input[type=checkbox]:checked")) return true;
+  if (region.querySelector("details[data-touched]")) return true;
+  if ([...region.querySelectorAll("input[type=checkbox]")].some((box) => box.checked !== box.defaultChecked)) return true;
   const selection = document.getSelection();
   return Boolean(selection && !selection.isCollapsed && region.contains(selection.anchorNode));
 }
