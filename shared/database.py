@@ -3,8 +3,9 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache, partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import asyncpg
@@ -17,6 +18,8 @@ from shared.errors import Contended, Unavailable
 ACQUIRE_TIMEOUT_SECONDS = 10.0
 COMMAND_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 5.0
+# How long connections are kept in hand before the library's pool sees them again.
+IN_HAND_SECONDS = 10.0
 GROUP_ROWS_MAX = 200
 # Whole writes hold their locks until the last of their group is carried out.
 GROUP_WRITES_MAX = 32
@@ -29,8 +32,8 @@ else:
     _AnyConnection = asyncpg.Connection  # Generic only for type checkers.
 
 Record: TypeAlias = asyncpg.Record
+_Lent: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 SILENT = (
     OSError,
@@ -55,19 +58,78 @@ class _StatelessConnection(_AnyConnection):
         return ""
 
 
+class Pool:
+    """Connections to a database: taken and given back without a task, a timer or a round trip, which cost as much as a statement does.
+
+    The library's pool makes and limits them; what is given back is kept in hand for the next, unless somebody waits.
+    """
+
+    def __init__(self, made: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self._made = made
+        self._in_hand: list[_Lent] = []
+        self._waiting = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._letting_go: set[asyncio.Task[None]] = set()
+
+    async def take(self) -> _Lent:
+        """Take a connection, which has to be given back; raises what is in SILENT."""
+        while self._in_hand:
+            connection = self._in_hand.pop()
+            if not connection.is_closed():
+                return connection
+            await self._made.release(connection)
+        self._waiting += 1
+        try:
+            return await self._made.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
+        finally:
+            self._waiting -= 1
+
+    async def give_back(self, connection: _Lent, *, sound: bool) -> None:
+        """Give a connection back; one on which something went wrong is looked after by the library."""
+        if sound and not self._waiting and not connection.is_closed():
+            self._in_hand.append(connection)
+            self._timer = self._timer or asyncio.get_running_loop().call_later(IN_HAND_SECONDS, self._let_go)
+        else:
+            await self._made.release(connection)
+
+    def _let_go(self) -> None:
+        # What is not in use now and then goes back, so that the library can close what is old or idle.
+        self._timer = None
+        task = asyncio.create_task(self._release_all())
+        self._letting_go.add(task)
+        task.add_done_callback(self._letting_go.discard)
+
+    async def _release_all(self) -> None:
+        while self._in_hand:
+            with suppress(*SILENT):
+                await self._made.release(self._in_hand.pop())
+
+    async def close(self) -> None:
+        """Close every connection once it was given back."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._release_all()
+        await self._made.close()
+
+    def terminate(self) -> None:
+        """Close every connection at once."""
+        self._made.terminate()
+
+
 async def open_pool(url: str, *, connections: int, cached_statements: int = 200) -> Pool:
     """Open a pool; fails when the database cannot be reached."""
-    pool: Pool = await asyncpg.create_pool(
-        url,
-        min_size=1,
-        max_size=connections,
-        connection_class=_StatelessConnection,
-        command_timeout=COMMAND_TIMEOUT_SECONDS,
-        timeout=CONNECT_TIMEOUT_SECONDS,
-        statement_cache_size=cached_statements,
-        init=_watch,
+    return Pool(
+        await asyncpg.create_pool(
+            url,
+            min_size=1,
+            max_size=connections,
+            connection_class=_StatelessConnection,
+            command_timeout=COMMAND_TIMEOUT_SECONDS,
+            timeout=CONNECT_TIMEOUT_SECONDS,
+            statement_cache_size=cached_statements,
+            init=_watch,
+        )
     )
-    return pool
 
 
 async def _watch(connection: Connection) -> None:
@@ -75,16 +137,36 @@ async def _watch(connection: Connection) -> None:
         connection.add_query_logger(telemetry.record_query)
 
 
-@asynccontextmanager
-async def connected(pool: Pool) -> AsyncIterator[Connection]:
+class Borrowed:
+    """A connection while inside."""
+
+    __slots__ = ("_connection", "_pool")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def __aenter__(self) -> _Lent:
+        try:
+            self._connection = await self._pool.take()
+        except SILENT as silent:
+            raise Unavailable(f"database: {type(silent).__name__}: {silent}") from silent
+        return self._connection
+
+    async def __aexit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        try:
+            await self._pool.give_back(self._connection, sound=error is None)
+        except SILENT as silent:
+            if error is None:
+                raise Unavailable(f"database: {type(silent).__name__}: {silent}") from silent
+        if isinstance(error, asyncpg.TransactionRollbackError):
+            raise Contended(f"database: {type(error).__name__}: {error}") from error
+        if isinstance(error, SILENT):
+            raise Unavailable(f"database: {type(error).__name__}: {error}") from error
+
+
+def connected(pool: Pool) -> Borrowed:
     """Borrow a connection; a database that cannot be reached is Unavailable, one where others were in the way Contended."""
-    try:
-        async with pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
-            yield connection
-    except asyncpg.TransactionRollbackError as undone:
-        raise Contended(f"database: {type(undone).__name__}: {undone}") from undone
-    except SILENT as silent:
-        raise Unavailable(f"database: {type(silent).__name__}: {silent}") from silent
+    return Borrowed(pool)
 
 
 @asynccontextmanager

@@ -13,15 +13,24 @@ RENEWALS_PER_LEASE = 2.5
 @asynccontextmanager
 async def lease_kept(renew: Callable[[], Awaitable[object]], *, lease_seconds: float) -> AsyncIterator[None]:
     """Renew a lease again and again while inside; a database that is silent for a moment does not end the work."""
+    pause_seconds = lease_seconds / RENEWALS_PER_LEASE
+    renewing: asyncio.Task[None] | None = None
 
     async def again() -> None:
         while True:
-            await asyncio.sleep(lease_seconds / RENEWALS_PER_LEASE)
             with suppress(Unavailable):
                 await renew()
+            await asyncio.sleep(pause_seconds)
 
-    renewing = asyncio.create_task(again())
+    def begin() -> None:
+        nonlocal renewing
+        renewing = asyncio.create_task(again())
+
+    # Most of what is done under a lease ends long before it has to be renewed.
+    first = asyncio.get_running_loop().call_later(pause_seconds, begin)
     try:
         yield
     finally:
-        renewing.cancel()
+        first.cancel()
+        if renewing is not None:
+            renewing.cancel()

@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 
 from shared.backoff import reconnecting
-from shared.database import Connection, Pool
+from shared.database import Connection, Pool, connected
 from shared.errors import Clear
 
 MIGRATION_LOCK = 7_230_511_001
@@ -62,7 +62,8 @@ def files_of(service: Owned) -> list[Path]:
 async def up_to_date(pool: Pool, service: Owned) -> bool:
     """Tell whether the database already holds every migration this code was written for."""
     try:
-        names = {row["name"] for row in await pool.fetch("SELECT name FROM schema_migrations")}
+        async with connected(pool) as db:
+            names = {row["name"] for row in await db.fetch("SELECT name FROM schema_migrations")}
     except asyncpg.UndefinedTableError:
         return False
     return {file.name for file in files_of(service)} <= names

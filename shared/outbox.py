@@ -53,8 +53,19 @@ def command_parcel(command: Message, envelope: Envelope) -> Parcel:
     return Parcel(id=envelope.id, exchange=topology.COMMANDS, routing_key=kind, headers=headers_of(envelope), body=encode(command))
 
 
-def promised(parcels: Sequence[Parcel], *, head_start_seconds: float) -> Statement:
-    """Write events with the change that makes them true; whoever wrote them has a head start in publishing them."""
+def promise(parcel: Parcel, *, head_start_seconds: float) -> Statement:
+    """Write an event with the change that makes it true; whoever wrote it has a head start in publishing it."""
+    return Statement(
+        """
+        INSERT INTO outbox (id, routing_key, headers, body, available_at, exchange)
+        VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5), $6)
+        """,
+        (parcel.id, parcel.routing_key, encode(parcel.headers).decode(), parcel.body, head_start_seconds, parcel.exchange),
+    )
+
+
+def promises(parcels: Sequence[Parcel], *, head_start_seconds: float) -> Statement:
+    """Write any number of events in one statement; where there is only one, `promise` costs half."""
     return Statement(
         """
         INSERT INTO outbox (id, routing_key, headers, body, available_at, exchange)

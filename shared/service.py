@@ -16,7 +16,7 @@ from litestar import Litestar
 from shared import inbox, spans, telemetry, topology
 from shared.backoff import reconnecting
 from shared.bus import LOST, Consumer, Publisher
-from shared.database import SILENT, Pool, connected, open_pool
+from shared.database import SILENT, Pool, open_pool
 from shared.errors import Unavailable
 from shared.health import Check, health_routes
 from shared.messages import Message, Query
@@ -154,11 +154,9 @@ class Service(Generic[C]):
     def _all_checks(self, pool: Pool, publisher: Publisher, consumer: Consumer | None, context: C) -> dict[str, Check]:
         async def database() -> str | None:
             try:
-                async with connected(pool) as db:
-                    await db.execute("SELECT 1")
+                return None if await up_to_date(pool, self._owned) else "migrations are missing"
             except Unavailable as silent:
                 return str(silent)
-            return None if await up_to_date(pool, self._owned) else "migrations are missing"
 
         async def broker() -> str | None:
             # Opened again on the next publish, so a lost channel alone is no trouble; an unreachable broker is.

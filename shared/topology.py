@@ -6,6 +6,7 @@ import aio_pika
 import msgspec
 from aio_pika.abc import AbstractChannel, ExchangeType
 from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
+from aiormq.abc import AbstractChannel as Channel
 from aiormq.abc import FieldTable
 
 from shared.errors import Clear
@@ -138,11 +139,11 @@ async def declare(url: str, services: Sequence[str]) -> None:
             raise TopologyRefused(f"the broker holds something declared otherwise: {different}") from different
 
 
-async def missing(channel: AbstractChannel, queues: Sequence[str]) -> str | None:
+async def missing(channel: Channel, queues: Sequence[str]) -> str | None:
     """Name the first queue that is not there; the channel is closed when one is missing."""
     for queue in queues:
         try:
-            await channel.declare_queue(queue, passive=True)
+            await channel.queue_declare(queue, passive=True)
         except ChannelNotFoundEntity:
             return queue
     return None

@@ -9,7 +9,7 @@ from shared.bus import Letter, Publisher
 from shared.database import Pool, Rows, Statement
 from shared.errors import Unavailable
 from shared.messages import Envelope, Event, Message, Reply, encode_reply
-from shared.outbox import Parcel, Relay, command_parcel, parcel, promised
+from shared.outbox import Parcel, Relay, command_parcel, parcel, promise
 
 
 class Desk:
@@ -119,7 +119,7 @@ class Batch:
     async def commit(self) -> None:
         """Write it all; raises Contended, with nothing written, when something it insists on does not hold."""
         head_start = self._desk.relay.head_start_seconds
-        events = [promised(self._parcels, head_start_seconds=head_start)] if self._parcels else []
+        events = [promise(each, head_start_seconds=head_start) for each in self._parcels]
         awaited = await self._desk.rows.write([*self._statements, *events])
         for (envelope, raw), reply_to in zip(self._replies, awaited, strict=True):
             if reply_to is not None:

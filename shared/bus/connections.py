@@ -1,17 +1,28 @@
-"""What connections have in common: how they are lost, and how they are closed."""
+"""What connections have in common: how they are made, how they are lost, and how they are closed.
+
+The bus speaks to the broker through aiormq; aio-pika, which is made of it, takes a tenth of a service's time for what is not used.
+"""
 
 import asyncio
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import aiormq
-from aio_pika.abc import AbstractConnection
-from aio_pika.exceptions import AMQPError
+from aiormq.abc import AbstractConnection
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 ANSWER_TIMEOUT_SECONDS = 10.0
 HEARTBEAT_SECONDS = 10
 CLOSE_TIMEOUT_SECONDS = 3.0
 
-LOST = (AMQPError, aiormq.AMQPError, OSError, TimeoutError, RuntimeError)
+LOST = (aiormq.AMQPError, OSError, TimeoutError, RuntimeError)
+
+
+async def connect(url: str, *, name: str) -> AbstractConnection:
+    """Open a connection that the broker shows by this name; raises what is in LOST."""
+    address = urlsplit(url)
+    query = {**dict(parse_qsl(address.query)), "heartbeat": HEARTBEAT_SECONDS}
+    async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+        return await aiormq.connect(address._replace(query=urlencode(query)).geturl(), client_properties={"connection_name": name})
 
 
 async def close(connection: AbstractConnection) -> None:

@@ -2,15 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from typing import Any
 
-import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
 from shared import telemetry, topology
 from shared.backoff import reconnecting
-from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, HEARTBEAT_SECONDS, LOST, close, told_to_stop
+from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, LOST, close, connect, told_to_stop
 from shared.bus.letters import Received
 from shared.errors import Unavailable
 
@@ -44,7 +44,7 @@ class Consumer:
         self._also_needed = also_needed
         self._own_queue = own_queue
         self._in_hand: set[asyncio.Task[None]] = set()
-        self._tags: list[tuple[aio_pika.abc.AbstractQueue, str]] = []
+        self._tags: list[tuple[AbstractChannel, str]] = []
         self._connection: AbstractConnection | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self.trouble: str | None = "not connected yet"
@@ -63,9 +63,9 @@ class Consumer:
 
     async def drain(self, grace_seconds: float) -> None:
         """Take no more, finish what is in hand within the grace period; closing requeues the rest."""
-        for queue, tag in self._tags:
+        for channel, tag in self._tags:
             with suppress(*LOST):
-                await queue.cancel(tag)
+                await channel.basic_cancel(tag)
         if self._in_hand:
             _, late = await asyncio.wait(self._in_hand, timeout=grace_seconds)
             for task in late:
@@ -93,36 +93,27 @@ class Consumer:
     async def _consume_until_lost(self) -> None:
         async for attempt in reconnecting(*LOST):
             with attempt:
-                self._connection = await aio_pika.connect(
-                    self._url,
-                    timeout=CONNECT_TIMEOUT_SECONDS,
-                    client_properties={"connection_name": f"{self._name} consume"},
-                    heartbeat=HEARTBEAT_SECONDS,
-                )
+                self._connection = await connect(self._url, name=f"{self._name} consume")
         connection = self._connection
         assert connection is not None, "the loop above ends only with a connection"
         # A broker that is going down or coming up may take a connection and never answer on it.
         async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
             channel = await connection.channel()
-            await channel.set_qos(prefetch_count=self._prefetch)
+            await channel.basic_qos(prefetch_count=self._prefetch)
             self._tags = []
             for name in self._queues:
-                queue = await self._queue(channel, name)
-                self._tags.append((queue, await queue.consume(self._receiver(name), no_ack=self._own_queue)))
+                if self._own_queue:
+                    await channel.queue_declare(name, exclusive=True, auto_delete=True)
+                    await channel.queue_bind(name, topology.REPLIES, routing_key=name)
+                consuming = await channel.basic_consume(name, self._receiver(name), no_ack=self._own_queue)
+                self._tags.append((channel, consuming.consumer_tag or ""))
             looking = await connection.channel()
             absent = None if self._own_queue else await topology.missing(looking, self._also_needed)
         self.trouble = f"queue {absent} is missing" if absent else None
         await self._watch(connection, channel, looking)
 
-    async def _queue(self, channel: AbstractChannel, name: str) -> aio_pika.abc.AbstractQueue:
-        if self._own_queue:
-            queue = await channel.declare_queue(name, exclusive=True, auto_delete=True)
-            await queue.bind(topology.REPLIES, routing_key=name)
-            return queue
-        return await channel.declare_queue(name, passive=True)
-
-    def _receiver(self, queue: str) -> Callable[[AbstractIncomingMessage], Awaitable[None]]:
-        async def receive(message: AbstractIncomingMessage) -> None:
+    def _receiver(self, queue: str) -> Callable[[DeliveredMessage], Coroutine[Any, Any, None]]:
+        async def receive(message: DeliveredMessage) -> None:
             # A task of ours, so that a lost connection does not cancel a handler at some await.
             task = asyncio.create_task(self._guarded(Received(message, queue)))
             self._in_hand.add(task)
@@ -146,7 +137,7 @@ class Consumer:
                 raise ConnectionError("the connection was closed")
             for name in self._queues:
                 async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-                    found = await looking.declare_queue(name, passive=True)
-                if not found.declaration_result.consumer_count:
+                    found = await looking.queue_declare(name, passive=True)
+                if not found.consumer_count:
                     raise ConnectionError(f"nobody consumes {name} although we should")
         raise ConnectionError(self.trouble)

@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
-import aio_pika
 import msgspec
-from aio_pika.exceptions import ChannelNotFoundEntity
+from aiormq.exceptions import ChannelNotFoundEntity
 
-from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, LOST, close
+from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, LOST, close, connect
 from shared.errors import Unavailable
 
 
@@ -23,14 +22,15 @@ async def depths(url: str, queues: Sequence[str]) -> dict[str, Depth]:
     found: dict[str, Depth] = {}
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-            connection = await aio_pika.connect(url, timeout=CONNECT_TIMEOUT_SECONDS, client_properties={"connection_name": "depths"})
+            connection = await connect(url, name="depths")
             try:
                 for name in queues:
+                    channel = await connection.channel()
                     try:
-                        async with connection.channel() as channel:
-                            declared = (await channel.declare_queue(name, passive=True)).declaration_result
+                        declared = await channel.queue_declare(name, passive=True)
                     except ChannelNotFoundEntity:
-                        continue
+                        continue  # Asking for what is not there closes the channel.
+                    await channel.close()
                     found[name] = Depth(messages=declared.message_count or 0, consumers=declared.consumer_count or 0)
             finally:
                 await close(connection)

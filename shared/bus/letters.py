@@ -6,12 +6,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import aio_pika
 import msgspec
-from aio_pika.abc import AbstractIncomingMessage
+from aiormq.abc import DeliveredMessage
 
 from shared.bus.connections import LOST
 from shared.messages import Envelope, Environment
+
+# AMQP 0-9-1, basic.properties: what the broker writes down, and what it may forget.
+TRANSIENT, PERSISTENT = 1, 2
 
 
 class Unroutable(Exception):
@@ -39,35 +41,37 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
 class Received:
     """A message in hand: what it says, and the one answer the broker gets about it."""
 
-    def __init__(self, message: AbstractIncomingMessage, queue: str) -> None:
-        self._message = message
+    def __init__(self, message: DeliveredMessage, queue: str) -> None:
+        properties = message.header.properties
+        self._channel = message.channel
+        self._delivery_tag = message.delivery_tag or 0
         self.queue = queue
         self.body = message.body
-        self.headers: Mapping[str, Any] = message.headers
-        self.type = message.type or ""
+        self.headers: Mapping[str, Any] = properties.headers or {}
+        self.type = properties.message_type or ""
         self.routing_key = message.routing_key or ""
-        self.correlation_id = message.correlation_id or ""
-        self.reply_to = message.reply_to or ""
-        self.persistent = message.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
+        self.correlation_id = properties.correlation_id or ""
+        self.reply_to = properties.reply_to or ""
+        self.persistent = properties.delivery_mode == PERSISTENT
 
     async def ack(self) -> None:
         """Tell the broker we are done; on a lost connection it will simply come again."""
         # An ack on a closed channel closes the whole connection, so look first.
-        if not self._message.channel.is_closed:
+        if not self._channel.is_closed:
             with suppress(*LOST):
-                await self._message.ack()
+                await self._channel.basic_ack(self._delivery_tag, wait=False)
 
     async def give_back(self) -> None:
         """Have the broker deliver it again."""
-        if not self._message.channel.is_closed:
+        if not self._channel.is_closed:
             with suppress(*LOST):
-                await self._message.nack(requeue=True)
+                await self._channel.basic_nack(self._delivery_tag, requeue=True, wait=False)
 
     async def reject(self) -> None:
         """Let the broker dead-letter it."""
-        if not self._message.channel.is_closed:
+        if not self._channel.is_closed:
             with suppress(*LOST):
-                await self._message.reject(requeue=False)
+                await self._channel.basic_reject(self._delivery_tag, requeue=False, wait=False)
 
 
 def headers_of(envelope: Envelope) -> dict[str, Any]:

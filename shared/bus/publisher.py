@@ -1,15 +1,16 @@
 """A publisher that knows what was confirmed."""
 
 import asyncio
-from uuid import uuid4
+from typing import cast
 
-import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
-from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
+from aiormq import spec
+from aiormq.abc import AbstractConnection
+from aiormq.channel import Channel
+from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, HEARTBEAT_SECONDS, LOST, close, told_to_stop
-from shared.bus.letters import Letter, TooLarge, Unroutable
+from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, LOST, close, connect, told_to_stop
+from shared.bus.letters import PERSISTENT, TRANSIENT, Letter, TooLarge, Unroutable
 from shared.errors import Unavailable
 from shared.messages import BODY_MAX_BYTES
 
@@ -28,9 +29,8 @@ class Publisher:
         self._url = url
         self._name = name
         self._connection: AbstractConnection | None = None
-        self._channel: AbstractChannel | None = None
-        self._unconfirmed: AbstractChannel | None = None
-        self._exchanges: dict[str, AbstractExchange] = {}
+        self._channel: Channel | None = None
+        self._unconfirmed: Channel | None = None
         self._opening = asyncio.Lock()
         self._closed = False
 
@@ -63,8 +63,9 @@ class Publisher:
             await self.reopen()
             channel = self._unconfirmed
             assert channel is not None, "both channels are opened together"
-            exchange = await channel.get_exchange(letter.exchange, ensure=False)
-            await exchange.publish(_message(letter), letter.routing_key, mandatory=False)
+            await channel.basic_publish(
+                letter.body, exchange=letter.exchange, routing_key=letter.routing_key, properties=_properties(letter), wait=False
+            )
         except LOST as lost:
             raise Unavailable(f"broker: {lost}") from lost
 
@@ -86,8 +87,16 @@ class Publisher:
         try:
             if channel is None or channel.is_closed:
                 channel = await self._open()
-            exchange = await self._exchange(channel, letter.exchange)
-            await exchange.publish(_message(letter), letter.routing_key, mandatory=letter.mandatory, timeout=CONFIRM_TIMEOUT_SECONDS)
+            # The confirm is waited for, not that the socket has taken it: many travel at once.
+            await channel.basic_publish(
+                letter.body,
+                exchange=letter.exchange,
+                routing_key=letter.routing_key,
+                properties=_properties(letter),
+                mandatory=letter.mandatory,
+                timeout=CONFIRM_TIMEOUT_SECONDS,
+                wait=False,
+            )
         except PublishError as returned:
             raise Unroutable(f"{letter.exchange} has no queue for {letter.routing_key}") from returned
         except ChannelNotFoundEntity as missing:
@@ -103,30 +112,17 @@ class Publisher:
             await self._drop(channel)
             raise _Undelivered("the connection was lost") from lost
 
-    async def _exchange(self, channel: AbstractChannel, name: str) -> AbstractExchange:
-        exchange = self._exchanges.get(name)
-        if exchange is None:
-            exchange = await channel.get_exchange(name, ensure=False)
-            self._exchanges[name] = exchange
-        return exchange
-
-    async def _open(self) -> AbstractChannel:
+    async def _open(self) -> Channel:
         async with self._opening:
             both = self._channel, self._unconfirmed
             if self._channel is not None and all(channel is not None and not channel.is_closed for channel in both):
                 return self._channel
             if self._connection is None or self._connection.is_closed:
-                self._connection = await aio_pika.connect(
-                    self._url,
-                    timeout=CONNECT_TIMEOUT_SECONDS,
-                    client_properties={"connection_name": f"{self._name} publish"},
-                    heartbeat=HEARTBEAT_SECONDS,
-                )
-            self._exchanges = {}
+                self._connection = await connect(self._url, name=f"{self._name} publish")
             try:
                 async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-                    self._unconfirmed = await self._connection.channel(publisher_confirms=False)
-                    self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
+                    self._unconfirmed = cast(Channel, await self._connection.channel(publisher_confirms=False))
+                    self._channel = cast(Channel, await self._connection.channel(publisher_confirms=True, on_return_raises=True))
             except LOST:
                 # Open and mute, or gone without the library's having noticed: the next try gets another connection.
                 useless, self._connection = self._connection, None
@@ -134,7 +130,7 @@ class Publisher:
                 raise
             return self._channel
 
-    async def _drop(self, channel: AbstractChannel | None) -> None:
+    async def _drop(self, channel: Channel | None) -> None:
         # A channel that saw a nack or a lost confirm may nack for ever (RabbitMQ 3.10.8 after a leader change).
         if channel is not None and channel is self._channel:
             self._channel = None
@@ -144,16 +140,13 @@ class Publisher:
                 await close(connection)
 
 
-def _message(letter: Letter) -> aio_pika.Message:
-    mode = aio_pika.DeliveryMode.PERSISTENT if letter.persistent else aio_pika.DeliveryMode.NOT_PERSISTENT
-    return aio_pika.Message(
-        letter.body,
+def _properties(letter: Letter) -> spec.Basic.Properties:
+    # The library gives each a message id of its own; two in flight with one id would swap their results, so it is never ours.
+    return spec.Basic.Properties(
         headers=letter.headers,
         content_type="application/json",
-        delivery_mode=mode,
-        # Two publishes in flight with one message id would swap their results, so it is never ours.
-        message_id=uuid4().hex,
-        type=letter.type or None,
+        delivery_mode=PERSISTENT if letter.persistent else TRANSIENT,
+        message_type=letter.type or None,
         reply_to=letter.reply_to or None,
         correlation_id=letter.correlation_id or None,
     )

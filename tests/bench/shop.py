@@ -34,7 +34,10 @@ class Shop:
         self.url = up.state.gateway_url
         self._ingest_url = up.state.urls["webhooks"]
         self._provider = Outgoing(url="", secret=webhook_secret)
-        self._headers = {"content-type": "application/json", "authorization": f"Bearer {up.state.api_key}"}
+        # As it is used: the shop's backend pays with a key for checkout, its staff's tools do the rest with theirs.
+        self._checkout, self._staff = (
+            {"content-type": "application/json", "authorization": f"Bearer {key}"} for key in (up.state.checkout_key, up.state.api_key)
+        )
 
     def url_of(self, what: str) -> str:
         """Tell to which service a kind of work goes."""
@@ -172,5 +175,6 @@ class Shop:
         return await self._send(connection, "POST", f"/api/v1/admin/orders/{order_id}/payments/{intent_id}/{what}", body)
 
     async def _send(self, connection: Connection, method: str, path: str, body: Any, key: str = "") -> tuple[int, bytes]:
-        headers = {**self._headers, "idempotency-key": key or new_id().hex}
+        own = self._staff if path.startswith("/api/v1/admin") else self._checkout
+        headers = {**own, "idempotency-key": key or new_id().hex}
         return await connection.request(method, path, msgspec.json.encode(body), headers)

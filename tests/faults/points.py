@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from aio_pika.abc import AbstractExchange
-from aio_pika.exchange import Exchange
+from aiormq.channel import Channel
 
 from services.webhooks.handlers.posting import Messenger
 from shared import bus, database, http_client, telemetry, topology
@@ -71,17 +70,17 @@ def arm(environment: Mapping[str, str]) -> None:
             return result
 
     database._StatelessConnection = Counted  # type: ignore[misc]
-    _wrap(Exchange, "publish", points, lambda exchange, *_: f"publish to {_exchange_name(exchange)}")
-    _wrap(bus.Received, "ack", points, lambda *_: "ack")
-    _wrap(Messenger, "post", points, lambda *_: "post to the merchant")
-    _wrap(http_client.ProviderClient, "_exchange", points, lambda _, method, path, *__: f"provider {method} {_shape(path)}")
+    _wrap(Channel, "basic_publish", points, lambda *_, exchange, **__: f"publish to {_exchange_name(exchange)}")
+    _wrap(bus.Received, "ack", points, lambda *_, **__: "ack")
+    _wrap(Messenger, "post", points, lambda *_, **__: "post to the merchant")
+    _wrap(http_client.ProviderClient, "_exchange", points, lambda _, method, path, *__, **___: f"provider {method} {_shape(path)}")
 
 
 def _wrap(owner: Any, name: str, points: Points, describe: Callable[..., str]) -> None:
     original = getattr(owner, name)
 
     async def wrapped(self: Any, *arguments: Any, **how: Any) -> Any:
-        what = describe(self, *arguments)
+        what = describe(self, *arguments, **how)
         points.passing(f"before {what}")
         result = await original(self, *arguments, **how)
         points.passing(f"after {what}")
@@ -90,8 +89,8 @@ def _wrap(owner: Any, name: str, points: Points, describe: Callable[..., str]) -
     setattr(owner, name, wrapped)
 
 
-def _exchange_name(exchange: AbstractExchange) -> str:
-    return "the reply queue" if exchange.name == topology.REPLIES else exchange.name
+def _exchange_name(exchange: str) -> str:
+    return "the reply queue" if exchange == topology.REPLIES else exchange
 
 
 def _shape(path: str) -> str:

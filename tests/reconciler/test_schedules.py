@@ -11,7 +11,7 @@ from services.reconciler.app import build
 from services.reconciler.domain.runs import Schedule, covered, last_due, schedules_of
 from services.reconciler.store import runs
 from shared.contracts.books import Book, Domain
-from shared.database import Rows, open_pool
+from shared.database import Rows, connected, open_pool
 from shared.errors import Contended
 from shared.ids import new_id
 from shared.settings import SettingsRefused
@@ -89,7 +89,8 @@ async def test_whoever_leads_no_more_fires_nothing(own_place: Place) -> None:
         with pytest.raises(Contended):
             await Rows(pool).write(statements)
 
-        assert await pool.fetchval("SELECT count(*) FROM reconciliation_runs") == 0
+        async with connected(pool) as db:
+            assert await db.fetchval("SELECT count(*) FROM reconciliation_runs") == 0
     finally:
         await pool.close()
 

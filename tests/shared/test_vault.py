@@ -15,7 +15,7 @@ from deploy import keys
 from shared import credentials
 from shared.contracts.credentials import TOLD, Use, place_of
 from shared.credentials import Credential, Wallet
-from shared.database import Pool, open_pool
+from shared.database import Pool, connected, open_pool
 from shared.ids import new_id
 from shared.messages import Envelope, Environment, type_of
 from shared.vault import BrokenSeal, KeySource, PrivateKeys, Sealed, Sealer, UnknownKey, Vault, as_text, new_private_key, of_text, public_of
@@ -126,7 +126,8 @@ async def test_in_any_order_with_concurrent_readers_nothing_is_lost_or_mixed(
 ) -> None:
     folder = tmp_path_factory.mktemp("keys")
     keys.make(folder)
-    await pool.execute("DELETE FROM provider_credentials")
+    async with connected(pool) as db:
+        await db.execute("DELETE FROM provider_credentials")
     ground = _Ground(pool, folder)
     reading = [asyncio.create_task(_read_on(ground, wallet)) for wallet in ground.wallets]
 
@@ -177,5 +178,6 @@ async def _until_sealed_anew(ground: _Ground) -> None:
         await wallet.refresh()
     # Older than the one before nothing may be when the next key comes.
     await ground.wallets[0].reseal()
-    versions = await ground.wallets[0].pool.fetch("SELECT DISTINCT key_version FROM provider_credentials")
+    async with connected(ground.wallets[0].pool) as db:
+        versions = await db.fetch("SELECT DISTINCT key_version FROM provider_credentials")
     assert {row["key_version"] for row in versions} <= {ground.wallets[0].vault.current}

@@ -108,7 +108,7 @@ async def _heard(envelope: Envelope, context: Fulfillment, call: Awaitable[T]) -
         finally:
             brief = [msgspec.structs.replace(each, response={"fields": len(each.response)}) for each in calls]
             if brief:
-                await context.desk.rows.write([audit.called(envelope, None, brief)])
+                await context.desk.rows.write(audit.called(envelope, None, brief))
 
 
 async def _labels_beside(

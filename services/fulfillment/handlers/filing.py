@@ -50,7 +50,7 @@ async def _file(context: Fulfillment, due: Due) -> None:
             outcome = rows.refused(due, str(refused))
     statements: list[Statement] = [outcome]
     if calls:
-        statements.append(audit.called(envelope, due.document_id, calls))
+        statements += audit.called(envelope, due.document_id, calls)
     try:
         await context.desk.rows.write(statements)
     except Contended:

@@ -297,7 +297,7 @@ async def _answer(batch: Batch, context: Fulfillment, label: Label, shown: Label
 
 def audited(label: Label, calls: Sequence[Call]) -> list[Statement]:
     """Write the audit of calls made for a label, if there were any."""
-    return [audit.called(label.envelope(), label.id, calls)] if calls else []
+    return audit.called(label.envelope(), label.id, calls)
 
 
 def kept(context: Fulfillment, label: Label) -> AbstractAsyncContextManager[None]:

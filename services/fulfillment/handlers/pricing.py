@@ -73,7 +73,7 @@ async def price(envelope: Envelope, query: Price, context: Fulfillment) -> Figur
             )
         )
     if calls:
-        statements.append(audit.called(envelope, query.snapshot_id, calls))
+        statements += audit.called(envelope, query.snapshot_id, calls)
     if statements:
         await context.desk.rows.write(statements)
     return Figures(
@@ -96,7 +96,7 @@ async def quote_rates(envelope: Envelope, query: QuoteRates, context: Fulfillmen
     offered = await offer(envelope, context, standing, query.content, query.priced_hash, query.packages, required=not query.packages)
     statements = [rate_rows.quoted(envelope, query.order_id, offered.rates, content=query.content)] if offered.rates else []
     if offered.calls:
-        statements.append(audit.called(envelope, None, offered.calls))
+        statements += audit.called(envelope, None, offered.calls)
     if statements:
         await context.desk.rows.write(statements)
     return RatesView(

@@ -3,7 +3,6 @@
 import asyncio
 import hmac
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -75,7 +74,9 @@ class Gateway:
         self._sealing = Sealing(source_of(settings))
         self._known: dict[bytes, tuple[Principal, float]] = {}
         self._buckets: dict[str, Bucket] = {}
-        self.idempotency = IdempotencyStore(desk.pool, self._drivers(), self._resend, settings)
+        own = self._own_drivers()
+        over_the_bus: dict[str, Driver] = dict.fromkeys(SUCCESS_STATUS.keys() - own.keys(), self._over_the_bus)
+        self.idempotency = IdempotencyStore(desk.pool, {**over_the_bus, **own}, self._resend, settings, told_again=over_the_bus)
 
     # Who calls
 
@@ -137,14 +138,13 @@ class Gateway:
         if self.replies.trouble is not None:
             raise Overloaded("The message broker cannot be reached.", {})
 
-    def _drivers(self) -> Mapping[str, Driver]:
-        own: dict[str, Driver] = {
+    def _own_drivers(self) -> dict[str, Driver]:
+        return {
             type_of(SubmitPayment): self._submit_payment,
             type_of(MakeCheckoutToken): self._make_checkout_token,
             type_of(MakeCustomerToken): self._make_customer_token,
             type_of(RevokeKey): self._revoke_key,
         }
-        return {**dict.fromkeys(SUCCESS_STATUS, self._over_the_bus), **own}
 
     async def _over_the_bus(self, kept: Kept) -> Reply | None:
         future = self.replies.expect(kept.operation_id)
@@ -193,7 +193,7 @@ class Gateway:
 
     async def look(self, operation_id: UUID) -> tuple[Kept, list[Kept]] | None:
         """Read an operation and its steps."""
-        found = (await store.look(self.pool, [operation_id]))[0]
+        found = await self.idempotency.look(operation_id)
         return None if found is None else (found, await store.steps_of(self.pool, operation_id))
 
     # Tokens

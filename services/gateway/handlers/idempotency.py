@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from contextlib import suppress
 from uuid import UUID
 
@@ -25,6 +25,9 @@ CHEST = "tender/answers/1"
 # No JSON begins like that.
 LOCKED = b"\x01"
 WATCH_FIRST_SECONDS = 0.05
+# Nobody waits for these answers to be kept, so more of them are kept at once.
+KEEP_PAUSE_SECONDS = 0.02
+KEEP_STOP_TIMEOUT_SECONDS = 5.0
 WATCH_MAX_SECONDS = 0.5
 
 # Carries an operation out; nothing means that its outcome is not known yet.
@@ -51,18 +54,32 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class IdempotencyStore:
     """Executes keyed requests exactly once, across crashes and gateways."""
 
-    def __init__(self, pool: Pool, drivers: Mapping[str, Driver], resend: Callable[[Kept], Awaitable[None]], settings: Settings) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        drivers: Mapping[str, Driver],
+        resend: Callable[[Kept], Awaitable[None]],
+        settings: Settings,
+        *,
+        told_again: Container[str] = (),
+    ) -> None:
         self._pool = pool
         self._drivers = drivers
+        # Commands whose services keep what they answered and say it again: their answers need not be kept here before they go out.
+        self._told_again = told_again
         self._resend = resend
         self._settings = settings
         self._claims: GroupCommit[Claim, Kept] = GroupCommit(lambda claims: store.claim(pool, claims))
         self._finishes: GroupCommit[Finished, None] = GroupCommit(lambda finished: store.complete(pool, finished))
+        self._later: GroupCommit[Finished, None] = GroupCommit(
+            lambda finished: store.complete(pool, finished), pause_seconds=KEEP_PAUSE_SECONDS
+        )
         self._looks: GroupCommit[UUID, Kept | None] = GroupCommit(lambda ids: store.look(pool, ids))
         secrets = [secret for secret in (settings.token_secret, settings.token_secret_before) if secret]
         # Answers hold what is personal: addresses, say. The newest locks, all open.
         self._chests = [Chest(secret, purpose=CHEST) for secret in secrets]
         self._running: dict[UUID, asyncio.Task[Answer]] = {}
+        self._keeping: dict[UUID, asyncio.Task[None]] = {}
 
     async def execute(self, request: Claim, *, wait_seconds: float) -> Answer:
         """Carry a request out once and answer it, or say that it is still being carried out when the wait ends."""
@@ -72,6 +89,10 @@ class IdempotencyStore:
         if kept.completed:
             telemetry.idempotency_answers.labels("replayed").inc()
             return self._stored(kept)
+        answered = await self._being_kept(kept.operation_id)
+        if answered is not None:
+            telemetry.idempotency_answers.labels("replayed").inc()
+            return self._stored(answered)
         telemetry.idempotency_answers.labels("first" if kept.claimed_now else "joined").inc()
         task = await self._task_of(kept)
         if task is None:
@@ -93,6 +114,21 @@ class IdempotencyStore:
         for task in list(self._running.values()):
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
+        if self._keeping:
+            await asyncio.wait(self._keeping.values(), timeout=KEEP_STOP_TIMEOUT_SECONDS)
+
+    async def look(self, operation_id: UUID) -> Kept | None:
+        """Read an operation; one whose answer went out shows it."""
+        return await self._being_kept(operation_id) or (await store.look(self._pool, [operation_id]))[0]
+
+    async def _being_kept(self, operation_id: UUID) -> Kept | None:
+        """Wait for an answer that went out to be kept; nothing when there is none, or it could not be."""
+        keeping = self._keeping.get(operation_id)
+        if keeping is None:
+            return None
+        await asyncio.wait({keeping})
+        kept = await self._looks.submit(operation_id)
+        return kept if kept is not None and kept.completed else None
 
     async def _task_of(self, kept: Kept) -> "asyncio.Task[Answer] | None":
         running = self._running.get(kept.operation_id)
@@ -128,9 +164,25 @@ class IdempotencyStore:
                 if not problem.definitive:
                     await store.rest(self._pool, kept.operation_id)
                     return _answer(kept, finished, definitive=False, retry_after_seconds=problem.retry_after_seconds)
-        locked = LOCKED + self._chests[0].lock(finished.body, about=kept.operation_id.bytes)
-        await self._finishes.submit(msgspec.structs.replace(finished, body=locked))
+        locked = msgspec.structs.replace(finished, body=LOCKED + self._chests[0].lock(finished.body, about=kept.operation_id.bytes))
+        if kept.command_type in self._told_again:
+            self._keep_soon(locked)
+        else:
+            await self._finishes.submit(locked)
         return _answer(kept, finished, definitive=True)
+
+    def _keep_soon(self, finished: Finished) -> None:
+        task = asyncio.create_task(self._kept(finished))
+        self._keeping[finished.operation_id] = task
+        task.add_done_callback(lambda _: self._keeping.pop(finished.operation_id, None))
+
+    async def _kept(self, finished: Finished) -> None:
+        try:
+            await self._later.submit(finished)
+        except Unavailable as silent:
+            # Its row is in progress as before, so the sweeper asks again, and the service says the same again.
+            facts = {"operation_id": str(finished.operation_id), "reason": str(silent)}
+            telemetry.say(logger, logging.WARNING, "an answer is not kept yet", facts)
 
     async def _watch(self, kept: Kept, wait_seconds: float) -> Answer:
         """Another gateway is at it: watch the row until it is answered or the wait ends."""

@@ -208,8 +208,7 @@ async def conclude(
 
 async def _conclude(work: Work, context: Payments, question: Question, heard: Heard, source: Source, expected: Seen | None) -> bool:
     batch = work.batch()
-    if heard.calls:
-        batch.add(audit.called(work.envelope, question.transaction_id, heard.calls))
+    batch.add(*audit.called(work.envelope, question.transaction_id, heard.calls))
     if heard.observations is None:
         pause = max(heard.retry_after_seconds, step(LOOKS_SECONDS, question.looks))
         batch.add(questions.unknown(question, look_again_seconds=pause))
@@ -271,8 +270,7 @@ def keep_applied(
     """Have a batch write what an observation changed, with the order's status, its history, the answers and the event."""
     looks = next_looks or {}
     rows = [t for t in applied.transactions if t.id in looks or t in applied.changed]
-    if rows:
-        batch.add(ledger.changed(rows, now=seen.now, next_looks=looks))
+    batch.add(*(ledger.changed(row, now=seen.now, next_look_seconds=looks.get(row.id)) for row in rows))
     if not applied.changed and not applied.added and applied.intent == seen.intent:
         return applied.intent
     intent = msgspec.structs.replace(applied.intent, version=seen.intent.version + 1, updated_at=seen.now)

@@ -91,7 +91,7 @@ async def _heard(envelope: Envelope, context: Payments, call: Awaitable[T]) -> T
         finally:
             brief = [msgspec.structs.replace(each, response={"rows": len(each.response.get("data", (each.response,)))}) for each in calls]
             if brief:
-                await context.desk.rows.write([audit.called(envelope, None, brief)])
+                await context.desk.rows.write(audit.called(envelope, None, brief))
 
 
 async def _beside(
@@ -145,7 +145,7 @@ async def heal(work: Work, command: Heal, context: Payments) -> None:
     said = heard.observations
     batch = work.batch()
     if heard.calls:
-        batch.add(audit.called(work.envelope, None, heard.calls))
+        batch.add(*audit.called(work.envelope, None, heard.calls))
     intent_id = await _ours(work, context, provider, command.key, said)
     seen = None if intent_id is None else await see(context, work, intent_id)
     if seen is None or seen.intent.provider_payment_id not in (None, command.key):

@@ -105,7 +105,7 @@ async def _look_first(work: Work, context: Payments, intent_id: UUID) -> None:
     ids = [new_id() for _ in heard.observations]
     applied = intents.observe(seen.intent, seen.transactions, heard.observations, source=Source.JOB, ids=ids)
     batch = work.batch()
-    batch.add(audit.called(work.envelope, None, heard.calls))
+    batch.add(*audit.called(work.envelope, None, heard.calls))
     keep_applied(batch, work, seen, applied, source=Source.JOB, why="looked up")
     await batch.commit()
 

@@ -57,7 +57,7 @@ async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
     applied = intents.observe(seen.intent, seen.transactions, said, source=Source.WEBHOOK, ids=ids)
     batch = work.batch()
     if heard.calls:
-        batch.add(audit.called(work.envelope, None, heard.calls))
+        batch.add(*audit.called(work.envelope, None, heard.calls))
     steps = steps_to(seen, said, source=Source.WEBHOOK)
     last = said[-1].operation.value if said else command.event_type
     intent = keep_applied(batch, work, seen, applied, source=Source.WEBHOOK, why=last, steps=steps)

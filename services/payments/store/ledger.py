@@ -1,6 +1,5 @@
 """The ledger's rows in SQL."""
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -93,37 +92,32 @@ def view_of(transaction: Transaction, facts: RowFacts, currency: str, *, now: da
     )
 
 
-def changed(rows: Sequence[Transaction], *, now: datetime, next_looks: Mapping[UUID, float]) -> Statement:
-    """Write what was learnt about rows that are there, and in how many seconds those still open are to be looked at."""
+def changed(row: Transaction, *, now: datetime, next_look_seconds: float | None) -> Statement:
+    """Write what was learnt about a row that is there, and in how many seconds it is to be looked at if it is still open."""
     return Statement(
         """
-        UPDATE payment_transactions t
-           SET status = CASE WHEN (t.status, n.status) = ('unknown', 'pending') THEN t.status ELSE n.status END,
-               processed_amount = n.processed_amount, provider_txn_id = n.provider_txn_id,
-               contradicted = n.contradicted, awaiting_customer = n.awaiting_customer, decline_code = n.decline_code,
-               reason = n.reason, raw_response_redacted = n.raw::jsonb,
-               concluded_at = CASE WHEN n.status IN ('pending', 'unknown') THEN NULL ELSE coalesce(t.concluded_at, $10) END,
-               next_look_at = coalesce(now() + make_interval(secs => n.next_look), t.next_look_at),
+        UPDATE payment_transactions
+           SET status = CASE WHEN status = 'unknown' AND $2 = 'pending' THEN status ELSE $2 END,
+               processed_amount = $3, provider_txn_id = $4, contradicted = $5, awaiting_customer = $6, decline_code = $7, reason = $8,
+               raw_response_redacted = $9,
+               concluded_at = CASE WHEN $2 IN ('pending', 'unknown') THEN NULL ELSE coalesce(concluded_at, $10) END,
+               next_look_at = coalesce(now() + make_interval(secs => $11), next_look_at),
                -- A row still open belongs to whoever holds its lease, unless it is they who let it go.
-               lease_expires_at = CASE WHEN n.status IN ('pending', 'unknown') AND n.next_look IS NULL THEN t.lease_expires_at
-                                       ELSE now() END
-          FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::boolean[], $6::boolean[], $7::text[], $8::text[], $9::text[],
-                      $11::float8[])
-               AS n (id, status, processed_amount, provider_txn_id, contradicted, awaiting_customer, decline_code, reason, raw, next_look)
-         WHERE t.id = n.id AND t.id = ANY($1::uuid[])
+               lease_expires_at = CASE WHEN $2 IN ('pending', 'unknown') AND $11::float8 IS NULL THEN lease_expires_at ELSE now() END
+         WHERE id = $1
         """,
         (
-            [t.id for t in rows],
-            [t.status.value for t in rows],
-            [t.processed_amount for t in rows],
-            [t.provider_txn_id for t in rows],
-            [t.contradicted for t in rows],
-            [t.awaiting_customer for t in rows],
-            [t.decline_code for t in rows],
-            [t.reason for t in rows],
-            [json_text(t.raw) for t in rows],
+            row.id,
+            row.status.value,
+            row.processed_amount,
+            row.provider_txn_id,
+            row.contradicted,
+            row.awaiting_customer,
+            row.decline_code,
+            row.reason,
+            json_text(row.raw),
             now,
-            [next_looks.get(t.id) for t in rows],
+            next_look_seconds,
         ),
     )
 

@@ -38,7 +38,7 @@ from shared.database import connected
 from shared.errors import Contended, Invalid, NotFound, Refusal, Unavailable
 from shared.ids import new_id
 from shared.messages import BODY_MAX_BYTES, Envelope, Message, done, type_of
-from shared.outbox import TYPE_HEADER, Parcel, promised
+from shared.outbox import TYPE_HEADER, Parcel, promises
 from shared.work import Work
 
 logger = logging.getLogger(__name__)
@@ -332,7 +332,7 @@ async def _batch(context: Reconciler, redrive: Redrive, limit: int) -> Redrive |
         statements.append(msgspec.structs.replace(settled, must=False))
     if fine and redrive.action is Action.RETRY:
         parcels = [_once_more(each) for each in fine]
-        statements.append(promised(parcels, head_start_seconds=context.desk.relay.head_start_seconds))
+        statements.append(promises(parcels, head_start_seconds=context.desk.relay.head_start_seconds))
     await context.desk.rows.write(statements)
     context.desk.relay.send_soon(parcels)
     return msgspec.structs.replace(redrive, position=position)

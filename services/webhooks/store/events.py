@@ -11,7 +11,7 @@ from shared.contracts.webhooks import REPLAYS_MAX, AttemptView, EventDetail, Eve
 from shared.database import Connection, Pool, Record, Statement, connected
 from shared.ids import new_id
 from shared.messages import Envelope
-from shared.outbox import Parcel, promised
+from shared.outbox import Parcel, promises
 
 ERROR_MAX_CHARACTERS = 2_000
 DELETE_ROWS_MAX = 5_000
@@ -43,7 +43,7 @@ async def keep(pool: Pool, arrivals: Sequence[Arrival], *, head_start_seconds: f
     # Sorted, so that two groups never wait for each other; one of each key, so that none waits for itself.
     first = {arrival.key: arrival for arrival in reversed(arrivals)}
     wanted = [first[key] for key in sorted(first)]
-    sending = promised([a.process for a in wanted], head_start_seconds=head_start_seconds)
+    sending = promises([a.process for a in wanted], head_start_seconds=head_start_seconds)
     async with connected(pool) as db:
         rows = await db.fetch(
             f"""
