@@ -198,25 +198,30 @@ async def each_there(db: Connection, table: str, *columns: str) -> list[Record]:
 class Statement(msgspec.Struct, frozen=True):
     """A part of a write: its SQL with placeholders from $1 on, and their values.
 
-    `must` says that it has to touch exactly one row, `gives` names a column that it returns and that is wanted.
+    `must` says that it has to touch exactly one row, or as many as `rows` gives (an expression over its placeholders);
+    `gives` names a column that it returns and that is wanted.
     """
 
     sql: str
     arguments: tuple[Any, ...]
     must: bool = False
     gives: str = ""
+    rows: str = "1"
 
 
 @lru_cache(maxsize=256)
-def _combined(parts: tuple[tuple[str, int, bool, str], ...]) -> str:
-    names, offset = [], 0
-    for number, (sql, count, _, _) in enumerate(parts):
-        names.append(f"s{number} AS ({_PLACEHOLDER.sub(partial(_moved, offset), sql)})")
+def _combined(parts: tuple[tuple[str, int, bool, str, str], ...]) -> str:
+    names, held, given, offset = [], [], [], 0
+    for number, (sql, count, must, gives, rows) in enumerate(parts):
+        move = partial(_moved, offset)
+        names.append(f"s{number} AS ({_PLACEHOLDER.sub(move, sql)})")
+        if must:
+            held.append(f"(SELECT count(*) FROM s{number}) = {_PLACEHOLDER.sub(move, rows)}")
+        if gives:
+            given.append(f", (SELECT {gives} FROM s{number}) AS g{number}")
         offset += count
-    held = " AND ".join(f"(SELECT count(*) FROM s{n}) = 1" for n, (_, _, must, _) in enumerate(parts) if must)
-    given = "".join(f", (SELECT {gives} FROM s{n}) AS g{n}" for n, (_, _, _, gives) in enumerate(parts) if gives)
     # The conditions stand in the main query, which is carried out before the changes that nobody asks a result of.
-    return f"WITH {', '.join(names)} SELECT must({held or 'true'}){given}"
+    return f"WITH {', '.join(names)} SELECT must({' AND '.join(held) or 'true'}){''.join(given)}"
 
 
 def _moved(offset: int, placeholder: "re.Match[str]") -> str:
@@ -250,7 +255,7 @@ class Rows:
         The statements see what was there before, not each other's rows, and no two may change one row. Raises Contended when
         one that must touch a row does not: somebody else was faster, and the decision has to be made anew.
         """
-        sql = _combined(tuple((s.sql, len(s.arguments), s.must, s.gives) for s in statements))
+        sql = _combined(tuple((s.sql, len(s.arguments), s.must, s.gives, s.rows) for s in statements))
         row = await self.one(sql, *(argument for s in statements for argument in s.arguments))
         return list(row)[1:]
 
@@ -280,22 +285,32 @@ class GroupCommit(Generic[T, R]):
         self._pause_seconds = pause_seconds
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._task: asyncio.Task[None] | None = None
+        self._full: asyncio.Event | None = None
 
     async def submit(self, item: T) -> R:
         """Hand in one item; returns its result once its group is committed."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
+        if self._full is not None and len(self._waiting) >= self._items_max:
+            self._full.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._drain())
         return await future
 
     async def _drain(self) -> None:
         while self._waiting:
-            if self._pause_seconds:
-                await asyncio.sleep(self._pause_seconds)
+            if self._pause_seconds and len(self._waiting) < self._items_max:
+                await self._pause()
             batch = self._waiting[: self._items_max]
             del self._waiting[: len(batch)]
             await self._carry_out(batch)
+
+    async def _pause(self) -> None:
+        """Wait for more, but not for more than are carried out together."""
+        self._full = asyncio.Event()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._full.wait(), self._pause_seconds)
+        self._full = None
 
     async def _carry_out(self, batch: list[tuple[T, "asyncio.Future[R]"]]) -> None:
         try:

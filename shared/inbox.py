@@ -43,13 +43,14 @@ class Inbox:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._lookups = GroupCommit(self._look_up)
+        self._lookups = GroupCommit(self.each_seen)
 
     async def seen(self, envelope: Envelope) -> Seen | None:
         """Tell what is known of this command."""
         return await self._lookups.submit(envelope)
 
-    async def _look_up(self, envelopes: list[Envelope]) -> Sequence[Seen | None]:
+    async def each_seen(self, envelopes: Sequence[Envelope]) -> Sequence[Seen | None]:
+        """Tell what is known of each of these commands."""
         async with connected(self._pool) as db:
             rows = await db.fetch(
                 """
@@ -101,6 +102,31 @@ def finished(envelope: Envelope, kind: str, digest: bytes, reply: bytes, *, must
         (*_identity(envelope), kind, digest, reply, envelope.reply_to),
         must=must,
         gives="reply_to",
+    )
+
+
+def all_finished(messages: Sequence[tuple[Envelope, bytes]], kind: str, reply: bytes) -> Statement:
+    """Keep one reply for many messages of one kind, given with their digests, none of which may have come before."""
+    envelopes = [envelope for envelope, _ in messages]
+    return Statement(
+        """
+        INSERT INTO inbox (store_id, environment, source, message_id, type, digest, state, reply, finished_at)
+        SELECT store_id, environment, source, message_id, $6, digest, 'done', $7, now()
+          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::bytea[]) AS t (store_id, environment, source, message_id, digest)
+        ON CONFLICT (store_id, environment, source, message_id) DO NOTHING
+        RETURNING message_id
+        """,
+        (
+            [each.store_id for each in envelopes],
+            [each.environment.value for each in envelopes],
+            [each.source for each in envelopes],
+            [each.id for each in envelopes],
+            [digest for _, digest in messages],
+            kind,
+            reply,
+        ),
+        must=True,
+        rows="cardinality($4)",
     )
 
 

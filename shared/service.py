@@ -19,7 +19,7 @@ from shared.bus import LOST, Consumer, Publisher
 from shared.database import SILENT, Pool, open_pool
 from shared.errors import Unavailable
 from shared.health import Check, health_routes
-from shared.messages import Message, Query
+from shared.messages import Event, Message, Query
 from shared.migrations import Owned, up_to_date
 from shared.observing import telling
 from shared.outbox import Relay
@@ -28,7 +28,7 @@ from shared.schedule import Job
 from shared.settings import BusSettings
 from shared.vitals import Pulse
 from shared.work import Desk
-from shared.worker import CommandHandler, FailureHandler, QueryHandler, RetrySchedules, Worker
+from shared.worker import GROUP_MAX, CommandHandler, FailureHandler, QueryHandler, RetrySchedules, Together, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class Service(Generic[C]):
         failed: Mapping[type[Message], FailureHandler[C]] | None = None,
         may_have_left: MayHaveLeft = nothing_leaves,
         stopping: Callable[[C], None] = lambda _: None,
+        together: Mapping[type[Event], Together[C]] | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -79,6 +80,7 @@ class Service(Generic[C]):
         self._failed = failed or {}
         self._may_have_left = may_have_left
         self._stopping = stopping
+        self._together = together or {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Parts]:
@@ -140,6 +142,10 @@ class Service(Generic[C]):
             handler_timeout_seconds=self.settings.handler_timeout_seconds,
             schedules=self._schedules,
             failed=self._failed,
+            together=self._together,
+            group_pause_seconds=self.settings.group_pause_seconds,
+            # No more than that are ever in hand.
+            group_max=min(GROUP_MAX, self.settings.prefetch),
         )
         consumer = Consumer(
             self.settings.amqp_url,

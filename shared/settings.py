@@ -24,6 +24,8 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
     shutdown_grace_seconds: float = 20
     # How long a write waits for others of its kind to travel with; for services whose results nobody waits for.
     write_pause_seconds: float = 0.0
+    # Nobody waits for events, so that more of them are handled together.
+    group_pause_seconds: float = 0.05
     # How long whoever wrote an event may take to publish it before a sweeper does.
     outbox_head_start_seconds: float = 5.0
     otel_exporter_otlp_endpoint: str = ""

@@ -18,6 +18,8 @@ class Desk:
     def __init__(self, *, pool: Pool, publisher: Publisher, relay: Relay, pause_seconds: float = 0.0) -> None:
         self.pool = pool
         self.rows = Rows(pool, pause_seconds=pause_seconds)
+        # For what has waited for others already.
+        self.groups = Rows(pool)
         self.publisher = publisher
         self.relay = relay
         self._replies: set[asyncio.Task[None]] = set()

@@ -4,10 +4,12 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 import msgspec
 from opentelemetry.trace import SpanKind
@@ -15,7 +17,7 @@ from opentelemetry.trace import SpanKind
 from shared import inbox, telemetry, topology
 from shared.backoff import trying
 from shared.bus import Letter, Publisher, Received, TooLarge, Unroutable, envelope_of, headers_of
-from shared.database import CONTENDED_ATTEMPTS_MAX
+from shared.database import CONTENDED_ATTEMPTS_MAX, GroupCommit
 from shared.errors import Contended, Problem, Refusal, Retry, Unavailable
 from shared.inbox import Inbox, State, digest_of
 from shared.messages import Envelope, Event, Message, Query, Refused, done, encode_reply, type_of
@@ -25,6 +27,7 @@ from shared.work import Desk, Work
 logger = logging.getLogger(__name__)
 
 TRACEBACK_MAX_BYTES = 4096
+GROUP_MAX = 32
 # The broker's own counters must not travel on: 4.x ignores them and cycle detection may drop the copy.
 STRIPPED_PREFIXES = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
@@ -39,6 +42,28 @@ CommandHandler = Callable[[Work, Any, C], Awaitable[None]]
 QueryHandler = Callable[[Envelope, Any, C], Awaitable[Any]]
 # Told of every failed try of a command: its message, why, and whether it was the last.
 FailureHandler = Callable[[Envelope, Any, C, BaseException, bool], Awaitable[None]]
+
+
+# Takes events together, all or nothing; says of each whether it was taken.
+TogetherHandler = Callable[[Sequence[Work], Sequence[Any], C], Awaitable[Sequence[bool]]]
+
+
+class Together(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
+    """How events of a kind are taken many at a time: nobody waits for them, and in one write they cost a third.
+
+    Two about the same thing (`about`) never go together. Whatever is not taken so is handled alone, as if there were no groups.
+    """
+
+    handler: TogetherHandler[C]
+    about: Callable[[Any], Hashable]
+
+
+class _Arrived(msgspec.Struct, frozen=True):
+    """An event that may be taken with others."""
+
+    received: Received
+    envelope: Envelope
+    digest: bytes
 
 
 class RetrySchedules(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +93,9 @@ class Worker(Generic[C]):
         schedules: RetrySchedules,
         failed: Mapping[type[Message], FailureHandler[C]] | None = None,
         pulse: Pulse | None = None,
+        together: Mapping[type[Event], Together[C]] | None = None,
+        group_pause_seconds: float = 0.0,
+        group_max: int = GROUP_MAX,
     ) -> None:
         self._service = service
         self._desk = desk
@@ -80,6 +108,10 @@ class Worker(Generic[C]):
         self._commands = {type_of(kind): (msgspec.json.Decoder(kind), handler) for kind, handler in handlers.items()}
         self._failed = {type_of(kind): handler for kind, handler in (failed or {}).items()}
         self._queries = {type_of(kind): (msgspec.json.Decoder(kind), handler) for kind, handler in queries.items()}
+        self._groups: dict[str, GroupCommit[_Arrived, bool]] = {
+            type_of(kind): GroupCommit(partial(self._together, how), items_max=group_max, pause_seconds=group_pause_seconds)
+            for kind, how in (together or {}).items()
+        }
 
     async def handle(self, received: Received) -> None:
         """Carry out one message and acknowledge it."""
@@ -116,6 +148,10 @@ class Worker(Generic[C]):
 
     async def _carry_out(self, received: Received, envelope: Envelope) -> str:
         digest = digest_of(received.type, received.body)
+        group = self._groups.get(received.type)
+        if group is not None and not envelope.attempt and await group.submit(_Arrived(received, envelope, digest)):
+            await received.ack()
+            return "done"
         try:
             seen = await trying(lambda: self._once(received, envelope, digest), Contended, attempts_max=CONTENDED_ATTEMPTS_MAX)
             if seen is not None:
@@ -152,6 +188,30 @@ class Worker(Generic[C]):
         )
         async with asyncio.timeout(self._timeout_seconds):
             await handler(work, command, self._context)
+
+    async def _together(self, how: Together[C], arrived: list[_Arrived]) -> list[bool]:
+        """Take events together; those that are not for a group, and all of one that fails, are left to be handled alone."""
+        try:
+            taken = await self._taken_together(how, arrived)
+        except Exception as failure:
+            facts = {"type": arrived[0].received.type, "events": len(arrived), "reason": f"{type(failure).__name__}: {failure}"}
+            telemetry.say(logger, logging.INFO, "a group is taken apart", facts)
+            taken = set()
+        return [each.envelope.id in taken for each in arrived]
+
+    async def _taken_together(self, how: Together[C], arrived: Sequence[_Arrived]) -> set[UUID]:
+        seen = await self._inbox.each_seen([each.envelope for each in arrived])
+        chosen: dict[Hashable, tuple[Work, Any]] = {}
+        for each, before in zip(arrived, seen, strict=True):
+            if before is None:
+                decoder, _ = self._known(each.received.type)
+                event = decoder.decode(each.received.body)
+                work = Work(self._desk, each.envelope, kind=each.received.type, digest=each.digest, follows=True)
+                chosen.setdefault(how.about(event), (work, event))
+        works, events = [work for work, _ in chosen.values()], [event for _, event in chosen.values()]
+        async with asyncio.timeout(self._timeout_seconds):
+            taken = await how.handler(works, events, self._context) if works else ()
+        return {work.envelope.id for work, is_taken in zip(works, taken, strict=True) if is_taken}
 
     def _known(self, kind: str) -> tuple[msgspec.json.Decoder[Any], CommandHandler[C]]:
         try:

@@ -47,7 +47,7 @@ from shared.schedule import Job
 from shared.service import Service
 from shared.vault import KeySource
 from shared.work import Desk
-from shared.worker import CommandHandler, QueryHandler, RetrySchedules
+from shared.worker import CommandHandler, QueryHandler, RetrySchedules, Together
 
 # A test key begins with EZTK (docs.easypost.com/docs/authentication).
 EASYPOST_PRODUCTION_KEYS = "EZAK"
@@ -112,6 +112,7 @@ def build(settings: Settings) -> Service[Fulfillment]:
         jobs=partial(_jobs, settings),
         schedules=RetrySchedules(bug=tuple(settings.retry_tiers_bug.split(","))),
         may_have_left=label_rows.may_have_left,
+        together={IntentChanged: Together(handler=finalizing.payments_changed, about=lambda event: event.intent.order_id)},
     )
 
 

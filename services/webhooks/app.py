@@ -42,7 +42,7 @@ from shared.service import Service
 from shared.settings import SettingsRefused
 from shared.vault import KeySource
 from shared.work import Desk
-from shared.worker import CommandHandler, FailureHandler, QueryHandler, RetrySchedules
+from shared.worker import CommandHandler, FailureHandler, QueryHandler, RetrySchedules, Together
 
 OWNED = Owned(name="webhooks", files=Path(__file__).parent / "schema", also=("credentials",))
 TOLD = contract.TOLD["webhooks"]
@@ -108,6 +108,7 @@ def build(settings: Settings) -> Service[Webhooks]:
         jobs=partial(_jobs, settings),
         http=routes.api,
         checks=_checks,
+        together={IntentChanged: Together(handler=handlers.tell_of_payments, about=lambda event: event.intent.order_id)},
         schedules=RetrySchedules(silent=tuple(settings.retry_tiers_silent.split(",")), bug=tuple(settings.retry_tiers_bug.split(","))),
     )
 

@@ -1,5 +1,6 @@
 """Recording tax for good: once a snapshot, and reversed as money goes back; nothing recorded ever changes."""
 
+from collections.abc import Sequence
 from datetime import date
 from uuid import UUID
 
@@ -13,7 +14,8 @@ from shared.contracts.payments import IntentChanged
 from shared.database import Statement, connected
 from shared.errors import NotFound, Outcome, Refusal
 from shared.ids import new_id
-from shared.messages import Envelope, done
+from shared.inbox import all_finished
+from shared.messages import Envelope, done, encode_reply
 from shared.work import Work
 
 
@@ -147,7 +149,7 @@ async def payment_changed(work: Work, event: IntentChanged, context: Fulfillment
     before = next((each for each in known.payments if each.intent_id == intent.id), None)
     batch = work.batch()
     if before is None or before.version < intent.version:
-        batch.add(taxes.paid(envelope, intent), taxes.moved_on(envelope, intent.order_id, revision=known.revision))
+        batch.add(*taxes.paid([(envelope, intent, known.revision)]))
         sale = known.sale
         if sale is not None and sale.snapshot_id == intent.snapshot_id:
             others = sum(p.refunded_amount for p in known.payments if p.snapshot_id == sale.snapshot_id and p.intent_id != intent.id)
@@ -158,6 +160,20 @@ async def payment_changed(work: Work, event: IntentChanged, context: Fulfillment
                     batch.add(*taxes.recorded(envelope, now, at_provider=sale.at_provider))
     batch.conclude(done({"order_id": intent.order_id}))
     await batch.commit()
+
+
+async def payments_changed(works: Sequence[Work], events: Sequence[IntentChanged], context: Fulfillment) -> list[bool]:
+    """Take in how payments of different orders stand, with one read and one write; not where tax is recorded, which may be reversed."""
+    envelopes = [work.envelope for work in works]
+    async with connected(context.desk.pool) as db:
+        standings = await taxes.standings(db, [(envelope, event.intent) for envelope, event in zip(envelopes, events, strict=True)])
+    news = [each.version < event.intent.version and not each.recorded for event, each in zip(events, standings, strict=True)]
+    chosen = [each for each, is_news in zip(zip(works, events, standings, strict=True), news, strict=True) if is_news]
+    if chosen:
+        finished = all_finished([(work.envelope, work.digest) for work, _, _ in chosen], works[0].kind, encode_reply(done({})))
+        paid = taxes.paid([(work.envelope, event.intent, standing.revision) for work, event, standing in chosen])
+        await context.desk.groups.write([*paid, finished])
+    return news
 
 
 def _reversal(sale: Reversible, amount: int, *, today: date, order_id: UUID) -> Document:

@@ -13,7 +13,7 @@ from services.webhooks.handlers.endpoints import (
 from services.webhooks.handlers.processing import process, process_failed
 from services.webhooks.handlers.receiving import receive
 from services.webhooks.handlers.replaying import get_event, list_events, replay, replay_many
-from services.webhooks.handlers.telling import catch_up, tell_of_payment
+from services.webhooks.handlers.telling import catch_up, tell_of_payment, tell_of_payments
 
 __all__ = [
     "Webhooks",
@@ -33,4 +33,5 @@ __all__ = [
     "replay_many",
     "rotate_secret",
     "tell_of_payment",
+    "tell_of_payments",
 ]

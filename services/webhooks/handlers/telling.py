@@ -1,37 +1,64 @@
 """Telling the merchant: what happened becomes an event with a number of its order, and a delivery for each address."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from services.webhooks.handlers.context import Webhooks
 from services.webhooks.store import merchants
+from services.webhooks.store.merchants import Ground, Telling
 from shared.contracts.payments import IntentChanged
 from shared.contracts.webhooks import PAGE_ROWS_MAX, CatchUp, MerchantEvent, MerchantEvents
 from shared.database import connected
 from shared.errors import NotFound
-from shared.messages import Envelope, done
+from shared.inbox import all_finished
+from shared.messages import Envelope, done, encode_reply
 from shared.work import Work
 
 
 async def tell_of_payment(work: Work, event: IntentChanged, context: Webhooks) -> None:
     """Tell what became of a payment; what is older than was told before is left away."""
     intent = event.intent
-    kind = f"payment.{intent.status}"
-    ground = await merchants.ground(context.desk.rows, work.envelope, order_id=intent.order_id, subject_id=intent.id, kind=kind)
+    ground = await merchants.ground(context.desk.rows, work.envelope, order_id=intent.order_id, subject_id=intent.id, kind=_kind_of(event))
     batch = work.batch()
-    if intent.version > ground.version:
-        told = MerchantEvent(
-            id=work.envelope.id,
-            type=kind,
-            order_id=intent.order_id,
-            sequence=ground.last + 1,
-            created_at=ground.now,
-            data=msgspec.Raw(msgspec.json.encode({"payment": intent, "order_status": event.order_status})),
-        )
-        batch.add(*merchants.told(work.envelope, told, subject_id=intent.id, version=intent.version, endpoint_ids=ground.endpoints))
-    batch.conclude(done({"told": intent.version > ground.version}))
+    news = intent.version > ground.version
+    if news:
+        batch.add(*merchants.told([_telling(work, event, ground)]))
+    batch.conclude(done({"told": news}))
     await batch.commit()
     if ground.endpoints:
         context.wake_deliveries()
+
+
+async def tell_of_payments(works: Sequence[Work], events: Sequence[IntentChanged], context: Webhooks) -> list[bool]:
+    """Tell what became of payments of different orders, with one read and one write."""
+    asked = [(work.envelope, event.intent.order_id, event.intent.id, _kind_of(event)) for work, event in zip(works, events, strict=True)]
+    grounds = await merchants.grounds(context.desk.pool, asked)
+    news = [event.intent.version > ground.version for event, ground in zip(events, grounds, strict=True)]
+    told = [(work, _telling(work, event, ground)) for work, event, ground, new in zip(works, events, grounds, news, strict=True) if new]
+    if told:
+        finished = all_finished([(work.envelope, work.digest) for work, _ in told], works[0].kind, encode_reply(done({"told": True})))
+        await context.desk.groups.write([*merchants.told([telling for _, telling in told]), finished])
+    if any(telling.endpoint_ids for _, telling in told):
+        context.wake_deliveries()
+    return news
+
+
+def _kind_of(event: IntentChanged) -> str:
+    return f"payment.{event.intent.status}"
+
+
+def _telling(work: Work, event: IntentChanged, ground: Ground) -> Telling:
+    intent = event.intent
+    told = MerchantEvent(
+        id=work.envelope.id,
+        type=_kind_of(event),
+        order_id=intent.order_id,
+        sequence=ground.last + 1,
+        created_at=ground.now,
+        data=msgspec.Raw(msgspec.json.encode({"payment": intent, "order_status": event.order_status})),
+    )
+    return Telling(envelope=work.envelope, event=told, subject_id=intent.id, version=intent.version, endpoint_ids=ground.endpoints)
 
 
 async def catch_up(envelope: Envelope, query: CatchUp, context: Webhooks) -> MerchantEvents:

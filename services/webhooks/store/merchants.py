@@ -112,45 +112,97 @@ async def ground(rows: Rows, envelope: Envelope, *, order_id: UUID, subject_id: 
     return Ground(**dict(row))
 
 
-def told(envelope: Envelope, event: MerchantEvent, *, subject_id: UUID, version: int, endpoint_ids: Sequence[UUID]) -> list[Statement]:
-    """Write an event with its deliveries, only if its number is the next one."""
-    store = (envelope.store_id, envelope.environment.value)
+class Telling(msgspec.Struct, frozen=True, kw_only=True):
+    """What is about to be told: for whom, of what, in which version, and to which addresses."""
+
+    envelope: Envelope
+    event: MerchantEvent
+    subject_id: UUID
+    version: int
+    endpoint_ids: Sequence[UUID]
+
+
+async def grounds(pool: Pool, asked: Sequence[tuple[Envelope, UUID, UUID, str]]) -> list[Ground]:
+    """Read what has to be known to tell of many things (order, subject and kind of each), as of one moment."""
+    async with connected(pool) as db:
+        rows = await db.fetch(
+            """
+            SELECT coalesce((SELECT last
+                               FROM order_sequences s
+                              WHERE (s.store_id, s.environment, s.order_id) = (asked.store_id, asked.environment, asked.order_id)), 0)
+                       AS last,
+                   coalesce((SELECT max(version) FROM merchant_events WHERE subject_id = asked.subject_id), 0) AS version,
+                   ARRAY(SELECT id
+                           FROM webhook_endpoints e
+                          WHERE (e.store_id, e.environment) = (asked.store_id, asked.environment) AND e.enabled
+                            AND (e.event_types = '{}' OR asked.kind = ANY(e.event_types))) AS endpoints,
+                   now() AS now
+              FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::text[])
+                   WITH ORDINALITY AS asked (store_id, environment, order_id, subject_id, kind, position)
+             ORDER BY asked.position
+            """,
+            [envelope.store_id for envelope, _, _, _ in asked],
+            [envelope.environment.value for envelope, _, _, _ in asked],
+            [order_id for _, order_id, _, _ in asked],
+            [subject_id for _, _, subject_id, _ in asked],
+            [kind for _, _, _, kind in asked],
+        )
+    return [Ground(**dict(row)) for row in rows]
+
+
+def told(tellings: Sequence[Telling]) -> list[Statement]:
+    """Write events of different orders with their deliveries, only if the number of each is the next one of its order."""
+    # Sorted, so that two groups never wait for each other.
+    news = sorted(tellings, key=lambda each: (each.envelope.store_id, each.envelope.environment, each.event.order_id))
+    stores, environments = [each.envelope.store_id for each in news], [each.envelope.environment.value for each in news]
+    orders, sequences = [each.event.order_id for each in news], [each.event.sequence for each in news]
+    sent = [(each, endpoint_id) for each in news for endpoint_id in each.endpoint_ids]
     return [
         Statement(
             """
             INSERT INTO order_sequences AS s (store_id, environment, order_id, last)
-            VALUES ($1, $2, $3, $4)
+            SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::integer[])
             ON CONFLICT (store_id, environment, order_id) DO UPDATE SET last = EXCLUDED.last WHERE s.last = EXCLUDED.last - 1
             RETURNING last
             """,
-            (*store, event.order_id, event.sequence),
+            (stores, environments, orders, sequences),
             must=True,
+            rows="cardinality($3)",
         ),
         Statement(
             """
-            INSERT INTO merchant_events (id, store_id, environment, type, order_id, sequence, subject_id, version, body, created_at,
+            INSERT INTO merchant_events (id, store_id, environment, order_id, sequence, type, subject_id, version, body, created_at,
                                          correlation_id)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+            SELECT *
+              FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::integer[], $6::text[], $7::uuid[], $8::integer[],
+                          $9::bytea[], $10::timestamptz[], $11::text[])
             """,
             (
-                event.id,
-                *store,
-                event.type,
-                event.order_id,
-                event.sequence,
-                subject_id,
-                version,
-                msgspec.json.encode(event),
-                event.created_at,
-                envelope.correlation_id,
+                [each.event.id for each in news],
+                stores,
+                environments,
+                orders,
+                sequences,
+                [each.event.type for each in news],
+                [each.subject_id for each in news],
+                [each.version for each in news],
+                [msgspec.json.encode(each.event) for each in news],
+                [each.event.created_at for each in news],
+                [each.envelope.correlation_id for each in news],
             ),
         ),
         Statement(
             """
             INSERT INTO webhook_deliveries (id, endpoint_id, event_id, store_id, environment)
-            SELECT id, endpoint_id, $1, $2, $3 FROM unnest($4::uuid[], $5::uuid[]) AS t (id, endpoint_id)
+            SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[])
             """,
-            (event.id, *store, [new_id() for _ in endpoint_ids], list(endpoint_ids)),
+            (
+                [new_id() for _ in sent],
+                [endpoint_id for _, endpoint_id in sent],
+                [each.event.id for each, _ in sent],
+                [each.envelope.store_id for each, _ in sent],
+                [each.envelope.environment.value for each, _ in sent],
+            ),
         ),
     ]
 
