@@ -35,6 +35,9 @@ Record: TypeAlias = asyncpg.Record
 _Lent: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
+# Like a connection's own: SQL and its arguments, for a row or nothing.
+FetchRow: TypeAlias = Callable[..., Awaitable[Record | None]]
+
 SILENT = (
     OSError,
     TimeoutError,

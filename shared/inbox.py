@@ -3,11 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from shared.database import Connection, GroupCommit, Pool, Statement, connected
+from shared.database import Connection, GroupCommit, Pool, Record, Statement, connected
 from shared.messages import Envelope
 
 KEPT_DAYS = 45
@@ -70,6 +72,37 @@ class Inbox:
             )
         found = {row["position"]: Seen(State(row["state"]), row["digest"], row["reply"], row["attempts"]) for row in rows}
         return [found.get(position) for position in range(1, len(envelopes) + 1)]
+
+
+class CameBefore(Exception):
+    """A command came before, and was concluded or said something else; whoever carries commands out answers it again."""
+
+    def __init__(self, seen: Seen) -> None:
+        super().__init__(seen.state.value)
+        self.seen = seen
+
+
+@lru_cache(maxsize=32)
+def beside(sql: str, arguments: int) -> str:
+    """Have a statement of at most one row say too what is known of a command, which is named by four arguments more."""
+    identity = ", ".join(f"${arguments + n}" for n in range(1, 5))
+    return f"""
+        SELECT seen.state AS seen_state, seen.digest AS seen_digest, seen.reply AS seen_reply, seen.attempts AS seen_attempts, found.*
+          FROM (SELECT 1) AS always
+          LEFT JOIN inbox seen ON (seen.store_id, seen.environment, seen.source, seen.message_id) = ({identity})
+          LEFT JOIN LATERAL (SELECT true AS is_there, one.* FROM ({sql}) AS one) AS found ON true
+    """
+
+
+async def read_beside(db: Connection, envelope: Envelope, digest: bytes, sql: str, *arguments: Any) -> Record | None:
+    """Read the row that a command is decided on, as of the moment at which it had not come before; raises CameBefore."""
+    row = await db.fetchrow(beside(sql, len(arguments)), *arguments, *_identity(envelope))
+    assert row is not None, "one row is always there"
+    if row["seen_state"] is not None:
+        seen = Seen(State(row["seen_state"]), row["seen_digest"], row["seen_reply"], row["seen_attempts"])
+        if seen.state is not State.OPEN or seen.digest != digest:
+            raise CameBefore(seen)
+    return row if row["is_there"] else None
 
 
 def begun(envelope: Envelope, kind: str, digest: bytes) -> Statement:

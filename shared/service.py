@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
@@ -65,6 +65,7 @@ class Service(Generic[C]):
         may_have_left: MayHaveLeft = nothing_leaves,
         stopping: Callable[[C], None] = lambda _: None,
         together: Mapping[type[Event], Together[C]] | None = None,
+        looking: Collection[type[Message]] = (),
     ) -> None:
         self.name = name
         self.settings = settings
@@ -81,6 +82,7 @@ class Service(Generic[C]):
         self._may_have_left = may_have_left
         self._stopping = stopping
         self._together = together or {}
+        self._looking = looking
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Parts]:
@@ -143,6 +145,7 @@ class Service(Generic[C]):
             schedules=self._schedules,
             failed=self._failed,
             together=self._together,
+            looking=self._looking,
             group_pause_seconds=self.settings.group_pause_seconds,
             # No more than that are ever in hand.
             group_max=min(GROUP_MAX, self.settings.prefetch),

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from shared import audit, inbox, topology
 from shared.bus import Letter, Publisher
-from shared.database import Pool, Rows, Statement
+from shared.database import Connection, FetchRow, Pool, Record, Rows, Statement
 from shared.errors import Unavailable
 from shared.messages import Envelope, Event, Message, Reply, encode_reply
 from shared.outbox import Parcel, Relay, command_parcel, parcel, promise
@@ -51,8 +52,20 @@ class Desk:
 class Work:
     """A command being worked on; handlers read its facts, write in batches and conclude it once."""
 
-    def __init__(self, desk: Desk, envelope: Envelope, *, kind: str, digest: bytes, subject: str = "", follows: bool = False) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        envelope: Envelope,
+        *,
+        kind: str,
+        digest: bytes,
+        subject: str = "",
+        follows: bool = False,
+        looked: bool = True,
+    ) -> None:
         self.envelope = envelope
+        # Whether it is known that this command did not come before; if not, the first reading finds out.
+        self._looked = looked
         # Whether somebody asked for it themselves, so that it has to be written down; an event only follows from that.
         self.by_staff = audit.by_staff(envelope, kind) and not follows
         # What it is about, for whoever reads later what staff did.
@@ -61,6 +74,17 @@ class Work:
         self.kind = kind
         self.digest = digest
         self._desk = desk
+
+    def reading(self, db: Connection) -> FetchRow:
+        """Read a row of the database; the first time, where nobody looked, together with whether this command came before."""
+        return partial(self._read, db)
+
+    async def _read(self, db: Connection, sql: str, *arguments: Any) -> Record | None:
+        if self._looked:
+            return await db.fetchrow(sql, *arguments)
+        row = await inbox.read_beside(db, self.envelope, self.digest, sql, *arguments)
+        self._looked = True
+        return row
 
     def batch(self) -> "Batch":
         """Begin a write that happens as a whole, in one round trip."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -19,7 +19,7 @@ from shared.backoff import trying
 from shared.bus import Letter, Publisher, Received, TooLarge, Unroutable, envelope_of, headers_of
 from shared.database import CONTENDED_ATTEMPTS_MAX, GroupCommit
 from shared.errors import Contended, Problem, Refusal, Retry, Unavailable
-from shared.inbox import Inbox, State, digest_of
+from shared.inbox import CameBefore, Inbox, State, digest_of
 from shared.messages import Envelope, Event, Message, Query, Refused, done, encode_reply, type_of
 from shared.vitals import Pulse
 from shared.work import Desk, Work
@@ -96,6 +96,7 @@ class Worker(Generic[C]):
         together: Mapping[type[Event], Together[C]] | None = None,
         group_pause_seconds: float = 0.0,
         group_max: int = GROUP_MAX,
+        looking: Collection[type[Message]] = (),
     ) -> None:
         self._service = service
         self._desk = desk
@@ -108,6 +109,8 @@ class Worker(Generic[C]):
         self._commands = {type_of(kind): (msgspec.json.Decoder(kind), handler) for kind, handler in handlers.items()}
         self._failed = {type_of(kind): handler for kind, handler in (failed or {}).items()}
         self._queries = {type_of(kind): (msgspec.json.Decoder(kind), handler) for kind, handler in queries.items()}
+        # Their handlers read by `Work.reading`, which looks in the inbox with what it reads.
+        self._looking = {type_of(kind) for kind in looking}
         self._groups: dict[str, GroupCommit[_Arrived, bool]] = {
             type_of(kind): GroupCommit(partial(self._together, how), items_max=group_max, pause_seconds=group_pause_seconds)
             for kind, how in (together or {}).items()
@@ -167,16 +170,26 @@ class Worker(Generic[C]):
 
     async def _once(self, received: Received, envelope: Envelope, digest: bytes) -> "inbox.Seen | None":
         """Carry a command out, or tell how it ended before, which may have been a moment ago by another copy of it."""
-        seen = await self._inbox.seen(envelope)
-        if seen is not None and seen.digest != digest:
-            raise DifferentContent(f"{envelope.id} came before with other content")
-        once_more = seen is not None and seen.state is State.PARKED and envelope.redriven
-        if seen is not None and seen.state is not State.OPEN and not once_more:
-            return seen
-        await self._call(received, envelope, digest)
+        looks_itself = received.type in self._looking and not envelope.redriven
+        try:
+            if not looks_itself:
+                await self._look(envelope, digest)
+            await self._call(received, envelope, digest, looked=not looks_itself)
+        except CameBefore as before:
+            if before.seen.digest != digest:
+                raise DifferentContent(f"{envelope.id} came before with other content") from before
+            return before.seen
         return None
 
-    async def _call(self, received: Received, envelope: Envelope, digest: bytes) -> None:
+    async def _look(self, envelope: Envelope, digest: bytes) -> None:
+        seen = await self._inbox.seen(envelope)
+        if seen is None:
+            return
+        once_more = seen.state is State.PARKED and envelope.redriven
+        if seen.digest != digest or (seen.state is not State.OPEN and not once_more):
+            raise CameBefore(seen)
+
+    async def _call(self, received: Received, envelope: Envelope, digest: bytes, *, looked: bool) -> None:
         decoder, handler = self._known(received.type)
         try:
             command = decoder.decode(received.body)
@@ -184,7 +197,13 @@ class Worker(Generic[C]):
             raise Poison(f"{received.type} cannot be read: {broken}") from broken
         telemetry.bind({name: str(getattr(command, name)) for name in BOUND_FIELDS if hasattr(command, name)})
         work = Work(
-            self._desk, envelope, kind=received.type, digest=digest, subject=_subject_of(command), follows=isinstance(command, Event)
+            self._desk,
+            envelope,
+            kind=received.type,
+            digest=digest,
+            subject=_subject_of(command),
+            follows=isinstance(command, Event),
+            looked=looked,
         )
         async with asyncio.timeout(self._timeout_seconds):
             await handler(work, command, self._context)

@@ -70,6 +70,10 @@ class Consumer:
             _, late = await asyncio.wait(self._in_hand, timeout=grace_seconds)
             for task in late:
                 task.cancel()
+        for channel, _ in self._tags[:1]:
+            with suppress(*LOST):
+                # Closing drops what is not written yet; once this is answered, the broker has read every acknowledgement before it.
+                await channel.basic_qos(prefetch_count=self._prefetch, timeout=ANSWER_TIMEOUT_SECONDS)
 
     async def _supervise(self) -> None:
         while True:

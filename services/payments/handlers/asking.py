@@ -230,7 +230,7 @@ async def _conclude(work: Work, context: Payments, question: Question, heard: He
 async def see(context: Payments, work: Work, intent_id: UUID) -> Seen:
     """Read an intent that must be there."""
     async with connected(context.desk.pool) as db:
-        seen = await intent_rows.see_intent(db, work.envelope, intent_id)
+        seen = await intent_rows.see_intent(db.fetchrow, work.envelope, intent_id)
     assert seen is not None, "intents are never deleted"
     return seen
 

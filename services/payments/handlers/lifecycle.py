@@ -178,7 +178,7 @@ async def _try_to_remember(
 
 async def _seen(work: Work, command: Capture | Void | Refund | Confirm, context: Payments) -> Seen:
     async with connected(context.desk.pool) as db:
-        seen = await intent_rows.see_intent(db, work.envelope, command.intent_id, order_id=command.order_id)
+        seen = await intent_rows.see_intent(work.reading(db), work.envelope, command.intent_id, order_id=command.order_id)
     if seen is None:
         raise NotFound(f"Order {command.order_id} has no payment {command.intent_id}.")
     return seen
@@ -212,7 +212,7 @@ def _ask_in(
 
 async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Begun | None:
     async with connected(context.desk.pool) as db:
-        order = await order_rows.payable(db, work.envelope, command.order_id, command.snapshot_id)
+        order = await order_rows.payable(work.reading(db), work.envelope, command.order_id, command.snapshot_id)
     if order is None:
         raise NotFound(f"There is no order {command.order_id}.")
     if order.asked_before:

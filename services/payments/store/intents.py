@@ -12,7 +12,7 @@ from services.payments.domain.orders import OrderStatus, OrderSums
 from services.payments.store import ledger, settlements
 from services.payments.store.ledger import RowFacts, json_text
 from shared.contracts.payments import IntentLedger, IntentView
-from shared.database import Connection, Statement
+from shared.database import Connection, FetchRow, Statement
 from shared.messages import Envelope
 
 # How long a provider's no to a release of ours is left alone before it is asked again.
@@ -108,9 +108,9 @@ async def whole_ledger(db: Connection, envelope: Envelope, order_id: UUID) -> li
     ]
 
 
-async def see_intent(db: Connection, envelope: Envelope, intent_id: UUID, *, order_id: UUID | None = None) -> Seen | None:
+async def see_intent(read: FetchRow, envelope: Envelope, intent_id: UUID, *, order_id: UUID | None = None) -> Seen | None:
     """Read an intent with its ledger and its order's standing, as of one moment."""
-    row = await db.fetchrow(
+    row = await read(
         f"""
         SELECT asked.store_id, asked.environment, asked.order_id,
                o.status, o.total, (o.content->>'cancelled')::boolean AS cancelled, o.revision, now() AS now,

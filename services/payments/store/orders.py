@@ -12,7 +12,7 @@ from services.payments.store.intents import INTENTS_AS_JSON, intents_decoder
 from services.payments.store.ledger import json_text
 from shared.contracts.orders import OrderContent
 from shared.contracts.payments import OrderView, StatusChange, Totals
-from shared.database import Connection, Record, Statement
+from shared.database import Connection, FetchRow, Record, Statement
 from shared.ids import new_id
 from shared.messages import Envelope
 
@@ -116,9 +116,9 @@ class SnapshotFacts(msgspec.Struct, frozen=True, kw_only=True):
     expired: bool
 
 
-async def payable(db: Connection, envelope: Envelope, order_id: UUID, snapshot_id: UUID) -> Payable | None:
+async def payable(read: FetchRow, envelope: Envelope, order_id: UUID, snapshot_id: UUID) -> Payable | None:
     """Read what an authorization is decided on, as of one moment."""
-    row = await db.fetchrow(
+    row = await read(
         f"""
         SELECT o.id, o.status, o.revision, o.priced_hash, (o.content->>'cancelled')::boolean AS cancelled, o.total AS order_total,
                now() AS now,
