@@ -6,18 +6,20 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import asyncpg
 import msgspec
 import uvicorn
 from litestar import Litestar
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared import inbox, spans, telemetry, topology
 from shared.backoff import reconnecting
 from shared.bus import LOST, Consumer, Publisher
 from shared.database import SILENT, Pool, open_pool
 from shared.errors import Unavailable
+from shared.gathering import Gathering
 from shared.health import Check, health_routes
 from shared.messages import Event, Message, Query
 from shared.migrations import Owned, up_to_date
@@ -209,6 +211,14 @@ class Server(uvicorn.Server):
         yield
 
 
+class GatheringHttp(HttpToolsProtocol):
+    """HTTP whose answers are one write, head and body."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Take a connection."""
+        super().connection_made(cast(asyncio.Transport, Gathering(transport)))
+
+
 @asynccontextmanager
 async def _serving(app: Any, settings: BusSettings, name: str) -> AsyncIterator[str]:
     """Serve HTTP with httptools until left; an address in use is refused with a clear error."""
@@ -221,7 +231,7 @@ async def _serving(app: Any, settings: BusSettings, name: str) -> AsyncIterator[
         raise AddressInUse(f"{name}: {settings.http_host}:{settings.http_port} cannot be bound: {busy.strerror}") from busy
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=GatheringHttp,
         loop="none",
         lifespan="off",
         ws="none",

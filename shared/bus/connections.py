@@ -4,10 +4,15 @@ The bus speaks to the broker through aiormq; aio-pika, which is made of it, take
 """
 
 import asyncio
+from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import aiormq
 from aiormq.abc import AbstractConnection
+from aiormq.connection import TransportFactory
+from aiormq.exceptions import AMQPConnectionError
+
+from shared.gathering import Gathering
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 ANSWER_TIMEOUT_SECONDS = 10.0
@@ -22,7 +27,24 @@ async def connect(url: str, *, name: str) -> AbstractConnection:
     address = urlsplit(url)
     query = {**dict(parse_qsl(address.query)), "heartbeat": HEARTBEAT_SECONDS}
     async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-        return await aiormq.connect(address._replace(query=urlencode(query)).geturl(), client_properties={"connection_name": name})
+        return await aiormq.connect(
+            address._replace(query=urlencode(query)).geturl(), client_properties={"connection_name": name}, transport_factory=_Gathered()
+        )
+
+
+class _Gathered(TransportFactory):
+    """Opens sockets on which the frames of one turn of the loop, an answer and an event say, are one write."""
+
+    async def create(self, url: Any, **how: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        context = await how["ssl_context_provider"].get_context() if url.scheme == "amqps" else None
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        try:
+            transport, _ = await loop.create_connection(lambda: protocol, url.host, url.port, ssl=context)
+        except OSError as away:
+            raise AMQPConnectionError(*away.args) from away
+        return reader, asyncio.StreamWriter(cast(asyncio.WriteTransport, Gathering(transport)), protocol, reader, loop)
 
 
 async def close(connection: AbstractConnection) -> None:
