@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import cast
+from uuid import uuid4
 
 from aiormq import spec
 from aiormq.abc import AbstractConnection
@@ -141,8 +142,9 @@ class Publisher:
 
 
 def _properties(letter: Letter) -> spec.Basic.Properties:
-    # The library gives each a message id of its own; two in flight with one id would swap their results, so it is never ours.
     return spec.Basic.Properties(
+        # Two publishes in flight with one message id would swap their results, so it is never ours.
+        message_id=uuid4().hex,
         headers=letter.headers,
         content_type="application/json",
         delivery_mode=PERSISTENT if letter.persistent else TRANSIENT,

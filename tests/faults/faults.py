@@ -164,9 +164,12 @@ async def _deadlocks_so_far(ground: Ground) -> int:
     return int(rows[0]["deadlocks"])
 
 
+UNDONE = (("payments", "payment_intents"), ("payments", "payment_transactions"), ("gateway", "idempotency_keys"))
+
+
 async def _serialization_failures(ground: Ground, seconds: float) -> None:
     """Every eighth statement that writes an intent or a key is undone as if others had been in the way."""
-    for schema, table in (("payments", "payment_intents"), ("payments", "payment_transactions"), ("gateway", "idempotency_keys")):
+    for schema, table in UNDONE:
         await ground.world.change(
             f"""
             CREATE OR REPLACE FUNCTION {schema}.undone() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -180,8 +183,11 @@ async def _serialization_failures(ground: Ground, seconds: float) -> None:
             f"CREATE OR REPLACE TRIGGER undone BEFORE INSERT OR UPDATE ON {schema}.{table} FOR EACH ROW EXECUTE FUNCTION {schema}.undone()"
         )
     await asyncio.sleep(seconds)
+    # One table after the other: a statement that locks two would meet those that write both, and one of them be undone.
+    for schema, table in UNDONE:
+        await ground.world.change(f"DROP TRIGGER undone ON {schema}.{table}")
     for schema in ("payments", "gateway"):
-        await ground.world.change(f"DROP FUNCTION {schema}.undone() CASCADE")
+        await ground.world.change(f"DROP FUNCTION {schema}.undone()")
 
 
 # Our own processes

@@ -253,7 +253,9 @@ async def _change(payment: Payment, operation: str, amount: int, **how: Any) -> 
 async def _forgotten(world: World, key: str) -> None:
     """Have a key's time run out, and its row deleted as the job does it; the inbox's row is long gone as well."""
     await world.change("DELETE FROM payments.inbox")
-    await world.change("DELETE FROM gateway.idempotency_keys WHERE idempotency_key = $1 AND status = 'completed'", key)
+    # An answer goes out before it is kept.
+    forget = "DELETE FROM gateway.idempotency_keys WHERE idempotency_key = $1 AND status = 'completed' RETURNING operation_id"
+    assert await until(lambda: world.rows(forget, key))
 
 
 async def _delete_reply_queues(world: World) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from shared.bus import Letter, Publisher, headers_of
 from shared.database import Statement
 from shared.errors import Outcome, Refusal, Retry, Unavailable
 from shared.ids import new_id
-from shared.messages import Envelope, Environment, Event, Message, Query, done, encode, type_of
+from shared.inbox import all_finished
+from shared.messages import Envelope, Environment, Event, Message, Query, done, encode, encode_reply, type_of
 from shared.migrations import Owned, migrate
 from shared.service import Parts, Service
 from shared.settings import BusSettings
 from shared.work import Desk, Work
-from shared.worker import RetrySchedules
+from shared.worker import RetrySchedules, Together
 from tests.world import PASSWORD, Place
 
 NAME = "probe"
@@ -39,6 +40,13 @@ class Ask(Query, frozen=True, kw_only=True, tag="probe.ask.v1"):
 
 class Happened(Event, frozen=True, kw_only=True, tag="probe.happened.v1"):
     """It was done."""
+
+
+class Told(Event, frozen=True, kw_only=True, tag="probe.told.v1"):
+    """Something that is taken with others."""
+
+    about: str
+    how: str = "well"
 
 
 class No(Refusal):
@@ -65,6 +73,10 @@ class Counted:
         self.tries = 0
         self.handling = 0
         self.gate = asyncio.Event()
+        # What was taken together, and what alone.
+        self.groups: list[list[str]] = []
+        self.alone: list[str] = []
+        self.desk: Desk
 
 
 async def do(work: Work, command: Do, counted: Counted) -> None:
@@ -93,6 +105,28 @@ async def _do(work: Work, command: Do, counted: Counted) -> None:
     batch.add(Statement("INSERT INTO done (id) VALUES ($1)", (work.envelope.id,)))
     batch.conclude(done({"tries": counted.tries}), [Happened()])
     await batch.commit()
+
+
+async def told(work: Work, event: Told, counted: Counted) -> None:
+    """Take an event alone."""
+    counted.alone.append(event.about)
+    batch = work.batch()
+    batch.add(Statement("INSERT INTO done (id) VALUES ($1)", (work.envelope.id,)))
+    batch.conclude(done({}))
+    await batch.commit()
+
+
+async def told_together(works: Sequence[Work], events: Sequence[Told], counted: Counted) -> list[bool]:
+    """Take events together."""
+    counted.groups.append([event.about for event in events])
+    if any(event.how == "bug" for event in events):
+        raise ZeroDivisionError("a bug of the probe")
+    chosen = [work for work, event in zip(works, events, strict=True) if event.how != "alone"]
+    if chosen:
+        finished = all_finished([(work.envelope, work.digest) for work in chosen], type_of(Told), encode_reply(done({})))
+        kept = Statement("INSERT INTO done (id) SELECT unnest($1::uuid[])", ([work.envelope.id for work in chosen],))
+        await counted.desk.groups.write([kept, finished])
+    return [event.how != "alone" for event in events]
 
 
 async def ask(_: Envelope, query: Ask, counted: Counted) -> Any:
@@ -178,7 +212,8 @@ async def a_probe(place: Place, folder: Path, **settings: Any) -> AsyncIterator[
     counted = Counted()
 
     @contextlib.asynccontextmanager
-    async def context(_: Desk) -> AsyncIterator[Counted]:
+    async def context(desk: Desk) -> AsyncIterator[Counted]:
+        counted.desk = desk
         yield counted
 
     service: Service[Counted] = Service(
@@ -190,7 +225,8 @@ async def a_probe(place: Place, folder: Path, **settings: Any) -> AsyncIterator[
         ),
         owned=owned,
         context=context,
-        handlers={Do: do},
+        handlers={Do: do, Told: told},
+        together={Told: Together(handler=told_together, about=lambda event: event.about)},
         queries={Ask: ask},
         schedules=RetrySchedules(bug=("1s", "1s"), silent=("1s", "1s", "1s")),
     )

@@ -7,11 +7,11 @@ import asyncpg
 import pytest
 
 from services.gateway.settings import Settings as GatewaySettings
-from shared.database import GroupCommit
+from shared.database import Connection, GroupCommit, connected, open_pool
 from shared.errors import Unavailable
 from shared.migrations import MigrationRefused, Owned, migrate
 from shared.settings import SettingsRefused, load
-from tests.world import PASSWORD, Place
+from tests.world import PASSWORD, Place, until
 
 
 class TestGroupCommit:
@@ -54,6 +54,72 @@ class TestGroupCommit:
 
         assert all(isinstance(r, Unavailable) for r in results)
         assert asked <= 2
+
+    async def test_nobody_is_waited_for_when_the_group_is_full(self) -> None:
+        group = GroupCommit(_as_they_are, items_max=5, pause_seconds=3600)
+
+        results = await asyncio.gather(*(group.submit(n) for n in range(10)))
+
+        assert results == list(range(10))
+
+
+async def _as_they_are(items: list[int]) -> list[int]:
+    return items
+
+
+class TestPool:
+    async def test_whoever_waits_is_served(self, own_place: Place) -> None:
+        pool = await open_pool(own_place.database_url, connections=1)
+
+        async def ask(number: int) -> int:
+            async with connected(pool) as db:
+                answer: int = await db.fetchval("SELECT $1::integer", number)
+                return answer
+
+        answers = await asyncio.gather(*(ask(n) for n in range(20)))
+
+        assert answers == list(range(20))
+        await pool.close()
+
+    async def test_one_that_was_cut_while_nobody_used_it_is_not_lent(self, own_place: Place) -> None:
+        pool = await open_pool(own_place.database_url, connections=1)
+        async with connected(pool) as db:
+            process = await db.fetchval("SELECT pg_backend_pid()")
+            in_hand = db
+        other = await asyncpg.connect(own_place.database_url)
+        await other.execute("SELECT pg_terminate_backend($1)", process)
+        await other.close()
+        await until(lambda: _closed(in_hand))
+
+        async with connected(pool) as db:
+            assert await db.fetchval("SELECT pg_backend_pid()") != process
+        await pool.close()
+
+    async def test_one_on_which_something_failed_is_as_good_as_new(self, own_place: Place) -> None:
+        pool = await open_pool(own_place.database_url, connections=1)
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            async with connected(pool) as db, db.transaction():
+                await db.fetchval("SELECT 1 / 0")
+
+        async with connected(pool) as db:
+            assert not db.is_in_transaction()
+            assert await db.fetchval("SELECT 1") == 1
+        await pool.close()
+
+    async def test_what_is_in_hand_closes_with_it(self, own_place: Place) -> None:
+        pool = await open_pool(own_place.database_url, connections=3)
+        async with connected(pool) as one, connected(pool) as another:
+            assert one is not another
+
+        await pool.close()
+
+        with pytest.raises(Unavailable):
+            async with connected(pool):
+                pass
+
+
+async def _closed(connection: Connection) -> bool:
+    return connection.is_closed()
 
 
 # What every schema has.
