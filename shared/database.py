@@ -78,7 +78,7 @@ class Pool:
         """Take a connection, which has to be given back; raises what is in SILENT."""
         while self._in_hand:
             connection = self._in_hand.pop()
-            if not connection.is_closed():
+            if not _lost(connection):
                 return connection
             await self._made.release(connection)
         self._waiting += 1
@@ -89,7 +89,7 @@ class Pool:
 
     async def give_back(self, connection: _Lent, *, sound: bool) -> None:
         """Give a connection back; one on which something went wrong is looked after by the library."""
-        if sound and not self._waiting and not connection.is_closed():
+        if sound and not self._waiting and not _lost(connection):
             self._in_hand.append(connection)
             self._timer = self._timer or asyncio.get_running_loop().call_later(IN_HAND_SECONDS, self._let_go)
         else:
@@ -138,6 +138,13 @@ async def open_pool(url: str, *, connections: int, cached_statements: int = 200)
 async def _watch(connection: Connection) -> None:
     if telemetry.tracing():
         connection.add_query_logger(telemetry.record_query)
+
+
+def _lost(connection: _Lent) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True  # Once it has seen a connection end, the library does not let us ask any more.
 
 
 class Borrowed:

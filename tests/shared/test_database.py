@@ -119,7 +119,10 @@ class TestPool:
 
 
 async def _closed(connection: Connection) -> bool:
-    return connection.is_closed()
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
 
 
 # What every schema has.
