@@ -73,6 +73,7 @@ class Pool:
         self._waiting = 0
         self._timer: asyncio.TimerHandle | None = None
         self._letting_go: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     async def take(self) -> _Lent:
         """Take a connection, which has to be given back; raises what is in SILENT."""
@@ -89,7 +90,7 @@ class Pool:
 
     async def give_back(self, connection: _Lent, *, sound: bool) -> None:
         """Give a connection back; one on which something went wrong is looked after by the library."""
-        if sound and not self._waiting and not _lost(connection):
+        if sound and not self._waiting and not self._closing and not _lost(connection):
             self._in_hand.append(connection)
             self._timer = self._timer or asyncio.get_running_loop().call_later(IN_HAND_SECONDS, self._let_go)
         else:
@@ -109,6 +110,7 @@ class Pool:
 
     async def close(self) -> None:
         """Close every connection once it was given back."""
+        self._closing = True
         if self._timer is not None:
             self._timer.cancel()
         await self._release_all()

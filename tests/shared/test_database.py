@@ -63,6 +63,9 @@ class TestGroupCommit:
         assert results == list(range(10))
 
 
+CLOSED_WITHIN_SECONDS = 5.0
+
+
 async def _as_they_are(items: list[int]) -> list[int]:
     return items
 
@@ -116,6 +119,15 @@ class TestPool:
         with pytest.raises(Unavailable):
             async with connected(pool):
                 pass
+
+    async def test_closing_waits_for_what_is_lent_and_for_no_more(self, own_place: Place) -> None:
+        pool = await open_pool(own_place.database_url, connections=2)
+        async with connected(pool) as db:
+            closing = asyncio.create_task(pool.close())
+            await asyncio.sleep(0)
+            assert await db.fetchval("SELECT 1") == 1
+
+        await asyncio.wait_for(closing, CLOSED_WITHIN_SECONDS)
 
 
 async def _closed(connection: Connection) -> bool:
