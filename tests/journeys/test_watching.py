@@ -12,7 +12,7 @@ from deploy.cli import cli
 from services.gateway.domain import Role
 from shared.ids import new_id
 from tests.reconciler.letters import an_envelope, park, the_letter
-from tests.world import Place, World, a_key, a_world, until
+from tests.world import Payment, Place, World, a_key, a_world, until
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +123,8 @@ class TestOrders:
 class TestAttention:
     async def test_lists_conflicts_and_holds_that_end(self, world: World) -> None:
         ending, frozen = await world.a_payment(), await world.a_payment()
-        await world.change(
-            "UPDATE payments.payment_intents SET authorization_expires_at = now() + interval '3 hours' WHERE id = $1", ending.id
-        )
-        await world.change("UPDATE payments.payment_intents SET attention = 'their books say more' WHERE id = $1", frozen.id)
+        await _change(world, "authorization_expires_at = now() + interval '3 hours'", ending)
+        await _change(world, "attention = 'their books say more'", frozen)
 
         told = await _get(world, "payments/attention")
         sooner = await _get(world, "payments/attention?expiring_within_hours=1")
@@ -279,7 +277,7 @@ class TestAtTheCommandLine:
         declined = await world.an_order()
         await world.authorize(declined, await world.a_snapshot(declined), "tok_declined_lost_card")
         frozen = await world.a_payment()
-        await _change(world, "attention = 'their books say more'", frozen.id)
+        await _change(world, "attention = 'their books say more'", frozen)
 
         assert "DOWN" in await self.type(world, "overview")
         assert str(payment.order_id) in await self.type(world, "orders", "ls", "--text", payment.id)
@@ -294,5 +292,8 @@ class TestAtTheCommandLine:
         assert "checkout" in await self.type(world, "keys", "revoke", UUID(key.split("_")[2]))
 
 
-async def _change(world: World, what: str, intent_id: UUID) -> None:
-    await world.change(f"UPDATE payments.payment_intents SET {what} WHERE id = $1", intent_id)
+async def _change(world: World, what: str, payment: Payment) -> None:
+    """Make an intent what its ledger does not say, once the provider has told of it too: that is read from the ledger anew."""
+    told = "SELECT FROM webhooks.webhook_events WHERE order_id = $1 AND status = 'processed'"
+    assert await until(lambda: world.rows(told, payment.order_id))
+    await world.change(f"UPDATE payments.payment_intents SET {what} WHERE id = $1", payment.id)
