@@ -77,7 +77,9 @@ class Seat:
 
     async def press(self, name: str | re.Pattern[str], *, within: Any = None) -> None:
         """Press a button and wait for the page that follows."""
-        button = (within or self.page).get_by_role("button", name=name)
+        where = within or self.page
+        # An id may hold a button's name, and has a button to copy it.
+        button = where.get_by_role("button", name=name).and_(where.locator("button:not(.copy)"))
         async with self.page.expect_navigation():
             await button.click()
 
