@@ -61,7 +61,7 @@ class IdempotencyStore:
         resend: Callable[[Kept], Awaitable[None]],
         settings: Settings,
         *,
-        told_again: Container[str] = (),
+        told_again: Container[str],
     ) -> None:
         self._pool = pool
         self._drivers = drivers

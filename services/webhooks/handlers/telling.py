@@ -1,6 +1,7 @@
 """Telling the merchant: what happened becomes an event with a number of its order, and a delivery for each address."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
 import msgspec
 
@@ -19,7 +20,7 @@ from shared.work import Work
 async def tell_of_payment(work: Work, event: IntentChanged, context: Webhooks) -> None:
     """Tell what became of a payment; what is older than was told before is left away."""
     intent = event.intent
-    ground = await merchants.ground(context.desk.rows, work.envelope, order_id=intent.order_id, subject_id=intent.id, kind=_kind_of(event))
+    [ground] = await merchants.grounds(context.desk.pool, [_asked(work, event)])
     batch = work.batch()
     news = intent.version > ground.version
     if news:
@@ -32,8 +33,7 @@ async def tell_of_payment(work: Work, event: IntentChanged, context: Webhooks) -
 
 async def tell_of_payments(works: Sequence[Work], events: Sequence[IntentChanged], context: Webhooks) -> list[bool]:
     """Tell what became of payments of different orders, with one read and one write."""
-    asked = [(work.envelope, event.intent.order_id, event.intent.id, _kind_of(event)) for work, event in zip(works, events, strict=True)]
-    grounds = await merchants.grounds(context.desk.pool, asked)
+    grounds = await merchants.grounds(context.desk.pool, [_asked(work, event) for work, event in zip(works, events, strict=True)])
     news = [event.intent.version > ground.version for event, ground in zip(events, grounds, strict=True)]
     told = [(work, _telling(work, event, ground)) for work, event, ground, new in zip(works, events, grounds, news, strict=True) if new]
     if told:
@@ -42,6 +42,10 @@ async def tell_of_payments(works: Sequence[Work], events: Sequence[IntentChanged
     if any(telling.endpoint_ids for _, telling in told):
         context.wake_deliveries()
     return news
+
+
+def _asked(work: Work, event: IntentChanged) -> tuple[Envelope, UUID, UUID, str]:
+    return work.envelope, event.intent.order_id, event.intent.id, _kind_of(event)
 
 
 def _kind_of(event: IntentChanged) -> str:

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from shared.contracts.webhooks import EndpointView, MerchantEvent
-from shared.database import Connection, Pool, Rows, Statement, connected
+from shared.database import Connection, Pool, Statement, connected
 from shared.ids import new_id
 from shared.messages import Envelope
 
@@ -90,26 +90,6 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     endpoints: list[UUID]
     now: datetime
-
-
-async def ground(rows: Rows, envelope: Envelope, *, order_id: UUID, subject_id: UUID, kind: str) -> Ground:
-    """Read what has to be known to tell of something, as of one moment."""
-    row = await rows.one(
-        """
-        SELECT coalesce((SELECT last FROM order_sequences WHERE store_id = $1 AND environment = $2 AND order_id = $3), 0) AS last,
-               coalesce((SELECT max(version) FROM merchant_events WHERE subject_id = $4), 0) AS version,
-               ARRAY(SELECT id
-                       FROM webhook_endpoints
-                      WHERE store_id = $1 AND environment = $2 AND enabled AND (event_types = '{}' OR $5 = ANY(event_types))) AS endpoints,
-               now() AS now
-        """,
-        envelope.store_id,
-        envelope.environment.value,
-        order_id,
-        subject_id,
-        kind,
-    )
-    return Ground(**dict(row))
 
 
 class Telling(msgspec.Struct, frozen=True, kw_only=True):

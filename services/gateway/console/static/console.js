@@ -24,11 +24,19 @@ function enable(root) {
   for (const button of root.querySelectorAll("button.copy[hidden]")) button.hidden = false;
 }
 
+// Whether a field says something else than the page that brought it, with the focus or without: to lose that could retry what was to be put away.
+function changed(field) {
+  if (field.tagName === "SELECT") {
+    return field.selectedIndex !== Math.max(0, [...field.options].findIndex((option) => option.defaultSelected));
+  }
+  return field.checked !== field.defaultChecked || field.value !== field.defaultValue;
+}
+
 // Whoever types, chooses, selects or has something open in what would be replaced is not disturbed.
 function busy(region) {
   if (region.contains(document.activeElement) && document.activeElement !== region) return true;
   if (region.querySelector("details[data-touched]")) return true;
-  if ([...region.querySelectorAll("input[type=checkbox]")].some((box) => box.checked !== box.defaultChecked)) return true;
+  if ([...region.querySelectorAll("input, select, textarea")].some(changed)) return true;
   const selection = document.getSelection();
   return Boolean(selection && !selection.isCollapsed && region.contains(selection.anchorNode));
 }
@@ -75,6 +83,8 @@ document.addEventListener("visibilitychange", () => {
   if (!live || !source) return;
   if (document.hidden) {
     source.close();
+  } else if (source.readyState === EventSource.CLOSED && busy(live)) {
+    tell("Not connected; what is shown may be old");
   } else if (source.readyState === EventSource.CLOSED) {
     const fresh = live.cloneNode(true);
     live.replaceWith(fresh);
