@@ -1,4 +1,7 @@
-"""How many rows statements read, by what Postgres counts of each index and table."""
+"""How much statements read, by what Postgres counts of each index and table.
+
+Rows alone do not show an index that is walked from one end to the other: what its own columns rule out is not counted, its pages are.
+"""
 
 import asyncio
 
@@ -8,11 +11,13 @@ from tests.world import World, until
 STILL_SECONDS = 2.5
 
 
-async def rows_read(world: World) -> dict[str, int]:
-    """Count what was read of every index, and of every table as a whole."""
+async def counted(world: World) -> dict[str, int]:
+    """Count what was read of every index, rows and pages, and of every table as a whole."""
     rows = await world.rows(
         """
         SELECT schemaname || '.' || indexrelname AS name, idx_tup_read AS read FROM pg_stat_user_indexes
+         UNION ALL
+        SELECT schemaname || '.' || indexrelname || ' (pages)', idx_blks_read + idx_blks_hit FROM pg_statio_user_indexes
          UNION ALL
         SELECT schemaname || '.' || relname || ' (read whole)', seq_tup_read FROM pg_stat_user_tables
         """
@@ -20,17 +25,17 @@ async def rows_read(world: World) -> dict[str, int]:
     return {row["name"]: row["read"] or 0 for row in rows}
 
 
-async def still(world: World, *, within_rows: int) -> dict[str, int]:
+async def still(world: World, *, within: int) -> dict[str, int]:
     """Wait until the counts stand still, but for what jobs read, and give them."""
     loop = asyncio.get_running_loop()
-    before, since = await rows_read(world), loop.time()
+    before, since = await counted(world), loop.time()
 
     async def unchanged() -> bool:
         nonlocal before, since
-        now = await rows_read(world)
-        if any(now[name] - before.get(name, 0) > within_rows for name in now):
+        now = await counted(world)
+        if any(now[name] - before.get(name, 0) > within for name in now):
             before, since = now, loop.time()
         return loop.time() - since > STILL_SECONDS
 
     await until(unchanged)
-    return await rows_read(world)
+    return await counted(world)

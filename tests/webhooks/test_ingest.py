@@ -386,21 +386,6 @@ class TestList:
 
 
 class TestRetention:
-    async def test_takes_old_events_with_their_attempts(self, world: World) -> None:
-        told = an_event(world, {}, kind="customer.created")
-        await post(world, told)
-        event_id = (await stands(world, told, "ignored"))["event"]["id"]
-
-        await world.change("UPDATE webhooks.webhook_events SET received_at = now() - interval '401 days' WHERE id = $1", event_id)
-
-        async def gone() -> bool:
-            return not await world.rows(
-                "SELECT id FROM webhooks.webhook_events WHERE id = $1 UNION SELECT id FROM webhooks.webhook_attempts WHERE event_id = $1",
-                event_id,
-            )
-
-        await until(gone)
-
     async def test_bounds_the_sample_of_what_was_refused(self, world: World) -> None:
         await world.change(
             """

@@ -4,11 +4,11 @@ SQL = """
     WITH known_events AS (
         SELECT *
           FROM webhook_events
-         WHERE store_id = $1 AND environment = $2 AND order_id = $3
+         WHERE order_id = $3 AND store_id IS NOT DISTINCT FROM $1 AND environment IS NOT DISTINCT FROM $2
     ), told AS (
         SELECT *
           FROM merchant_events
-         WHERE store_id = $1 AND environment = $2 AND order_id = $3
+         WHERE order_id = $3 AND store_id IS NOT DISTINCT FROM $1 AND environment IS NOT DISTINCT FROM $2
     )
     SELECT e.received_at AS at, 'webhook' AS kind, e.provider || ' told ' || e.event_type AS title, '' AS correlation_id, '' AS actor,
            e.id::text AS subject_id,

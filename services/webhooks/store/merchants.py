@@ -1,14 +1,14 @@
 """What is told to merchants in SQL: addresses, events in their order, and deliveries."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import msgspec
 
 from shared.contracts.webhooks import EndpointView, MerchantEvent
 from shared.database import Connection, Pool, Statement, connected
-from shared.ids import new_id
+from shared.ids import first_id_at, new_id
 from shared.messages import Envelope
 
 ERROR_MAX_CHARACTERS = 500
@@ -218,8 +218,7 @@ async def after(db: Connection, envelope: Envelope, event_id: UUID | None, *, li
           FROM merchant_events
          WHERE store_id = $1 AND environment = $2
            AND written_by < pg_snapshot_xmin(pg_current_snapshot())
-           AND ($3::uuid IS NULL OR (written_by, id) > (SELECT written_by, id FROM merchant_events
-                                                         WHERE id = $3 AND store_id = $1 AND environment = $2))
+           AND ($3::uuid IS NULL OR (written_by, id) > (SELECT written_by, id FROM merchant_events WHERE id = $3))
          ORDER BY written_by, id
          LIMIT $4
         """,
@@ -234,7 +233,11 @@ async def after(db: Connection, envelope: Envelope, event_id: UUID | None, *, li
 async def known(db: Connection, envelope: Envelope, event_id: UUID) -> bool:
     """Tell whether there is such an event."""
     found = await db.fetchval(
-        "SELECT true FROM merchant_events WHERE id = $1 AND store_id = $2 AND environment = $3",
+        """
+        SELECT true
+          FROM merchant_events
+         WHERE id = $1 AND store_id IS NOT DISTINCT FROM $2 AND environment IS NOT DISTINCT FROM $3
+        """,
         event_id,
         envelope.store_id,
         envelope.environment.value,
@@ -247,10 +250,8 @@ async def forget_old(pool: Pool) -> None:
     async with connected(pool) as db:
         await db.execute(
             """
-            DELETE FROM merchant_events
-             WHERE id = ANY(ARRAY(SELECT id FROM merchant_events WHERE created_at < now() - make_interval(days => $1)
-                                   ORDER BY created_at LIMIT $2))
+            DELETE FROM merchant_events WHERE id = ANY(ARRAY(SELECT id FROM merchant_events WHERE id < $1 ORDER BY id LIMIT $2))
             """,
-            EVENTS_KEPT_DAYS,
+            first_id_at(datetime.now(UTC) - timedelta(days=EVENTS_KEPT_DAYS)),
             DELETE_ROWS_MAX,
         )
