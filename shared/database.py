@@ -207,6 +207,14 @@ async def each_there(db: Connection, table: str, *columns: str) -> list[Record]:
     )
 
 
+async def each_row(db: Connection, sql: str, items: Sequence[tuple[Any, ...]]) -> list[Record]:
+    """Carry a statement that has one row as its result out once for each item, in their order, as one transaction."""
+    # Sent together: one is not written without the others, nor waits for another's commit.
+    rows = await db.fetch(sql, *items[0]) if len(items) == 1 else await db.fetchmany(sql, items)
+    assert len(rows) == len(items), "each has one row as its result"
+    return rows
+
+
 class Statement(msgspec.Struct, frozen=True):
     """A part of a write: its SQL with placeholders from $1 on, and their values.
 
@@ -273,10 +281,7 @@ class Rows:
 
     async def _flush(self, sql: str, items: list[tuple[Any, ...]]) -> list[Record]:
         async with connected(self._pool) as db:
-            # Sent together, they are one transaction: one is not written without the others, nor waits for another's commit.
-            rows = await db.fetch(sql, *items[0]) if len(items) == 1 else await db.fetchmany(sql, items)
-        assert len(rows) == len(items), "each has one row as its result"
-        return rows
+            return await each_row(db, sql, items)
 
 
 T = TypeVar("T")

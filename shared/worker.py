@@ -51,7 +51,8 @@ TogetherHandler = Callable[[Sequence[Work], Sequence[Any], C], Awaitable[Sequenc
 class Together(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
     """How events of a kind are taken many at a time: nobody waits for them, and in one write they cost a third.
 
-    Two about the same thing (`about`) never go together. Whatever is not taken so is handled alone, as if there were no groups.
+    Two about the same thing (`about`) go one after the other, as they came. Whatever is not taken so is handled alone, as if there were no
+    groups.
     """
 
     handler: TogetherHandler[C]
@@ -210,26 +211,36 @@ class Worker(Generic[C]):
 
     async def _together(self, how: Together[C], arrived: list[_Arrived]) -> list[bool]:
         """Take events together; those that are not for a group, and all of one that fails, are left to be handled alone."""
+        taken: set[UUID] = set()
         try:
-            taken = await self._taken_together(how, arrived)
+            waiting = await self._unseen(arrived)
+            while waiting:
+                turn = {how.about(event): (work, event) for work, event in reversed(waiting)}
+                took = await self._taken(how, list(turn.values()))
+                taken |= took
+                # What came after one that was left is left too: it must not be taken before it.
+                going_on = {about for about, (work, _) in turn.items() if work.envelope.id in took}
+                waiting = [(w, event) for w, event in waiting if how.about(event) in going_on and w.envelope.id not in took]
         except Exception as failure:
             facts = {"type": arrived[0].received.type, "events": len(arrived), "reason": f"{type(failure).__name__}: {failure}"}
             telemetry.say(logger, logging.INFO, "a group is taken apart", facts)
-            taken = set()
         return [each.envelope.id in taken for each in arrived]
 
-    async def _taken_together(self, how: Together[C], arrived: Sequence[_Arrived]) -> set[UUID]:
+    async def _unseen(self, arrived: Sequence[_Arrived]) -> list[tuple[Work, Any]]:
+        """Read those that did not come before, each once, in the order in which they came."""
         seen = await self._inbox.each_seen([each.envelope for each in arrived])
-        chosen: dict[Hashable, tuple[Work, Any]] = {}
+        found: dict[UUID, tuple[Work, Any]] = {}
         for each, before in zip(arrived, seen, strict=True):
-            if before is None:
+            if before is None and each.envelope.id not in found:
                 decoder, _ = self._known(each.received.type)
-                event = decoder.decode(each.received.body)
                 work = Work(self._desk, each.envelope, kind=each.received.type, digest=each.digest, follows=True)
-                chosen.setdefault(how.about(event), (work, event))
-        works, events = [work for work, _ in chosen.values()], [event for _, event in chosen.values()]
+                found[each.envelope.id] = (work, decoder.decode(each.received.body))
+        return list(found.values())
+
+    async def _taken(self, how: Together[C], turn: Sequence[tuple[Work, Any]]) -> set[UUID]:
+        works, events = [work for work, _ in turn], [event for _, event in turn]
         async with asyncio.timeout(self._timeout_seconds):
-            taken = await how.handler(works, events, self._context) if works else ()
+            taken = await how.handler(works, events, self._context)
         return {work.envelope.id for work, is_taken in zip(works, taken, strict=True) if is_taken}
 
     def _known(self, kind: str) -> tuple[msgspec.json.Decoder[Any], CommandHandler[C]]:

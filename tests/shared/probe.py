@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import aio_pika
 import asyncpg
@@ -76,6 +77,8 @@ class Counted:
         # What was taken together, and what alone.
         self.groups: list[list[str]] = []
         self.alone: list[str] = []
+        # Which, in the order in which they were taken.
+        self.taken: list[UUID] = []
         self.desk: Desk
 
 
@@ -110,6 +113,7 @@ async def _do(work: Work, command: Do, counted: Counted) -> None:
 async def told(work: Work, event: Told, counted: Counted) -> None:
     """Take an event alone."""
     counted.alone.append(event.about)
+    counted.taken.append(work.envelope.id)
     batch = work.batch()
     batch.add(Statement("INSERT INTO done (id) VALUES ($1)", (work.envelope.id,)))
     batch.conclude(done({}))
@@ -119,6 +123,7 @@ async def told(work: Work, event: Told, counted: Counted) -> None:
 async def told_together(works: Sequence[Work], events: Sequence[Told], counted: Counted) -> list[bool]:
     """Take events together."""
     counted.groups.append([event.about for event in events])
+    counted.taken += [work.envelope.id for work in works]
     if any(event.how == "bug" for event in events):
         raise ZeroDivisionError("a bug of the probe")
     chosen = [work for work, event in zip(works, events, strict=True) if event.how != "alone"]

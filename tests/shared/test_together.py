@@ -46,14 +46,31 @@ async def test_the_same_one_twice_is_done_once(probe: Probe) -> None:
     assert await _counts(probe, [envelope]) == [1]
 
 
-async def test_two_about_the_same_never_go_together(probe: Probe) -> None:
-    sent = [_envelope() for _ in range(6)]
+async def test_two_about_the_same_go_one_after_the_other_as_they_came(probe: Probe) -> None:
+    sent = [_envelope() for _ in range(9)]
 
-    await asyncio.gather(*(_tell(probe, envelope, about=f"{n % 3}") for n, envelope in enumerate(sent)))
+    for n, envelope in enumerate(sent):
+        await _tell(probe, envelope, about=f"{n % 3}")
     await until(lambda: _all_done(probe, sent))
 
     assert all(len(set(group)) == len(group) for group in probe.counted.groups)
+    assert probe.counted.alone == []
+    for about in range(3):
+        ours = [envelope.id for envelope in sent[about::3]]
+        assert [each for each in probe.counted.taken if each in ours] == ours
     assert await _counts(probe, sent) == [1] * len(sent)
+
+
+async def test_what_came_after_one_that_was_left_is_not_taken_before_it(probe: Probe) -> None:
+    first, second = _envelope(), _envelope()
+
+    await _tell(probe, first, about="one", how="alone")
+    await _tell(probe, second, about="one")
+    await until(lambda: _all_done(probe, [first, second]))
+
+    assert probe.counted.groups[0] == ["one"]
+    assert probe.counted.taken[0] == first.id
+    assert await _counts(probe, [first, second]) == [1, 1]
 
 
 async def test_what_a_group_leaves_is_done_alone(probe: Probe) -> None:

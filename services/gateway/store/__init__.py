@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from services.gateway.domain import Principal, Role
-from shared.database import Connection, Pool, Record, connected
+from shared.database import Connection, Pool, Record, connected, each_row
 from shared.ids import new_id
 from shared.messages import Environment
 
@@ -49,89 +49,95 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     completed: bool
     response_code: int | None
     response_body: bytes | None
-    stale_seconds: float
     created_at: datetime
     claimed_now: bool = False
 
 
 _COLUMNS = """
     operation_id, request_hash, command_type, command, store_id, environment, actor, correlation_id, traceparent, scope,
-    status = 'completed' AS completed, response_code, response_body, created_at,
-    extract(epoch FROM now() - driven_at)::float8 AS stale_seconds
+    status = 'completed' AS completed, response_code, response_body, created_at
 """
 
 
-# What is there of the keys asked for: scopes in $1, keys in $2.
-_ASKED = f"""
-      FROM unnest($1::text[], $2::text[]) AS asked (s, k)
-     CROSS JOIN LATERAL (SELECT {_COLUMNS}, idempotency_key
-                           FROM idempotency_keys
-                          WHERE (scope, idempotency_key) = (asked.s, asked.k)
-                          LIMIT 1) AS found
+_FOUND = f"""
+    SELECT {_COLUMNS}
+      FROM idempotency_keys
+     WHERE (scope, idempotency_key) = ($1, $2)
+"""
+
+
+# One row always: what was there, or that nothing was and the key is claimed, or only nothing, when another gateway has
+# claimed it since this statement began. Of a key just claimed everybody knows the rest.
+_CLAIM = f"""
+    WITH made AS (
+      INSERT INTO idempotency_keys (scope, idempotency_key, request_hash, status, operation_id, parent_id, command_type, command,
+                                    store_id, environment, actor, correlation_id, traceparent)
+      VALUES ($1, $2, $3, 'in_progress', $4, $5, $6, $7, $8, $9, $10, $11, $12)
+      ON CONFLICT (scope, idempotency_key) DO NOTHING
+      RETURNING operation_id, created_at)
+    SELECT made.operation_id AS claimed_as, made.created_at AS claimed_at, found.*
+      FROM (SELECT 1) AS always
+      LEFT JOIN made ON true
+      LEFT JOIN ({_FOUND}) AS found ON true
 """
 
 
 def _kept(row: Record) -> Kept:
-    facts = dict(row)
-    facts.pop("idempotency_key", None)
-    return Kept(**{**facts, "environment": Environment(facts["environment"])})
+    return Kept(**{name: row[name] for name in _KEPT}, environment=Environment(row["environment"]))
+
+
+_KEPT = [name for name in Kept.__struct_fields__ if name not in ("environment", "claimed_now")]
 
 
 async def claim(pool: Pool, claims: Sequence[Claim]) -> list[Kept]:
     """Claim keys as a group; a key that was there comes back as it is."""
-    # Sorted, so that two groups never wait for each other; one of each key, so that none waits for itself.
-    first = {(c.scope, c.key): c for c in reversed(claims)}
-    wanted = {key: first[key] for key in sorted(first)}
+    # In order, so that two groups never wait for each other.
+    ordered = sorted(range(len(claims)), key=lambda number: (claims[number].scope, claims[number].key))
     async with connected(pool) as db:
-        rows = await db.fetch(
-            f"""
-            WITH made AS (
-              INSERT INTO idempotency_keys (scope, idempotency_key, request_hash, status, operation_id, parent_id, command_type, command,
-                                            store_id, environment, actor, correlation_id, traceparent)
-              SELECT scope, key, hash, 'in_progress', operation_id, parent_id, type, command, store_id, environment, actor,
-                     correlation_id, traceparent
-                FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[], $5::uuid[], $6::text[], $7::bytea[], $8::uuid[], $9::text[],
-                            $10::text[], $11::text[], $12::text[])
-                     AS t (scope, key, hash, operation_id, parent_id, type, command, store_id, environment, actor, correlation_id,
-                           traceparent)
-              ON CONFLICT (scope, idempotency_key) DO NOTHING
-              RETURNING {_COLUMNS}, idempotency_key, true AS claimed_now)
-            SELECT * FROM made
-             UNION ALL
-            SELECT found.*, false
-              {_ASKED}
-            """,
-            [c.scope for c in wanted.values()],
-            [c.key for c in wanted.values()],
-            [c.request_hash for c in wanted.values()],
-            [new_id() for _ in wanted],
-            [c.parent_id for c in wanted.values()],
-            [c.command_type for c in wanted.values()],
-            [c.command for c in wanted.values()],
-            [c.store_id for c in wanted.values()],
-            [c.environment.value for c in wanted.values()],
-            [c.actor for c in wanted.values()],
-            [c.correlation_id for c in wanted.values()],
-            [c.traceparent for c in wanted.values()],
-        )
-        made = {(row["scope"], row["idempotency_key"]): _kept(row) for row in rows}
-        # A key that another gateway has claimed since this statement began was neither made nor seen by it.
-        missing = [key for key in wanted if key not in made]
-        if missing:
-            found = await db.fetch(f"SELECT found.* {_ASKED}", [scope for scope, _ in missing], [key for _, key in missing])
-            made |= {(row["scope"], row["idempotency_key"]): _kept(row) for row in found}
-    return _each(claims, made)
+        rows = await each_row(db, _CLAIM, [_values(claims[number]) for number in ordered])
+        made = dict(zip(ordered, rows, strict=True))
+        return [await _claimed(db, each, made[number]) for number, each in enumerate(claims)]
 
 
-def _each(claims: Sequence[Claim], made: dict[tuple[str, str], Kept]) -> list[Kept]:
-    # Only the first of several equal keys in a group is the one that claimed.
-    result: list[Kept] = []
-    seen: set[tuple[str, str]] = set()
-    for c in claims:
-        kept = made[(c.scope, c.key)]
-        result.append(msgspec.structs.replace(kept, claimed_now=False) if (c.scope, c.key) in seen else kept)
-        seen.add((c.scope, c.key))
-    return result
+def _values(claim: Claim) -> tuple[object, ...]:
+    return (
+        claim.scope,
+        claim.key,
+        claim.request_hash,
+        new_id(),
+        claim.parent_id,
+        claim.command_type,
+        claim.command,
+        claim.store_id,
+        claim.environment.value,
+        claim.actor,
+        claim.correlation_id,
+        claim.traceparent,
+    )
+
+
+async def _claimed(db: Connection, claim: Claim, row: Record) -> Kept:
+    if row["claimed_as"] is None:
+        found = row if row["operation_id"] is not None else await db.fetchrow(_FOUND, claim.scope, claim.key)
+        assert found is not None, "a key that cannot be claimed is there"
+        return _kept(found)
+    return Kept(
+        operation_id=row["claimed_as"],
+        request_hash=claim.request_hash,
+        command_type=claim.command_type,
+        command=claim.command,
+        store_id=claim.store_id,
+        environment=claim.environment,
+        actor=claim.actor,
+        correlation_id=claim.correlation_id,
+        traceparent=claim.traceparent,
+        scope=claim.scope,
+        completed=False,
+        response_code=None,
+        response_body=None,
+        created_at=row["claimed_at"],
+        claimed_now=True,
+    )
 
 
 class Finished(msgspec.Struct, frozen=True):
