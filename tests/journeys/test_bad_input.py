@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from services.gateway.domain import Role
 from shared.ids import new_id
-from tests.world import MUG, ORDER, World
+from tests.world import MUG, ORDER, Answer, World
 
 FIELDS: list[tuple[str, Any, str]] = [
     ("unknown field", {**ORDER, "colour": "red"}, "colour"),
@@ -102,6 +103,17 @@ class TestBodies:
         assert answer.json["detail"]
         assert answer.json["outcome"] == "not_attempted"
         assert await _written(world, order_id) == (0, 0)
+
+    @pytest.mark.parametrize(("what", "content"), [b for b in BODIES if b[1]], ids=[b[0] for b in BODIES if b[1]])
+    async def test_is_refused_or_left_alone_where_none_is_asked_for(self, world: World, what: str, content: bytes) -> None:
+        payment = await world.a_payment()
+        headers = {"Authorization": f"Bearer {world.keys[Role.ADMIN]}", "Idempotency-Key": new_id().hex, "Content-Type": "application/json"}
+
+        url = f"{world.gateway_url}/api/v1/admin/orders/{payment.order_id}/payments/{payment.id}/void"
+        answer = Answer(await world.http.post(url, content=content, headers=headers))
+
+        assert answer.status in (201, 400, 422), answer
+        assert (await payment.intent())["status"] == ("voided" if answer.status == 201 else "authorized")
 
     @pytest.mark.parametrize("kind", ["text/plain", "application/xml", "application/json; charset=iso-8859-1", ""])
     async def test_of_another_kind_is_refused_or_read_as_the_json_it_is(self, world: World, kind: str) -> None:

@@ -1,6 +1,7 @@
 """How the API answers: stored answers as they are, problems as problem+json, and who may come in."""
 
 import contextlib
+import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator
@@ -250,8 +251,9 @@ def problem_handlers() -> ExceptionHandlersMap:
         Refusal: _refusal,
         Unavailable: _unavailable,
         msgspec.ValidationError: _unfit,
-        # What JSON readers raise for bytes that are no UTF-8 and for lists within lists without end.
-        UnicodeDecodeError: _malformed,
+        # What JSON readers raise for what is no JSON, for what is no UTF-8 or half a character, and for lists within lists without end.
+        json.JSONDecodeError: _malformed,
+        UnicodeError: _malformed,
         RecursionError: _malformed,
         HTTPException: _http,
         Exception: _bug,
