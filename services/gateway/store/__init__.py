@@ -66,8 +66,7 @@ _FOUND = f"""
 """
 
 
-# One row always: what was there, or that nothing was and the key is claimed, or only nothing, when another gateway has
-# claimed it since this statement began. Of a key just claimed everybody knows the rest.
+# One row always: the key as claimed now, or as it was found, or neither, when another gateway has claimed it since this statement began.
 _CLAIM = f"""
     WITH made AS (
       INSERT INTO idempotency_keys (scope, idempotency_key, request_hash, status, operation_id, parent_id, command_type, command,
