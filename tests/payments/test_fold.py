@@ -67,6 +67,8 @@ SHAPES: list[tuple[str, list[Transaction], str, tuple[int, int, int, int, int]]]
      (0, 1, AMOUNT - 1, AMOUNT - 1, 0)),
     ("a refund crowded out", [HELD, row("capture", 5), row("refund", 3), row("refund", 3, "pending")], "conflicted",
      (AMOUNT - 5, 0, AMOUNT - 5, 0, 3)),
+    ("a refund of one crowded out", [HELD, row("capture", 5), row("refund", 5), row("refund", 1, "pending")], "conflicted",
+     (AMOUNT - 5, 0, AMOUNT - 5, 0, 1)),
     ("a refund just not", [HELD, row("capture", 5), row("refund", 3), row("refund", 2, "pending")], "partially_refunded",
      (AMOUNT - 5, 0, AMOUNT - 5, 0, 2)),
 ]  # fmt: skip

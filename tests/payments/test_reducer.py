@@ -139,10 +139,12 @@ class TestFacts:
 
         assert (early.status, late.status) == (IntentStatus.CONFLICTED, IntentStatus.PARTIALLY_REFUNDED)
 
-    def test_another_currency_is_a_conflict(self) -> None:
+    @pytest.mark.parametrize("status", [TransactionStatus.PENDING, TransactionStatus.SUCCEEDED])
+    @pytest.mark.parametrize("other", ["AUD", "USD"])
+    def test_another_currency_is_a_conflict(self, other: str, status: TransactionStatus) -> None:
         rows = (an_authorization(TransactionStatus.SUCCEEDED),)
 
-        intent, _ = told(an_intent(), rows, [seen(Operation.CAPTURE, AMOUNT, txn="c1", currency="USD")])
+        intent, _ = told(an_intent(), rows, [seen(Operation.CAPTURE, 1_000, txn="c1", currency=other, status=status)])
 
         assert intent.status is IntentStatus.CONFLICTED
 
