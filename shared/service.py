@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 MIGRATIONS_INTERVAL_SECONDS = 0.2
 CLEANING_INTERVAL_SECONDS = 60.0
+# Longer than clients and load balancers (60 s by default: nginx, AWS) keep a connection they do not use: who closes first breaks
+# a request that is on its way just then.
+KEEP_ALIVE_SECONDS = 75
 
 C = TypeVar("C")
 
@@ -239,6 +242,7 @@ async def _serving(app: Any, settings: BusSettings, name: str) -> AsyncIterator[
         log_config=None,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=round(settings.shutdown_grace_seconds),
     )
     server = Server(config)
