@@ -3,6 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
+import uuid_utils
 from uuid_utils.compat import uuid7
 
 NOBODY = UUID(int=0)
@@ -12,6 +13,11 @@ NOBODY = UUID(int=0)
 def new_id() -> UUID:
     """Make a fresh time-ordered id (UUIDv7, RFC 9562)."""
     return uuid7()
+
+
+def new_id_text() -> str:
+    """Make a fresh time-ordered id as the text that it travels as."""
+    return str(uuid_utils.uuid7())
 
 
 def first_id_at(moment: datetime) -> UUID:

@@ -7,7 +7,8 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -78,17 +79,28 @@ _tracing = False
 _keeping = False
 _ratio = 0.0
 _propagator = TraceContextTextMapPropagator()
+_NO_SPAN: AbstractContextManager[object] = contextlib.nullcontext()
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-@contextlib.contextmanager
-def bound(facts: Mapping[str, str]) -> Iterator[None]:
+class Bound:
+    """Facts that are on every log line while inside."""
+
+    __slots__ = ("_given", "_token")
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self._given = given
+
+    def __enter__(self) -> None:
+        self._token = _facts.set({**_facts.get(), **self._given})
+
+    def __exit__(self, *_: object) -> None:
+        _facts.reset(self._token)
+
+
+def bound(facts: Mapping[str, str]) -> Bound:
     """Put facts (correlation_id, order_id, intent_id …) on every log line written inside."""
-    token = _facts.set({**_facts.get(), **facts})
-    try:
-        yield
-    finally:
-        _facts.reset(token)
+    return Bound(facts)
 
 
 def bound_facts() -> Mapping[str, str]:
@@ -235,18 +247,17 @@ def keeping() -> bool:
     return _keeping
 
 
-@contextlib.contextmanager
-def span(name: str, *, kind: SpanKind = SpanKind.INTERNAL, parent: str = "", facts: Mapping[str, str] | None = None) -> Iterator[None]:
+def span(
+    name: str, *, kind: SpanKind = SpanKind.INTERNAL, parent: str = "", facts: Mapping[str, str] | None = None
+) -> AbstractContextManager[object]:
     """Time a piece of work as a span, below the parent given as a traceparent or below the current one.
 
     Work that begins by itself is chosen by chance; messages and calls without a parent belong to what was not chosen.
     """
     if not _tracing or not (parent or _goes_on() or (kind is SpanKind.INTERNAL and _chosen())):
-        yield
-        return
+        return _NO_SPAN
     above = _propagator.extract({"traceparent": parent}) if parent else otel_context.get_current()
-    with trace.get_tracer("tender").start_as_current_span(name, context=above, kind=kind, attributes=dict(facts or {})):
-        yield
+    return trace.get_tracer("tender").start_as_current_span(name, context=above, kind=kind, attributes=dict(facts or {}))
 
 
 def traced(app: Any) -> Any:

@@ -145,15 +145,16 @@ class Wrapper:
         self._sealer = sealer
         self._since_seconds = -DATA_KEY_LASTS_SECONDS
         self._prefix = ""
-        self._key = b""
+        self._cipher: AESGCM | None = None
 
     def wrap(self, plain: bytes, *, info: str) -> str:
         """Seal something as a text that opens at one place only, which `info` names."""
-        if time.monotonic() - self._since_seconds >= DATA_KEY_LASTS_SECONDS:
-            self._key, self._since_seconds = AESGCM.generate_key(256), time.monotonic()
-            sealed = self._sealer.seal(self._key, info=DATA_KEY_PLACE)
+        if self._cipher is None or time.monotonic() - self._since_seconds >= DATA_KEY_LASTS_SECONDS:
+            key, self._since_seconds = AESGCM.generate_key(256), time.monotonic()
+            sealed = self._sealer.seal(key, info=DATA_KEY_PLACE)
             self._prefix = f"{WRAPPED}:{sealed.key_version}:{_text(sealed.blob)}:"
-        return self._prefix + _text(_encrypted(self._key, plain, info.encode()))
+            self._cipher = AESGCM(key)
+        return self._prefix + _text(_encrypted(self._cipher, plain, info.encode()))
 
 
 class Unwrapper:
@@ -161,7 +162,7 @@ class Unwrapper:
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
-        self._known: dict[tuple[str, str], bytes] = {}
+        self._known: dict[tuple[str, str], AESGCM] = {}
 
     def unwrap(self, text: str, *, info: str) -> bytes:
         """Open a wrapped text; raises UnknownKey, or BrokenSeal where it does not belong here."""
@@ -173,10 +174,10 @@ class Unwrapper:
         except (InvalidTag, ValueError) as broken:
             raise BrokenSeal(f"a wrapped text does not open as {info}") from broken
 
-    def _data_key(self, version: str, key: str) -> bytes:
+    def _data_key(self, version: str, key: str) -> AESGCM:
         known = self._known.get((version, key))
         if known is None:
-            known = self._vault.open(Sealed(int(version), base64.b64decode(key, validate=True)), info=DATA_KEY_PLACE)
+            known = AESGCM(self._vault.open(Sealed(int(version), base64.b64decode(key, validate=True)), info=DATA_KEY_PLACE))
             if len(self._known) >= DATA_KEYS_KNOWN_MAX:
                 self._known.clear()
             self._known[version, key] = known
@@ -187,27 +188,27 @@ class Chest:
     """Keeps what only whoever has the same secret may read: an answer at rest, say."""
 
     def __init__(self, secret: str, *, purpose: str) -> None:
-        self._key = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=purpose.encode()).derive(secret.encode())
+        self._cipher = AESGCM(HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=purpose.encode()).derive(secret.encode()))
 
     def lock(self, plain: bytes, *, about: bytes) -> bytes:
         """Encrypt something, bound to what it is about."""
-        return _encrypted(self._key, plain, about)
+        return _encrypted(self._cipher, plain, about)
 
     def unlock(self, locked: bytes, *, about: bytes) -> bytes:
         """Decrypt it; raises BrokenSeal when the secret is another one, or it was about something else."""
         try:
-            return _decrypted(self._key, locked, about)
+            return _decrypted(self._cipher, locked, about)
         except (InvalidTag, ValueError) as broken:
             raise BrokenSeal("what is locked does not open with this secret") from broken
 
 
-def _encrypted(key: bytes, plain: bytes, about: bytes) -> bytes:
+def _encrypted(cipher: AESGCM, plain: bytes, about: bytes) -> bytes:
     nonce = os.urandom(NONCE_BYTES)
-    return nonce + AESGCM(key).encrypt(nonce, plain, about)
+    return nonce + cipher.encrypt(nonce, plain, about)
 
 
-def _decrypted(key: bytes, raw: bytes, about: bytes) -> bytes:
-    return AESGCM(key).decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], about)
+def _decrypted(cipher: AESGCM, raw: bytes, about: bytes) -> bytes:
+    return cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], about)
 
 
 def payment_method_place(store_id: object, environment: str, order_id: object) -> str:

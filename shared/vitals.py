@@ -1,9 +1,7 @@
 """How this process is doing: what it has handled in the last minute, how long that took, and what it has in hand."""
 
-import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator
 
 from shared import telemetry
 from shared.contracts.vitals import Vitals
@@ -23,14 +21,12 @@ class Pulse:
         self._in_flight = 0
         self._handled: deque[tuple[float, float, bool]] = deque(maxlen=HANDLED_MAX)
 
-    @contextlib.contextmanager
-    def beat(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Have something in hand."""
         self._in_flight += 1
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
+
+    def __exit__(self, *_: object) -> None:
+        self._in_flight -= 1
 
     def handled(self, elapsed_seconds: float, result: str) -> None:
         """Remember that something is done, how long it took and what came of it."""

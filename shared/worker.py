@@ -128,7 +128,7 @@ class Worker(Generic[C]):
         facts = {"correlation_id": envelope.correlation_id, "operation_id": str(envelope.id)}
         whose = {"store_id": str(envelope.store_id), "environment": envelope.environment.value}
         with (
-            self.pulse.beat(),
+            self.pulse,
             telemetry.bound(facts),
             telemetry.span(f"{received.type} process", kind=SpanKind.CONSUMER, parent=envelope.traceparent, facts={**facts, **whose}),
         ):

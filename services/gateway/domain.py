@@ -8,6 +8,7 @@ import math
 import re
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -33,7 +34,7 @@ class Role(StrEnum):
     CUSTOMER = "customer"
 
 
-class Principal(msgspec.Struct, frozen=True, kw_only=True):
+class Principal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Who calls: from which store and environment, in which role, and limited to what."""
 
     id: str
@@ -43,7 +44,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     order_id: UUID | None = None
     customer_id: UUID | None = None
 
-    @property
+    @cached_property
     def scope(self) -> str:
         """The room in which this caller's idempotency keys are unique."""
         return f"{self.store_id}:{self.environment.value}:{self.id}"
@@ -243,7 +244,7 @@ def refuse_card_numbers(text: str) -> None:
 
 def parsed(raw: bytes) -> Any:
     """Read a body's JSON; refuses an object that names a key twice (RFC 8259 4: readers differ) and texts that hold NUL."""
-    value = json.loads(raw, object_pairs_hook=_each_key_once)
+    value = _READER.decode(raw.decode())
     # Postgres keeps no NUL; JSON can only spell it as an escape.
     if b"\\u0000" in raw:
         refuse_unstorable(value)
@@ -263,6 +264,9 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise BodyAmbiguous(f"The key {twice!r} comes twice in one object.", {"key": twice})
     return found
+
+
+_READER = json.JSONDecoder(object_pairs_hook=_each_key_once)
 
 
 def _where_nul(value: Any, at: str) -> str | None:
@@ -324,10 +328,15 @@ def sign(unsigned: str, secret: str) -> str:
     return f"{unsigned}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}"
 
 
+def is_token(credential: str) -> bool:
+    """Tell a token from a key, by how it begins."""
+    return credential.startswith(f"{TOKEN_PREFIX}_")
+
+
 def read_token(token: str, secret: str, now: datetime) -> Principal | None:
     """Read a token; nothing when it is not ours, was altered or has expired."""
     unsigned, _, _ = token.rpartition(".")
-    if not unsigned.startswith(f"{TOKEN_PREFIX}_") or not hmac.compare_digest(sign(unsigned, secret).encode(), token.encode()):
+    if not is_token(unsigned) or not hmac.compare_digest(sign(unsigned, secret).encode(), token.encode()):
         return None
     payload = unsigned.removeprefix(f"{TOKEN_PREFIX}_")
     claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=Claims)

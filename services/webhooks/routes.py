@@ -15,11 +15,13 @@ from services.webhooks.handlers import Webhooks, receive
 from shared import telemetry
 from shared.errors import Problem, Refusal, Retry, Unavailable, problem_body
 from shared.health import Check, health_routes
-from shared.ids import new_id
+from shared.ids import new_id_text
+from shared.written import Written
 
 logger = logging.getLogger(__name__)
 
 PROBLEM_TYPE = "application/problem+json"
+TEXT_TYPE = "text/plain; charset=utf-8"
 RETRY_AFTER_SECONDS = 5
 
 HttpRequest = Request[Any, Any, State]
@@ -40,7 +42,7 @@ async def _take(request: HttpRequest, provider: str, store_id: UUID | None) -> R
     context: Webhooks = request.app.state.webhooks
     with telemetry.bound({"correlation_id": _correlation(request)}):
         accepted = await receive(context, provider, store_id, incoming, correlation_id=_correlation(request))
-    return Response(accepted, media_type="text/plain")
+    return Written(accepted, media_type=TEXT_TYPE)
 
 
 def _headers(request: HttpRequest) -> dict[str, str]:
@@ -55,7 +57,7 @@ def _correlation(request: HttpRequest) -> str:
     state = request.scope.setdefault("state", {})
     if "correlation_id" not in state:
         given = request.headers.get("x-correlation-id", "")
-        state["correlation_id"] = given if telemetry.CORRELATION_ID.match(given) else str(new_id())
+        state["correlation_id"] = given if telemetry.CORRELATION_ID.match(given) else new_id_text()
     return str(state["correlation_id"])
 
 
@@ -110,4 +112,4 @@ def _problem(request: HttpRequest, problem: Problem, *, headers: dict[str, str] 
     if problem.retry_after_seconds is not None:
         sent["Retry-After"] = str(problem.retry_after_seconds)
     body = msgspec.json.encode(problem_body(problem, _correlation(request)))
-    return Response(body, status_code=problem.status, media_type=PROBLEM_TYPE, headers=sent)
+    return Written(body, status_code=problem.status, media_type=PROBLEM_TYPE, headers=sent)

@@ -21,6 +21,7 @@ from services.gateway.domain import (
     Role,
     Unauthenticated,
     draw,
+    is_token,
     key_parts,
     read_token,
     secret_hash,
@@ -93,7 +94,8 @@ class Gateway:
 
     def count(self, principal: Principal) -> None:
         """Count a call against a caller's rate; refuses when it is over it."""
-        telemetry.mark({"store_id": str(principal.store_id), "environment": principal.environment.value})
+        if telemetry.tracing():
+            telemetry.mark({"store_id": str(principal.store_id), "environment": principal.environment.value})
         if len(self._buckets) >= BUCKETS_MAX:
             self._buckets.clear()
         self._buckets[principal.id] = draw(
@@ -104,6 +106,8 @@ class Gateway:
         )
 
     def _bearer_of(self, token: str) -> Principal | None:
+        if not is_token(token):
+            return None
         now, before = datetime.now(UTC), self.settings.token_secret_before
         return read_token(token, self.settings.token_secret, now) or (read_token(token, before, now) if before else None)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from litestar import Litestar, Router
 from litestar.config.cors import CORSConfig
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
@@ -26,7 +27,7 @@ from services.gateway.routes import (
     watching,
     webhooks,
 )
-from services.gateway.routes.answers import problem_handlers
+from services.gateway.routes.answers import Documented, problem_handlers
 from shared.health import Check, health_routes
 
 BODY_MAX_BYTES = 256 * 1024
@@ -73,6 +74,9 @@ def api(gateway: Gateway, checks: dict[str, Check], more: Sequence[ControllerRou
         *credentials.ROUTES,
         *watching.ROUTES,
     ]
+    for route in version_1:
+        if isinstance(route, HTTPRouteHandler):
+            route.operation_class = Documented
     app = Litestar(
         [Router("/api/v1", route_handlers=version_1), *docs.ROUTES, *health_routes(checks), *more],
         exception_handlers=problem_handlers(),

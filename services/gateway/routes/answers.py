@@ -4,9 +4,10 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Any, TypeAlias
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -14,7 +15,7 @@ from litestar import Request, Response
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import HeaderParameter
+from litestar.openapi.spec import OpenAPIType, Operation, Parameter, Schema
 from litestar.types import ExceptionHandlersMap
 
 from services.gateway.domain import Forbidden, Principal, Role, idempotency_key, parsed, request_hash, wait_seconds
@@ -25,6 +26,7 @@ from services.gateway.store import Claim
 from shared import telemetry
 from shared.errors import Invalid, NotFound, Outcome, Problem, Refusal, Retry, Unavailable, problem_body
 from shared.messages import Message, Query, encode, type_of
+from shared.written import Written
 
 logger = logging.getLogger(__name__)
 
@@ -33,16 +35,31 @@ HttpRequest: TypeAlias = Request[Any, Any, State]
 PROBLEM_TYPE = "application/problem+json"
 JSON_TYPE = "application/json"
 
-KeyHeader = Annotated[
-    str | None,
-    HeaderParameter(
-        name="Idempotency-Key", description="1 to 255 printable characters of your choice; the same on every retry.", required=False
+# What every keyed route reads, and none has as an argument.
+KEYED = (
+    Parameter(
+        name="Idempotency-Key",
+        param_in="header",
+        required=True,
+        description="1 to 255 printable characters of your choice; the same on every retry.",
+        schema=Schema(type=OpenAPIType.STRING),
     ),
-]
-PreferHeader = Annotated[
-    str | None,
-    HeaderParameter(name="Prefer", description="`wait=N` seconds for the outcome (10 by default), or `respond-async`.", required=False),
-]
+    Parameter(
+        name="Prefer",
+        param_in="header",
+        description="`wait=N` seconds for the outcome (10 by default), or `respond-async`.",
+        schema=Schema(type=OpenAPIType.STRING),
+    ),
+)
+
+
+@dataclass
+class Documented(Operation):
+    """A route in the OpenAPI document: one that can answer 202 is keyed."""
+
+    def __post_init__(self) -> None:
+        if "202" in (self.responses or {}):
+            self.parameters = [*(self.parameters or []), *KEYED]
 
 
 class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,13 +140,13 @@ def principal_of(request: HttpRequest) -> Principal:
 
 def gateway_of(request: HttpRequest) -> Gateway:
     """Find the gateway at work."""
-    gateway: Gateway = request.app.state.gateway
+    gateway: Gateway = request.app.state["gateway"]
     return gateway
 
 
 def lookout_of(request: HttpRequest) -> Lookout:
     """Find whoever looks around for all who look on."""
-    lookout: Lookout = request.app.state.lookout
+    lookout: Lookout = request.app.state["lookout"]
     return lookout
 
 
@@ -152,7 +169,7 @@ async def carry_out(
     if data is not None:
         # The framework reads "490" as 490; with money nothing is taken for something else.
         msgspec.json.decode(raw, type=type(data))
-    digest = request_hash(request.method, request.url.path, parsed(raw) if raw else None, headers)
+    digest = request_hash(request.method, request.scope["path"], parsed(raw) if raw else None, headers)
     return answered(gateway, await execute(request, key, make(key), digest, wait_seconds=wait))
 
 
@@ -171,20 +188,14 @@ async def execute(request: HttpRequest, key: str, command: Message, digest: byte
         correlation_id=correlation_of(request),
         traceparent=telemetry.traceparent(),
     )
-    with _in_flight(gateway):
-        answer = await gateway.idempotency.execute(claim, wait_seconds=wait_seconds)
-    _bind_intent(answer)
-    return answer
-
-
-@contextlib.contextmanager
-def _in_flight(gateway: Gateway) -> Iterator[None]:
     gateway.admit()
     gateway.in_flight += 1
     try:
-        yield
+        answer = await gateway.idempotency.execute(claim, wait_seconds=wait_seconds)
     finally:
         gateway.in_flight -= 1
+    _bind_intent(answer)
+    return answer
 
 
 def answered(gateway: Gateway, answer: Answer) -> Response[Any]:
@@ -198,7 +209,7 @@ def answered(gateway: Gateway, answer: Answer) -> Response[Any]:
         headers["Idempotent-Replayed"] = "true"
     if answer.retry_after_seconds is not None:
         headers["Retry-After"] = str(answer.retry_after_seconds)
-    return Response(
+    return Written(
         gateway.revealed(answer.command_type, answer.status, answer.body),
         status_code=answer.status,
         media_type=PROBLEM_TYPE if answer.status >= 400 else JSON_TYPE,
@@ -211,7 +222,7 @@ async def show(request: HttpRequest, query: Query, *, headers: Callable[[bytes],
     found = unwrap(await gateway_of(request).ask(principal_of(request), query, correlation_id=correlation_of(request)))
     if isinstance(found, Problem):
         return _problem(request, found)
-    return Response(found, media_type=JSON_TYPE, headers=headers(found))
+    return Written(found, media_type=JSON_TYPE, headers=headers(found))
 
 
 async def ask(request: HttpRequest, query: Query) -> bytes:
@@ -231,12 +242,15 @@ class _Payment(msgspec.Struct):
     intent_id: UUID | None = None
 
 
+_READ_PAYMENT = msgspec.json.Decoder(_Payment).decode
+
+
 def _bind_intent(answer: Answer) -> None:
     # The request's own log line bears the intent it was about, also when the request could not know it.
     if answer.body is None:
         return
     with contextlib.suppress(msgspec.DecodeError):
-        said = msgspec.json.decode(answer.body, type=_Payment)
+        said = _READ_PAYMENT(answer.body)
         intent_id = said.intent.id if said.intent else said.intent_id
         if intent_id is not None:
             telemetry.bind({"intent_id": str(intent_id)})
@@ -363,4 +377,4 @@ def _problem(request: HttpRequest, problem: Problem, headers: dict[str, str] | N
     if problem.status == 401:
         more["WWW-Authenticate"] = "Bearer"
     body = msgspec.json.encode(problem_body(problem, correlation_of(request)))
-    return Response(body, status_code=problem.status, media_type=PROBLEM_TYPE, headers=more)
+    return Written(body, status_code=problem.status, media_type=PROBLEM_TYPE, headers=more)

@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client import Histogram
 
 from shared import telemetry
-from shared.ids import new_id
+from shared.ids import new_id_text
 from shared.vitals import Pulse
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Watched:
             await send(message)
 
         telemetry.mark({"correlation_id": correlation_id})
-        with telemetry.bound({"correlation_id": correlation_id, **_path_facts(scope["path"])}), self._pulse.beat():
+        with telemetry.bound({"correlation_id": correlation_id, **_path_facts(scope["path"])}), self._pulse:
             await self._app(scope, receive, answer)
             elapsed_seconds = time.monotonic() - started
             _tell(scope, status, elapsed_seconds)
@@ -86,7 +86,7 @@ def _correlation_id(scope: Scope) -> str:
             given = value.decode("latin-1")
             if telemetry.CORRELATION_ID.match(given):
                 return str(given)
-    return str(new_id())
+    return new_id_text()
 
 
 def _path_facts(path: str) -> dict[str, str]:

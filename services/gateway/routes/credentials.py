@@ -11,8 +11,6 @@ from services.gateway.routes.answers import (
     ADMIN,
     JSON_TYPE,
     HttpRequest,
-    KeyHeader,
-    PreferHeader,
     ask,
     carry_out,
     documented,
@@ -68,9 +66,7 @@ def _use(provider: str, use: Use | None) -> Use:
     summary="Give a provider's credential; the one before stays active beside it",
     responses=documented(200, CredentialView, "The credential, without its secret."),
 )
-async def put_credential(
-    request: HttpRequest, provider: ProviderName, data: JSONBody[CredentialBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def put_credential(request: HttpRequest, provider: ProviderName, data: JSONBody[CredentialBody]) -> Response[Any]:
     use, principal = _use(provider, data.use), principal_of(request)
     place = place_of(principal.store_id, principal.environment.value, provider, use.value)
     sealed = gateway_of(request).seal(OWNERS[use], msgspec.json.encode(data.fields), info=place)
@@ -106,8 +102,6 @@ async def retire_credential(
     provider: ProviderName,
     use: Annotated[Use | None, QueryParameter(name="use", required=False)] = None,
     version: Annotated[int | None, QueryParameter(name="version", ge=1, required=False)] = None,
-    key: KeyHeader = None,
-    prefer: PreferHeader = None,
 ) -> Response[Any]:
     meant = _use(provider, use)
     told = TOLD[OWNERS[meant]]
@@ -123,9 +117,7 @@ async def retire_credential(
     summary="Try the newest credential by a call that changes nothing",
     responses=documented(200, VerifiedView, "Accepted, rejected, or unanswered."),
 )
-async def verify_credential(
-    request: HttpRequest, provider: ProviderName, data: JSONBody[UseBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def verify_credential(request: HttpRequest, provider: ProviderName, data: JSONBody[UseBody]) -> Response[Any]:
     use = _use(provider, data.use)
     return await carry_out(request, lambda _: TOLD[OWNERS[use]].verify(provider=provider, use=use), data=data)
 

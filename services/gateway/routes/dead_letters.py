@@ -8,7 +8,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, HttpRequest, KeyHeader, PreferHeader, carry_out, documented, show
+from services.gateway.routes.answers import ADMIN, HttpRequest, carry_out, documented, show
 from shared.contracts.dead_letters import (
     CHOSEN_MAX,
     PAGE_ROWS_MAX,
@@ -111,9 +111,7 @@ class RetryBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     summary="Send a dead letter once more with its own id",
     responses=documented(200, LetterView, "It is on its way; what of it has happened does not happen twice."),
 )
-async def retry_letter(
-    request: HttpRequest, letter_id: FromPath[UUID], data: JSONBody[RetryBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def retry_letter(request: HttpRequest, letter_id: FromPath[UUID], data: JSONBody[RetryBody]) -> Response[Any]:
     return await carry_out(request, lambda _: RetryLetter(letter_id=letter_id, reason=data.reason), data=data)
 
 
@@ -134,9 +132,7 @@ class EditBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         200, LetterView, "The letter is put away; the other bears a new id. Refused when a provider may have been called."
     ),
 )
-async def edit_letter(
-    request: HttpRequest, letter_id: FromPath[UUID], data: JSONBody[EditBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def edit_letter(request: HttpRequest, letter_id: FromPath[UUID], data: JSONBody[EditBody]) -> Response[Any]:
     return await carry_out(request, lambda _: EditLetter(letter_id=letter_id, body=data.body, reason=data.reason), data=data)
 
 
@@ -154,9 +150,7 @@ class DiscardBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     summary="Put a dead letter away for ever",
     responses=documented(200, LetterView, "Whoever waits for it is told; no copy of it is carried out any more."),
 )
-async def discard_letter(
-    request: HttpRequest, letter_id: FromPath[UUID], data: JSONBody[DiscardBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def discard_letter(request: HttpRequest, letter_id: FromPath[UUID], data: JSONBody[DiscardBody]) -> Response[Any]:
     return await carry_out(request, lambda _: DiscardLetter(letter_id=letter_id, reason=data.reason), data=data)
 
 
@@ -178,9 +172,7 @@ class RedriveBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     summary="Retry or discard many dead letters at a rate",
     responses=documented(201, RedriveView, "It goes on by itself until it is done or stopped."),
 )
-async def start_redrive(
-    request: HttpRequest, data: JSONBody[RedriveBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def start_redrive(request: HttpRequest, data: JSONBody[RedriveBody]) -> Response[Any]:
     command = StartRedrive(
         action=data.action,
         ids=None if data.ids is None else tuple(data.ids),
@@ -231,9 +223,7 @@ class StopBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     summary="Stop a redrive where it is",
     responses=documented(200, RedriveView, "What was sent is sent; the rest waits on."),
 )
-async def stop_redrive(
-    request: HttpRequest, redrive_id: FromPath[UUID], data: JSONBody[StopBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def stop_redrive(request: HttpRequest, redrive_id: FromPath[UUID], data: JSONBody[StopBody]) -> Response[Any]:
     return await carry_out(request, lambda _: StopRedrive(redrive_id=redrive_id, reason=data.reason), data=data)
 
 

@@ -8,7 +8,7 @@ from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, HttpRequest, KeyHeader, PreferHeader, carry_out, documented, show
+from services.gateway.routes.answers import ADMIN, HttpRequest, carry_out, documented, show
 from shared.contracts.webhooks import (
     PAGE_ROWS_MAX,
     CatchUp,
@@ -48,9 +48,7 @@ class EndpointBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     summary="Have an address told of what happens",
     responses=documented(200, EndpointView, "The address; its secret is read apart."),
 )
-async def make_endpoint(
-    request: HttpRequest, data: JSONBody[EndpointBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def make_endpoint(request: HttpRequest, data: JSONBody[EndpointBody]) -> Response[Any]:
     endpoint_id = new_id()
     return await carry_out(request, lambda _: _put(endpoint_id, data, change=False), data=data)
 
@@ -66,9 +64,7 @@ def _put(endpoint_id: UUID, data: EndpointBody, *, change: bool) -> PutEndpoint:
     summary="Change an address, or enable it again",
     responses=documented(200, EndpointView, "The address as it is now."),
 )
-async def change_endpoint(
-    request: HttpRequest, endpoint_id: FromPath[UUID], data: JSONBody[EndpointBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def change_endpoint(request: HttpRequest, endpoint_id: FromPath[UUID], data: JSONBody[EndpointBody]) -> Response[Any]:
     return await carry_out(request, lambda _: _put(endpoint_id, data, change=True), data=data)
 
 
@@ -80,9 +76,7 @@ async def change_endpoint(
     summary="Forget an address and its deliveries",
     responses=documented(200, DeletedView, "It is gone."),
 )
-async def delete_endpoint(
-    request: HttpRequest, endpoint_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def delete_endpoint(request: HttpRequest, endpoint_id: FromPath[UUID]) -> Response[Any]:
     return await carry_out(request, lambda _: DeleteEndpoint(endpoint_id=endpoint_id))
 
 
@@ -94,9 +88,7 @@ async def delete_endpoint(
     summary="Sign with a new secret besides the present one",
     responses=documented(200, EndpointView, "Deliveries now bear two signatures; the older secret goes with the next rotation."),
 )
-async def rotate_secret(
-    request: HttpRequest, endpoint_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def rotate_secret(request: HttpRequest, endpoint_id: FromPath[UUID]) -> Response[Any]:
     return await carry_out(request, lambda _: RotateSecret(endpoint_id=endpoint_id))
 
 
@@ -148,7 +140,7 @@ async def list_deliveries(
     summary="Deliver an event again",
     responses=documented(200, DeliveryView, "It is due now."),
 )
-async def redeliver(request: HttpRequest, delivery_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None) -> Response[Any]:
+async def redeliver(request: HttpRequest, delivery_id: FromPath[UUID]) -> Response[Any]:
     return await carry_out(request, lambda _: Redeliver(delivery_id=delivery_id))
 
 

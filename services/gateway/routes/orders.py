@@ -13,8 +13,6 @@ from services.gateway.handlers.timeline import timeline_of
 from services.gateway.routes.answers import (
     ADMIN,
     HttpRequest,
-    KeyHeader,
-    PreferHeader,
     carry_out,
     correlation_of,
     documented,
@@ -62,8 +60,6 @@ async def put_order(
     request: HttpRequest,
     order_id: FromPath[UUID],
     data: JSONBody[OrderContent],
-    key: KeyHeader = None,
-    prefer: PreferHeader = None,
     if_match: IfMatch = None,
 ) -> Response[Any]:
     version = expected_version(if_match)
@@ -111,9 +107,7 @@ async def get_payments(request: HttpRequest, order_id: FromPath[UUID]) -> Respon
     summary="Make a token with which a shopper's browser can pay this order",
     responses=documented(201, TokenView, "The token; it is not stored."),
 )
-async def make_checkout_token(
-    request: HttpRequest, order_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def make_checkout_token(request: HttpRequest, order_id: FromPath[UUID]) -> Response[Any]:
     return await carry_out(request, lambda _: MakeCheckoutToken(order_id=order_id))
 
 
@@ -124,9 +118,7 @@ async def make_checkout_token(
     summary="Make a token with which a customer can read their own orders",
     responses=documented(201, TokenView, "The token; it is not stored."),
 )
-async def make_customer_token(
-    request: HttpRequest, customer_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def make_customer_token(request: HttpRequest, customer_id: FromPath[UUID]) -> Response[Any]:
     return await carry_out(request, lambda _: MakeCustomerToken(customer_id=customer_id))
 
 

@@ -14,8 +14,6 @@ from services.gateway.routes.answers import (
     ADMIN,
     CHECKOUT,
     HttpRequest,
-    KeyHeader,
-    PreferHeader,
     carry_out,
     documented,
     gateway_of,
@@ -84,7 +82,7 @@ class RefundBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     summary="Freeze an order's price",
     responses=documented(201, SnapshotView, "The frozen price."),
 )
-async def quote(request: HttpRequest, data: JSONBody[QuoteBody], key: KeyHeader = None, prefer: PreferHeader = None) -> Response[Any]:
+async def quote(request: HttpRequest, data: JSONBody[QuoteBody]) -> Response[Any]:
     own = principal_of(request).order_id
     if own is not None and own != data.order_id:
         raise Forbidden("This token is for another order.", {"order_id": str(own)})
@@ -98,9 +96,7 @@ async def quote(request: HttpRequest, data: JSONBody[QuoteBody], key: KeyHeader 
     summary="Hold the customer's money",
     responses=documented(201, PaymentView, "The payment: authorized, or waiting for its customer (next_action).", 402),
 )
-async def authorize(
-    request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[AuthorizeBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def authorize(request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[AuthorizeBody]) -> Response[Any]:
     method = _hidden(request, order_id, data.payment_method)
     return await carry_out(
         request,
@@ -125,9 +121,7 @@ async def authorize(
     status_code=200,
     responses=documented(200, PaymentView, "The payment as it stands now.", 402),
 )
-async def confirm(
-    request: HttpRequest, order_id: FromPath[UUID], intent_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def confirm(request: HttpRequest, order_id: FromPath[UUID], intent_id: FromPath[UUID]) -> Response[Any]:
     return await carry_out(request, lambda key: Confirm(order_id=order_id, intent_id=intent_id, idempotency_key=_owned(request, key)))
 
 
@@ -143,8 +137,6 @@ async def capture(
     order_id: FromPath[UUID],
     intent_id: FromPath[UUID],
     data: JSONBody[CaptureBody],
-    key: KeyHeader = None,
-    prefer: PreferHeader = None,
 ) -> Response[Any]:
     return await carry_out(
         request,
@@ -167,9 +159,7 @@ async def capture(
     summary="Release what is held and not captured",
     responses=documented(201, PaymentView, "The payment after it, and the void's own row.", 402),
 )
-async def void(
-    request: HttpRequest, order_id: FromPath[UUID], intent_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def void(request: HttpRequest, order_id: FromPath[UUID], intent_id: FromPath[UUID]) -> Response[Any]:
     return await carry_out(request, lambda key: Void(order_id=order_id, intent_id=intent_id, idempotency_key=_owned(request, key)))
 
 
@@ -185,8 +175,6 @@ async def refund(
     order_id: FromPath[UUID],
     intent_id: FromPath[UUID],
     data: JSONBody[RefundBody],
-    key: KeyHeader = None,
-    prefer: PreferHeader = None,
 ) -> Response[Any]:
     return await carry_out(
         request,
@@ -210,9 +198,7 @@ async def refund(
     deprecated=True,
     responses=documented(201, SubmitResult, "How it ended; authorized and not captured is a result of its own.", 402),
 )
-async def submit_payment(
-    request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[SubmitBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def submit_payment(request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[SubmitBody]) -> Response[Any]:
     method = _hidden(request, order_id, data.payment_method)
     answer = await carry_out(
         request,

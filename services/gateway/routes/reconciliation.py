@@ -9,7 +9,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, HttpRequest, KeyHeader, PreferHeader, carry_out, documented, show
+from services.gateway.routes.answers import ADMIN, HttpRequest, carry_out, documented, show
 from shared.contracts.books import Domain
 from shared.contracts.fulfillment.shipping import DecideLabel, LabelView, ListUnknownLabels, UnknownLabelPage
 from shared.contracts.orders import ShortText
@@ -58,7 +58,7 @@ class RunBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     summary="Compare our books of a time with a provider's",
     responses=documented(201, RunView, "The run; it goes on by itself."),
 )
-async def start_run(request: HttpRequest, data: JSONBody[RunBody], key: KeyHeader = None, prefer: PreferHeader = None) -> Response[Any]:
+async def start_run(request: HttpRequest, data: JSONBody[RunBody]) -> Response[Any]:
     return await carry_out(request, lambda _: StartRun(**msgspec.structs.asdict(data)), data=data)
 
 
@@ -126,9 +126,7 @@ class ResolveBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     summary="Settle a difference, with the reason",
     responses=documented(200, DriftView, "The difference, settled."),
 )
-async def resolve_drift(
-    request: HttpRequest, drift_id: FromPath[UUID], data: JSONBody[ResolveBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def resolve_drift(request: HttpRequest, drift_id: FromPath[UUID], data: JSONBody[ResolveBody]) -> Response[Any]:
     return await carry_out(request, lambda _: ResolveDrift(drift_id=drift_id, action=data.action, reason=data.reason), data=data)
 
 
@@ -148,9 +146,7 @@ class SettlementsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     summary="Match a piece of a provider's payout report with the ledger",
     responses=documented(200, SettlementsView, "What fits, and what does not; that is a difference now."),
 )
-async def import_settlements(
-    request: HttpRequest, data: JSONBody[SettlementsBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def import_settlements(request: HttpRequest, data: JSONBody[SettlementsBody]) -> Response[Any]:
     piece = ImportSettlements(provider=data.provider, file_sha256=data.file_sha256, lines=tuple(data.lines))
     return await carry_out(request, lambda _: piece, data=data)
 
@@ -207,9 +203,7 @@ class DecisionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     summary="Settle an operation whose outcome nobody learnt",
     responses=documented(200, IntentView, "The payment after it; the key that waited has its answer."),
 )
-async def decide_outcome(
-    request: HttpRequest, transaction_id: FromPath[UUID], data: JSONBody[DecisionBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def decide_outcome(request: HttpRequest, transaction_id: FromPath[UUID], data: JSONBody[DecisionBody]) -> Response[Any]:
     decided = DecideOutcome(transaction_id=transaction_id, **msgspec.structs.asdict(data))
     return await carry_out(request, lambda _: decided, data=data)
 
@@ -244,9 +238,7 @@ class LabelDecisionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     summary="Say of a label that it was not bought",
     responses=documented(200, LabelView, "The label; the key that waited has its answer, and another can be bought."),
 )
-async def decide_label(
-    request: HttpRequest, label_id: FromPath[UUID], data: JSONBody[LabelDecisionBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def decide_label(request: HttpRequest, label_id: FromPath[UUID], data: JSONBody[LabelDecisionBody]) -> Response[Any]:
     return await carry_out(request, lambda _: DecideLabel(label_id=label_id, evidence=data.evidence), data=data)
 
 

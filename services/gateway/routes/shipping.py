@@ -9,7 +9,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, CHECKOUT, HttpRequest, KeyHeader, PreferHeader, ask, carry_out, documented, show
+from services.gateway.routes.answers import ADMIN, CHECKOUT, HttpRequest, ask, carry_out, documented, show
 from shared.contracts.fulfillment.pricing import PACKAGES_MAX, GetSettings, PackageBody, PutSettings, RatesView, SettingsView, StoreSettings
 from shared.contracts.fulfillment.shipping import (
     PAGE_ROWS_MAX,
@@ -42,9 +42,7 @@ class RatesBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     summary="Ask what it costs to ship an order",
     responses=documented(200, RatesView, "Ways to ship, the cheapest first, and who did not answer."),
 )
-async def shop_rates(
-    request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[RatesBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def shop_rates(request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[RatesBody]) -> Response[Any]:
     return await carry_out(request, lambda _: ShopRates(order_id=order_id, packages=tuple(data.packages)), data=data)
 
 
@@ -55,9 +53,7 @@ async def shop_rates(
     summary="Set where the store sells from, by whom it ships and how its tax is worked out",
     responses=documented(200, SettingsView, "The settings as they are now."),
 )
-async def put_settings(
-    request: HttpRequest, data: JSONBody[StoreSettings], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def put_settings(request: HttpRequest, data: JSONBody[StoreSettings]) -> Response[Any]:
     return await carry_out(request, lambda _: PutSettings(settings=data), data=data)
 
 
@@ -90,9 +86,7 @@ class LabelBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     summary="Buy the label of an order's shipment, or one for its way back",
     responses=documented(201, LabelResult, "The label and its shipment, which is final now."),
 )
-async def buy_label(
-    request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[LabelBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def buy_label(request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[LabelBody]) -> Response[Any]:
     return await carry_out(request, lambda _: BuyLabel(order_id=order_id, **msgspec.structs.asdict(data)), data=data)
 
 
@@ -104,9 +98,7 @@ async def buy_label(
     summary="Give a label back that will not be used",
     responses=documented(200, LabelView, "The label: refunded, rejected, not applicable, or still to be decided by the carrier."),
 )
-async def void_label(
-    request: HttpRequest, order_id: FromPath[UUID], label_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def void_label(request: HttpRequest, order_id: FromPath[UUID], label_id: FromPath[UUID]) -> Response[Any]:
     return await carry_out(request, lambda _: VoidLabel(order_id=order_id, label_id=label_id))
 
 

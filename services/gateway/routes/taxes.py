@@ -17,8 +17,6 @@ from services.gateway.routes.answers import (
     ADMIN,
     CHECKOUT,
     HttpRequest,
-    KeyHeader,
-    PreferHeader,
     ask,
     carry_out,
     documented,
@@ -77,7 +75,7 @@ TaxHash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     summary="Add a tax rule",
     responses=documented(200, RuleView, "The rule and its version."),
 )
-async def make_rule(request: HttpRequest, data: JSONBody[RuleBody], key: KeyHeader = None, prefer: PreferHeader = None) -> Response[Any]:
+async def make_rule(request: HttpRequest, data: JSONBody[RuleBody]) -> Response[Any]:
     rule_id = new_id()
     return await carry_out(request, lambda _: PutRule(rule_id=rule_id, rule=data), data=data)
 
@@ -89,9 +87,7 @@ async def make_rule(request: HttpRequest, data: JSONBody[RuleBody], key: KeyHead
     summary="Change a tax rule: what the old version led to stays as it is",
     responses=documented(200, RuleView, "The rule and its new version."),
 )
-async def change_rule(
-    request: HttpRequest, rule_id: FromPath[UUID], data: JSONBody[RuleBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def change_rule(request: HttpRequest, rule_id: FromPath[UUID], data: JSONBody[RuleBody]) -> Response[Any]:
     return await carry_out(request, lambda _: PutRule(rule_id=rule_id, rule=data, change=True), data=data)
 
 
@@ -103,7 +99,7 @@ async def change_rule(
     summary="Take a tax rule out of use",
     responses=documented(200, GoneView, "It is out of use."),
 )
-async def delete_rule(request: HttpRequest, rule_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None) -> Response[Any]:
+async def delete_rule(request: HttpRequest, rule_id: FromPath[UUID]) -> Response[Any]:
     return await carry_out(request, lambda _: DeleteRule(rule_id=rule_id))
 
 
@@ -136,7 +132,7 @@ async def list_rules(
     summary="Say where the store collects tax, or watch where it may have to",
     responses=documented(200, NexusView, "The registration or watch."),
 )
-async def make_nexus(request: HttpRequest, data: JSONBody[NexusBody], key: KeyHeader = None, prefer: PreferHeader = None) -> Response[Any]:
+async def make_nexus(request: HttpRequest, data: JSONBody[NexusBody]) -> Response[Any]:
     nexus_id = new_id()
     return await carry_out(request, lambda _: PutNexus(nexus_id=nexus_id, nexus=data), data=data)
 
@@ -148,9 +144,7 @@ async def make_nexus(request: HttpRequest, data: JSONBody[NexusBody], key: KeyHe
     summary="Change a registration or watch",
     responses=documented(200, NexusView, "The registration or watch as it is now."),
 )
-async def change_nexus(
-    request: HttpRequest, nexus_id: FromPath[UUID], data: JSONBody[NexusBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def change_nexus(request: HttpRequest, nexus_id: FromPath[UUID], data: JSONBody[NexusBody]) -> Response[Any]:
     return await carry_out(request, lambda _: PutNexus(nexus_id=nexus_id, nexus=data, change=True), data=data)
 
 
@@ -162,7 +156,7 @@ async def change_nexus(
     summary="Take a registration or watch back",
     responses=documented(200, GoneView, "It is out of use."),
 )
-async def delete_nexus(request: HttpRequest, nexus_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None) -> Response[Any]:
+async def delete_nexus(request: HttpRequest, nexus_id: FromPath[UUID]) -> Response[Any]:
     return await carry_out(request, lambda _: DeleteNexus(nexus_id=nexus_id))
 
 
@@ -188,9 +182,7 @@ async def list_nexus(request: HttpRequest) -> Response[Any]:
     summary="Keep a customer's exemption certificate",
     responses=documented(200, ExemptionView, "The certificate."),
 )
-async def make_exemption(
-    request: HttpRequest, data: JSONBody[ExemptionBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def make_exemption(request: HttpRequest, data: JSONBody[ExemptionBody]) -> Response[Any]:
     exemption_id = new_id()
     return await carry_out(request, lambda _: PutExemption(exemption_id=exemption_id, exemption=data), data=data)
 
@@ -202,9 +194,7 @@ async def make_exemption(
     summary="Change an exemption certificate",
     responses=documented(200, ExemptionView, "The certificate as it is now."),
 )
-async def change_exemption(
-    request: HttpRequest, exemption_id: FromPath[UUID], data: JSONBody[ExemptionBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def change_exemption(request: HttpRequest, exemption_id: FromPath[UUID], data: JSONBody[ExemptionBody]) -> Response[Any]:
     return await carry_out(request, lambda _: PutExemption(exemption_id=exemption_id, exemption=data, change=True), data=data)
 
 
@@ -216,9 +206,7 @@ async def change_exemption(
     summary="Take an exemption certificate out of use",
     responses=documented(200, GoneView, "It is out of use."),
 )
-async def delete_exemption(
-    request: HttpRequest, exemption_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def delete_exemption(request: HttpRequest, exemption_id: FromPath[UUID]) -> Response[Any]:
     return await carry_out(request, lambda _: DeleteExemption(exemption_id=exemption_id))
 
 
@@ -256,9 +244,7 @@ class FinalizeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     summary="Record a snapshot's tax for good",
     responses=documented(200, TaxDocumentView, "What is recorded; again it is the same."),
 )
-async def finalize(
-    request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[FinalizeBody], key: KeyHeader = None, prefer: PreferHeader = None
-) -> Response[Any]:
+async def finalize(request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[FinalizeBody]) -> Response[Any]:
     return await carry_out(
         request, lambda _: FinalizeTax(order_id=order_id, snapshot_id=data.snapshot_id, tax_hash=data.tax_hash), data=data
     )

@@ -16,8 +16,6 @@ from services.gateway.handlers.tracing import trace_of, traces_for
 from services.gateway.routes.answers import (
     ADMIN,
     HttpRequest,
-    KeyHeader,
-    PreferHeader,
     carry_out,
     correlation_of,
     documented,
@@ -147,7 +145,7 @@ async def list_keys(request: HttpRequest) -> Response[Any]:
     summary="Let an API key open nothing any more",
     responses=documented(200, KeyView, "It is revoked; other gateway processes know within 5 seconds. One's own key is refused."),
 )
-async def revoke_key(request: HttpRequest, key_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None) -> Response[Any]:
+async def revoke_key(request: HttpRequest, key_id: FromPath[UUID]) -> Response[Any]:
     return await carry_out(request, lambda _: RevokeKey(key_id=key_id))
 
 

@@ -14,8 +14,6 @@ from services.gateway.routes.answers import (
     ADMIN,
     PROBLEM_TYPE,
     HttpRequest,
-    KeyHeader,
-    PreferHeader,
     ProblemDocument,
     carry_out,
     documented,
@@ -159,7 +157,7 @@ async def read_event(request: HttpRequest, event_id: FromPath[UUID]) -> Response
     summary="Process a webhook event again",
     responses=documented(201, ReplayView, "It is being processed by a new command, which names the first."),
 )
-async def replay(request: HttpRequest, event_id: FromPath[UUID], key: KeyHeader = None, prefer: PreferHeader = None) -> Response[Any]:
+async def replay(request: HttpRequest, event_id: FromPath[UUID]) -> Response[Any]:
     return await carry_out(request, lambda _: Replay(event_id=event_id))
 
 
@@ -170,7 +168,7 @@ async def replay(request: HttpRequest, event_id: FromPath[UUID], key: KeyHeader 
     summary="Process a range of webhook events again",
     responses=documented(201, ReplaysView, "So many are being processed again, the oldest first."),
 )
-async def replay_many(request: HttpRequest, data: JSONBody[RangeBody], key: KeyHeader = None, prefer: PreferHeader = None) -> Response[Any]:
+async def replay_many(request: HttpRequest, data: JSONBody[RangeBody]) -> Response[Any]:
     wanted = ReplayMany(**msgspec.structs.asdict(data))
     return await carry_out(request, lambda _: wanted, data=data)
 
