@@ -1,6 +1,7 @@
 """Running one service as a process: settings from the environment, signals, and an exit code that tells the truth."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -55,4 +56,12 @@ async def _until_told(service: Service[Any]) -> None:
 async def _serve(service: Service[Any], started: asyncio.Event, told: asyncio.Event) -> None:
     async with service.running():
         started.set()
+        _leave_alone_what_stays()
         await told.wait()
+
+
+def _leave_alone_what_stays() -> None:
+    # Modules, routes and their schemas live as long as the process: looking them through for garbage would stop everything
+    # for a twentieth of a second or more, every other second under load.
+    gc.collect()
+    gc.freeze()

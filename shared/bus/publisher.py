@@ -2,7 +2,6 @@
 
 import asyncio
 from typing import cast
-from uuid import uuid4
 
 from aiormq import spec
 from aiormq.abc import AbstractConnection
@@ -13,6 +12,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, LOST, close, connect, told_to_stop
 from shared.bus.letters import PERSISTENT, TRANSIENT, Letter, TooLarge, Unroutable
 from shared.errors import Unavailable
+from shared.ids import new_id_text
 from shared.messages import BODY_MAX_BYTES
 
 CONFIRM_TIMEOUT_SECONDS = 5.0
@@ -144,7 +144,7 @@ class Publisher:
 def _properties(letter: Letter) -> spec.Basic.Properties:
     return spec.Basic.Properties(
         # Two publishes in flight with one message id would swap their results, so it is never ours.
-        message_id=uuid4().hex,
+        message_id=new_id_text(),
         headers=letter.headers,
         content_type="application/json",
         delivery_mode=PERSISTENT if letter.persistent else TRANSIENT,
