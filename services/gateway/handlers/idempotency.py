@@ -30,6 +30,8 @@ KEEP_PAUSE_SECONDS = 0.02
 KEEP_STOP_TIMEOUT_SECONDS = 5.0
 WATCH_MAX_SECONDS = 0.5
 
+FIRST, JOINED, REPLAYED = (telemetry.idempotency_answers.labels(how) for how in ("first", "joined", "replayed"))
+
 # Carries an operation out; nothing means that its outcome is not known yet.
 Driver = Callable[[Kept], Awaitable[Reply | None]]
 
@@ -86,14 +88,11 @@ class IdempotencyStore:
         kept = await self._claims.submit(request)
         if kept.request_hash != request.request_hash:
             raise KeyReused("Take a new key for another request.", {"operation_id": str(kept.operation_id)})
-        if kept.completed:
-            telemetry.idempotency_answers.labels("replayed").inc()
-            return self._stored(kept)
-        answered = await self._being_kept(kept.operation_id)
+        answered = kept if kept.completed else await self._being_kept(kept.operation_id)
         if answered is not None:
-            telemetry.idempotency_answers.labels("replayed").inc()
+            REPLAYED.inc()
             return self._stored(answered)
-        telemetry.idempotency_answers.labels("first" if kept.claimed_now else "joined").inc()
+        (FIRST if kept.claimed_now else JOINED).inc()
         task = await self._task_of(kept)
         if task is None:
             return await self._watch(kept, wait_seconds)

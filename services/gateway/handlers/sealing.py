@@ -1,5 +1,6 @@
 """What must not lie about in the clear is sealed here for the service that needs it; the gateway itself cannot open it again."""
 
+import time
 from collections.abc import Mapping
 
 from services.gateway.settings import Settings
@@ -8,6 +9,8 @@ from shared.settings import SettingsRefused
 from shared.vault import KeySource, Sealer, Wrapper, as_text
 
 PRESENT_MATERIAL = "VAULT_PUBLIC_KEYS_FILE, VAULT_PUBLIC_KEYS or VAULT_PUBLIC_KEYS_COMMAND"
+# A file with newer keys is noticed so soon; until then the older ones seal, which open just as well.
+LOOK_EVERY_SECONDS = 1.0
 
 
 def source_of(settings: Settings) -> KeySource:
@@ -29,6 +32,7 @@ class Sealing:
     def __init__(self, source: KeySource) -> None:
         self._source = source
         self._changed_at = -1.0
+        self._looked_at_seconds = -LOOK_EVERY_SECONDS
         self._sealers: Mapping[str, Sealer] = {}
         self._wrappers: Mapping[str, Wrapper] = {}
 
@@ -47,8 +51,13 @@ class Sealing:
         return plain if wrapper is None else wrapper.wrap(plain.encode(), info=info)
 
     def _refresh(self) -> None:
-        if self._source.given and self._source.changed_at() != self._changed_at:
-            self._changed_at = self._source.changed_at()
+        now_seconds = time.monotonic()
+        if now_seconds - self._looked_at_seconds < LOOK_EVERY_SECONDS:
+            return
+        self._looked_at_seconds = now_seconds
+        changed_at = self._source.changed_at()
+        if self._source.given and changed_at != self._changed_at:
+            self._changed_at = changed_at
             self._sealers = {name: Sealer(keys) for name, keys in self._source.public().items()}
             self._wrappers = {name: Wrapper(sealer) for name, sealer in self._sealers.items()}
 
