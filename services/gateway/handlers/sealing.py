@@ -1,12 +1,16 @@
 """What must not lie about in the clear is sealed here for the service that needs it; the gateway itself cannot open it again."""
 
+import logging
 import time
 from collections.abc import Mapping
 
 from services.gateway.settings import Settings
+from shared import telemetry
 from shared.errors import Outcome, Refusal
 from shared.settings import SettingsRefused
-from shared.vault import KeySource, Sealer, Wrapper, as_text
+from shared.vault import KeySource, KeysRefused, Sealer, Wrapper, as_text
+
+logger = logging.getLogger(__name__)
 
 PRESENT_MATERIAL = "VAULT_PUBLIC_KEYS_FILE, VAULT_PUBLIC_KEYS or VAULT_PUBLIC_KEYS_COMMAND"
 # A file with newer keys is noticed so soon; until then the older ones seal, which open just as well.
@@ -54,12 +58,20 @@ class Sealing:
         now_seconds = time.monotonic()
         if now_seconds - self._looked_at_seconds < LOOK_EVERY_SECONDS:
             return
-        self._looked_at_seconds = now_seconds
+        # Looked at before it is read: what changes in between is read again.
         changed_at = self._source.changed_at()
         if self._source.given and changed_at != self._changed_at:
-            self._changed_at = changed_at
-            self._sealers = {name: Sealer(keys) for name, keys in self._source.public().items()}
-            self._wrappers = {name: Wrapper(sealer) for name, sealer in self._sealers.items()}
+            try:
+                self._sealers = {name: Sealer(keys) for name, keys in self._source.public().items()}
+            except KeysRefused as refused:
+                # Without any, nothing may pass: it would lie in the clear.
+                if not self._sealers:
+                    raise
+                telemetry.say(logger, logging.WARNING, "newer public keys cannot be used", {"reason": str(refused)})
+            else:
+                self._wrappers = {name: Wrapper(sealer) for name, sealer in self._sealers.items()}
+                self._changed_at = changed_at
+        self._looked_at_seconds = now_seconds
 
 
 class NothingToSealWith(Refusal):
