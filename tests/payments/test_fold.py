@@ -1,5 +1,6 @@
 """From a ledger to where its payment stands: one row for each shape, with everything that is left to do."""
 
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ SHAPES: list[tuple[str, list[Transaction], str, tuple[int, int, int, int, int]]]
     ("declined", [row("authorize", AMOUNT, "declined")], "declined", (0, 0, 0, 0, 0)),
     ("not executed", [row("authorize", AMOUNT, "failed")], "declined", (0, 0, 0, 0, 0)),
     ("held", [HELD], "authorized", (AMOUNT, 0, AMOUNT, 0, 0)),
+    ("one held", [row("authorize", 1)], "authorized", (1, 0, 1, 0, 0)),
     ("a capture under way", [HELD, row("capture", 4_000, "pending")], "authorized", (6_000, 0, AMOUNT, 4_000, 0)),
     ("all of it under way", [HELD, row("capture", AMOUNT, "unknown")], "authorized", (0, 0, AMOUNT, AMOUNT, 0)),
     ("a part captured", [HELD, row("capture", 4_000)], "partially_captured", (6_000, 4_000, 6_000, 0, 0)),
@@ -36,10 +38,12 @@ SHAPES: list[tuple[str, list[Transaction], str, tuple[int, int, int, int, int]]]
     ("a declined capture", [HELD, row("capture", 4_000, "declined")], "authorized", (AMOUNT, 0, AMOUNT, 0, 0)),
     ("the rest let go", [HELD, row("capture", 4_000), row("void", 6_000)], "captured", (0, 4_000, 0, 0, 0)),
     ("a last capture", [HELD, row("capture", 4_000, final=True)], "captured", (0, 4_000, 0, 0, 0)),
+    ("a last capture of all", [HELD, row("capture", AMOUNT, final=True)], "captured", (0, AMOUNT, 0, 0, 0)),
     ("a last capture declined", [HELD, row("capture", 4_000, "declined", final=True)], "authorized", (AMOUNT, 0, AMOUNT, 0, 0)),
     ("let go", [HELD, row("void", AMOUNT)], "voided", (0, 0, 0, 0, 0)),
     ("a void declined", [HELD, row("void", AMOUNT, "declined")], "authorized", (AMOUNT, 0, AMOUNT, 0, 0)),
     ("lapsed", [HELD, row("void", AMOUNT, reason=Reason.EXPIRED.value)], "expired", (0, 0, 0, 0, 0)),
+    ("let go for its own reason", [HELD, row("void", AMOUNT, reason="requested_by_customer")], "voided", (0, 0, 0, 0, 0)),
     ("lapsing failed", [HELD, row("void", AMOUNT), row("void", 0, "failed", reason="expired")], "voided", (0, 0, 0, 0, 0)),
     ("a refund under way", [HELD, row("capture", AMOUNT), row("refund", 1, "pending")], "captured", (0, AMOUNT - 1, 0, 0, 1)),
     ("a refund of one", [HELD, row("capture", AMOUNT), row("refund", 1)], "partially_refunded", (0, AMOUNT - 1, 0, 0, 0)),
@@ -88,8 +92,16 @@ def test_a_ledger_is_where_its_payment_stands(
     assert as_it_stands(forwards) == as_it_stands(backwards) == (status, left)
     if status != "conflicted":
         assert forwards.authorized_amount == forwards.captured_amount + forwards.voided_amount + forwards.held
+    assert forwards.voided_amount >= 0
     assert (forwards.attention is not None) == (status == "conflicted" or "contradicted" in what)
     assert forwards.holds_order == (IntentStatus(status) not in intents.INACTIVE)
+
+
+def test_a_payment_begins_with_nothing() -> None:
+    new = an_intent()
+
+    assert (new.authorized_amount, new.captured_amount, new.refunded_amount, new.voided_amount, new.charged_back_amount) == (0,) * 5
+    assert (new.capture_reserved, new.refund_reserved, new.version) == (0, 0, 1)
 
 
 def test_an_abandoned_payment_stays_abandoned_whatever_comes() -> None:
@@ -135,6 +147,26 @@ class TestTheNextAction:
         assert (again.intent.next_action, again.transactions[0].awaiting_customer) == (later, True)
         assert (intent.provider_payment_id, intent.authorization_expires_at) == ("pay_1", NOW)
 
+    def test_and_its_last_day_also_are_the_last_when_several_are_told_at_once(self) -> None:
+        authorization = an_authorization()
+        first = Observation(
+            operation=Operation.AUTHORIZE,
+            status=TransactionStatus.PENDING,
+            amount=AMOUNT,
+            currency="EUR",
+            provider_payment_id="pay_1",
+            provider_txn_id="aut_1",
+            reference=authorization.id,
+            next_action=ACTION,
+            authorization_expires_at=NOW,
+        )
+        later = NextAction(type="redirect", url="https://bank.example/again")
+        second = msgspec.structs.replace(first, next_action=later, authorization_expires_at=NOW + timedelta(days=1))
+
+        applied = intents.observe(an_intent(), (authorization,), [first, second], source=Source.WEBHOOK, ids=[new_id(), new_id()])
+
+        assert (applied.intent.next_action, applied.intent.authorization_expires_at) == (later, NOW + timedelta(days=1))
+
 
 class TestGuards:
     @pytest.mark.parametrize(("status", "code"), [("pending", "operation-in-progress"), ("unknown", "outcome-unknown")])
@@ -155,10 +187,12 @@ class TestGuards:
         assert guards.done_with_key(rows, Operation.CAPTURE, "k", 1_000) is done
         assert guards.done_with_key(rows, Operation.CAPTURE, "k", None) is done
         assert guards.done_with_key(rows, Operation.CAPTURE, "other", 1_000) is None
+        assert guards.done_with_key(rows, Operation.CAPTURE, "another", 1_000) is None
         assert guards.done_with_key(rows, Operation.VOID, "k", None) is None
         assert guards.done_with_key(rows, Operation.CAPTURE, "open", 2_000) is None
-        with pytest.raises(guards.KeyUsed):
+        with pytest.raises(guards.KeyUsed) as refused:
             guards.done_with_key(rows, Operation.CAPTURE, "k", 1_001)
+        assert refused.value.problem().status == 422
 
     @pytest.mark.parametrize("amount", [0, -1, AMOUNT + 1])
     def test_no_more_than_is_there_and_no_less_than_one_is_captured(self, amount: int) -> None:

@@ -333,6 +333,23 @@ class TestRelease:
             ("failed", False, "authentication_failed"),
         ]
 
+    @pytest.mark.parametrize(("name", "ours"), [("pay_1", True), ("a_1", False), ("z_1", False)])
+    def test_told_by_the_payments_own_name_is_the_one_under_way(self, name: str, ours: bool) -> None:
+        held = an_authorization(TransactionStatus.SUCCEEDED)
+        asked = Transaction(id=new_id(), operation=Operation.VOID, amount=AMOUNT, status=TransactionStatus.PENDING)
+        void = Observation(
+            operation=Operation.VOID,
+            status=TransactionStatus.SUCCEEDED,
+            amount=AMOUNT,
+            currency="EUR",
+            provider_payment_id="pay_1",
+            provider_txn_id=name,
+        )
+
+        applied = observe(an_intent(), [held, asked], [void], source=Source.WEBHOOK, ids=[new_id()])
+
+        assert ([t.id for t in applied.changed], len(applied.added)) == (([asked.id], 0) if ours else ([], 1))
+
     def test_leaves_nothing_for_a_capture_under_way(self) -> None:
         held = an_authorization(TransactionStatus.SUCCEEDED)
         capture = Transaction(id=new_id(), operation=Operation.CAPTURE, amount=1, status=TransactionStatus.PENDING)
