@@ -358,6 +358,15 @@ class TestRelease:
         assert fold(an_intent(), [held, capture]).attention is None
         assert fold(an_intent(), [held, capture, void]).attention == "a capture of 1 is under way and 0 is left"
 
+    def test_leaves_nothing_for_a_refund_under_way_of_what_was_given_back(self) -> None:
+        held = an_authorization(TransactionStatus.SUCCEEDED)
+        taken = Transaction(id=new_id(), operation=Operation.CAPTURE, amount=5, status=TransactionStatus.SUCCEEDED)
+        back = Transaction(id=new_id(), operation=Operation.REFUND, amount=5, status=TransactionStatus.SUCCEEDED)
+        more = Transaction(id=new_id(), operation=Operation.REFUND, amount=1, status=TransactionStatus.PENDING)
+
+        assert fold(an_intent(), [held, taken, back]).attention is None
+        assert fold(an_intent(), [held, taken, back, more]).attention == "a refund of 1 is under way and 0 is left"
+
 
 class TestMoney:
     @pytest.mark.parametrize("other", ["AUD", "USD"])
