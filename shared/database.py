@@ -306,13 +306,20 @@ class GroupCommit(Generic[T, R]):
 
     async def submit(self, item: T) -> R:
         """Hand in one item; returns its result once its group is committed."""
+        return await self._handed_in(item)
+
+    async def submit_all(self, items: Sequence[T]) -> list[R]:
+        """Hand in items that belong together, so that they share a group where there is room; returns their results."""
+        return await asyncio.gather(*map(self._handed_in, items)) if len(items) > 1 else [await self.submit(each) for each in items]
+
+    def _handed_in(self, item: T) -> "asyncio.Future[R]":
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._full is not None and len(self._waiting) >= self._items_max:
             self._full.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._drain())
-        return await future
+        return future
 
     async def _drain(self) -> None:
         while self._waiting:

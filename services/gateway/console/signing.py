@@ -54,5 +54,5 @@ async def begin(gateway: Gateway, principal: Principal) -> str:
 
 def csrf_of(gateway: Gateway, visitor: Visitor) -> str:
     """Say the word that forms of this session bear."""
-    mac = hmac.new(gateway.settings.token_secret.encode(), b"console form:" + visitor.token_hash, hashlib.sha256).digest()
+    mac = hmac.digest(gateway.settings.token_secret.encode(), b"console form:" + visitor.token_hash, "sha256")
     return base64.urlsafe_b64encode(mac).decode().rstrip("=")

@@ -1,6 +1,5 @@
 """Taking in: verified on the raw bytes, kept, answered; only then is anything done about it."""
 
-import asyncio
 import logging
 import time
 from datetime import UTC, datetime
@@ -33,7 +32,7 @@ async def receive(context: Webhooks, provider: str, store_id: UUID | None, incom
 
     headers = {name: value for name, value in incoming.headers.items() if name not in HEADERS_LEFT_OUT}
     arrivals = [_arrival(account, event, headers, correlation_id) for account, event in opened.genuine]
-    for is_new in await asyncio.gather(*(context.keeping.submit(arrival) for arrival in arrivals)):
+    for is_new in await context.keeping.submit_all(arrivals):
         telemetry.webhooks_received.labels(provider, "new" if is_new else "repeated").inc()
     if opened.forged:
         await _turn_away(context, provider, opened.forged, headers, incoming.body)

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import hashlib
 import hmac
 from collections.abc import Sequence
 from datetime import datetime
@@ -91,7 +90,7 @@ def _mac(secret: str, content: bytes) -> str:
         key = binascii.unhexlify(secret)
     except (binascii.Error, ValueError) as broken:
         raise Forged("a key of ours is not hexadecimal") from broken
-    return base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
+    return base64.b64encode(hmac.digest(key, content, "sha256")).decode()
 
 
 def _event(raw: bytes, item: _Item) -> Event:

@@ -1,6 +1,5 @@
 """Stripe: `Stripe-Signature: t=…,v1=…`, HMAC-SHA256 in hex over the time and the body (stripe-python, _webhook.py)."""
 
-import hashlib
 import hmac
 from datetime import datetime
 
@@ -16,7 +15,7 @@ def check_timed(incoming: Incoming, name: str, secret: str, now: datetime) -> No
     times = [value for key, value in parts if key == "t"]
     if len(times) != 1:
         raise Forged("there is not one time-stamp")
-    expected = hmac.new(secret.encode(), times[0].encode() + b"." + incoming.body, hashlib.sha256).hexdigest()
+    expected = hmac.digest(secret.encode(), times[0].encode() + b"." + incoming.body, "sha256").hex()
     insist([value for key, value in parts if key == "v1"], expected)
     check_time(times[0], now)
 
