@@ -13,6 +13,7 @@ from shared.database import GroupCommit, Pool, Statement, connected, transaction
 from shared.errors import Unavailable
 from shared.ids import new_id
 from shared.messages import Envelope, Event, Message, encode, type_of
+from shared.stopping import stop
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +102,7 @@ class Relay:
 
     async def __aexit__(self, *_: object) -> None:
         if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+            await stop(self._sweeper)
         if self._underway:
             await asyncio.wait(self._underway, timeout=STOP_TIMEOUT_SECONDS)
 

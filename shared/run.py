@@ -14,6 +14,7 @@ import uvloop
 from shared import telemetry
 from shared.service import AddressInUse, Service
 from shared.settings import BusSettings, SettingsRefused, load
+from shared.stopping import stop
 
 S = TypeVar("S", bound=BusSettings)
 
@@ -46,7 +47,7 @@ async def _until_told(service: Service[Any]) -> None:
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not started.is_set():
         # Still starting, perhaps waiting for a server that is away: nothing is in hand yet.
-        serving.cancel()
+        await stop(serving)
     stopping.cancel()
     with suppress(asyncio.CancelledError):
         await serving

@@ -7,10 +7,9 @@ from contextlib import suppress
 
 from shared import telemetry
 from shared.errors import Unavailable
+from shared.stopping import stop
 
 logger = logging.getLogger(__name__)
-
-CANCEL_AGAIN_SECONDS = 1.0
 
 
 class Job:
@@ -28,10 +27,8 @@ class Job:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # Some libraries take a cancellation for their own trouble and go on: it is said until it is heard.
-        while self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task}, timeout=CANCEL_AGAIN_SECONDS)
+        if self._task is not None:
+            await stop(self._task)
 
     def wake(self) -> None:
         """Have the next round at once."""

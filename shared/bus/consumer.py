@@ -13,6 +13,7 @@ from shared.backoff import reconnecting
 from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, LOST, close, connect, told_to_stop
 from shared.bus.letters import Received
 from shared.errors import Unavailable
+from shared.stopping import stop
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +56,7 @@ class Consumer:
 
     async def __aexit__(self, *_: object) -> None:
         if self._supervisor is not None:
-            self._supervisor.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._supervisor
+            await stop(self._supervisor)
         if self._connection is not None:
             await close(self._connection)
 

@@ -17,6 +17,7 @@ from shared import telemetry
 from shared.database import GroupCommit, Pool
 from shared.errors import Unavailable, problem_body
 from shared.messages import Done, Refused, Reply
+from shared.stopping import stop
 from shared.vault import BrokenSeal, Chest
 
 logger = logging.getLogger(__name__)
@@ -110,9 +111,7 @@ class IdempotencyStore:
 
     async def stop(self) -> None:
         """Let go of what is running; the rows hold everything, another gateway or a restart goes on."""
-        for task in list(self._running.values()):
-            task.cancel()
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await stop(*self._running.values())
         if self._keeping:
             await asyncio.wait(self._keeping.values(), timeout=KEEP_STOP_TIMEOUT_SECONDS)
 

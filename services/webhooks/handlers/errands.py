@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from uuid import UUID
 
+from shared.stopping import stop
+
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 3.0
@@ -53,6 +55,4 @@ class Errands:
         """Wait a little for those that are out, then give them up."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await stop(*self._tasks)
