@@ -310,7 +310,7 @@ class GroupCommit(Generic[T, R]):
 
     async def submit_all(self, items: Sequence[T]) -> list[R]:
         """Hand in items that belong together, so that they share a group where there is room; returns their results."""
-        return await asyncio.gather(*map(self._handed_in, items)) if len(items) > 1 else [await self.submit(each) for each in items]
+        return await asyncio.gather(*map(self._handed_in, items))
 
     def _handed_in(self, item: T) -> "asyncio.Future[R]":
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()

@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 
 from shared.ids import new_id
+from shared.stopping import stop
 
 TIMEOUT_SECONDS = 5.0
 # After a failed delivery; then the sandbox gives up, and it can be asked to send again.
@@ -134,8 +135,6 @@ class Outgoing:
 
     async def close(self) -> None:
         """Stop sending."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await stop(*self._tasks)
         if self._session is not None:
             await self._session.close()

@@ -1,6 +1,6 @@
 """From a ledger to where its payment stands: one row for each shape, with everything that is left to do."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from shared.ids import new_id
 from tests.payments.test_reducer import AMOUNT, NOW, an_authorization, an_intent, told
 
 ACTION = NextAction(type="redirect", url="https://bank.example/3ds")
+LATER = NextAction(type="redirect", url="https://bank.example/again")
 
 
 def row(operation: str, amount: int, status: str = "succeeded", **facts: Any) -> Transaction:
@@ -113,6 +114,21 @@ def test_an_abandoned_payment_stays_abandoned_whatever_comes() -> None:
     assert (intent.status, intent.held, intent.holds_order) == (IntentStatus.ABANDONED, AMOUNT, False)
 
 
+def told_to_wait(authorization: Transaction, action: NextAction, *, until: datetime = NOW) -> Observation:
+    """The provider waits for its customer to do something, and holds so long what it may."""
+    return Observation(
+        operation=Operation.AUTHORIZE,
+        status=TransactionStatus.PENDING,
+        amount=AMOUNT,
+        currency="EUR",
+        provider_payment_id="pay_1",
+        provider_txn_id="aut_1",
+        reference=authorization.id,
+        next_action=action,
+        authorization_expires_at=until,
+    )
+
+
 class TestTheNextAction:
     def test_stands_while_the_customer_is_waited_for(self) -> None:
         waiting = row("authorize", AMOUNT, "pending", awaiting_customer=True)
@@ -127,48 +143,22 @@ class TestTheNextAction:
 
     def test_is_the_last_one_told(self) -> None:
         authorization = an_authorization()
-        later = NextAction(type="redirect", url="https://bank.example/again")
-        heard = [
-            Observation(
-                operation=Operation.AUTHORIZE,
-                status=TransactionStatus.PENDING,
-                amount=AMOUNT,
-                currency="EUR",
-                provider_payment_id="pay_1",
-                provider_txn_id="aut_1",
-                reference=authorization.id,
-                next_action=action,
-                authorization_expires_at=NOW,
-            )
-            for action in (ACTION, later)
-        ]
+        heard = [told_to_wait(authorization, action) for action in (ACTION, LATER)]
 
         intent, rows = told(an_intent(), (authorization,), heard)
         again = intents.observe(intent, rows, [msgspec.structs.replace(heard[0], next_action=None)], source=Source.WEBHOOK, ids=[new_id()])
 
-        assert (intent.status, intent.next_action, rows[0].awaiting_customer) == (IntentStatus.REQUIRES_ACTION, later, True)
-        assert (again.intent.next_action, again.transactions[0].awaiting_customer) == (later, True)
+        assert (intent.status, intent.next_action, rows[0].awaiting_customer) == (IntentStatus.REQUIRES_ACTION, LATER, True)
+        assert (again.intent.next_action, again.transactions[0].awaiting_customer) == (LATER, True)
         assert (intent.provider_payment_id, intent.authorization_expires_at) == ("pay_1", NOW)
 
     def test_and_its_last_day_also_are_the_last_when_several_are_told_at_once(self) -> None:
         authorization = an_authorization()
-        first = Observation(
-            operation=Operation.AUTHORIZE,
-            status=TransactionStatus.PENDING,
-            amount=AMOUNT,
-            currency="EUR",
-            provider_payment_id="pay_1",
-            provider_txn_id="aut_1",
-            reference=authorization.id,
-            next_action=ACTION,
-            authorization_expires_at=NOW,
-        )
-        later = NextAction(type="redirect", url="https://bank.example/again")
-        second = msgspec.structs.replace(first, next_action=later, authorization_expires_at=NOW + timedelta(days=1))
+        heard = [told_to_wait(authorization, ACTION), told_to_wait(authorization, LATER, until=NOW + timedelta(days=1))]
 
-        applied = intents.observe(an_intent(), (authorization,), [first, second], source=Source.WEBHOOK, ids=[new_id(), new_id()])
+        applied = intents.observe(an_intent(), (authorization,), heard, source=Source.WEBHOOK, ids=[new_id(), new_id()])
 
-        assert (applied.intent.next_action, applied.intent.authorization_expires_at) == (later, NOW + timedelta(days=1))
+        assert (applied.intent.next_action, applied.intent.authorization_expires_at) == (LATER, NOW + timedelta(days=1))
 
 
 class TestGuards:
