@@ -100,13 +100,26 @@ def _detach(instance: Instance) -> None:
         child = subprocess.Popen(
             [sys.executable, "-m", "deploy", *arguments], stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
         )
-    ends = time.monotonic() + UP_TIMEOUT_SECONDS
-    with console.status("Starting ..."):
-        while instance.stack() is None:
-            if child.poll() is not None or time.monotonic() > ends:
-                raise Failed(log.read_text(errors="replace").strip() or "It did not start.")
-            time.sleep(POLL_SECONDS)
+    try:
+        with console.status("Starting ..."):
+            _await_stack(instance, child, log)
+    except BaseException:
+        # Nobody waits for it any longer: what is half started is put away by itself.
+        child.terminate()
+        child.wait()
+        raise
     _tell(instance)
+
+
+def _await_stack(instance: Instance, child: "subprocess.Popen[bytes]", log: Path) -> None:
+    ends = time.monotonic() + UP_TIMEOUT_SECONDS
+    while instance.stack() is None:
+        if child.poll() is not None:
+            raise Failed(log.read_text(errors="replace").strip() or "It did not start.")
+        if time.monotonic() > ends:
+            said = log.read_text(errors="replace").strip()
+            raise Failed(f"It was not up after {UP_TIMEOUT_SECONDS:.0f} s and is stopped. What it said:\n{said}")
+        time.sleep(POLL_SECONDS)
 
 
 def _tell(instance: Instance) -> None:

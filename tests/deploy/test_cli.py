@@ -1,19 +1,46 @@
 """The command line: what goes wrong is one clear message and a non-zero exit."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from deploy.cli.running import POLL_SECONDS, UP_TIMEOUT_SECONDS
 from deploy.state import ROOT
+
+# More than any command gives itself: one that takes too long says so, and over what.
+TIMEOUT_SECONDS = UP_TIMEOUT_SECONDS + 60.0
 
 
 def tender(*arguments: str, home: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "TENDER_HOME": str(home), "PYTHONPATH": str(ROOT), **settings}
-    return subprocess.run([sys.executable, "-m", "deploy", *arguments], capture_output=True, text=True, env=env, timeout=60, check=False)
+    env = {**environment(home), **settings}
+    return subprocess.run(command(*arguments), capture_output=True, text=True, env=env, timeout=TIMEOUT_SECONDS, check=False)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "deploy", *arguments]
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "TENDER_HOME": str(home), "PYTHONPATH": str(ROOT)}
+
+
+def running_for(home: Path) -> list[int]:
+    """Find the processes that were started with a folder as theirs."""
+    mine = f"TENDER_HOME={home}".encode()
+    return [int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit() and mine in _environ(each)]
+
+
+def _environ(process: Path) -> list[bytes]:
+    try:
+        return (process / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 class TestRefusals:
@@ -111,3 +138,15 @@ class TestSystem:
         assert '"message":"concluded"' in logs.stdout
         assert (down.returncode, down.stdout.strip()) == (0, "Stopped.")
         assert tender("status", home=tmp_path).returncode == 1
+
+    def test_that_is_no_longer_waited_for_is_put_away(self, tmp_path: Path) -> None:
+        log = tmp_path / "main" / "logs" / "up.log"
+        with subprocess.Popen(command("up", "-d", "--port", "0", "--sandbox-port", "0"), env=environment(tmp_path)) as up:
+            while not (log.exists() and "Postgres" in log.read_text()):
+                assert up.poll() is None
+                time.sleep(POLL_SECONDS)
+            assert len(running_for(tmp_path)) > 1
+            up.send_signal(signal.SIGINT)
+
+        assert up.returncode == 1
+        assert running_for(tmp_path) == []
