@@ -1,12 +1,10 @@
 """The address that providers post to; nothing else is served to the public here."""
 
 import logging
-from typing import Any
 from uuid import UUID
 
 import msgspec
-from litestar import Litestar, Request, Response, post
-from litestar.datastructures import State
+from litestar import Litestar, Response, post
 from litestar.exceptions import HTTPException
 from litestar.params import FromPath
 
@@ -16,6 +14,7 @@ from shared import telemetry
 from shared.errors import Problem, Refusal, Retry, Unavailable, problem_body
 from shared.health import Check, health_routes
 from shared.ids import new_id_text
+from shared.received import HttpRequest, Received, header
 from shared.written import Written
 
 logger = logging.getLogger(__name__)
@@ -23,8 +22,6 @@ logger = logging.getLogger(__name__)
 PROBLEM_TYPE = "application/problem+json"
 TEXT_TYPE = "text/plain; charset=utf-8"
 RETRY_AFTER_SECONDS = 5
-
-HttpRequest = Request[Any, Any, State]
 
 
 @post("/api/v1/webhooks/{provider:str}", status_code=200)
@@ -56,7 +53,7 @@ def _headers(request: HttpRequest) -> dict[str, str]:
 def _correlation(request: HttpRequest) -> str:
     state = request.scope.setdefault("state", {})
     if "correlation_id" not in state:
-        given = request.headers.get("x-correlation-id", "")
+        given = header(request, b"x-correlation-id") or ""
         state["correlation_id"] = given if telemetry.CORRELATION_ID.match(given) else new_id_text()
     return str(state["correlation_id"])
 
@@ -67,6 +64,7 @@ def api(context: Webhooks, checks: dict[str, Check]) -> Litestar:
         [take, take_for_store, *health_routes(checks)],
         exception_handlers={Refusal: _refused, Unavailable: _unavailable, HTTPException: _http, Exception: _bug},
         request_max_body_size=BODY_MAX_BYTES,
+        request_class=Received,
         openapi_config=None,
         logging_config=None,
         debug=False,

@@ -1,8 +1,10 @@
 """Bad input of every kind gets a problem+json that says which field and why, and nothing is written."""
 
+import asyncio
 import gzip
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -141,6 +143,17 @@ class TestBodies:
         answer = await world.send("PUT", f"/api/v1/admin/orders/{new_id()}", content=b"[" + b" " * 300_000 + b"]")
 
         assert (answer.status, answer.code) == (413, "body-too-large")
+
+    @pytest.mark.parametrize("length", ["ten", "-1", "+2", "1.5", "0x2", "99999999999999999999999", ""])
+    async def test_whose_length_is_no_number_is_refused_before_it_is_read(self, world: World, length: str) -> None:
+        url = urlsplit(world.gateway_url)
+        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+
+        writer.write(f"PUT /api/v1/admin/orders/{new_id()} HTTP/1.1\r\nHost: shop\r\nContent-Length: {length}\r\n\r\n{{}}".encode())
+        answer = await reader.read()
+        writer.close()
+
+        assert answer.startswith(b"HTTP/1.1 400 "), answer
 
 
 class TestRoutes:

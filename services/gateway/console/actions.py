@@ -8,8 +8,9 @@ from litestar.params import QueryParameter
 
 from services.gateway.console.pages import PAGE_ROWS, Facts, page, signed_in
 from services.gateway.handlers.auditing import actions_of
-from services.gateway.routes.answers import HttpRequest, correlation_of, gateway_of, principal_of
+from services.gateway.routes.answers import correlation_of, gateway_of, principal_of
 from shared.contracts.actions import ListActions
+from shared.received import HttpRequest
 
 
 @get("/audit", before_request=signed_in)

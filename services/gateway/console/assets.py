@@ -9,8 +9,8 @@ import msgspec
 from litestar import Response, get
 from litestar.params import FromPath
 
-from services.gateway.routes.answers import HttpRequest
 from shared.errors import NotFound
+from shared.received import HttpRequest
 
 FOLDER = Path(__file__).parent / "static"
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}

@@ -7,10 +7,10 @@ from litestar import Response, get, post
 from litestar.params import FromPath, QueryParameter
 
 from services.gateway.console.pages import PAGE_ROWS, Facts, act, ask, asked_for, form_of, page, read, signed_in
-from services.gateway.routes.answers import HttpRequest
 from services.gateway.routes.reconciliation import DecisionBody, LabelDecisionBody
 from shared.contracts.fulfillment.shipping import DecideLabel, ListUnknownLabels, UnknownLabelPage
 from shared.contracts.payments import AttentionView, DecideOutcome, ListAttention, ListUnknown, UnknownPage
+from shared.received import HttpRequest
 
 HERE = "/console/attention"
 

@@ -8,7 +8,8 @@ from litestar.params import QueryParameter
 
 from services.gateway.console.pages import PAGE_ROWS, Facts, page, signed_in
 from services.gateway.handlers.calling import CallFilter, calls_of
-from services.gateway.routes.answers import HttpRequest, correlation_of, gateway_of, principal_of
+from services.gateway.routes.answers import correlation_of, gateway_of, principal_of
+from shared.received import HttpRequest
 
 Narrow = Annotated[str, QueryParameter(max_length=200, required=False)]
 

@@ -8,9 +8,9 @@ from litestar import Response, get, post
 from litestar.params import FromPath, QueryParameter
 
 from services.gateway.console.pages import PAGE_ROWS, Facts, Flash, act, ask, form_of, page, read, signed_in
-from services.gateway.routes.answers import HttpRequest
 from services.gateway.routes.webhooks import RangeBody
 from shared.contracts.webhooks import EventDetail, EventPage, GetEvent, ListEvents, Replay, ReplayMany, ReplaysView
+from shared.received import HttpRequest
 
 HERE = "/console/events"
 Narrow = Annotated[str, QueryParameter(max_length=200, required=False)]

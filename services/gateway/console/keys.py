@@ -10,7 +10,7 @@ from litestar.params import FromPath, QueryParameter
 
 from services.gateway.console.pages import Facts, Flash, act, asked_for, form_of, page, read, signed_in
 from services.gateway.handlers.commands import RevokeKey
-from services.gateway.routes.answers import HttpRequest, gateway_of, principal_of
+from services.gateway.routes.answers import gateway_of, principal_of
 from services.gateway.routes.credentials import CredentialBody
 from services.gateway.routes.merchants import EndpointBody
 from services.gateway.store import sessions
@@ -26,6 +26,7 @@ from shared.contracts.webhooks import (
     RotateSecret,
 )
 from shared.ids import new_id
+from shared.received import HttpRequest
 
 HERE = "/console/keys"
 DELIVERIES_SHOWN = 10

@@ -10,7 +10,7 @@ from litestar.params import FromPath, QueryParameter
 from services.gateway.console.pages import PAGE_ROWS, Facts, Flash, act, ask, form_of, html, page, read, signed_in
 from services.gateway.console.rendering import pretty, query
 from services.gateway.domain import Role, parsed
-from services.gateway.routes.answers import HttpRequest, principal_of
+from services.gateway.routes.answers import principal_of
 from services.gateway.routes.dead_letters import DiscardBody, EditBody, RedriveBody, RetryBody
 from shared.contracts.dead_letters import (
     RATE_MAX_PER_SECOND,
@@ -35,6 +35,7 @@ from shared.contracts.dead_letters import (
 )
 from shared.differing import changes
 from shared.errors import Invalid, Refusal
+from shared.received import HttpRequest
 
 HERE = "/console/dead-letters"
 REDRIVES_SHOWN = 5

@@ -10,7 +10,7 @@ from litestar.params import FromPath, QueryParameter
 
 from services.gateway.console.pages import PAGE_ROWS, Facts, act, ask, asked_for, form_of, html, page, read, signed_in
 from services.gateway.handlers.timeline import timeline_of
-from services.gateway.routes.answers import HttpRequest, correlation_of, gateway_of, principal_of
+from services.gateway.routes.answers import correlation_of, gateway_of, principal_of
 from services.gateway.routes.payments import CaptureBody, RefundBody
 from shared.contracts.payments import (
     Capture,
@@ -29,6 +29,7 @@ from shared.contracts.payments import (
 from shared.errors import Invalid, NotFound
 from shared.messages import Message
 from shared.money import Money, decimal_text, from_decimal_text
+from shared.received import HttpRequest
 
 What = Literal["capture", "void", "refund"]
 STATUSES = ("open", "payment_pending", "authorized", "partially_paid", "paid", "partially_refunded", "refunded", "cancelled")

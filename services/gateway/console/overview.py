@@ -6,8 +6,9 @@ from litestar import Response, get
 
 from services.gateway.console.pages import Facts, asked_for, page, signed_in
 from services.gateway.handlers.observing import overview
-from services.gateway.routes.answers import HttpRequest, gateway_of, lookout_of
+from services.gateway.routes.answers import gateway_of, lookout_of
 from shared.contracts.payments import AttentionView, ListAttention
+from shared.received import HttpRequest
 
 
 @get("/", before_request=signed_in)

@@ -21,9 +21,10 @@ from services.gateway.console.rendering import render, render_live
 from services.gateway.console.signing import SIGN_IN, Visitor, csrf_of, visitor_in, visitor_of
 from services.gateway.domain import Forbidden, refuse_unstorable, request_hash
 from services.gateway.routes import answers
-from services.gateway.routes.answers import HttpRequest, correlation_of, execute, gateway_of
+from services.gateway.routes.answers import correlation_of, execute, gateway_of
 from shared.errors import Problem, Refusal, Unavailable
 from shared.messages import Message, Query
+from shared.received import HttpRequest
 
 PAGE_ROWS = 50
 # After which a browser comes again by itself.

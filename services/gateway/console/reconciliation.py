@@ -8,10 +8,10 @@ from litestar import Response, get, post
 from litestar.params import FromPath, QueryParameter
 
 from services.gateway.console.pages import PAGE_ROWS, Facts, act, ask, form_of, page, read, signed_in
-from services.gateway.routes.answers import HttpRequest
 from services.gateway.routes.reconciliation import ResolveBody, RunBody
 from shared.contracts.books import Domain
 from shared.contracts.reconciler import DriftPage, ListDrift, ListRuns, ResolveDrift, RunPage, StartRun
+from shared.received import HttpRequest
 
 HERE = "/console/reconciliation"
 Narrow = Annotated[str, QueryParameter(max_length=40, required=False)]

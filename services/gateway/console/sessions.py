@@ -9,8 +9,9 @@ from litestar.params import QueryParameter
 from services.gateway.console.pages import Flash, form_of, html, onwards, same_origin, signed_in
 from services.gateway.console.signing import COOKIE, SIGN_IN, begin, visitor_in
 from services.gateway.domain import Forbidden, Role, Unauthenticated
-from services.gateway.routes.answers import HttpRequest, gateway_of
+from services.gateway.routes.answers import gateway_of
 from services.gateway.store import sessions as store
+from shared.received import HttpRequest
 
 HOME = "/console"
 Next = Annotated[str, QueryParameter(name="next", max_length=2000, required=False)]

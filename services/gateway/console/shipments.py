@@ -7,8 +7,8 @@ from litestar import Response, get
 from litestar.params import QueryParameter
 
 from services.gateway.console.pages import PAGE_ROWS, Facts, ask, page, signed_in
-from services.gateway.routes.answers import HttpRequest
 from shared.contracts.fulfillment.shipping import ListShipments, ShipmentPage
+from shared.received import HttpRequest
 
 Narrow = Annotated[str, QueryParameter(max_length=40, required=False)]
 

@@ -10,8 +10,9 @@ import msgspec
 
 from services.gateway.domain import Principal
 from services.gateway.handlers.gateway import Gateway
-from services.gateway.routes.answers import HttpRequest, gateway_of
+from services.gateway.routes.answers import gateway_of
 from services.gateway.store import sessions as store
+from shared.received import HttpRequest
 
 COOKIE = "tender_session"
 SIGN_IN = "/console/sign-in"

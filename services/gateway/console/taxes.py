@@ -8,9 +8,9 @@ from litestar.params import QueryParameter
 from litestar.response import Stream
 
 from services.gateway.console.pages import Facts, ask, page, signed_in
-from services.gateway.routes.answers import HttpRequest
 from services.gateway.routes.taxes import ExportFormat, exported
 from shared.contracts.fulfillment.tax import ExportsView, ListExports
+from shared.received import HttpRequest
 
 
 @get("/tax", before_request=signed_in)

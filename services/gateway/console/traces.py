@@ -9,9 +9,10 @@ from litestar.params import FromPath, QueryParameter
 
 from services.gateway.console.pages import PAGE_ROWS, Facts, page, signed_in
 from services.gateway.handlers.tracing import trace_of, traces_for
-from services.gateway.routes.answers import HttpRequest, correlation_of, gateway_of, principal_of
+from services.gateway.routes.answers import correlation_of, gateway_of, principal_of
 from shared import spans
 from shared.contracts.traces import Trace, TraceSpan
+from shared.received import HttpRequest
 
 # Of a drawn trace, in the units of its picture.
 WIDTH, BAR_MIN = 1000.0, 2.0

@@ -29,6 +29,7 @@ from services.gateway.routes import (
 )
 from services.gateway.routes.answers import Documented, problem_handlers
 from shared.health import Check, health_routes
+from shared.received import Received
 
 BODY_MAX_BYTES = 256 * 1024
 
@@ -81,6 +82,7 @@ def api(gateway: Gateway, checks: dict[str, Check], more: Sequence[ControllerRou
         [Router("/api/v1", route_handlers=version_1), *docs.ROUTES, *health_routes(checks), *more],
         exception_handlers=problem_handlers(),
         request_max_body_size=BODY_MAX_BYTES,
+        request_class=Received,
         cors_config=_cors(gateway.settings.cors_origins),
         openapi_config=OpenAPIConfig(
             title="Tender",

@@ -11,8 +11,7 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response
-from litestar.datastructures import State
+from litestar import Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIType, Operation, Parameter, Schema
@@ -26,11 +25,10 @@ from services.gateway.store import Claim
 from shared import telemetry
 from shared.errors import Invalid, NotFound, Outcome, Problem, Refusal, Retry, Unavailable, problem_body
 from shared.messages import Message, Query, encode, type_of
+from shared.received import HttpRequest, header
 from shared.written import Written
 
 logger = logging.getLogger(__name__)
-
-HttpRequest: TypeAlias = Request[Any, Any, State]
 
 PROBLEM_TYPE = "application/problem+json"
 JSON_TYPE = "application/json"
@@ -107,7 +105,7 @@ def allows(*roles: Role) -> Guard:
 
     async def guard(connection: HttpRequest) -> None:
         refuse_nul(connection)
-        principal = await gateway_of(connection).authenticate(connection.headers.get("authorization"))
+        principal = await gateway_of(connection).authenticate(header(connection, b"authorization"))
         if principal.role not in roles:
             raise Forbidden(f"This needs one of the roles {', '.join(sorted(roles))}.", {"role": principal.role.value})
         order_id = connection.path_params.get("order_id")
@@ -163,8 +161,8 @@ async def carry_out(
 ) -> Response[Any]:
     """Carry a keyed request out once and answer it; `data` is its body as decoded."""
     gateway = gateway_of(request)
-    key = idempotency_key(request.headers.get("idempotency-key"))
-    wait = wait_seconds(request.headers.get("prefer"), gateway.settings.wait_seconds)
+    key = idempotency_key(header(request, b"idempotency-key"))
+    wait = wait_seconds(header(request, b"prefer"), gateway.settings.wait_seconds)
     raw = await request.body()
     if data is not None:
         # The framework reads "490" as 490; with money nothing is taken for something else.
@@ -234,12 +232,12 @@ async def ask(request: HttpRequest, query: Query) -> bytes:
 
 
 class _IntentId(msgspec.Struct):
-    id: UUID
+    id: str
 
 
 class _Payment(msgspec.Struct):
     intent: _IntentId | None = None
-    intent_id: UUID | None = None
+    intent_id: str | None = None
 
 
 _READ_PAYMENT = msgspec.json.Decoder(_Payment).decode
@@ -253,7 +251,7 @@ def _bind_intent(answer: Answer) -> None:
         said = _READ_PAYMENT(answer.body)
         intent_id = said.intent.id if said.intent else said.intent_id
         if intent_id is not None:
-            telemetry.bind({"intent_id": str(intent_id)})
+            telemetry.bind({"intent_id": intent_id})
 
 
 # Problems

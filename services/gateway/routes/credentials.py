@@ -7,16 +7,7 @@ from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import (
-    ADMIN,
-    JSON_TYPE,
-    HttpRequest,
-    ask,
-    carry_out,
-    documented,
-    gateway_of,
-    principal_of,
-)
+from services.gateway.routes.answers import ADMIN, JSON_TYPE, ask, carry_out, documented, gateway_of, principal_of
 from shared.contracts.credentials import (
     KINDS,
     OWNERS,
@@ -28,6 +19,7 @@ from shared.contracts.credentials import (
     place_of,
 )
 from shared.errors import Invalid, NotFound
+from shared.received import HttpRequest
 
 FIELDS_MAX = 10
 FieldName = Annotated[str, Meta(pattern="^[a-z_]+$", max_length=60)]

@@ -6,8 +6,9 @@ from uuid import UUID
 from litestar import Response, get, post
 from litestar.params import FromPath, QueryParameter
 
-from services.gateway.routes.answers import CUSTOMER, HttpRequest, documented, principal_of, show
+from services.gateway.routes.answers import CUSTOMER, documented, principal_of, show
 from shared.contracts.payments import PAGE_ROWS_MAX, GetOrder, ListOrders, OrderPage, OrderView
+from shared.received import HttpRequest
 
 PAGE_ROWS_DEFAULT = 50
 MOVED_DEPRECATED = "@1767225600"

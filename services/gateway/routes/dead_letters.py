@@ -8,7 +8,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, HttpRequest, carry_out, documented, show
+from services.gateway.routes.answers import ADMIN, carry_out, documented, show
 from shared.contracts.dead_letters import (
     CHOSEN_MAX,
     PAGE_ROWS_MAX,
@@ -33,6 +33,7 @@ from shared.contracts.dead_letters import (
     StartRedrive,
     StopRedrive,
 )
+from shared.received import HttpRequest
 
 REASON_MAX_CHARACTERS = 2_000
 Reason = Annotated[str, Meta(min_length=1, max_length=REASON_MAX_CHARACTERS)]

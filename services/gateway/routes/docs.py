@@ -3,8 +3,9 @@
 from html import escape
 from typing import Any
 
-from litestar import MediaType, Request, Response, get
-from litestar.datastructures import State
+from litestar import MediaType, Response, get
+
+from shared.received import HttpRequest
 
 STYLE = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8881}
@@ -18,7 +19,7 @@ METHODS = ("get", "put", "post", "patch", "delete")
 
 
 @get("/docs", include_in_schema=False, media_type=MediaType.HTML, sync_to_thread=False)
-def docs(request: Request[Any, Any, State]) -> Response[str]:
+def docs(request: HttpRequest) -> Response[str]:
     page = _page(request.app.openapi_schema.to_schema())
     headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
     return Response(page, media_type=MediaType.HTML, headers=headers)

@@ -8,7 +8,7 @@ from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, HttpRequest, carry_out, documented, show
+from services.gateway.routes.answers import ADMIN, carry_out, documented, show
 from shared.contracts.webhooks import (
     PAGE_ROWS_MAX,
     CatchUp,
@@ -28,6 +28,7 @@ from shared.contracts.webhooks import (
     SecretsView,
 )
 from shared.ids import new_id
+from shared.received import HttpRequest
 
 EventType = Annotated[str, Meta(pattern=r"^[a-z_]+(\.[a-z_]+)+$", max_length=100)]
 

@@ -9,9 +9,10 @@ from litestar import Response, get
 from litestar.params import FromPath
 
 from services.gateway.domain import Principal, Role
-from services.gateway.routes.answers import ANYONE, HttpRequest, documented, gateway_of, principal_of
+from services.gateway.routes.answers import ANYONE, documented, gateway_of, principal_of
 from services.gateway.store import Kept
 from shared.errors import NotFound
+from shared.received import HttpRequest
 
 
 class OperationStep(msgspec.Struct, frozen=True, kw_only=True):

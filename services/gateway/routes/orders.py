@@ -10,16 +10,7 @@ from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from services.gateway.domain import expected_version
 from services.gateway.handlers.commands import MakeCheckoutToken, MakeCustomerToken, TokenView
 from services.gateway.handlers.timeline import timeline_of
-from services.gateway.routes.answers import (
-    ADMIN,
-    HttpRequest,
-    carry_out,
-    correlation_of,
-    documented,
-    gateway_of,
-    principal_of,
-    show,
-)
+from services.gateway.routes.answers import ADMIN, carry_out, correlation_of, documented, gateway_of, principal_of, show
 from shared.contracts.orders import OrderContent, Personal, impersonal
 from shared.contracts.payments import (
     PAGE_ROWS_MAX,
@@ -34,6 +25,7 @@ from shared.contracts.payments import (
     PutOrder,
 )
 from shared.contracts.timeline import Timeline
+from shared.received import HttpRequest
 from shared.vault import personal_place
 
 IfMatch = Annotated[

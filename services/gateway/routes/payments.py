@@ -10,17 +10,10 @@ from msgspec import Meta
 
 from services.gateway.domain import Forbidden, refuse_card_numbers
 from services.gateway.handlers.commands import SubmitPayment, SubmitResult
-from services.gateway.routes.answers import (
-    ADMIN,
-    CHECKOUT,
-    HttpRequest,
-    carry_out,
-    documented,
-    gateway_of,
-    principal_of,
-)
+from services.gateway.routes.answers import ADMIN, CHECKOUT, carry_out, documented, gateway_of, principal_of
 from shared.contracts.orders import CurrencyCode, PositiveAmount, Token
 from shared.contracts.payments import Authorize, Capture, Confirm, PaymentView, Quote, Refund, SnapshotView, Void
+from shared.received import HttpRequest
 from shared.vault import payment_method_place
 
 # The wrapper goes when storefronts have moved to authorize and capture (RFC 9745, RFC 8594).

@@ -9,7 +9,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, HttpRequest, carry_out, documented, show
+from services.gateway.routes.answers import ADMIN, carry_out, documented, show
 from shared.contracts.books import Domain
 from shared.contracts.fulfillment.shipping import DecideLabel, LabelView, ListUnknownLabels, UnknownLabelPage
 from shared.contracts.orders import ShortText
@@ -37,6 +37,7 @@ from shared.contracts.settlements import (
     UnsettledPage,
 )
 from shared.errors import Invalid
+from shared.received import HttpRequest
 
 REASON_MAX_CHARACTERS = 2_000
 Moment = Annotated[datetime, Meta(tz=True)]

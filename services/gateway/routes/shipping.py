@@ -9,7 +9,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, CHECKOUT, HttpRequest, ask, carry_out, documented, show
+from services.gateway.routes.answers import ADMIN, CHECKOUT, ask, carry_out, documented, show
 from shared.contracts.fulfillment.pricing import PACKAGES_MAX, GetSettings, PackageBody, PutSettings, RatesView, SettingsView, StoreSettings
 from shared.contracts.fulfillment.shipping import (
     PAGE_ROWS_MAX,
@@ -26,6 +26,7 @@ from shared.contracts.fulfillment.shipping import (
 )
 from shared.contracts.orders import PositiveAmount, ShortText
 from shared.contracts.payments import ShopRates
+from shared.received import HttpRequest
 
 
 class RatesBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,15 +13,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import Stream
 from msgspec import Meta
 
-from services.gateway.routes.answers import (
-    ADMIN,
-    CHECKOUT,
-    HttpRequest,
-    ask,
-    carry_out,
-    documented,
-    show,
-)
+from services.gateway.routes.answers import ADMIN, CHECKOUT, ask, carry_out, documented, show
 from shared.contracts.fulfillment.tax import (
     PAGE_ROWS_MAX,
     DeleteExemption,
@@ -56,6 +48,7 @@ from shared.contracts.fulfillment.tax import (
 from shared.errors import Unavailable
 from shared.ids import new_id
 from shared.messages import Query
+from shared.received import HttpRequest
 
 CSV_TYPE = "text/csv"
 # A piece that nobody answers for is asked for again; then the download breaks off, and its reader sees that it did.

@@ -15,7 +15,6 @@ from services.gateway.handlers.observing import overview
 from services.gateway.handlers.tracing import trace_of, traces_for
 from services.gateway.routes.answers import (
     ADMIN,
-    HttpRequest,
     carry_out,
     correlation_of,
     documented,
@@ -31,6 +30,7 @@ from shared.contracts.calls import PAGE_ROWS_MAX, CallPage
 from shared.contracts.traces import FoundTraces, Trace, Traces
 from shared.contracts.vitals import Overview
 from shared.errors import Invalid
+from shared.received import HttpRequest
 
 TRACES_LISTED_MAX = 200
 

@@ -10,16 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import (
-    ADMIN,
-    PROBLEM_TYPE,
-    HttpRequest,
-    ProblemDocument,
-    carry_out,
-    documented,
-    gateway_of,
-    show,
-)
+from services.gateway.routes.answers import ADMIN, PROBLEM_TYPE, ProblemDocument, carry_out, documented, gateway_of, show
 from shared.contracts.webhooks import (
     PAGE_ROWS_MAX,
     EventDetail,
@@ -32,6 +23,7 @@ from shared.contracts.webhooks import (
     ReplayView,
 )
 from shared.errors import Invalid
+from shared.received import HttpRequest
 
 BODY_MAX_BYTES = 1024 * 1024
 FORWARDED = {
