@@ -66,6 +66,7 @@ def up(detach: bool, port: int, sandbox_port: int, log_level: str, otlp: str, us
     instance = main_instance()
     if instance.stack() is not None:
         raise Failed("It is already up; ./tender status shows it, ./tender down stops it.")
+    signal.signal(signal.SIGTERM, _interrupt)
     if detach:
         _detach(instance)
         return
@@ -76,7 +77,6 @@ def up(detach: bool, port: int, sandbox_port: int, log_level: str, otlp: str, us
         log_level=log_level,
         otlp_endpoint=otlp,
     )
-    signal.signal(signal.SIGTERM, _interrupt)
     with running(instance, options, say) as stack:
         _tell(instance)
         try:

@@ -206,9 +206,7 @@ def idempotency_key(header: str | None) -> str:
 
 def wait_seconds(prefer: str | None, default_seconds: float) -> float:
     """Read how long the caller wants to wait from the Prefer header (RFC 7240)."""
-    if prefer is None:
-        return default_seconds
-    for preference in prefer.split(","):
+    for preference in (prefer or "").split(","):
         name, _, value = preference.strip().partition("=")
         if name.lower() == "respond-async":
             return 0.0

@@ -13,8 +13,7 @@ from services.webhooks.handlers import Webhooks, receive
 from shared import telemetry
 from shared.errors import Problem, Refusal, Retry, Unavailable, problem_body
 from shared.health import Check, health_routes
-from shared.ids import new_id_text
-from shared.received import HttpRequest, Received, header
+from shared.received import HttpRequest, Received, correlation_id
 from shared.written import Written
 
 logger = logging.getLogger(__name__)
@@ -53,8 +52,7 @@ def _headers(request: HttpRequest) -> dict[str, str]:
 def _correlation(request: HttpRequest) -> str:
     state = request.scope.setdefault("state", {})
     if "correlation_id" not in state:
-        given = header(request, b"x-correlation-id") or ""
-        state["correlation_id"] = given if telemetry.CORRELATION_ID.match(given) else new_id_text()
+        state["correlation_id"] = correlation_id(request.scope["headers"])
     return str(state["correlation_id"])
 
 

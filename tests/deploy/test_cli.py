@@ -1,7 +1,6 @@
 """The command line: what goes wrong is one clear message and a non-zero exit."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -141,12 +140,16 @@ class TestSystem:
 
     def test_that_is_no_longer_waited_for_is_put_away(self, tmp_path: Path) -> None:
         log = tmp_path / "main" / "logs" / "up.log"
-        with subprocess.Popen(command("up", "-d", "--port", "0", "--sandbox-port", "0"), env=environment(tmp_path)) as up:
-            while not (log.exists() and "Postgres" in log.read_text()):
-                assert up.poll() is None
-                time.sleep(POLL_SECONDS)
-            assert len(running_for(tmp_path)) > 1
-            up.send_signal(signal.SIGINT)
+        try:
+            with subprocess.Popen(command("up", "-d", "--port", "0", "--sandbox-port", "0"), env=environment(tmp_path)) as up:
+                while not (log.exists() and "Postgres" in log.read_text()):
+                    assert up.poll() is None
+                    time.sleep(POLL_SECONDS)
+                assert len(running_for(tmp_path)) > 1
+                up.terminate()
+            left = running_for(tmp_path)
+        finally:
+            tender("down", home=tmp_path)
 
         assert up.returncode == 1
-        assert running_for(tmp_path) == []
+        assert left == []

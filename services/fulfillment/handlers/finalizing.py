@@ -7,7 +7,7 @@ from uuid import UUID
 from services.fulfillment.domain.tax.reversal import reversed_rows, shares_of_refund
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.handlers.counting import warn
-from services.fulfillment.store import registrations, taxes
+from services.fulfillment.store import order_payments, registrations, taxes
 from services.fulfillment.store.taxes import Document, Quoted, Reversible
 from shared.contracts.fulfillment.tax import FinalizeTax, GetTax, TaxDocumentView, TaxView
 from shared.contracts.payments import IntentChanged
@@ -79,7 +79,8 @@ async def finalize_tax(work: Work, command: FinalizeTax, context: Fulfillment) -
     batch = work.batch()
     at_provider = quoted.quote.parties is not None
     batch.add(
-        *taxes.recorded(envelope, sale, at_provider=at_provider), taxes.moved_on(envelope, command.order_id, revision=ground.revision)
+        *taxes.recorded(envelope, sale, at_provider=at_provider),
+        order_payments.moved_on(envelope, command.order_id, revision=ground.revision),
     )
     batch.add(taxes.forget_quote(envelope, command.snapshot_id), _counted(envelope, sale))
     if ground.refunded_amount:
@@ -149,7 +150,7 @@ async def payment_changed(work: Work, event: IntentChanged, context: Fulfillment
     before = next((each for each in known.payments if each.intent_id == intent.id), None)
     batch = work.batch()
     if before is None or before.version < intent.version:
-        batch.add(*taxes.paid([(envelope, intent, known.revision)]))
+        batch.add(*order_payments.paid([(envelope, intent, known.revision)]))
         sale = known.sale
         if sale is not None and sale.snapshot_id == intent.snapshot_id:
             others = sum(p.refunded_amount for p in known.payments if p.snapshot_id == sale.snapshot_id and p.intent_id != intent.id)
@@ -166,12 +167,14 @@ async def payments_changed(works: Sequence[Work], events: Sequence[IntentChanged
     """Take in how payments of different orders stand, with one read and one write; not where tax is recorded, which may be reversed."""
     envelopes = [work.envelope for work in works]
     async with connected(context.desk.pool) as db:
-        standings = await taxes.standings(db, [(envelope, event.intent) for envelope, event in zip(envelopes, events, strict=True)])
+        standings = await order_payments.standings(
+            db, [(envelope, event.intent) for envelope, event in zip(envelopes, events, strict=True)]
+        )
     news = [each.version < event.intent.version and not each.recorded for event, each in zip(events, standings, strict=True)]
     chosen = [each for each, is_news in zip(zip(works, events, standings, strict=True), news, strict=True) if is_news]
     if chosen:
         finished = all_finished([(work.envelope, work.digest) for work, _, _ in chosen], works[0].kind, encode_reply(done({})))
-        paid = taxes.paid([(work.envelope, event.intent, standing.revision) for work, event, standing in chosen])
+        paid = order_payments.paid([(work.envelope, event.intent, standing.revision) for work, event, standing in chosen])
         await context.desk.groups.write([*paid, finished])
     return news
 

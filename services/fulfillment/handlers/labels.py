@@ -291,7 +291,7 @@ async def _answer(batch: Batch, context: Fulfillment, label: Label, shown: Label
     async with connected(context.desk.pool) as db:
         choice = await shipments.of_order(db, label.envelope(), label.order_id)
     shipment = next(each for each in choice.shipments if each.id == label.shipment_id)
-    result = LabelResult(shipment=rows.shipment_view(shipment, [shown]), label=shown)
+    result = LabelResult(shipment=shipments.view(shipment, [shown]), label=shown)
     batch.conclude_for(label.envelope(), kind=type_of(BuyLabel), digest=label.command_digest, reply=done(result))
 
 

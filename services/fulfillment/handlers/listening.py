@@ -5,8 +5,8 @@ from services.fulfillment.domain.shipping.tracking import TrackingEvent
 from services.fulfillment.handlers import tracking, voiding
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.providers import Carrier, CarrierNews
-from services.fulfillment.store import labels as rows
-from services.fulfillment.store.labels import Parcel
+from services.fulfillment.store import labels, parcels
+from services.fulfillment.store.parcels import Parcel
 from shared.contracts.events import NOT_KNOWN_YET, EventTaken
 from shared.contracts.fulfillment.shipping import TakeEvent
 from shared.database import connected
@@ -60,7 +60,7 @@ async def _seen(work: Work, context: Fulfillment, carrier: Carrier, news: Carrie
     async with connected(context.desk.pool) as db:
         for number, events in by_number.items():
             seen_at = min(event.occurred_at for event in events)
-            parcel = await rows.parcel_of(db, work.envelope, carrier.carrier, number, seen_at=seen_at)
+            parcel = await parcels.by_number(db, work.envelope, carrier.carrier, number, seen_at=seen_at)
             if parcel is None:
                 raise NotKnownYet(f"No parcel of ours bears the number {number}.", {"tracking_number": number})
             found.append((parcel, events))
@@ -72,7 +72,7 @@ async def _label_stands(work: Work, context: Fulfillment, carrier: Carrier, news
     status, name = news.label_status, news.provider_label_id
     assert status is not None, "it was looked at before"
     async with connected(context.desk.pool) as db:
-        label = None if name is None else await rows.by_provider_id(db, work.envelope, carrier.name, name)
+        label = None if name is None else await labels.by_provider_id(db, work.envelope, carrier.name, name)
     if label is None or label.status == "buying":
         raise NotKnownYet(f"No label of ours is {name}.", {"provider_label_id": name})
     now = LabelStatus(label.status)

@@ -7,9 +7,9 @@ from services.fulfillment.domain.shipping.shipments import as_a_whole
 from services.fulfillment.domain.shipping.tracking import TrackingEvent, TrackingStatus, history, project
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.providers import CarrierRefused, CarrierUnclear
-from services.fulfillment.store import labels as rows
-from services.fulfillment.store import shipments
-from services.fulfillment.store.labels import Parcel
+from services.fulfillment.store import labels, shipments
+from services.fulfillment.store import parcels as rows
+from services.fulfillment.store.parcels import Parcel
 from shared import telemetry
 from shared.backoff import trying
 from shared.contracts.fulfillment.shipping import (
@@ -47,7 +47,7 @@ async def take_in(work: Work, context: Fulfillment, parcel: Parcel, events: Sequ
 
 async def _again(envelope: Envelope, context: Fulfillment, parcel: Parcel) -> Parcel:
     async with connected(context.desk.pool) as db:
-        found = await rows.parcels_of_order(db, envelope, parcel.order_id)
+        found = await rows.of_order(db, envelope, parcel.order_id)
     return next(each for each in found if (each.label_id, each.position) == (parcel.label_id, parcel.position))
 
 
@@ -64,7 +64,7 @@ async def add(
     batch.add(rows.seen(parcel, new, source=source), rows.projected(parcel, projection))
     if projection != parcel.tracking:
         async with connected(context.desk.pool) as db:
-            others = await rows.parcels_of_order(db, envelope, parcel.order_id)
+            others = await rows.of_order(db, envelope, parcel.order_id)
         if not parcel.is_return:
             statuses = [
                 projection.status if (p.label_id, p.position) == (parcel.label_id, parcel.position) else p.tracking.status
@@ -74,7 +74,7 @@ async def add(
             standing = [status for status in statuses if status is not TrackingStatus.CANCELLED] or statuses
             revision = next(p.shipment_revision for p in others if p.shipment_id == parcel.shipment_id)
             batch.add(shipments.whole_stands(parcel.shipment_id, as_a_whole(standing).value, revision=revision))
-        view = rows.tracking_view(parcel, projection, history(seen))
+        view = rows.view(parcel, projection, history(seen))
         batch.tell([TrackingChanged(order_id=parcel.order_id, shipment_id=parcel.shipment_id, tracking=view)])
         if projection.alert is not None and projection.alert is not parcel.tracking.alert:
             facts = {"order_id": str(parcel.order_id), "tracking_number": parcel.tracking_number, "alert": projection.alert.value}
@@ -85,7 +85,7 @@ async def add(
 async def look_for_due(context: Fulfillment) -> None:
     """Ask the carriers for parcels of which nothing was told for a while."""
     async with connected(context.desk.pool) as db:
-        due = await rows.parcels_due(db, again_seconds=context.settings.track_every_seconds)
+        due = await rows.due(db, again_seconds=context.settings.track_every_seconds)
     for parcel in due:
         carrier = context.carrier_of_numbers(parcel.store_id, parcel.environment, parcel.carrier)
         if carrier is None or not carrier.capabilities.tracking:
@@ -115,14 +115,14 @@ def _work(context: Fulfillment, parcel: Parcel) -> Work:
 async def get_tracking(envelope: Envelope, query: GetTracking, context: Fulfillment) -> OrderTracking:
     """Say where an order's parcels are."""
     async with connected(context.desk.pool) as db:
-        parcels = await rows.parcels_of_order(db, envelope, query.order_id)
+        parcels = await rows.of_order(db, envelope, query.order_id)
     outward = [parcel for parcel in parcels if not parcel.is_return]
     statuses = [parcel.tracking.status for parcel in outward]
     standing = [status for status in statuses if status is not TrackingStatus.CANCELLED] or statuses
     return OrderTracking(
         order_id=query.order_id,
         status=as_a_whole(standing).value,
-        parcels=[rows.tracking_view(parcel, parcel.tracking, history(parcel.events)) for parcel in parcels],
+        parcels=[rows.view(parcel, parcel.tracking, history(parcel.events)) for parcel in parcels],
     )
 
 
@@ -140,6 +140,6 @@ async def list_shipments(envelope: Envelope, query: ListShipments, context: Fulf
             limit=limit + 1,
         )
         page = found[:limit]
-        labels = await rows.of_shipments(db, [each.id for each in page])
-    views = [rows.shipment_view(each, [view for view in labels if view.shipment_id == each.id]) for each in page]
+        bought = await labels.of_shipments(db, [each.id for each in page])
+    views = [shipments.view(each, [view for view in bought if view.shipment_id == each.id]) for each in page]
     return ShipmentPage(shipments=views, next=page[-1].id if len(found) > limit else None)

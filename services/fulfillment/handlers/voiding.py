@@ -11,6 +11,7 @@ from services.fulfillment.providers import (
     CarrierRefused,
 )
 from services.fulfillment.store import labels as rows
+from services.fulfillment.store import parcels as parcel_rows
 from services.fulfillment.store import shipments
 from services.fulfillment.store.labels import Label
 from shared.backoff import step
@@ -99,7 +100,7 @@ async def decided(
 
 async def _cancel_parcels(work: Work, context: Fulfillment, label: Label) -> None:
     async with connected(context.desk.pool) as db:
-        parcels = await rows.parcels_of_order(db, label.envelope(), label.order_id)
+        parcels = await parcel_rows.of_order(db, label.envelope(), label.order_id)
     for parcel in parcels:
         if parcel.label_id == label.id:
             cancelled = TrackingEvent(
@@ -116,5 +117,5 @@ async def _cancel_parcels(work: Work, context: Fulfillment, label: Label) -> Non
 async def shown_with_numbers(context: Fulfillment, envelope: Envelope, label: Label) -> LabelView:
     """Show a label with its parcels' numbers."""
     async with connected(context.desk.pool) as db:
-        parcels = await rows.parcels_of_order(db, envelope, label.order_id)
+        parcels = await parcel_rows.of_order(db, envelope, label.order_id)
     return rows.view(label, [parcel.tracking_number for parcel in parcels if parcel.label_id == label.id])

@@ -1,4 +1,4 @@
-"""Labels in SQL: bought under a lease, given back, and the parcels they are on."""
+"""Labels in SQL: bought under a lease, and given back."""
 
 import time
 from collections.abc import Sequence
@@ -8,18 +8,15 @@ from uuid import UUID
 import msgspec
 
 from services.fulfillment.domain.shipping.labels import LabelStatus
-from services.fulfillment.domain.shipping.tracking import Projection, TrackingEvent
 from services.fulfillment.providers import Bought, LabelRequest
 from services.fulfillment.store.shipments import Shipment
 from shared.contracts.calls import TriedCall
-from shared.contracts.fulfillment.shipping import LabelView, ShipmentView, TrackingEventView, TrackingView, UnknownLabelView
+from shared.contracts.fulfillment.shipping import LabelView, UnknownLabelView
 from shared.database import Connection, Pool, Record, Statement, connected
 from shared.messages import Envelope, Environment
 
 DUE_ROWS_MAX = 50
-# An event of a parcel whose number was used before belongs to the label that was made last before it; clocks may differ by so much.
 TRIED_CALLS_MAX = 20
-CLOCKS_DIFFER_SECONDS = 24 * 3600
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):
@@ -376,147 +373,6 @@ async def document(db: Connection, envelope: Envelope, order_id: UUID, label_id:
     return None if row is None else (row["media_type"], row["document"])
 
 
-# Parcels
-
-
-class Parcel(msgspec.Struct, frozen=True, kw_only=True):
-    """A package on its way, and all that was seen of it."""
-
-    label_id: UUID
-    position: int
-    store_id: UUID
-    environment: Environment
-    order_id: UUID
-    shipment_id: UUID
-    carrier: str
-    tracking_number: str
-    tracking_status: str
-    is_return: bool
-    provider_label_id: str
-    revision: int
-    # The shipment's, as of the same moment.
-    shipment_revision: int
-    tracking: Projection
-    events: tuple[TrackingEvent, ...]
-
-
-def _parcel(row: Record) -> Parcel:
-    return Parcel(
-        label_id=row["label_id"],
-        position=row["position"],
-        store_id=row["store_id"],
-        environment=Environment(row["environment"]),
-        order_id=row["order_id"],
-        shipment_id=row["shipment_id"],
-        carrier=row["carrier"],
-        tracking_number=row["tracking_number"],
-        tracking_status=row["tracking_status"],
-        is_return=row["is_return"],
-        provider_label_id=row["provider_label_id"],
-        revision=row["revision"],
-        shipment_revision=row["shipment_revision"],
-        tracking=msgspec.json.decode(row["tracking"], type=Projection),
-        events=msgspec.json.decode(row["events"], type=tuple[TrackingEvent, ...]),
-    )
-
-
-_PARCEL = """
-    SELECT p.*, l.is_return, l.provider_label_id, s.tracking_revision AS shipment_revision,
-           (SELECT coalesce(json_agg(e.event ORDER BY e.occurred_at), '[]')
-              FROM tracking_events e
-             WHERE e.label_id = p.label_id AND e.position = p.position) AS events
-      FROM shipment_packages p
-      JOIN shipment_labels l ON l.id = p.label_id
-      JOIN shipments s ON s.id = p.shipment_id
-"""
-
-
-async def parcel_of(db: Connection, envelope: Envelope, carrier: str, tracking_number: str, *, seen_at: datetime) -> Parcel | None:
-    """Find the parcel that was seen: of those with its number the one whose label was made last before."""
-    row = await db.fetchrow(
-        _PARCEL
-        + """
-         WHERE p.tracking_number = $4 AND p.carrier = $3 AND (p.store_id, p.environment) IS NOT DISTINCT FROM ($1, $2)
-         ORDER BY (p.created_at <= $5::timestamptz + make_interval(secs => $6)) DESC, p.created_at DESC
-         LIMIT 1
-        """,
-        envelope.store_id,
-        envelope.environment.value,
-        carrier,
-        tracking_number,
-        seen_at,
-        CLOCKS_DIFFER_SECONDS,
-    )
-    return None if row is None else _parcel(row)
-
-
-async def parcels_of_order(db: Connection, envelope: Envelope, order_id: UUID) -> list[Parcel]:
-    """Read an order's parcels."""
-    rows = await db.fetch(
-        _PARCEL + " WHERE p.order_id = $3 AND (p.store_id, p.environment) IS NOT DISTINCT FROM ($1, $2) ORDER BY p.label_id, p.position",
-        envelope.store_id,
-        envelope.environment.value,
-        order_id,
-    )
-    return [_parcel(row) for row in rows]
-
-
-async def parcels_due(db: Connection, *, again_seconds: float) -> list[Parcel]:
-    """Take parcels that are to be looked for, and say when again."""
-    rows = await db.fetch(
-        f"""
-        WITH due AS (UPDATE shipment_packages
-                        SET next_look_at = now() + make_interval(secs => $1)
-                      WHERE (label_id, position) IN (SELECT label_id, position
-                                                       FROM shipment_packages
-                                                      WHERE tracking_status NOT IN ('delivered', 'return_to_sender', 'cancelled')
-                                                        AND next_look_at <= now()
-                                                      ORDER BY next_look_at
-                                                      LIMIT $2
-                                                        FOR UPDATE SKIP LOCKED)
-                     RETURNING label_id, position)
-        {_PARCEL} JOIN due ON (due.label_id, due.position) = (p.label_id, p.position)
-        """,
-        again_seconds,
-        DUE_ROWS_MAX,
-    )
-    return [_parcel(row) for row in rows]
-
-
-def seen(parcel: Parcel, events: Sequence[TrackingEvent], *, source: str) -> Statement:
-    """Write what was seen of a parcel; what is known already is not written again."""
-    return Statement(
-        """
-        INSERT INTO tracking_events (label_id, position, event_key, event, occurred_at, source)
-        SELECT $1, $2, key, event::jsonb, at, $3
-          FROM unnest($4::text[], $5::text[], $6::timestamptz[]) AS t (key, event, at)
-        ON CONFLICT (label_id, position, event_key) DO NOTHING
-        """,
-        (
-            parcel.label_id,
-            parcel.position,
-            source,
-            [event.key for event in events],
-            [msgspec.json.encode(event).decode() for event in events],
-            [event.occurred_at for event in events],
-        ),
-    )
-
-
-def projected(parcel: Parcel, projection: Projection) -> Statement:
-    """Say where a parcel is; must know all that was seen of it."""
-    return Statement(
-        """
-        UPDATE shipment_packages
-           SET tracking = $4, tracking_status = $5, revision = revision + 1
-         WHERE label_id = $1 AND position = $2 AND revision = $3
-        RETURNING revision
-        """,
-        (parcel.label_id, parcel.position, parcel.revision, msgspec.json.encode(projection).decode(), projection.status.value),
-        must=True,
-    )
-
-
 # Views
 
 
@@ -548,44 +404,6 @@ def after(label: Label, status: LabelStatus, bought: Bought | None, *, reason: s
         provider_label_id=label.provider_label_id if bought is None else bought.provider_label_id,
         amount=label.amount if bought is None else bought.amount,
         currency=label.currency if bought is None else bought.currency,
-    )
-
-
-def shipment_view(shipment: Shipment, labels: Sequence[LabelView]) -> ShipmentView:
-    """Show a shipment with its labels."""
-    return ShipmentView(
-        id=shipment.id,
-        order_id=shipment.order_id,
-        snapshot_id=shipment.snapshot_id,
-        status=shipment.status,
-        carrier=shipment.carrier,
-        service=shipment.service,
-        amount=shipment.amount,
-        currency=shipment.currency,
-        finalized_at=shipment.finalized_at,
-        tracking_status=shipment.tracking_status,
-        labels=list(labels),
-        created_at=shipment.created_at,
-    )
-
-
-def tracking_view(parcel: Parcel, projection: Projection, history: Sequence[TrackingEvent]) -> TrackingView:
-    """Show where a parcel is and what was seen of it."""
-    return TrackingView(
-        carrier=parcel.carrier,
-        tracking_number=parcel.tracking_number,
-        status=projection.status.value,
-        detail=projection.detail,
-        since=projection.since,
-        delivered_at=projection.delivered_at,
-        estimated_delivery=projection.estimated_delivery,
-        alert=None if projection.alert is None else projection.alert.value,
-        events=[
-            TrackingEventView(
-                occurred_at=event.occurred_at, status=event.status.value, code=event.code, detail=event.detail, location=event.location
-            )
-            for event in history
-        ],
     )
 
 

@@ -1,11 +1,13 @@
 """Shipments in SQL: what was chosen to ship an order by."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
 from shared.contracts.fulfillment.pricing import PackageBody, ShippingRate
+from shared.contracts.fulfillment.shipping import LabelView, ShipmentView
 from shared.contracts.orders import Address, OrderContent
 from shared.database import Connection, Record, Statement, each_there
 from shared.ids import new_id
@@ -237,3 +239,21 @@ async def stores(db: Connection) -> list[tuple[UUID, str]]:
     """List whose shipments there are, without reading them all: each store is found behind the one before."""
     rows = await each_there(db, "shipments", "store_id", "environment")
     return [(row["store_id"], row["environment"]) for row in rows]
+
+
+def view(shipment: Shipment, labels: Sequence[LabelView]) -> ShipmentView:
+    """Show a shipment with its labels."""
+    return ShipmentView(
+        id=shipment.id,
+        order_id=shipment.order_id,
+        snapshot_id=shipment.snapshot_id,
+        status=shipment.status,
+        carrier=shipment.carrier,
+        service=shipment.service,
+        amount=shipment.amount,
+        currency=shipment.currency,
+        finalized_at=shipment.finalized_at,
+        tracking_status=shipment.tracking_status,
+        labels=list(labels),
+        created_at=shipment.created_at,
+    )

@@ -105,7 +105,7 @@ def allows(*roles: Role) -> Guard:
 
     async def guard(connection: HttpRequest) -> None:
         refuse_nul(connection)
-        principal = await gateway_of(connection).authenticate(header(connection, b"authorization"))
+        principal = await gateway_of(connection).authenticate(header(connection.scope["headers"], b"authorization"))
         if principal.role not in roles:
             raise Forbidden(f"This needs one of the roles {', '.join(sorted(roles))}.", {"role": principal.role.value})
         order_id = connection.path_params.get("order_id")
@@ -161,8 +161,8 @@ async def carry_out(
 ) -> Response[Any]:
     """Carry a keyed request out once and answer it; `data` is its body as decoded."""
     gateway = gateway_of(request)
-    key = idempotency_key(header(request, b"idempotency-key"))
-    wait = wait_seconds(header(request, b"prefer"), gateway.settings.wait_seconds)
+    key = idempotency_key(header(request.scope["headers"], b"idempotency-key"))
+    wait = wait_seconds(header(request.scope["headers"], b"prefer"), gateway.settings.wait_seconds)
     raw = await request.body()
     if data is not None:
         # The framework reads "490" as 490; with money nothing is taken for something else.

@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client import Histogram
 
 from shared import telemetry
-from shared.ids import new_id_text
+from shared.received import correlation_id
 from shared.vitals import Pulse
 
 logger = logging.getLogger(__name__)
@@ -42,18 +42,18 @@ class Watched:
             await self._app(scope, receive, send)
             return
         started, status = time.monotonic(), 500
-        correlation_id = _correlation_id(scope)
-        scope.setdefault("state", {})["correlation_id"] = correlation_id
+        ours = correlation_id(scope["headers"])
+        scope.setdefault("state", {})["correlation_id"] = ours
 
         async def answer(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", []), (b"x-correlation-id", correlation_id.encode())]
+                message["headers"] = [*message.get("headers", []), (b"x-correlation-id", ours.encode())]
             await send(message)
 
-        telemetry.mark({"correlation_id": correlation_id})
-        with telemetry.bound({"correlation_id": correlation_id, **_path_facts(scope["path"])}), self._pulse:
+        telemetry.mark({"correlation_id": ours})
+        with telemetry.bound({"correlation_id": ours, **_path_facts(scope["path"])}), self._pulse:
             await self._app(scope, receive, answer)
             elapsed_seconds = time.monotonic() - started
             _tell(scope, status, elapsed_seconds)
@@ -78,15 +78,6 @@ def _tell(scope: Scope, status: int, elapsed_seconds: float) -> None:
 @lru_cache(maxsize=SERIES_MAX)
 def _series(method: str, route: str, status: str) -> Histogram:
     return telemetry.http_requests.labels("gateway", method, route, status)
-
-
-def _correlation_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-correlation-id":
-            given = value.decode("latin-1")
-            if telemetry.CORRELATION_ID.match(given):
-                return str(given)
-    return new_id_text()
 
 
 def _path_facts(path: str) -> dict[str, str]:
