@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from pathlib import Path
 
@@ -79,7 +79,12 @@ def _rate(base: str, quote: str, rate: str, day: str, source: str) -> Rate:
         raise ValueError("source is empty: say whose rate it is")
     for currency in (base, quote):
         exponent(currency.strip())
-    return Rate(base=base.strip(), quote=quote.strip(), rate=worth, day=date.fromisoformat(day.strip()), source=source.strip())
+    return Rate(base=base.strip(), quote=quote.strip(), rate=worth, day=_day(day.strip()), source=source.strip())
+
+
+def _day(text: str) -> date:
+    # The ECB writes 2026-11-25 in its history, and 25 November 2026 in its daily file.
+    return datetime.strptime(text, "%d %B %Y").replace(tzinfo=UTC).date() if " " in text else date.fromisoformat(text)
 
 
 class Brought(msgspec.Struct, frozen=True):

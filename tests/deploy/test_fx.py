@@ -11,8 +11,9 @@ from deploy.fx import RatesRefused
 from tests.world import Place
 
 HEADING = "base,quote,rate,date,source\n"
-# As the bank writes its daily file: a trailing comma, and spaces after the commas.
-DAILY = "Date, USD, JPY, ISK, \n2026-11-25, 1.0851, 162.30, N/A, \n"
+# As the bank writes its daily file: a trailing comma, spaces after the commas, and the month in words; its history has dates in figures.
+DAILY = "Date, USD, JPY, ISK, \n25 November 2026, 1.0851, 162.30, N/A, \n"
+HISTORY = "Date,USD,JPY,ISK,\n2026-11-25,1.0851,162.30,N/A,\n"
 
 
 def a_file(folder: Path, text: str) -> Path:
@@ -35,7 +36,8 @@ async def kept(place: Place, source: str) -> list[tuple[str, str, Decimal]]:
 async def test_the_banks_own_file_both_ways(place: Place, tmp_path: Path) -> None:
     rates = fx.read(a_file(tmp_path, DAILY))
 
-    first, second = await fx.bring_in(place.database_url, rates), await fx.bring_in(place.database_url, rates)
+    again = fx.read(a_file(tmp_path, HISTORY))
+    first, second = await fx.bring_in(place.database_url, rates), await fx.bring_in(place.database_url, again)
 
     assert ((first.new, first.known), (second.new, second.known)) == ((4, 0), (0, 4))
     # 1 / 1.0851 = 0.92157404847…, half-even to ten decimals.
@@ -66,6 +68,7 @@ async def test_a_rate_that_is_known_never_changes(place: Place, tmp_path: Path) 
         (HEADING + "CHF,EUR,NaN,2026-11-25,x\n", "a rate of NaN is none"),
         (HEADING + "CHF,EUR,one,2026-11-25,x\n", "line 2"),
         (HEADING + "CHF,EUR,1,yesterday,x\n", "line 2"),
+        (HEADING + "CHF,EUR,1,31 November 2026,x\n", "line 2"),
         (HEADING + "CHF,XXX,1,2026-11-25,x\n", "XXX"),
         (HEADING + "CHF,EUR,1,2026-11-25,\n", "source is empty"),
     ],
