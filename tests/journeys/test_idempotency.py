@@ -1,7 +1,11 @@
 """The table of idempotency, row by row (Idempotency-Key, draft-ietf-httpapi-idempotency-key-header), and fifty at once."""
 
 import asyncio
+import contextlib
 from collections import Counter
+from collections.abc import AsyncIterator
+
+import asyncpg
 
 from services.gateway.domain import Role
 from shared.ids import new_id
@@ -100,6 +104,41 @@ class TestReplay:
         assert refused.headers["Retry-After"] == "1"
         assert again.status == 201
         assert (await payment.intent())["captured_amount"] == 3_000
+
+    async def test_says_so_also_when_the_answer_was_kept_while_the_key_was_looked_up(self, world: World) -> None:
+        payment, key = await world.a_payment("tok_capture_slow"), new_id().hex
+        first = asyncio.create_task(payment.capture(key=key))
+        await until(lambda: _has_open(world, payment.id))
+        async with _claims_held(world, key):
+            second = asyncio.create_task(payment.capture(key=key))
+            await until(lambda: world.rows("SELECT FROM pg_stat_activity WHERE wait_event = 'advisory' AND datname = current_database()"))
+            await until(lambda: world.rows("SELECT FROM gateway.idempotency_keys WHERE (idempotency_key, status) = ($1, 'completed')", key))
+
+        again = await second
+
+        assert (again.status, again.content) == (201, (await first).content)
+        assert again.headers["Idempotent-Replayed"] == "true"
+
+
+@contextlib.asynccontextmanager
+async def _claims_held(world: World, key: str) -> AsyncIterator[None]:
+    """Let whoever claims a key stand in the middle of the statement: it sees the key as it was when that began."""
+    connection = await asyncpg.connect(world.place.database_url)
+    try:
+        await connection.execute(
+            f"""
+            SELECT pg_advisory_lock(hashtext('{key}'));
+            CREATE FUNCTION gateway.hold() RETURNS trigger LANGUAGE plpgsql AS
+              $$ BEGIN PERFORM pg_advisory_xact_lock(hashtext(NEW.idempotency_key)); RETURN NEW; END $$;
+            CREATE TRIGGER hold BEFORE INSERT ON gateway.idempotency_keys
+              FOR EACH ROW WHEN (NEW.idempotency_key = '{key}') EXECUTE FUNCTION gateway.hold();
+            """
+        )
+        yield
+    finally:
+        await connection.execute("SELECT pg_advisory_unlock_all()")
+        await connection.execute("DROP FUNCTION gateway.hold() CASCADE")
+        await connection.close()
 
 
 async def _has_open(world: World, intent_id: object) -> bool:

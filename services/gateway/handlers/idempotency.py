@@ -89,10 +89,12 @@ class IdempotencyStore:
         kept = await self._claims.submit(request)
         if kept.request_hash != request.request_hash:
             raise KeyReused("Take a new key for another request.", {"operation_id": str(kept.operation_id)})
-        answered = kept if kept.completed else await self._being_kept(kept.operation_id)
-        if answered is not None:
+        if not (kept.completed or kept.claimed_now or kept.operation_id in self._running):
+            # What was found in progress may have been answered since.
+            kept = await self.look(kept.operation_id) or kept
+        if kept.completed:
             REPLAYED.inc()
-            return self._stored(answered)
+            return self._stored(kept)
         (FIRST if kept.claimed_now else JOINED).inc()
         task = await self._task_of(kept)
         if task is None:
@@ -116,17 +118,11 @@ class IdempotencyStore:
             await asyncio.wait(self._keeping.values(), timeout=KEEP_STOP_TIMEOUT_SECONDS)
 
     async def look(self, operation_id: UUID) -> Kept | None:
-        """Read an operation; one whose answer went out shows it."""
-        return await self._being_kept(operation_id) or (await store.look(self._pool, [operation_id]))[0]
-
-    async def _being_kept(self, operation_id: UUID) -> Kept | None:
-        """Wait for an answer that went out to be kept; nothing when there is none, or it could not be."""
+        """Read an operation; one whose answer went out shows it, unless it could not be kept."""
         keeping = self._keeping.get(operation_id)
-        if keeping is None:
-            return None
-        await asyncio.wait({keeping})
-        kept = await self._looks.submit(operation_id)
-        return kept if kept is not None and kept.completed else None
+        if keeping is not None:
+            await asyncio.wait({keeping})
+        return await self._looks.submit(operation_id)
 
     async def _task_of(self, kept: Kept) -> "asyncio.Task[Answer] | None":
         running = self._running.get(kept.operation_id)
