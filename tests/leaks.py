@@ -42,9 +42,11 @@ async def _in_tables(place: Place) -> list[str]:
             "SELECT schemaname AS s, tablename AS t FROM pg_tables WHERE schemaname = ANY($1::text[]) ORDER BY 1, 2", schemas
         )
         secrets = [form for secret in PLANTED.values() for form in (secret, secret.encode().hex())]
+        # Each row is written out once (that is what OFFSET is for), not once for every secret.
         looks = [
-            f"SELECT '{each['s']}.{each['t']}' AS name WHERE EXISTS (SELECT FROM {each['s']}.{each['t']} t, unnest($1::text[]) AS secret"
-            " WHERE position(secret IN t::text) > 0)"
+            f"SELECT '{each['s']}.{each['t']}' AS name"
+            f" WHERE EXISTS (SELECT FROM (SELECT t::text AS whole FROM {each['s']}.{each['t']} t OFFSET 0) AS written"
+            " WHERE EXISTS (SELECT FROM unnest($1::text[]) AS secret WHERE position(secret IN whole) > 0))"
             for each in tables
         ]
         found = await connection.fetch(" UNION ALL ".join(looks), secrets)
