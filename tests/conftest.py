@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
-import httpx
 import pytest
 
 from deploy import broker_users, setup
@@ -17,7 +16,7 @@ from shared.migrations import migrate, settle_role
 from tests.faults.nursery import Nursery
 from tests.leaks import Watch, leaks_at
 from tests.planted import leaks_in
-from tests.world import PASSWORD, Place, World, a_world
+from tests.world import PASSWORD, Place, World, a_world, management
 
 ROLES_LOCK = 7_230_511_002
 
@@ -67,21 +66,35 @@ async def template(database_server: str) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def _a_place(database_server: str, broker: tuple[str, str | None], template: str) -> AsyncIterator[Place]:
-    name = f"tender_test_{new_id().hex}"
-    database_url = await setup.create_database(database_server, name, template=template)
-    for service in setup.SERVICES:
-        await _find_own_schema(database_url, service.name)
-    amqp_url, management_url = broker
-    async with httpx.AsyncClient() as http:
-        if management_url is not None:
-            amqp_url = await _make_vhost(http, management_url, amqp_url, name)
-            await broker_users.make(management_url, password=PASSWORD)
-            await broker_users.grant(management_url, name)
-        await topology.declare(amqp_url, topology.CONSUMERS)
-        place = Place(database_url=database_url, amqp_url=amqp_url, management_url=management_url, vhost=name if management_url else "/")
+    async with _a_bare_place(database_server, broker, template=template) as place:
+        for service in setup.SERVICES:
+            await _find_own_schema(place.database_url, service.name)
+        if place.management_url is not None:
+            await broker_users.make(place.management_url, password=PASSWORD)
+            await broker_users.grant(place.management_url, place.vhost)
+        await topology.declare(place.amqp_url, topology.CONSUMERS)
         yield place
-        if management_url is not None:
-            await http.delete(f"{management_url}/api/vhosts/{name}")
+
+
+@contextlib.asynccontextmanager
+async def _a_bare_place(database_server: str, broker: tuple[str, str | None], *, template: str = "template1") -> AsyncIterator[Place]:
+    amqp_url, management_url = broker
+    async with _a_database(database_server, template=template) as database_url:
+        if management_url is None:
+            yield Place(database_url=database_url, amqp_url=amqp_url, management_url=None, vhost="/")
+            return
+        name = f"tender_test_{new_id().hex}"
+        url = urlunsplit(urlsplit(amqp_url)._replace(path=f"/{name}"))
+        async with management(management_url) as http:
+            (await http.put(f"/api/vhosts/{name}")).raise_for_status()
+            yield Place(database_url=database_url, amqp_url=url, management_url=management_url, vhost=name)
+            (await http.delete(f"/api/vhosts/{name}")).raise_for_status()
+
+
+@contextlib.asynccontextmanager
+async def _a_database(database_server: str, *, template: str = "template1") -> AsyncIterator[str]:
+    name = f"tender_test_{new_id().hex}"
+    yield await setup.create_database(database_server, name, template=template)
     await setup.drop_database(database_server, name)
 
 
@@ -108,16 +121,25 @@ async def own_place(database_server: str, broker: tuple[str, str | None], templa
         yield made
 
 
+@pytest.fixture
+async def bare_place(database_server: str, broker: tuple[str, str | None]) -> AsyncIterator[Place]:
+    """A database and a vhost of one test's own with nothing in them."""
+    async with _a_bare_place(database_server, broker) as made:
+        yield made
+
+
+@pytest.fixture
+async def bare_database(database_server: str) -> AsyncIterator[str]:
+    """A database of one test's own with nothing in it."""
+    async with _a_database(database_server) as made:
+        yield made
+
+
 async def _find_own_schema(database_url: str, service: str) -> None:
     # Its settings are kept per role and database, which a clone does not bring along.
     connection = await asyncpg.connect(database_url)
     await settle_role(connection, service)
     await connection.close()
-
-
-async def _make_vhost(http: httpx.AsyncClient, management_url: str, amqp_url: str, name: str) -> str:
-    (await http.put(f"{management_url}/api/vhosts/{name}")).raise_for_status()
-    return urlunsplit(urlsplit(amqp_url)._replace(path=f"/{name}"))
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,11 @@ from typing import Any
 from urllib.parse import quote
 
 import asyncpg
-import httpx
 
 from deploy import setup
 from shared import topology
 from tests.planted import PLANTED, leaks_in
-from tests.world import Place
+from tests.world import Place, management
 
 DEAD_LETTERS_MAX = 1_000
 
@@ -59,7 +58,7 @@ async def _in_dead_letters(place: Place) -> list[str]:
     if place.management_url is None:
         return []
     found: list[str] = []
-    async with httpx.AsyncClient(base_url=place.management_url) as http:
+    async with management(place.management_url) as http:
         for service in topology.CONSUMERS:
             name = topology.dead_queue(service)
             path = f"/api/queues/{quote(place.vhost, safe='')}/{name}/get"

@@ -45,6 +45,7 @@ from tests.planted import WEBHOOK_SECRET as WEBHOOK_SECRET
 from tests.planted import leaks_in
 
 CONDITION_TIMEOUT_SECONDS = 20.0
+BROKER_TIMEOUT_SECONDS = 60.0
 CONDITION_POLL_SECONDS = 0.02
 PROVIDER_TIMEOUT_SECONDS = 1.5
 SILENCE_SECONDS = 2.5
@@ -66,6 +67,12 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     def amqp_of(self, service: str) -> str:
         """Where a service logs into the broker, as itself where the broker's users can be made."""
         return self.amqp_url if self.management_url is None else broker_users.service_url(self.amqp_url, service, PASSWORD)
+
+
+def management(url: str | None) -> httpx.AsyncClient:
+    """Open the broker's management API, which takes its time when the broker is busy."""
+    assert url is not None, "the tests' broker has its management API"
+    return httpx.AsyncClient(base_url=url, timeout=BROKER_TIMEOUT_SECONDS)
 
 
 class Answer:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, StorageState, async_playwright, expect
 
 from tests.console.seat import Seat
 from tests.console.shop import Shop, furnish
@@ -40,9 +40,17 @@ async def browser() -> AsyncIterator[Browser]:
         await launched.close()
 
 
+@pytest.fixture(scope="module")
+async def signed_in(browser: Browser, world: World) -> StorageState:
+    """What an operator's browser holds once it is signed in."""
+    async with Seat.taken(browser, world, screenshots=SCREENSHOTS) as first:
+        await expect(first.page.get_by_role("button", name="Sign out")).to_be_visible()
+        return await first.kept()
+
+
 @pytest.fixture
-async def seat(browser: Browser, world: World) -> AsyncIterator[Seat]:
+async def seat(browser: Browser, world: World, signed_in: StorageState) -> AsyncIterator[Seat]:
     """An operator, signed in; whatever the browser complains of fails the test."""
-    async with Seat.taken(browser, world, screenshots=SCREENSHOTS) as made:
+    async with Seat.taken(browser, world, screenshots=SCREENSHOTS, signed_in=signed_in) as made:
         yield made
         await made.check()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, expect
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, StorageState, expect
 
 from services.gateway.domain import Role
 from tests.planted import leaks_in
@@ -39,15 +39,28 @@ class Seat:
     @classmethod
     @contextlib.asynccontextmanager
     async def taken(
-        cls, browser: Browser, world: World, *, screenshots: Path, role: Role = Role.OPERATOR, script: bool = True
+        cls,
+        browser: Browser,
+        world: World,
+        *,
+        screenshots: Path,
+        role: Role = Role.OPERATOR,
+        script: bool = True,
+        signed_in: StorageState | None = None,
     ) -> AsyncIterator["Seat"]:
-        """Sit down and sign in."""
-        context = await browser.new_context(base_url=world.gateway_url, viewport=DESK, java_script_enabled=script)  # type: ignore[arg-type]
+        """Sit down and sign in, or go on with what an earlier seat held when it was signed in."""
+        context = await browser.new_context(
+            base_url=world.gateway_url,
+            viewport=DESK,  # type: ignore[arg-type]
+            java_script_enabled=script,
+            storage_state=signed_in,
+        )
         await context.grant_permissions(["clipboard-read", "clipboard-write"], origin=world.gateway_url)
         if script:
             await context.add_init_script(VIOLATIONS)
         seat = cls(world, context, await context.new_page(), screenshots)
-        await seat.sign_in(world.keys[role])
+        if signed_in is None:
+            await seat.sign_in(world.keys[role])
         try:
             yield seat
         finally:
@@ -56,6 +69,10 @@ class Seat:
     def _heard(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not any(f"status of {status}" in message.text for status in self._expected):
             self._wrong.append(f"{message.type}: {message.text} ({message.location.get('url')})")
+
+    async def kept(self) -> StorageState:
+        """Keep what signs another seat in."""
+        return await self._context.storage_state()
 
     def expects(self, status: int) -> None:
         """Take an answer of this status for what is to come, which browsers call an error."""

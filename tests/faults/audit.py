@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-import httpx
 import msgspec
 
 from deploy.sandbox.books import Payment as Theirs
 from tests.faults.shopping import Attempt
-from tests.world import World, until
+from tests.world import World, management, until
 
 SETTLE_TIMEOUT_SECONDS = 120.0
 # In which operations money moves; each has one effect at the provider, named by our row's id.
@@ -153,7 +152,7 @@ async def _dead_letters(world: World) -> list[str]:
         return kept
     wanted = {"count": 50, "ackmode": "ack_requeue_false", "encoding": "auto"}
     found: list[Any] = []
-    async with httpx.AsyncClient(base_url=world.place.management_url) as http:
+    async with management(world.place.management_url) as http:
         for service in ("payments", "webhooks"):
             found += (await http.post(f"/api/queues/%2F/{service}.dead.v1/get", json=wanted)).json()
     return kept + [f"a dead letter: {m['properties'].get('type')} {m['properties']['headers'].get('dead_reason')}" for m in found]

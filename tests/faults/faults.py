@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 import aio_pika
 import asyncpg
-import httpx
 import msgspec
 
 from shared import topology
 from tests.faults.ground import Ground
+from tests.world import management
 
 MEMORY_LIMIT_NONE_LEFT = "0.0000001"
 MEMORY_LIMIT_USUAL = "0.4"
@@ -70,7 +70,7 @@ async def _memory_alarm(ground: Ground, seconds: float) -> None:
 
 async def _connections_closed(ground: Ground, seconds: float) -> None:
     ends = asyncio.get_running_loop().time() + seconds
-    async with httpx.AsyncClient(base_url=ground.management_url) as http:
+    async with management(ground.management_url) as http:
         while asyncio.get_running_loop().time() < ends:
             for connection in (await http.get("/api/connections")).json():
                 await http.delete(f"/api/connections/{quote(connection['name'], safe='')}", headers={"X-Reason": "a test"})
@@ -78,7 +78,7 @@ async def _connections_closed(ground: Ground, seconds: float) -> None:
 
 
 async def _queue_deleted(ground: Ground, seconds: float) -> None:
-    async with httpx.AsyncClient(base_url=ground.management_url) as http:
+    async with management(ground.management_url) as http:
         (await http.delete(f"/api/queues/%2F/{topology.lane('payments')}")).raise_for_status()
     await asyncio.sleep(seconds)
     await topology.declare(ground.broker.amqp_url, topology.CONSUMERS)
@@ -87,7 +87,7 @@ async def _queue_deleted(ground: Ground, seconds: float) -> None:
 async def _queue_declared_otherwise(ground: Ground, seconds: float) -> None:
     """Somebody puts a classic queue in the place of ours; the job that declares refuses it until it is gone."""
     name = topology.lane("payments")
-    async with httpx.AsyncClient(base_url=ground.management_url) as http:
+    async with management(ground.management_url) as http:
         (await http.delete(f"/api/queues/%2F/{name}")).raise_for_status()
         async with await aio_pika.connect(ground.broker.amqp_url) as connection:
             channel = await connection.channel()

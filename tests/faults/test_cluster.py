@@ -6,7 +6,6 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from deploy import broker_users
@@ -17,7 +16,7 @@ from tests.faults.audit import audit, report
 from tests.faults.nursery import Nursery
 from tests.faults.shopping import Shop
 from tests.faults.system import a_system
-from tests.world import PASSWORD, Place, until
+from tests.world import PASSWORD, Place, management, until
 
 NODES = 3
 SHOPPERS = 6
@@ -69,7 +68,7 @@ async def test_loses_its_leader(nursery: Nursery, own_place: Place, tmp_path: Pa
 
 
 async def _queue(node: rabbitmq.Private) -> dict[str, object]:
-    async with httpx.AsyncClient(base_url=node.management_url) as http:
+    async with management(node.management_url) as http:
         found: dict[str, object] = (await http.get(f"/api/queues/%2F/{topology.lane('payments')}")).json()
         return found
 

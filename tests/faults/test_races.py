@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
 import msgspec
 import pytest
 
@@ -20,7 +19,7 @@ from shared.migrations import role_of
 from tests.bench.client import Connection
 from tests.faults.nursery import Nursery
 from tests.faults.system import System, a_system
-from tests.world import ORDER, TOTAL, Answer, Payment, Place, World, patiently, until
+from tests.world import ORDER, TOTAL, Answer, Payment, Place, World, management, patiently, until
 
 AT_ONCE = 50
 IN_FLIGHT = 500
@@ -259,8 +258,7 @@ async def _forgotten(world: World, key: str) -> None:
 
 
 async def _delete_reply_queues(world: World) -> None:
-    assert world.place.management_url is not None, "the tests' broker has its management API"
-    async with httpx.AsyncClient(base_url=world.place.management_url) as http:
+    async with management(world.place.management_url) as http:
         for queue in (await http.get(f"/api/queues/{world.place.vhost}")).json():
             if queue["name"].startswith("gateway.reply."):
                 await http.delete(f"/api/queues/{world.place.vhost}/{queue['name']}")
@@ -268,8 +266,7 @@ async def _delete_reply_queues(world: World) -> None:
 
 async def _may_say_anything(world: World) -> None:
     """Let payments tell events that are not its own, so that nobody is bound to them."""
-    assert world.place.management_url is not None, "the tests' broker has its management API"
-    async with httpx.AsyncClient(base_url=world.place.management_url) as http:
+    async with management(world.place.management_url) as http:
         path = f"/api/topic-permissions/{world.place.vhost}/{role_of('payments')}"
         (await http.put(path, json={"exchange": topology.EVENTS, "write": ".*", "read": ".*"})).raise_for_status()
 
@@ -284,8 +281,7 @@ async def _outbox_empty(world: World) -> bool:
 
 
 async def _events(world: World) -> list[str]:
-    assert world.place.management_url is not None, "the tests' broker has its management API"
-    async with httpx.AsyncClient(base_url=world.place.management_url) as http:
+    async with management(world.place.management_url) as http:
         answer = await http.post(
             f"/api/queues/{world.place.vhost}/{topology.UNROUTED_QUEUE}/get",
             json={"count": 10 * EVENTS, "ackmode": "ack_requeue_false", "encoding": "auto"},

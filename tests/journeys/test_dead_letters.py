@@ -3,12 +3,11 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 
 from shared import topology
 from tests.shared.probe import take
-from tests.world import ORDER, Place, World, a_world, until
+from tests.world import ORDER, Place, World, a_world, management, until
 
 
 @pytest.fixture
@@ -21,8 +20,8 @@ async def broken(own_place: Place) -> AsyncIterator[World]:
 
 
 async def _published(world: World, queue: str) -> int:
-    async with httpx.AsyncClient() as http:
-        found: Any = (await http.get(f"{world.place.management_url}/api/queues/{world.place.vhost}/{queue}")).json()
+    async with management(world.place.management_url) as http:
+        found: Any = (await http.get(f"/api/queues/{world.place.vhost}/{queue}")).json()
     stats = found.get("message_stats", {})
     return int(stats.get("publish", 0))
 

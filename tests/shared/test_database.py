@@ -11,7 +11,7 @@ from shared.database import Connection, GroupCommit, connected, open_pool
 from shared.errors import Unavailable
 from shared.migrations import MigrationRefused, Owned, migrate
 from shared.settings import SettingsRefused, load
-from tests.world import PASSWORD, Place, until
+from tests.world import PASSWORD, until
 
 
 class TestGroupCommit:
@@ -71,8 +71,8 @@ async def _as_they_are(items: list[int]) -> list[int]:
 
 
 class TestPool:
-    async def test_whoever_waits_is_served(self, own_place: Place) -> None:
-        pool = await open_pool(own_place.database_url, connections=1)
+    async def test_whoever_waits_is_served(self, bare_database: str) -> None:
+        pool = await open_pool(bare_database, connections=1)
 
         async def ask(number: int) -> int:
             async with connected(pool) as db:
@@ -84,12 +84,12 @@ class TestPool:
         assert answers == list(range(20))
         await pool.close()
 
-    async def test_one_that_was_cut_while_nobody_used_it_is_not_lent(self, own_place: Place) -> None:
-        pool = await open_pool(own_place.database_url, connections=1)
+    async def test_one_that_was_cut_while_nobody_used_it_is_not_lent(self, bare_database: str) -> None:
+        pool = await open_pool(bare_database, connections=1)
         async with connected(pool) as db:
             process = await db.fetchval("SELECT pg_backend_pid()")
             in_hand = db
-        other = await asyncpg.connect(own_place.database_url)
+        other = await asyncpg.connect(bare_database)
         await other.execute("SELECT pg_terminate_backend($1)", process)
         await other.close()
         await until(lambda: _closed(in_hand))
@@ -98,8 +98,8 @@ class TestPool:
             assert await db.fetchval("SELECT pg_backend_pid()") != process
         await pool.close()
 
-    async def test_one_on_which_something_failed_is_as_good_as_new(self, own_place: Place) -> None:
-        pool = await open_pool(own_place.database_url, connections=1)
+    async def test_one_on_which_something_failed_is_as_good_as_new(self, bare_database: str) -> None:
+        pool = await open_pool(bare_database, connections=1)
         with pytest.raises(asyncpg.DivisionByZeroError):
             async with connected(pool) as db, db.transaction():
                 await db.fetchval("SELECT 1 / 0")
@@ -109,8 +109,8 @@ class TestPool:
             assert await db.fetchval("SELECT 1") == 1
         await pool.close()
 
-    async def test_what_is_in_hand_closes_with_it(self, own_place: Place) -> None:
-        pool = await open_pool(own_place.database_url, connections=3)
+    async def test_what_is_in_hand_closes_with_it(self, bare_database: str) -> None:
+        pool = await open_pool(bare_database, connections=3)
         async with connected(pool) as one, connected(pool) as another:
             assert one is not another
 
@@ -120,8 +120,8 @@ class TestPool:
             async with connected(pool):
                 pass
 
-    async def test_closing_waits_for_what_is_lent_and_for_no_more(self, own_place: Place) -> None:
-        pool = await open_pool(own_place.database_url, connections=2)
+    async def test_closing_waits_for_what_is_lent_and_for_no_more(self, bare_database: str) -> None:
+        pool = await open_pool(bare_database, connections=2)
         async with connected(pool) as db:
             closing = asyncio.create_task(pool.close())
             await asyncio.sleep(0)
@@ -142,43 +142,43 @@ MESSAGING = ("000_messaging.sql", "001_optimism.sql", "002_commands.sql", "003_a
 
 
 class TestMigrations:
-    async def test_happen_once_and_say_what_they_did(self, own_place: Place, tmp_path: Path) -> None:
+    async def test_happen_once_and_say_what_they_did(self, bare_database: str, tmp_path: Path) -> None:
         (tmp_path / "001_first.sql").write_text("CREATE TABLE first (id uuid)")
         owned = Owned(name="probe", files=tmp_path)
 
-        first = await migrate(own_place.database_url, [owned], password=PASSWORD)
-        second = await migrate(own_place.database_url, [owned], password=PASSWORD)
+        first = await migrate(bare_database, [owned], password=PASSWORD)
+        second = await migrate(bare_database, [owned], password=PASSWORD)
 
         assert (first, second) == (
             [f"probe/{name}" for name in (*MESSAGING, "001_first.sql")],
             [],
         )
 
-    async def test_two_at_once_are_one(self, own_place: Place, tmp_path: Path) -> None:
+    async def test_two_at_once_are_one(self, bare_database: str, tmp_path: Path) -> None:
         (tmp_path / "001_first.sql").write_text("CREATE TABLE first (id uuid)")
         owned = Owned(name="probe", files=tmp_path)
 
-        applied = await asyncio.gather(*(migrate(own_place.database_url, [owned], password=PASSWORD) for _ in range(4)))
+        applied = await asyncio.gather(*(migrate(bare_database, [owned], password=PASSWORD) for _ in range(4)))
 
         assert sum(len(each) for each in applied) == len(MESSAGING) + 1
 
-    async def test_a_changed_file_is_refused(self, own_place: Place, tmp_path: Path) -> None:
+    async def test_a_changed_file_is_refused(self, bare_database: str, tmp_path: Path) -> None:
         file = tmp_path / "001_first.sql"
         file.write_text("CREATE TABLE first (id uuid)")
         owned = Owned(name="probe", files=tmp_path)
-        await migrate(own_place.database_url, [owned], password=PASSWORD)
+        await migrate(bare_database, [owned], password=PASSWORD)
         file.write_text("CREATE TABLE first (id bigint)")
 
         with pytest.raises(MigrationRefused, match=r"probe/001_first\.sql was changed"):
-            await migrate(own_place.database_url, [owned], password=PASSWORD)
+            await migrate(bare_database, [owned], password=PASSWORD)
 
-    async def test_a_broken_file_leaves_nothing_behind(self, own_place: Place, tmp_path: Path) -> None:
+    async def test_a_broken_file_leaves_nothing_behind(self, bare_database: str, tmp_path: Path) -> None:
         (tmp_path / "001_first.sql").write_text("CREATE TABLE first (id uuid); SELECT nonsense")
 
         with pytest.raises(asyncpg.PostgresError):
-            await migrate(own_place.database_url, [Owned(name="probe", files=tmp_path)], password=PASSWORD)
+            await migrate(bare_database, [Owned(name="probe", files=tmp_path)], password=PASSWORD)
 
-        connection = await asyncpg.connect(own_place.database_url)
+        connection = await asyncpg.connect(bare_database)
         assert await connection.fetchval("SELECT to_regclass('probe.first')") is None
         await connection.close()
 

@@ -15,8 +15,8 @@ EVENTS = 40
 
 
 @pytest.fixture
-async def probe(own_place: Place, tmp_path: Path) -> AsyncIterator[Probe]:
-    async with a_probe(own_place, tmp_path, group_pause_seconds=0.3) as made:
+async def probe(bare_place: Place, tmp_path: Path) -> AsyncIterator[Probe]:
+    async with a_probe(bare_place, tmp_path, group_pause_seconds=0.3) as made:
         yield made
 
 

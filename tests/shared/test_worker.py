@@ -16,12 +16,12 @@ from shared.ids import new_id
 from shared.messages import Environment, decode_reply
 from shared.replies import Replies
 from tests.shared.probe import NAME, Ask, Probe, a_probe, take, waiting
-from tests.world import Place, until
+from tests.world import Place, management, until
 
 
 @pytest.fixture
-async def probe(own_place: Place, tmp_path: Path) -> AsyncIterator[Probe]:
-    async with a_probe(own_place, tmp_path) as made:
+async def probe(bare_place: Place, tmp_path: Path) -> AsyncIterator[Probe]:
+    async with a_probe(bare_place, tmp_path) as made:
         yield made
 
 
@@ -143,8 +143,8 @@ class TestFailure:
         dead = await until(probe.dead)
         assert dead.headers["id"] == str(envelope.id)
 
-    async def test_that_cannot_be_read_and_cannot_be_parked_holds_nobody_up(self, own_place: Place, tmp_path: Path) -> None:
-        async with a_probe(own_place, tmp_path, prefetch=1) as probe:
+    async def test_that_cannot_be_read_and_cannot_be_parked_holds_nobody_up(self, bare_place: Place, tmp_path: Path) -> None:
+        async with a_probe(bare_place, tmp_path, prefetch=1) as probe:
             connection = await aio_pika.connect(probe.place.amqp_url)
             async with connection:
                 await (await connection.channel()).exchange_delete(topology.DEAD)
@@ -190,31 +190,30 @@ class TestOutbox:
 
 
 class TestStopping:
-    async def test_finishes_what_is_in_hand(self, own_place: Place, tmp_path: Path) -> None:
-        async with a_probe(own_place, tmp_path) as probe:
+    async def test_finishes_what_is_in_hand(self, bare_place: Place, tmp_path: Path) -> None:
+        async with a_probe(bare_place, tmp_path) as probe:
             envelope = await probe.send("slow")
             await until(lambda: _tried(probe, 1))
             asyncio.get_running_loop().call_later(0.3, probe.counted.gate.set)
 
         assert await probe.done(envelope) == 1
 
-    async def test_gives_back_what_takes_too_long(self, own_place: Place, tmp_path: Path) -> None:
-        async with a_probe(own_place, tmp_path, shutdown_grace_seconds=0.1) as probe:
+    async def test_gives_back_what_takes_too_long(self, bare_place: Place, tmp_path: Path) -> None:
+        async with a_probe(bare_place, tmp_path, shutdown_grace_seconds=0.1) as probe:
             envelope = await probe.send("slow")
             await until(lambda: _tried(probe, 1))
 
-        async with a_probe(own_place, tmp_path) as probe:
+        async with a_probe(bare_place, tmp_path) as probe:
             probe.counted.gate.set()
             await until(lambda: _is(probe, envelope, "done"))
 
 
 class TestBroker:
     async def test_a_connection_closed_by_an_administrator_comes_back(self, probe: Probe) -> None:
-        management_url = probe.place.management_url
-        if management_url is None:
+        if probe.place.management_url is None:
             pytest.skip("needs the broker's management API")
-        async with httpx.AsyncClient() as http:
-            closed = await until(lambda: _close_all(http, management_url, probe.place.vhost))
+        async with management(probe.place.management_url) as http:
+            closed = await until(lambda: _close_all(http, probe.place.vhost))
 
         envelope = await probe.send()
 
@@ -228,14 +227,14 @@ class TestBroker:
     async def test_a_missing_queue_is_said_by_readiness(self, probe: Probe) -> None:
         if probe.place.management_url is None:
             pytest.skip("needs the broker's management API")
-        async with httpx.AsyncClient() as http:
-            await http.delete(f"{probe.place.management_url}/api/queues/{probe.place.vhost}/{topology.lane(NAME)}")
+        async with management(probe.place.management_url) as http:
+            await http.delete(f"/api/queues/{probe.place.vhost}/{topology.lane(NAME)}")
 
             await until(lambda: _trouble(http, probe, "probe.in.v1"))
 
-    async def test_declaring_twice_changes_nothing(self, own_place: Place) -> None:
-        await topology.declare(own_place.amqp_url, [NAME])
-        await topology.declare(own_place.amqp_url, [NAME])
+    async def test_declaring_twice_changes_nothing(self, bare_place: Place) -> None:
+        await topology.declare(bare_place.amqp_url, [NAME])
+        await topology.declare(bare_place.amqp_url, [NAME])
 
     async def test_a_broker_that_is_away_is_said_in_one_line(self) -> None:
         with pytest.raises(topology.TopologyRefused, match="cannot be reached"):
@@ -262,11 +261,11 @@ async def _empty(probe: Probe) -> bool:
     return not await probe.rows("SELECT FROM outbox")
 
 
-async def _close_all(http: httpx.AsyncClient, management_url: str, vhost: str) -> bool:
-    found = (await http.get(f"{management_url}/api/vhosts/{vhost}/connections")).json()
+async def _close_all(http: httpx.AsyncClient, vhost: str) -> bool:
+    found = (await http.get(f"/api/vhosts/{vhost}/connections")).json()
     names = [c["name"] for c in found if "probe" in c.get("client_properties", {}).get("connection_name", "")]
     for name in names:
-        await http.delete(f"{management_url}/api/connections/{name}")
+        await http.delete(f"/api/connections/{name}")
     return bool(names)
 
 
