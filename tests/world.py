@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import asyncpg
@@ -97,6 +97,9 @@ class Answer:
 class World:
     """What a test can do: call the API as a shop, look into the sandbox, look into the database."""
 
+    # As the first world of the process served it; the same code serves the same in every other.
+    _contract: ClassVar["Contract | None"] = None
+
     def __init__(
         self,
         place: Place,
@@ -118,7 +121,6 @@ class World:
         self.keys = keys
         self.store_id = store_id
         self.http = httpx.AsyncClient(base_url=gateway_url, timeout=60)
-        self._contract: Contract | None = None
 
     @property
     def outgoing(self) -> Outgoing:
@@ -152,13 +154,13 @@ class World:
         return Answer(response)
 
     async def _check(self, method: str, path: str, content: bytes | None, response: httpx.Response) -> None:
-        if self._contract is None:
-            document = (await self.http.get("/openapi/openapi.json")).json()
-            self._contract = Contract(document)
-        self._contract.check(method, path, response)
+        contract = World._contract
+        if contract is None:
+            contract = World._contract = Contract((await self.http.get("/openapi/openapi.json")).json())
+        contract.check(method, path, response)
         assert leaks_in(response.text) == [], f"{method} {path} tells"
         if response.is_success and content:
-            self._contract.check_request(method, path, content)
+            contract.check_request(method, path, content)
 
     # The shop's ways
 

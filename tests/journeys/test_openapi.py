@@ -41,6 +41,21 @@ async def test_no_call_is_answered_otherwise_than_documented(world: World, calle
     assert called >= len(document["paths"])
 
 
+async def test_the_documentation_is_the_same_for_all_who_ask_at_once(world: World) -> None:
+    paths = ["/openapi", "/openapi/openapi.json", "/docs"]
+
+    answers = await asyncio.gather(*(world.http.get(path) for path in paths * 4))
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) == 2
+    assert [answer.headers["Content-Type"].split(";")[0] for answer in answers[:3]] == [
+        "application/vnd.oai.openapi+json",
+        "application/vnd.oai.openapi+json",
+        "text/html",
+    ]
+    assert (await world.http.get("/openapi/nothing")).status_code == 404
+
+
 def _call_everything(document: Any, url: str, headers: dict[str, str], mode: GenerationMode, examples: int) -> int:
     schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=url)

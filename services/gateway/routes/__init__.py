@@ -88,7 +88,7 @@ def api(gateway: Gateway, checks: dict[str, Check], more: Sequence[ControllerRou
             title="Tender",
             version="1",
             description=DESCRIPTION,
-            path="/openapi",
+            openapi_router=docs.openapi(),
             render_plugins=[JsonRenderPlugin()],
             components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
             security=[{"key": []}],

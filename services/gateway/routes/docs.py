@@ -1,11 +1,17 @@
 """The API's documentation as a page that needs nothing from elsewhere: no script, no font, no network."""
 
+import asyncio
 from html import escape
 from typing import Any
 
-from litestar import MediaType, Response, get
+import msgspec
+from litestar import Litestar, MediaType, Response, Router, get
+from litestar.serialization import encode_json
 
 from shared.received import HttpRequest
+
+OPENAPI = "/openapi"
+DOCUMENTS = (OPENAPI, f"{OPENAPI}/openapi.json")
 
 STYLE = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8881}
@@ -18,11 +24,38 @@ text-align:left;padding:.25rem .5rem;vertical-align:top}.m{display:inline-block;
 METHODS = ("get", "put", "post", "patch", "delete")
 
 
-@get("/docs", include_in_schema=False, media_type=MediaType.HTML, sync_to_thread=False)
-def docs(request: HttpRequest) -> Response[str]:
-    page = _page(request.app.openapi_schema.to_schema())
+class _Documentation(msgspec.Struct, frozen=True):
+    document: bytes
+    page: bytes
+
+
+@get("/docs", include_in_schema=False, media_type=MediaType.HTML)
+async def docs(request: HttpRequest) -> Response[bytes]:
     headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
-    return Response(page, media_type=MediaType.HTML, headers=headers)
+    return Response((await _documentation(request.app)).page, media_type=MediaType.HTML, headers=headers)
+
+
+def openapi() -> Router:
+    """Make the router to which the framework adds its document, which is served as it was written here."""
+    return Router(OPENAPI, route_handlers=[], include_in_schema=False, before_request=_document)
+
+
+async def _document(request: HttpRequest) -> bytes | None:
+    asked = request.scope["path"].rstrip("/") in DOCUMENTS
+    return (await _documentation(request.app)).document if asked else None
+
+
+async def _documentation(app: Litestar) -> _Documentation:
+    """Write it once, and in a thread: it is a second of work, for which nobody's payment waits."""
+    written: asyncio.Task[_Documentation] | None = app.state.get("documentation")
+    if written is None:
+        written = app.state.documentation = asyncio.create_task(asyncio.to_thread(_write, app))
+    return await asyncio.shield(written)
+
+
+def _write(app: Litestar) -> _Documentation:
+    document = app.openapi_schema.to_schema()
+    return _Documentation(document=encode_json(document), page=_page(document).encode())
 
 
 def _page(document: dict[str, Any]) -> str:
