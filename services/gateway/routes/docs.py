@@ -46,7 +46,7 @@ async def _document(request: HttpRequest) -> bytes | None:
 
 
 async def _documentation(app: Litestar) -> _Documentation:
-    """Write it once, and in a thread: it is a second of work, for which nobody's payment waits."""
+    """Write it once, and in a thread: it is a third of a second of work and more, for which nobody's payment waits."""
     written: asyncio.Task[_Documentation] | None = app.state.get("documentation")
     if written is None:
         written = app.state.documentation = asyncio.create_task(asyncio.to_thread(_write, app))
