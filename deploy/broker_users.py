@@ -6,11 +6,14 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import httpx
 
 from shared import topology
+from shared.dependencies import where_of
 from shared.errors import Clear
 from shared.migrations import role_of
 
 TIMEOUT_SECONDS = 30.0
+REASON_MAX_CHARACTERS = 300
 SERVICES = tuple(topology.TOLD)
+USERS = {**{service: topology.permissions_of(service) for service in SERVICES}, topology.OBSERVER: topology.observer_permissions()}
 
 
 class UsersRefused(Clear):
@@ -32,19 +35,21 @@ def vhost_of(amqp_url: str) -> str:
 async def make(management_url: str, *, password: str) -> None:
     """Make the users, or give them their password anew."""
     async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as http:
-        for service in SERVICES:
-            await _put(http, f"{management_url}/api/users/{role_of(service)}", {"password": password, "tags": ""})
+        for name in USERS:
+            await _put(http, f"{management_url}/api/users/{role_of(name)}", {"password": password, "tags": ""})
 
 
 async def grant(management_url: str, vhost: str) -> None:
-    """Let each user do what its service needs in a virtual host; doing it again changes nothing."""
+    """Let each user do what its service needs in a virtual host; doing it again changes nothing.
+
+    The topology has to be declared before: RabbitMQ from 4.3 on refuses rights on an exchange that does not exist.
+    """
     where = quote(vhost, safe="")
     async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as http:
-        await asyncio.gather(*(_grant(http, management_url, where, service) for service in SERVICES))
+        await asyncio.gather(*(_grant(http, management_url, where, role_of(name), may) for name, may in USERS.items()))
 
 
-async def _grant(http: httpx.AsyncClient, management_url: str, vhost: str, service: str) -> None:
-    may, user = topology.permissions_of(service), role_of(service)
+async def _grant(http: httpx.AsyncClient, management_url: str, vhost: str, user: str, may: topology.Permissions) -> None:
     names = {"configure": may.configure, "write": may.write, "read": may.read}
     await _put(http, f"{management_url}/api/permissions/{vhost}/{user}", names)
     for exchange, keys in ((topology.COMMANDS, may.commands), (topology.EVENTS, may.events)):
@@ -54,7 +59,9 @@ async def _grant(http: httpx.AsyncClient, management_url: str, vhost: str, servi
 
 async def _put(http: httpx.AsyncClient, url: str, body: dict[str, str]) -> None:
     try:
-        (await http.put(url, json=body)).raise_for_status()
+        answer = await http.put(url, json=body)
     except httpx.HTTPError as failed:
-        # The URL bears a password.
-        raise UsersRefused(f"the broker's users cannot be set up: {type(failed).__name__}") from None
+        raise UsersRefused(f"the broker's management API at {where_of(url)} cannot be reached: {type(failed).__name__}") from None
+    if answer.is_error:
+        hint = " (declare the topology first: ./tender topology)" if "exchange does not exist" in answer.text else ""
+        raise UsersRefused(f"the broker refused {where_of(url)}: {answer.status_code} {answer.text[:REASON_MAX_CHARACTERS]}{hint}")

@@ -19,6 +19,7 @@ from deploy.processes import Failed, Process, start, wait_until
 from deploy.servers import Choice, Say, Servers, servers
 from deploy.state import ROOT, Instance, StackState, free_port
 from services.gateway.domain import Role
+from shared import topology
 from shared.messages import Environment
 
 DATABASE = "tender"
@@ -112,6 +113,8 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
         **{key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "TZ", "VIRTUAL_ENV")},
         "PYTHONPATH": str(ROOT),
         "LOG_LEVEL": options.log_level,
+        # No load balancer has to see that a service stops.
+        "SHUTDOWN_NOTICE_SECONDS": "0",
         "OTEL_EXPORTER_OTLP_ENDPOINT": options.otlp_endpoint,
         # Whoever tries it out looks at every request.
         "TRACE_SAMPLE_RATIO": "1.0",
@@ -200,6 +203,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             "HTTP_PORT": str(options.gateway_port or free_port()),
             "DATABASE_URL": setup.service_url(database_url, "gateway", password),
             "AMQP_URL": amqp_url("gateway"),
+            "QUEUE_DEPTHS_AMQP_URL": amqp_url(topology.OBSERVER),
             "TOKEN_SECRET": instance.secret("tokens"),
             "VAULT_PUBLIC_KEYS_FILE": str(vault / keys.PUBLIC),
             "WEBHOOKS_URL": f"http://127.0.0.1:{webhooks_port}",

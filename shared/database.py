@@ -1,6 +1,7 @@
 """Postgres as we use it: pools without session state, writes in one round trip, and group commit for what arrives together."""
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -13,18 +14,25 @@ import asyncpg.pool
 import msgspec
 
 from shared import telemetry
+from shared.dependencies import Misconfigured, certificate_trouble, reason_of
 from shared.errors import Contended, Unavailable
+
+logger = logging.getLogger(__name__)
 
 ACQUIRE_TIMEOUT_SECONDS = 10.0
 COMMAND_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 # How long connections are kept in hand before the library's pool sees them again.
 IN_HAND_SECONDS = 10.0
+CACHED_STATEMENTS = 200
 GROUP_ROWS_MAX = 200
 # Whole writes hold their locks until the last of their group is carried out.
 GROUP_WRITES_MAX = 32
 # How often a transaction that the database undid because of others is tried at once.
 CONTENDED_ATTEMPTS_MAX = 4
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 if TYPE_CHECKING:
     _AnyConnection = asyncpg.Connection[asyncpg.Record]
@@ -121,20 +129,63 @@ class Pool:
         self._made.terminate()
 
 
-async def open_pool(url: str, *, connections: int, cached_statements: int = 200) -> Pool:
-    """Open a pool; fails when the database cannot be reached."""
+async def open_pool(url: str, *, connections: int, cached_statements: int | None = None) -> Pool:
+    """Open a pool; by default statements are cached unless a pooler is in between. Raises Misconfigured, or what is in SILENT."""
+    if cached_statements is None:
+        cached_statements = await _cacheable_statements(url, connections)
     return Pool(
-        await asyncpg.create_pool(
-            url,
-            min_size=1,
-            max_size=connections,
-            connection_class=_StatelessConnection,
-            command_timeout=COMMAND_TIMEOUT_SECONDS,
-            timeout=CONNECT_TIMEOUT_SECONDS,
-            statement_cache_size=cached_statements,
-            init=_watch,
+        await _refused_for_good(
+            asyncpg.create_pool(
+                url,
+                min_size=1,
+                max_size=connections,
+                connection_class=_StatelessConnection,
+                command_timeout=COMMAND_TIMEOUT_SECONDS,
+                timeout=CONNECT_TIMEOUT_SECONDS,
+                statement_cache_size=cached_statements,
+                init=_watch,
+            )
         )
     )
+
+
+async def _cacheable_statements(url: str, connections: int) -> int:
+    # A pooler in transaction mode (PgBouncer before 1.21, or with max_prepared_statements = 0) gives the next transaction another
+    # session, which knows nothing of a statement prepared before. It answers for a process that is not the one that works.
+    connection = await _refused_for_good(asyncpg.connect(url, timeout=CONNECT_TIMEOUT_SECONDS, statement_cache_size=0))
+    try:
+        pooled = await connection.fetchval("SELECT pg_backend_pid()", timeout=COMMAND_TIMEOUT_SECONDS) != connection.get_server_pid()
+        limit = int(await connection.fetchval("SHOW max_connections", timeout=COMMAND_TIMEOUT_SECONDS))
+    finally:
+        await connection.close(timeout=CONNECT_TIMEOUT_SECONDS)
+    facts = {
+        "connections_max": connections,
+        "server_connections_max": limit,
+        "processes_that_fit": limit // connections,
+        "pooler_in_between": pooled,
+    }
+    telemetry.say(logger, logging.INFO, "database connections", facts)
+    return 0 if pooled else CACHED_STATEMENTS
+
+
+async def _refused_for_good(connecting: Awaitable[T]) -> T:
+    try:
+        return await connecting
+    except (
+        # A wrong password, a role that pg_hba.conf does not let in, a database that does not exist, no right to connect.
+        asyncpg.InvalidAuthorizationSpecificationError,
+        asyncpg.InvalidCatalogNameError,
+        asyncpg.InsufficientPrivilegeError,
+        # A malformed address, a file of certificates that does not exist.
+        asyncpg.exceptions.ClientConfigurationError,
+        PermissionError,
+        IsADirectoryError,
+    ) as wrong:
+        raise Misconfigured(reason_of(wrong)) from wrong
+    except SILENT as silent:
+        if (wrong_certificate := certificate_trouble(silent)) is not None:
+            raise Misconfigured(wrong_certificate) from silent
+        raise
 
 
 async def _watch(connection: Connection) -> None:
@@ -282,10 +333,6 @@ class Rows:
     async def _flush(self, sql: str, items: list[tuple[Any, ...]]) -> list[Record]:
         async with connected(self._pool) as db:
             return await each_row(db, sql, items)
-
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class GroupCommit(Generic[T, R]):

@@ -10,6 +10,7 @@ import msgspec
 
 from shared.backoff import reconnecting
 from shared.database import Connection, Pool, connected
+from shared.dependencies import Misconfigured
 from shared.errors import Clear
 
 MIGRATION_LOCK = 7_230_511_001
@@ -59,14 +60,31 @@ def files_of(service: Owned) -> list[Path]:
     return sorted(MESSAGING.glob("*.sql")) + also + sorted(service.files.glob("*.sql"))
 
 
-async def up_to_date(pool: Pool, service: Owned) -> bool:
-    """Tell whether the database already holds every migration this code was written for."""
+async def schema_trouble(pool: Pool, service: Owned) -> str | None:
+    """Say what keeps this code from working on its schema and `migrate` would mend. Raises Misconfigured where rights are missing."""
     try:
         async with connected(pool) as db:
-            names = {row["name"] for row in await db.fetch("SELECT name FROM schema_migrations")}
+            row = await db.fetchrow(
+                """
+                SELECT current_user AS who, current_schema() AS current,
+                       (SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = $1) AS may_use
+                """,
+                service.name,
+            )
+            assert row is not None, "a select without FROM has one row"
+            if row["may_use"] is None:
+                return f"there is no schema {service.name}: run migrate"
+            if not row["may_use"]:
+                raise Misconfigured(f"the role {row['who']} may not use the schema {service.name}")
+            if row["current"] != service.name:
+                return f"the role {row['who']} does not begin in the schema {service.name}: run migrate"
+            applied = {each["name"] for each in await db.fetch("SELECT name FROM schema_migrations")}
     except asyncpg.UndefinedTableError:
-        return False
-    return {file.name for file in files_of(service)} <= names
+        applied = set()
+    except asyncpg.InsufficientPrivilegeError as denied:
+        raise Misconfigured(str(denied)) from denied
+    absent = [file.name for file in files_of(service) if file.name not in applied]
+    return f"{len(absent)} migrations are missing, the first is {absent[0]}: run migrate" if absent else None
 
 
 async def _give_role(connection: Connection, service: str, password: str) -> None:

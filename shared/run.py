@@ -12,19 +12,20 @@ from typing import Any, TypeVar
 import uvloop
 
 from shared import telemetry
-from shared.service import AddressInUse, Service
-from shared.settings import BusSettings, SettingsRefused, load
+from shared.errors import Clear
+from shared.service import Service
+from shared.settings import BusSettings, load
 from shared.stopping import stop
 
 S = TypeVar("S", bound=BusSettings)
 
 
 def run(build: Callable[[S], Service[Any]], settings_kind: type[S]) -> None:
-    """Run a service until SIGTERM or SIGINT."""
+    """Run a service until SIGTERM or SIGINT; what waiting cannot mend ends it with one line."""
     try:
         settings = load(settings_kind, os.environ)
         uvloop.run(_until_told(build(settings)))
-    except (SettingsRefused, AddressInUse) as refused:
+    except Clear as refused:
         sys.exit(str(refused))
 
 

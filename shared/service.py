@@ -1,33 +1,29 @@
 """A service: what it is made of, how its parts start one after the other, and how they stop without losing anything."""
 
 import asyncio
-import contextlib
 import logging
-import socket
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import asyncpg
 import msgspec
-import uvicorn
-from litestar import Litestar
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared import inbox, spans, telemetry, topology
-from shared.backoff import reconnecting
 from shared.bus import LOST, Consumer, Publisher
 from shared.database import SILENT, Pool, open_pool
+from shared.dependencies import Dependency, Misconfigured, reason_of, where_of
 from shared.errors import Unavailable
-from shared.gathering import Gathering
-from shared.health import Check, health_routes
+from shared.health import Check, health_app
+from shared.http_server import HttpServer
 from shared.messages import Event, Message, Query
-from shared.migrations import Owned, up_to_date
+from shared.migrations import Owned, schema_trouble
 from shared.observing import telling
 from shared.outbox import Relay
 from shared.putting_away import MayHaveLeft, attending, nothing_leaves
 from shared.schedule import Job
 from shared.settings import BusSettings
+from shared.stopping import stop
 from shared.vitals import Pulse
 from shared.work import Desk
 from shared.worker import GROUP_MAX, CommandHandler, FailureHandler, QueryHandler, RetrySchedules, Together, Worker
@@ -36,9 +32,6 @@ logger = logging.getLogger(__name__)
 
 MIGRATIONS_INTERVAL_SECONDS = 0.2
 CLEANING_INTERVAL_SECONDS = 60.0
-# Longer than clients and load balancers (60 s by default: nginx, AWS) keep a connection they do not use: who closes first breaks
-# a request that is on its way just then.
-KEEP_ALIVE_SECONDS = 75
 
 C = TypeVar("C")
 
@@ -80,7 +73,7 @@ class Service(Generic[C]):
         self._handlers = handlers or {}
         self._queries = queries or {}
         self._jobs = jobs
-        self._http = http or (lambda _, checks: Litestar(health_routes(checks), openapi_config=None, logging_config=None))
+        self._http = http
         self._checks = checks
         self._schedules = schedules or RetrySchedules()
         self._failed = failed or {}
@@ -88,13 +81,21 @@ class Service(Generic[C]):
         self._stopping = stopping
         self._together = together or {}
         self._looking = looking
+        self._leaving = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Parts]:
-        """Start everything in order; on leaving, stop taking, finish what is in hand, close."""
+        """Start everything in order, health first; on leaving, stop taking, finish what is in hand, close.
+
+        Raises Misconfigured on what waiting cannot mend, and AddressInUse.
+        """
+        database = Dependency("database", where_of(self.settings.database_url))
+        broker = Dependency("broker", where_of(self.settings.amqp_url))
+        schema = Dependency("migrations", f"schema {self.name}")
+        awaited = {each.what: _as_check(each) for each in (database, broker, schema)}
         async with AsyncExitStack() as stack:
-            pool = await self._database(stack)
-            publisher = await self._publisher(stack)
+            http = await stack.enter_async_context(HttpServer(self.settings, self.name, awaited))
+            pool, publisher = await together(self._database(stack, database, schema), self._publisher(stack, broker))
             relay = await stack.enter_async_context(
                 Relay(pool, publisher, service=self.name, head_start_seconds=self.settings.outbox_head_start_seconds)
             )
@@ -104,34 +105,57 @@ class Service(Generic[C]):
                 await stack.enter_async_context(job)
             consumer = await self._consumer(stack, desk, context)
             checks = self._all_checks(pool, publisher, consumer, context)
-            url = await stack.enter_async_context(_serving(self._http(context, checks), self.settings, self.name))
-            telemetry.say(logger, logging.INFO, "started", {"url": url})
-            yield Parts(desk=desk, url=url)
+            # What is in hand ends while everything else still stands.
+            stack.push_async_callback(http.stop)
+            http.serve(self._http(context, checks) if self._http is not None else health_app(checks))
+            telemetry.say(
+                logger, logging.INFO, "started", {"url": http.url, "database_connections_max": self.settings.database_connections}
+            )
+            yield Parts(desk=desk, url=http.url)
+            self._leaving = True
+            telemetry.say(logger, logging.INFO, "stopping")
+            await asyncio.gather(self._notice(), self._drained(consumer))
             self._stopping(context)
-            if consumer is not None:
-                await consumer.drain(self.settings.shutdown_grace_seconds)
 
-    async def _database(self, stack: AsyncExitStack) -> Pool:
-        pool: Pool | None = None
-        async for attempt in reconnecting(*SILENT):
-            with attempt:
-                pool = await open_pool(
-                    self.settings.database_url,
-                    connections=self.settings.database_connections,
-                    cached_statements=self.settings.database_cached_statements,
-                )
-        assert pool is not None, "the loop above ends only with a pool"
+    async def _notice(self) -> None:
+        # Of those alone to whom requests are sent by readiness.
+        if self._http is not None:
+            await asyncio.sleep(self.settings.shutdown_notice_seconds)
+
+    async def _drained(self, consumer: Consumer | None) -> None:
+        if consumer is not None:
+            await consumer.drain(self.settings.shutdown_grace_seconds)
+
+    async def _database(self, stack: AsyncExitStack, database: Dependency, schema: Dependency) -> Pool:
+        async def opened() -> Pool:
+            return await open_pool(
+                self.settings.database_url,
+                connections=self.settings.database_connections,
+                cached_statements=self.settings.database_cached_statements,
+            )
+
+        pool = await database.connected(opened, *SILENT)
         stack.push_async_callback(_close_pool, pool)
-        while not await up_to_date(pool, self._owned):
-            telemetry.say(logger, logging.INFO, "waiting for migrations")
+        while trouble := await self._schema_trouble(pool):
+            schema.failed(trouble)
             await asyncio.sleep(MIGRATIONS_INTERVAL_SECONDS)
+        schema.answered()
         return pool
 
-    async def _publisher(self, stack: AsyncExitStack) -> Publisher:
+    async def _schema_trouble(self, pool: Pool) -> str | None:
+        try:
+            return await schema_trouble(pool, self._owned)
+        except Unavailable as silent:
+            return str(silent)
+
+    async def _publisher(self, stack: AsyncExitStack, broker: Dependency) -> Publisher:
         publisher = Publisher(self.settings.amqp_url, name=self.name)
-        async for attempt in reconnecting(*LOST):
-            with attempt:
-                await stack.enter_async_context(publisher)
+
+        async def opened() -> Publisher:
+            return await publisher.__aenter__()
+
+        await broker.connected(opened, *LOST)
+        stack.push_async_exit(publisher)
         return publisher
 
     async def _consumer(self, stack: AsyncExitStack, desk: Desk, context: C) -> Consumer | None:
@@ -168,19 +192,22 @@ class Service(Generic[C]):
     def _all_checks(self, pool: Pool, publisher: Publisher, consumer: Consumer | None, context: C) -> dict[str, Check]:
         async def database() -> str | None:
             try:
-                return None if await up_to_date(pool, self._owned) else "migrations are missing"
-            except Unavailable as silent:
-                return str(silent)
+                return await self._schema_trouble(pool)
+            except Misconfigured as wrong:
+                return str(wrong)
 
         async def broker() -> str | None:
             # Opened again on the next publish, so a lost channel alone is no trouble; an unreachable broker is.
             try:
                 await asyncio.wait_for(publisher.reopen(), BROKER_CHECK_TIMEOUT_SECONDS)
             except LOST as lost:
-                return f"{type(lost).__name__}: {lost}"
+                return reason_of(lost)
             return consumer.trouble if consumer is not None else None
 
-        return {"database": database, "broker": broker, **self._checks(context)}
+        async def process() -> str | None:
+            return "stopping" if self._leaving else None
+
+        return {"process": process, "database": database, "broker": broker, **self._checks(context)}
 
     def _upkeep(self, pool: Pool) -> list[Job]:
         async def clean() -> None:
@@ -205,56 +232,21 @@ async def _close_pool(pool: Pool) -> None:
         pool.terminate()
 
 
-class Server(uvicorn.Server):
-    """Uvicorn that leaves signals to us."""
+def _as_check(dependency: Dependency) -> Check:
+    async def check() -> str | None:
+        return dependency.trouble
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave them alone."""
-        yield
+    return check
 
 
-class GatheringHttp(HttpToolsProtocol):
-    """HTTP whose answers are one write, head and body."""
-
-    def connection_made(self, transport: Any) -> None:
-        """Take a connection."""
-        super().connection_made(cast(asyncio.Transport, Gathering(transport)))
+A = TypeVar("A")
+B = TypeVar("B")
 
 
-@asynccontextmanager
-async def _serving(app: Any, settings: BusSettings, name: str) -> AsyncIterator[str]:
-    """Serve HTTP with httptools until left; an address in use is refused with a clear error."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+async def together(first: Awaitable[A], second: Awaitable[B]) -> tuple[A, B]:
+    """Wait for both; the first that fails ends the other and is raised."""
+    tasks = asyncio.ensure_future(first), asyncio.ensure_future(second)
     try:
-        listener.bind((settings.http_host, settings.http_port))
-    except OSError as busy:
-        listener.close()
-        raise AddressInUse(f"{name}: {settings.http_host}:{settings.http_port} cannot be bound: {busy.strerror}") from busy
-    config = uvicorn.Config(
-        app,
-        http=GatheringHttp,
-        loop="none",
-        lifespan="off",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=round(settings.shutdown_grace_seconds),
-    )
-    server = Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.005)
-    try:
-        yield f"http://{settings.http_host}:{listener.getsockname()[1]}"
+        return await asyncio.gather(*tasks)
     finally:
-        server.should_exit = True
-        await serving
-
-
-class AddressInUse(Exception):
-    """Another program listens where this service should; the text says where."""
+        await stop(*tasks)

@@ -17,11 +17,13 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True):
     http_port: int = 0
     log_level: str = "INFO"
     database_connections: int = 12
-    # 0 behind PgBouncer in transaction mode.
-    database_cached_statements: int = 200
+    # Per connection. Left out: 200, and 0 where a pooler (PgBouncer) is found in between.
+    database_cached_statements: int | None = None
     prefetch: int = 64
     handler_timeout_seconds: float = 120
     shutdown_grace_seconds: float = 20
+    # How long requests are still taken after SIGTERM, while readiness is 503 already, so that load balancers see it first.
+    shutdown_notice_seconds: float = 5.0
     # How long a write waits for others of its kind to travel with; for services whose results nobody waits for.
     write_pause_seconds: float = 0.0
     # Nobody waits for events, so that more of them are handled together.

@@ -1,14 +1,17 @@
 """The broker's shape, declared in one place; services only look whether it is there."""
 
+import re
 from collections.abc import Sequence
 
 import aio_pika
 import msgspec
-from aio_pika.abc import AbstractChannel, ExchangeType
+from aio_pika.abc import AbstractChannel, AbstractConnection, ExchangeType
 from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
-from aiormq.abc import AbstractChannel as Channel
+from aiormq.abc import AbstractConnection as Connection
 from aiormq.abc import FieldTable
+from aiormq.exceptions import ChannelAccessRefused
 
+from shared.dependencies import nodes_of, reason_of, where_of
 from shared.errors import Clear
 
 COMMANDS = "tender.commands"
@@ -34,6 +37,7 @@ FOREVER_DELIVERIES = 1_000_000
 UNROUTED_LENGTH_MAX = 100_000
 TIERS_MILLISECONDS = {"1s": 1_000, "30s": 30_000, "10m": 600_000}
 CONNECT_TIMEOUT_SECONDS = 5.0
+UNREACHABLE = (AMQPError, OSError, TimeoutError)
 
 
 class TopologyRefused(Clear):
@@ -101,17 +105,32 @@ TOLD = {
 
 
 ATTENDING = "reconciler"
+# Sees how full every queue is, and can neither send, take nor bind anything.
+OBSERVER = "observer"
+
+
+def observer_permissions() -> Permissions:
+    """Say what the user may do by whom the gateway sees how full the queues are.
+
+    RabbitMQ from 4.2.7 and 4.3.1 on lets those look at a queue who may configure, write or read it. Write is the least: on a queue it
+    allows to bind it, which takes the right to read an exchange too, and this user has none. The gateway's own user could bind a lane to
+    the replies' exchange, and so put into it what its topics forbid.
+    """
+    queues = rf"^(.*\.(in|background|dead)\.{VERSION}|{re.escape(UNROUTED_QUEUE)})$"
+    return Permissions(configure=NOTHING, write=queues, read=NOTHING, commands=NOTHING, events=NOTHING)
 
 
 def permissions_of(service: str) -> Permissions:
     """Say the least that a service needs at the broker."""
-    own = service.replace(".", r"\.")
+    own = re.escape(service)
     tiers = "|".join(TIERS_MILLISECONDS)
+    # Only to look whether they are there: RabbitMQ from 4.2.7 and 4.3.1 on shows a queue to those alone who have a right on it.
+    looked_at = rf"{own}\.dead\.{VERSION}|{own}\.retry\.({tiers})\.{TIER_VERSION}"
     # Whoever looks after the dead letters takes them all, and may bring each back to where it came from.
     letters_read, letters_written = (r"|.*\.dead\.v1", r"|.*\.back") if service == ATTENDING else ("", "")
     return Permissions(
         configure=f"^{REPLY_QUEUES}$",
-        write=rf"^(tender\.(commands|events|replies)|{own}\.(parked|retry\.({tiers}))|{REPLY_QUEUES}{letters_written})$",
+        write=rf"^(tender\.(commands|events|replies)|{own}\.(parked|retry\.({tiers}))|{looked_at}|{REPLY_QUEUES}{letters_written})$",
         read=rf"^({own}\.(in|background)\.{VERSION}|{REPLY_QUEUES}|tender\.replies{letters_read})$",
         commands=TOLD[service],
         events=rf"^{own}\..*$",
@@ -125,10 +144,7 @@ def names(service: str) -> list[str]:
 
 async def declare(url: str, services: Sequence[str]) -> None:
     """Declare everything for these services; doing it again changes nothing."""
-    try:
-        connection = await aio_pika.connect(url, timeout=CONNECT_TIMEOUT_SECONDS)
-    except (AMQPError, OSError, TimeoutError) as silent:
-        raise TopologyRefused(f"the broker cannot be reached: {silent}") from silent
+    connection = await _administrator(url)
     async with connection:
         channel = await connection.channel()
         try:
@@ -139,13 +155,32 @@ async def declare(url: str, services: Sequence[str]) -> None:
             raise TopologyRefused(f"the broker holds something declared otherwise: {different}") from different
 
 
-async def missing(channel: Channel, queues: Sequence[str]) -> str | None:
-    """Name the first queue that is not there; the channel is closed when one is missing."""
+async def _administrator(url: str) -> AbstractConnection:
+    *others, last = nodes_of(url)
+    for node in others:
+        try:
+            return await aio_pika.connect(node, timeout=CONNECT_TIMEOUT_SECONDS)
+        except UNREACHABLE:
+            continue
+    try:
+        return await aio_pika.connect(last, timeout=CONNECT_TIMEOUT_SECONDS)
+    except UNREACHABLE as silent:
+        raise TopologyRefused(f"the broker at {where_of(url)} cannot be reached: {reason_of(silent)}") from silent
+
+
+async def missing(connection: Connection, queues: Sequence[str]) -> str | None:
+    """Name the first queue that is not there, as far as the broker lets us look."""
+    channel = await connection.channel()
     for queue in queues:
         try:
             await channel.queue_declare(queue, passive=True)
         except ChannelNotFoundEntity:
             return queue
+        except ChannelAccessRefused:
+            # RabbitMQ 4.2.6 and 4.3.0 let only those look who may configure (rabbitmq-server pull request 16085); before, everybody
+            # could, and since 4.2.7 and 4.3.1 those who may do anything with the queue (16272), as our users may with theirs.
+            return None
+    await channel.close()
     return None
 
 

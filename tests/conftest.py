@@ -69,10 +69,10 @@ async def _a_place(database_server: str, broker: tuple[str, str | None], templat
     async with _a_bare_place(database_server, broker, template=template) as place:
         for service in setup.SERVICES:
             await _find_own_schema(place.database_url, service.name)
+        await topology.declare(place.amqp_url, topology.CONSUMERS)
         if place.management_url is not None:
             await broker_users.make(place.management_url, password=PASSWORD)
             await broker_users.grant(place.management_url, place.vhost)
-        await topology.declare(place.amqp_url, topology.CONSUMERS)
         yield place
 
 

@@ -33,9 +33,11 @@ from services.reconciler.app import build as build_reconciler
 from services.reconciler.settings import Settings as ReconcilerSettings
 from services.webhooks.app import build as build_webhooks
 from services.webhooks.settings import Settings as WebhooksSettings
+from shared import topology
+from shared.http_server import Server
 from shared.ids import new_id
 from shared.messages import Environment
-from shared.service import Parts, Server
+from shared.service import Parts
 from tests.planted import PASSWORD as PASSWORD
 from tests.planted import PRIVATE_KEYS as PRIVATE_KEYS
 from tests.planted import PUBLIC_KEYS as PUBLIC_KEYS
@@ -536,6 +538,8 @@ def gateway_settings(place: Place, changes: Mapping[str, Any] | None = None) -> 
         **{
             "database_url": setup.service_url(place.database_url, "gateway", PASSWORD),
             "amqp_url": place.amqp_of("gateway"),
+            "queue_depths_amqp_url": place.amqp_of(topology.OBSERVER),
+            "shutdown_notice_seconds": 0.0,
             "token_secret": TOKEN_SECRET,
             "vault_public_keys": PUBLIC_KEYS,
             "sweep_every_seconds": 0.2,
@@ -562,6 +566,7 @@ def webhooks_settings(place: Place, store_id: UUID, changes: Mapping[str, Any] |
             "amqp_url": place.amqp_of("webhooks"),
             "webhook_accounts": msgspec.json.encode(accounts).decode(),
             "ask_timeout_seconds": 2.0,
+            "shutdown_notice_seconds": 0.0,
             "match_every_seconds": 0.2,
             "measure_every_seconds": 0.2,
             "clean_every_seconds": 0.2,

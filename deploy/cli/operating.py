@@ -64,7 +64,7 @@ def make_broker_users(management_url: str, vhost: str, password: str) -> None:
     """
     asyncio.run(broker_users.make(management_url, password=password))
     asyncio.run(broker_users.grant(management_url, vhost))
-    click.echo(f"Made: {', '.join(role_of(service) for service in broker_users.SERVICES)}.")
+    click.echo(f"Made: {', '.join(role_of(service) for service in broker_users.USERS)}.")
 
 
 @click.command(name="seed")

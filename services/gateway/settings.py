@@ -10,6 +10,8 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     token_secret: str
     # The one before, while tokens and answers of it are still about.
     token_secret_before: str = ""
+    # As whom the gateway asks how full the queues are; left out: as itself, which RabbitMQ 4.2.6 and newer do not answer.
+    queue_depths_amqp_url: str = ""
     # The public keys of the services that open what is sealed here, by their names.
     vault_public_keys_file: str = ""
     vault_public_keys: str = ""

@@ -4,14 +4,18 @@ The bus speaks to the broker through aiormq; aio-pika, which is made of it, take
 """
 
 import asyncio
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import aiormq
 from aiormq.abc import AbstractConnection
 from aiormq.connection import TransportFactory
-from aiormq.exceptions import AMQPConnectionError
+from aiormq.exceptions import AMQPConnectionError, AuthenticationError, ConnectionClosed, ProbableAuthenticationError
 
+from shared.dependencies import Misconfigured, certificate_trouble, nodes_of
 from shared.gathering import Gathering
 
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -22,8 +26,43 @@ CLOSE_TIMEOUT_SECONDS = 3.0
 LOST = (aiormq.AMQPError, OSError, TimeoutError, RuntimeError)
 
 
+# AMQP 0-9-1, reply codes: the virtual host is missing or closed to this user.
+NOT_ALLOWED = 530
+
+
 async def connect(url: str, *, name: str) -> AbstractConnection:
-    """Open a connection that the broker shows by this name; raises what is in LOST."""
+    """Open a connection to one of the nodes, which the broker shows by this name; raises what is in LOST."""
+    nodes = nodes_of(url)
+    random.shuffle(nodes)
+    for node in nodes[:-1]:
+        try:
+            return await _connect(node, name)
+        except LOST:
+            continue
+    return await _connect(nodes[-1], name)
+
+
+async def connect_first(url: str, *, name: str) -> AbstractConnection:
+    """Open a connection when a process starts: what waiting cannot mend raises Misconfigured, all else what is in LOST."""
+    try:
+        return await connect(url, name=name)
+    except LOST as failure:
+        if (wrong := _lasting_trouble(failure)) is not None:
+            raise Misconfigured(wrong) from failure
+        raise
+
+
+def _lasting_trouble(failure: BaseException) -> str | None:
+    if isinstance(failure, (ProbableAuthenticationError, AuthenticationError)):
+        return f"the login was refused ({failure})"
+    if isinstance(failure, ConnectionClosed) and failure.args[:1] == (NOT_ALLOWED,):
+        return str(failure.args[-1])
+    if isinstance(failure, (FileNotFoundError, PermissionError, IsADirectoryError)):
+        return f"a file of certificates cannot be read: {failure.strerror}"
+    return certificate_trouble(failure)
+
+
+async def _connect(url: str, name: str) -> AbstractConnection:
     address = urlsplit(url)
     query = {**dict(parse_qsl(address.query)), "heartbeat": HEARTBEAT_SECONDS}
     async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
@@ -49,8 +88,15 @@ class _Gathered(TransportFactory):
 
 async def close(connection: AbstractConnection) -> None:
     """Close a connection, however little is left of it."""
-    try:
+    with losses_ignored():
         await asyncio.wait_for(connection.close(), CLOSE_TIMEOUT_SECONDS)
+
+
+@contextmanager
+def losses_ignored() -> Iterator[None]:
+    """Go on when the connection is lost inside, for what has no use on another one."""
+    try:
+        yield
     except LOST:
         return
     except asyncio.CancelledError:

@@ -3,15 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+from aiormq.channel import Channel
+from aiormq.exceptions import ChannelAccessRefused
 
 from shared import telemetry, topology
-from shared.backoff import reconnecting
-from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, LOST, close, connect, told_to_stop
+from shared.backoff import RECONNECT_WAIT_MAX_SECONDS, reconnecting
+from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, LOST, close, connect, losses_ignored, told_to_stop
 from shared.bus.letters import Received
+from shared.dependencies import Dependency, reason_of, where_of
 from shared.errors import Unavailable
 from shared.stopping import stop
 
@@ -19,6 +21,10 @@ logger = logging.getLogger(__name__)
 
 WATCH_INTERVAL_SECONDS = 5.0
 GIVE_BACK_PAUSE_SECONDS = 2.0
+# After a loss, and doubled for as long as the broker does not let us consume.
+RECONNECT_PAUSE_SECONDS = 0.1
+# How long a handler that was cancelled at the end of the grace period may take to end.
+CANCEL_TIMEOUT_SECONDS = 1.0
 
 Handler = Callable[[Received], Awaitable[None]]
 
@@ -48,7 +54,15 @@ class Consumer:
         self._tags: list[tuple[AbstractChannel, str]] = []
         self._connection: AbstractConnection | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self.trouble: str | None = "not connected yet"
+        self._draining = False
+        # How many connections it has consumed on so far.
+        self._consumed = 0
+        self._broker = Dependency("broker", where_of(url))
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps messages from arriving, if anything."""
+        return self._broker.trouble
 
     async def __aenter__(self) -> "Consumer":
         self._supervisor = asyncio.create_task(self._supervise())
@@ -61,47 +75,54 @@ class Consumer:
             await close(self._connection)
 
     async def drain(self, grace_seconds: float) -> None:
-        """Take no more, finish what is in hand within the grace period; closing requeues the rest."""
+        """Take nothing more, finish what is in hand within the grace period; closing requeues the rest. Nothing connects again."""
+        self._draining = True
+        if self._supervisor is not None:
+            await stop(self._supervisor)
         for channel, tag in self._tags:
-            with suppress(*LOST):
-                await channel.basic_cancel(tag)
+            with losses_ignored():
+                await channel.basic_cancel(tag, timeout=ANSWER_TIMEOUT_SECONDS)
         if self._in_hand:
             _, late = await asyncio.wait(self._in_hand, timeout=grace_seconds)
             for task in late:
                 task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=CANCEL_TIMEOUT_SECONDS)
         for channel, _ in self._tags[:1]:
-            with suppress(*LOST):
+            with losses_ignored():
                 # Closing drops what is not written yet; once this is answered, the broker has read every acknowledgement before it.
                 await channel.basic_qos(prefetch_count=self._prefetch, timeout=ANSWER_TIMEOUT_SECONDS)
 
     async def _supervise(self) -> None:
+        pause_seconds = RECONNECT_PAUSE_SECONDS
         while True:
+            consumed_before = self._consumed
             try:
                 await self._consume_until_lost()
             except LOST as lost:
-                self.trouble = f"{type(lost).__name__}: {lost}"
+                self._broker.failed(reason_of(lost))
             except asyncio.CancelledError:
                 if told_to_stop():
                     raise
-                self.trouble = "the connection was lost"
+                self._broker.failed("the connection was lost")
             except Exception as bug:
                 # The library's own, on a connection that broke in the middle of a frame: whatever it is, we come back.
                 logger.error("a consumer failed", exc_info=bug)
-                self.trouble = f"{type(bug).__name__}: {bug}"
-            telemetry.say(logger, logging.WARNING, "consumer lost the broker", {"reason": self.trouble, "name": self._name})
+                self._broker.failed(reason_of(bug))
             if self._connection is not None:
                 await close(self._connection)
-            await asyncio.sleep(0.1)
+            pause_seconds = (
+                RECONNECT_PAUSE_SECONDS if self._consumed > consumed_before else min(2 * pause_seconds, RECONNECT_WAIT_MAX_SECONDS)
+            )
+            await asyncio.sleep(pause_seconds)
 
     async def _consume_until_lost(self) -> None:
         async for attempt in reconnecting(*LOST):
             with attempt:
-                self._connection = await connect(self._url, name=f"{self._name} consume")
-        connection = self._connection
-        assert connection is not None, "the loop above ends only with a connection"
+                connection = await self._connected()
         # A broker that is going down or coming up may take a connection and never answer on it.
         async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-            channel = await connection.channel()
+            channel = cast(Channel, await connection.channel())
             await channel.basic_qos(prefetch_count=self._prefetch)
             self._tags = []
             for name in self._queues:
@@ -110,15 +131,30 @@ class Consumer:
                     await channel.queue_bind(name, topology.REPLIES, routing_key=name)
                 consuming = await channel.basic_consume(name, self._receiver(name), no_ack=self._own_queue)
                 self._tags.append((channel, consuming.consumer_tag or ""))
-            looking = await connection.channel()
-            absent = None if self._own_queue else await topology.missing(looking, self._also_needed)
-        self.trouble = f"queue {absent} is missing" if absent else None
-        await self._watch(connection, channel, looking)
+            absent = None if self._own_queue else await topology.missing(connection, self._also_needed)
+        if absent is not None:
+            raise ConnectionError(f"queue {absent} is missing")
+        self._consumed += 1
+        self._broker.answered()
+        await self._watch(connection, channel)
+
+    async def _connected(self) -> AbstractConnection:
+        try:
+            self._connection = await connect(self._url, name=f"{self._name} consume")
+        except LOST as lost:
+            self._broker.failed(reason_of(lost))
+            raise
+        return self._connection
 
     def _receiver(self, queue: str) -> Callable[[DeliveredMessage], Coroutine[Any, Any, None]]:
         async def receive(message: DeliveredMessage) -> None:
+            received = Received(message, queue)
+            if self._draining:
+                # It was on its way when consuming was cancelled.
+                await received.give_back()
+                return
             # A task of ours, so that a lost connection does not cancel a handler at some await.
-            task = asyncio.create_task(self._guarded(Received(message, queue)))
+            task = asyncio.create_task(self._guarded(received))
             self._in_hand.add(task)
             task.add_done_callback(self._in_hand.discard)
 
@@ -133,14 +169,28 @@ class Consumer:
             await asyncio.sleep(GIVE_BACK_PAUSE_SECONDS)
             await received.give_back()
 
-    async def _watch(self, connection: AbstractConnection, channel: AbstractChannel, looking: AbstractChannel) -> None:
-        while self.trouble is None:
+    async def _watch(self, connection: AbstractConnection, channel: Channel) -> None:
+        async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+            looking = await connection.channel()
+        may_look = True
+        while True:
             await asyncio.sleep(WATCH_INTERVAL_SECONDS if not channel.is_closed else 0)
             if channel.is_closed or connection.is_closed:
                 raise ConnectionError("the connection was closed")
-            for name in self._queues:
+            for name, (_, tag) in zip(self._queues, self._tags, strict=True):
+                # The library forgets a consumer that the broker has cancelled.
+                if tag not in channel.consumers:
+                    raise ConnectionError(f"the broker cancelled the consumer of {name}")
+            may_look = may_look and await self._all_consumed(looking)
+
+    async def _all_consumed(self, looking: AbstractChannel) -> bool:
+        """Make sure the broker knows our consumers too; returns False when it does not let us look. Raises ConnectionError."""
+        for name in self._queues:
+            try:
                 async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
                     found = await looking.queue_declare(name, passive=True)
-                if not found.consumer_count:
-                    raise ConnectionError(f"nobody consumes {name} although we should")
-        raise ConnectionError(self.trouble)
+            except ChannelAccessRefused:
+                return False
+            if not found.consumer_count:
+                raise ConnectionError(f"{name} has no consumer although this process should be one")
+        return True

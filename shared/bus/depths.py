@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import msgspec
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
 from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, LOST, close, connect
 from shared.errors import Unavailable
@@ -18,7 +18,7 @@ class Depth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def depths(url: str, queues: Sequence[str]) -> dict[str, Depth]:
-    """Tell how full these queues are; one that does not exist is left out. Raises Unavailable."""
+    """Tell how full these queues are; one that does not exist, or that this user may not see, is left out. Raises Unavailable."""
     found: dict[str, Depth] = {}
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
@@ -28,8 +28,8 @@ async def depths(url: str, queues: Sequence[str]) -> dict[str, Depth]:
                     channel = await connection.channel()
                     try:
                         declared = await channel.queue_declare(name, passive=True)
-                    except ChannelNotFoundEntity:
-                        continue  # Asking for what is not there closes the channel.
+                    except (ChannelNotFoundEntity, ChannelAccessRefused):
+                        continue  # The channel is closed by it.
                     await channel.close()
                     found[name] = Depth(messages=declared.message_count or 0, consumers=declared.consumer_count or 0)
             finally:

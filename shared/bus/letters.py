@@ -1,7 +1,6 @@
 """What travels: letters to publish, messages in hand, and the envelope's facts as headers."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,7 +8,7 @@ from uuid import UUID
 import msgspec
 from aiormq.abc import DeliveredMessage
 
-from shared.bus.connections import LOST
+from shared.bus.connections import losses_ignored
 from shared.messages import Envelope, Environment
 
 # AMQP 0-9-1, basic.properties: what the broker writes down, and what it may forget.
@@ -58,19 +57,19 @@ class Received:
         """Tell the broker we are done; on a lost connection it will simply come again."""
         # An ack on a closed channel closes the whole connection, so look first.
         if not self._channel.is_closed:
-            with suppress(*LOST):
+            with losses_ignored():
                 await self._channel.basic_ack(self._delivery_tag, wait=False)
 
     async def give_back(self) -> None:
         """Have the broker deliver it again."""
         if not self._channel.is_closed:
-            with suppress(*LOST):
+            with losses_ignored():
                 await self._channel.basic_nack(self._delivery_tag, requeue=True, wait=False)
 
     async def reject(self) -> None:
         """Let the broker dead-letter it."""
         if not self._channel.is_closed:
-            with suppress(*LOST):
+            with losses_ignored():
                 await self._channel.basic_reject(self._delivery_tag, requeue=False, wait=False)
 
 

@@ -9,7 +9,7 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, LOST, close, connect, told_to_stop
+from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, LOST, close, connect, connect_first, told_to_stop
 from shared.bus.letters import PERSISTENT, TRANSIENT, Letter, TooLarge, Unroutable
 from shared.errors import Unavailable
 from shared.ids import new_id_text
@@ -36,6 +36,7 @@ class Publisher:
         self._closed = False
 
     async def __aenter__(self) -> "Publisher":
+        self._connection = await connect_first(self._url, name=f"{self._name} publish")
         await self._open()
         return self
 

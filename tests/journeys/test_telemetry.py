@@ -18,8 +18,8 @@ from deploy.state import free_port
 from services.gateway.domain import Role
 from shared import spans
 from shared.database import open_pool
+from shared.http_server import Server
 from shared.ids import new_id
-from shared.service import Server
 from tests.faults.nursery import Nursery
 from tests.faults.system import a_system
 from tests.world import ORDER, PASSWORD, Place, World, a_key, secret_of, until

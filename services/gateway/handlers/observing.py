@@ -117,6 +117,6 @@ async def _queues(gateway: Gateway) -> Mapping[str, Depth] | None:
         queue for service in ASKED for queue in (topology.lane(service), topology.background_lane(service), topology.dead_queue(service))
     ]
     try:
-        return await depths(gateway.settings.amqp_url, [*names, topology.UNROUTED_QUEUE])
+        return await depths(gateway.settings.queue_depths_amqp_url or gateway.settings.amqp_url, [*names, topology.UNROUTED_QUEUE])
     except Unavailable:
         return None
