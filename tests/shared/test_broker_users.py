@@ -10,10 +10,12 @@ from aio_pika.exceptions import AMQPError
 from aiormq.exceptions import ChannelAccessRefused
 
 from shared import topology
+from shared.bus import Consumer, Received, depths
 from shared.contracts import books, dead_letters, fulfillment, payments, reconciler, settlements, webhooks
 from shared.contracts.credentials import MESSAGES as CREDENTIALS
 from shared.messages import Event, type_of
-from tests.world import Place
+from tests.shared.strict_broker import a_strict_broker
+from tests.world import Place, until
 
 COMMANDS = sorted(
     {
@@ -94,6 +96,100 @@ class TestAtTheBroker:
             await exchange.publish(aio_pika.Message(b"{}"), "payments.refund.v1", mandatory=False)
 
         assert await _allowed(place, service, publish) is (service == "gateway")
+
+
+CONSUMERS = topology.CONSUMERS
+ALL_QUEUES = [*(name for service in CONSUMERS for name in topology.names(service)), topology.UNROUTED_QUEUE]
+
+
+class TestLookingAtQueues:
+    """RabbitMQ from 4.2.7 and 4.3.1 on shows a queue to those alone who have some right on it (rabbitmq-server 16085, 16272)."""
+
+    @pytest.mark.parametrize("service", CONSUMERS)
+    async def test_a_service_may_look_at_all_it_needs(self, place: Place, service: str) -> None:
+        may = topology.permissions_of(service)
+        without_rights = [
+            name for name in topology.names(service) if not any(re.search(right, name) for right in (may.configure, may.write, may.read))
+        ]
+
+        assert without_rights == []
+        for name in topology.names(service):
+            assert await _allowed(place, service, partial(_look, queue=name)), name
+
+    @pytest.mark.parametrize("service", SERVICES)
+    async def test_no_user_can_bind_or_unbind_a_lane(self, place: Place, service: str) -> None:
+        """Writing to a queue allows to bind it to what one may read: that would be a way round the topics."""
+        for name in [topology.lane(each) for each in CONSUMERS] + [topology.background_lane(each) for each in CONSUMERS]:
+            for exchange in (topology.REPLIES, topology.COMMANDS, topology.EVENTS):
+                assert not await _allowed(place, service, partial(_bind, queue=name, exchange=exchange)), (name, exchange)
+
+    async def test_the_observer_sees_how_full_every_queue_is(self, place: Place) -> None:
+        found = await depths(place.amqp_of(topology.OBSERVER), ALL_QUEUES)
+
+        may = topology.observer_permissions()
+        assert [name for name in ALL_QUEUES if ".retry." not in name and not re.search(may.write, name)] == []
+        assert sorted(found) == sorted(ALL_QUEUES)
+
+    async def test_the_observer_can_do_nothing_else(self, place: Place) -> None:
+        for name in ALL_QUEUES:
+            assert not await _allowed(place, topology.OBSERVER, partial(_read, queue=name)), name
+            for exchange in (topology.REPLIES, topology.COMMANDS, topology.EVENTS, topology.DEAD):
+                assert not await _allowed(place, topology.OBSERVER, partial(_bind, queue=name, exchange=exchange)), (name, exchange)
+        for exchange in (topology.REPLIES, topology.COMMANDS, topology.EVENTS, topology.DEAD):
+            assert not await _allowed(place, topology.OBSERVER, partial(_publish, exchange=exchange)), exchange
+        assert not await _allowed(place, topology.OBSERVER, lambda channel: channel.declare_queue("payments.in.v2", durable=True))
+
+    async def test_a_consumer_works_where_looking_is_refused(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        """RabbitMQ 4.2.6 and 4.3.0 ask for the right to configure, which no service has."""
+        monkeypatch.setattr("shared.bus.consumer.WATCH_INTERVAL_SECONDS", 0.05)
+        arrived: list[str] = []
+
+        async def take(received: Received) -> None:
+            arrived.append(received.type)
+            await received.ack()
+
+        may = topology.permissions_of("payments")
+        async with a_strict_broker(place.amqp_of("payments"), configure=may.configure) as strict:
+            consumer = Consumer(
+                strict.url, [topology.lane("payments")], take, name="tests", prefetch=1, also_needed=topology.names("payments")
+            )
+            async with consumer:
+                await until(lambda: _answer(consumer.trouble is None))
+                await _allowed(place, "gateway", _command)
+                await until(lambda: _answer("payments.get_order.v1" in arrived))
+                # Once by what it needs, once by its watch, which then leaves it.
+                await until(lambda: _answer(len(strict.refused) >= 2))
+                for sent in range(2, 8):
+                    await _allowed(place, "gateway", _command)
+                    await until(partial(_count, arrived, "payments.get_order.v1", sent))
+                assert (consumer.trouble, strict.refused) == (None, [topology.lane("payments")] * 2)
+                await consumer.drain(1.0)
+
+    async def test_depths_that_may_not_be_seen_are_left_out(self, place: Place) -> None:
+        async with a_strict_broker(place.amqp_of(topology.OBSERVER), configure="^$") as strict:
+            assert await depths(strict.url, ALL_QUEUES) == {}
+
+
+async def _answer(value: bool) -> bool:
+    return value
+
+
+async def _count(arrived: list[str], kind: str, times: int) -> bool:
+    return arrived.count(kind) == times
+
+
+async def _command(channel: aio_pika.abc.AbstractChannel) -> None:
+    exchange = await channel.get_exchange(topology.COMMANDS, ensure=False)
+    await exchange.publish(aio_pika.Message(b"{}", type="payments.get_order.v1"), "payments.get_order.v1")
+
+
+async def _look(channel: aio_pika.abc.AbstractChannel, queue: str) -> None:
+    await channel.declare_queue(queue, passive=True)
+
+
+async def _bind(channel: aio_pika.abc.AbstractChannel, queue: str, exchange: str) -> None:
+    found = await channel.get_queue(queue, ensure=False)
+    await found.bind(exchange, routing_key="gateway.reply.of_nobody")
 
 
 async def _publish(channel: aio_pika.abc.AbstractChannel, exchange: str) -> None:
