@@ -14,7 +14,7 @@ import asyncpg.pool
 import msgspec
 
 from shared import telemetry
-from shared.dependencies import Misconfigured, certificate_trouble, reason_of
+from shared.dependencies import Misconfigured, certificate_trouble, reason_of, refuse_unreadable_files
 from shared.errors import Contended, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -124,6 +124,11 @@ class Pool:
         await self._release_all()
         await self._made.close()
 
+    async def renew(self) -> None:
+        """Have every connection replaced by a new one, whose session begins with what its role's settings are now."""
+        await self._release_all()
+        await self._made.expire_connections()
+
     def terminate(self) -> None:
         """Close every connection at once."""
         self._made.terminate()
@@ -131,6 +136,7 @@ class Pool:
 
 async def open_pool(url: str, *, connections: int, cached_statements: int | None = None) -> Pool:
     """Open a pool; by default statements are cached unless a pooler is in between. Raises Misconfigured, or what is in SILENT."""
+    refuse_unreadable_files(url)
     if cached_statements is None:
         cached_statements = await _cacheable_statements(url, connections)
     return Pool(
@@ -176,10 +182,8 @@ async def _refused_for_good(connecting: Awaitable[T]) -> T:
         asyncpg.InvalidAuthorizationSpecificationError,
         asyncpg.InvalidCatalogNameError,
         asyncpg.InsufficientPrivilegeError,
-        # A malformed address, a file of certificates that does not exist.
+        # A malformed address.
         asyncpg.exceptions.ClientConfigurationError,
-        PermissionError,
-        IsADirectoryError,
     ) as wrong:
         raise Misconfigured(reason_of(wrong)) from wrong
     except SILENT as silent:

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from shared import telemetry
 from shared.backoff import reconnecting
@@ -18,6 +19,9 @@ logger = logging.getLogger(__name__)
 # How long a server may be silent before the log says so the first time, and how often it is said again.
 FIRST_WARNING_SECONDS = 1.0
 WARNING_INTERVAL_SECONDS = 30.0
+
+# By which parameters URLs name files: asyncpg's (libpq's names) and aiormq's.
+FILE_PARAMETERS = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl", "cafile", "certfile", "keyfile"})
 
 R = TypeVar("R")
 
@@ -47,7 +51,7 @@ class Dependency:
         self.trouble = None
         if self._warned_at is not None:
             self._warned_at = None
-            telemetry.say(logger, logging.INFO, f"the {self.what} answers", {"where": self.where})
+            telemetry.say(logger, logging.INFO, f"no longer waiting for the {self.what}", {"where": self.where})
 
     async def connected(self, connect: Callable[[], Awaitable[R]], *errors: type[BaseException]) -> R:
         """Try to connect until it works. Raises Misconfigured on what waiting cannot mend; these errors mean that waiting may."""
@@ -95,6 +99,13 @@ def nodes_of(url: str) -> list[str]:
     parts = urlsplit(url)
     user, at, hosts = parts.netloc.rpartition("@")
     return [urlunsplit(parts._replace(netloc=f"{user}{at}{host}")) for host in hosts.split(",")]
+
+
+def refuse_unreadable_files(url: str) -> None:
+    """Raise Misconfigured when a file of certificates or keys that a URL names cannot be read."""
+    for name, path in parse_qsl(urlsplit(url).query):
+        if name in FILE_PARAMETERS and not os.access(path, os.R_OK):
+            raise Misconfigured(f"{name}={path} cannot be read: {'no permission' if os.path.exists(path) else 'no such file'}")
 
 
 def certificate_trouble(failure: BaseException) -> str | None:

@@ -139,6 +139,8 @@ class Service(Generic[C]):
         while trouble := await self._schema_trouble(pool):
             schema.failed(trouble)
             await asyncio.sleep(MIGRATIONS_INTERVAL_SECONDS)
+            # Migrating sets what sessions of the role begin with.
+            await pool.renew()
         schema.answered()
         return pool
 

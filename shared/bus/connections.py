@@ -13,9 +13,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import aiormq
 from aiormq.abc import AbstractConnection
 from aiormq.connection import TransportFactory
-from aiormq.exceptions import AMQPConnectionError, AuthenticationError, ConnectionClosed, ProbableAuthenticationError
+from aiormq.exceptions import AMQPConnectionError, AuthenticationError, InvalidFrameError, ProbableAuthenticationError
 
-from shared.dependencies import Misconfigured, certificate_trouble, nodes_of
+from shared.dependencies import Misconfigured, certificate_trouble, nodes_of, refuse_unreadable_files
 from shared.gathering import Gathering
 
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -24,10 +24,6 @@ HEARTBEAT_SECONDS = 10
 CLOSE_TIMEOUT_SECONDS = 3.0
 
 LOST = (aiormq.AMQPError, OSError, TimeoutError, RuntimeError)
-
-
-# AMQP 0-9-1, reply codes: the virtual host is missing or closed to this user.
-NOT_ALLOWED = 530
 
 
 async def connect(url: str, *, name: str) -> AbstractConnection:
@@ -44,6 +40,7 @@ async def connect(url: str, *, name: str) -> AbstractConnection:
 
 async def connect_first(url: str, *, name: str) -> AbstractConnection:
     """Open a connection when a process starts: what waiting cannot mend raises Misconfigured, all else what is in LOST."""
+    refuse_unreadable_files(url)
     try:
         return await connect(url, name=name)
     except LOST as failure:
@@ -55,20 +52,25 @@ async def connect_first(url: str, *, name: str) -> AbstractConnection:
 def _lasting_trouble(failure: BaseException) -> str | None:
     if isinstance(failure, (ProbableAuthenticationError, AuthenticationError)):
         return f"the login was refused ({failure})"
-    if isinstance(failure, ConnectionClosed) and failure.args[:1] == (NOT_ALLOWED,):
-        return str(failure.args[-1])
-    if isinstance(failure, (FileNotFoundError, PermissionError, IsADirectoryError)):
-        return f"a file of certificates cannot be read: {failure.strerror}"
     return certificate_trouble(failure)
 
 
 async def _connect(url: str, name: str) -> AbstractConnection:
     address = urlsplit(url)
     query = {**dict(parse_qsl(address.query)), "heartbeat": HEARTBEAT_SECONDS}
-    async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-        return await aiormq.connect(
-            address._replace(query=urlencode(query)).geturl(), client_properties={"connection_name": name}, transport_factory=_Gathered()
-        )
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+            return await aiormq.connect(
+                address._replace(query=urlencode(query)).geturl(),
+                client_properties={"connection_name": name},
+                transport_factory=_Gathered(),
+            )
+    except InvalidFrameError as unexpected:
+        if "Connection.Close" not in str(unexpected):
+            raise
+        # The library does not show what the broker says when it opens no virtual host.
+        vhost = address.path.removeprefix("/") or "/"
+        raise AMQPConnectionError(f"the virtual host {vhost} does not exist, is down, or is closed to this user") from unexpected
 
 
 class _Gathered(TransportFactory):

@@ -148,13 +148,11 @@ class Consumer:
 
     def _receiver(self, queue: str) -> Callable[[DeliveredMessage], Coroutine[Any, Any, None]]:
         async def receive(message: DeliveredMessage) -> None:
-            received = Received(message, queue)
             if self._draining:
-                # It was on its way when consuming was cancelled.
-                await received.give_back()
+                # It was on its way when consuming was cancelled; given back now it could come again at once, closing requeues it.
                 return
             # A task of ours, so that a lost connection does not cancel a handler at some await.
-            task = asyncio.create_task(self._guarded(received))
+            task = asyncio.create_task(self._guarded(Received(message, queue)))
             self._in_hand.add(task)
             task.add_done_callback(self._in_hand.discard)
 
