@@ -14,7 +14,7 @@ import uvicorn
 from litestar import Litestar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from shared import inbox, spans, telemetry, topology
+from shared import inbox, replicas, spans, telemetry, topology
 from shared.backoff import reconnecting
 from shared.bus import LOST, Consumer, Publisher
 from shared.database import SILENT, Pool, open_pool
@@ -98,14 +98,16 @@ class Service(Generic[C]):
             relay = await stack.enter_async_context(
                 Relay(pool, publisher, service=self.name, head_start_seconds=self.settings.outbox_head_start_seconds)
             )
-            desk = Desk(pool=pool, publisher=publisher, relay=relay, pause_seconds=self.settings.write_pause_seconds)
+            pulse = Pulse(self.name)
+            desk = Desk(pool=pool, publisher=publisher, relay=relay, pulse=pulse, pause_seconds=self.settings.write_pause_seconds)
             self.context = context = await stack.enter_async_context(self._make_context(desk))
             for job in [*self._jobs(context), *self._upkeep(pool)]:
                 await stack.enter_async_context(job)
             consumer = await self._consumer(stack, desk, context)
             checks = self._all_checks(pool, publisher, consumer, context)
             url = await stack.enter_async_context(_serving(self._http(context, checks), self.settings, self.name))
-            telemetry.say(logger, logging.INFO, "started", {"url": url})
+            await stack.enter_async_context(replicas.registered(pool, pulse))
+            telemetry.say(logger, logging.INFO, "started", {"url": url, "replica": pulse.replica})
             yield Parts(desk=desk, url=url)
             self._stopping(context)
             if consumer is not None:
@@ -138,14 +140,12 @@ class Service(Generic[C]):
         if not self._handlers and not self._queries:
             return None
         commands, queries = attending(self.name, desk, self._may_have_left)
-        pulse = Pulse(self.name)
         worker = Worker(
             service=self.name,
             desk=desk,
             context=context,
             handlers={**self._handlers, **commands},
-            queries={**self._queries, **queries, **telling(self.name, pulse, desk.pool)},
-            pulse=pulse,
+            queries={**self._queries, **queries, **telling(self.name, desk.pulse, desk.pool)},
             handler_timeout_seconds=self.settings.handler_timeout_seconds,
             schedules=self._schedules,
             failed=self._failed,
@@ -185,6 +185,7 @@ class Service(Generic[C]):
     def _upkeep(self, pool: Pool) -> list[Job]:
         async def clean() -> None:
             await inbox.forget_finished(pool)
+            await replicas.purge_replicas(pool)
             await spans.forget(pool, hours=self.settings.traces_kept_hours)
 
         async def write_spans() -> None:
