@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from services.gateway.handlers.gateway import KEY_CACHE_SECONDS
 from services.payments.app import build as build_payments
 from shared.ids import new_id
 from shared.replicas import LIVE_SECONDS, PURGE_AFTER_SECONDS, purge_replicas, total
-from shared.vitals import Pulse
+from shared.vitals import HANDLED_MAX, Pulse
 from tests.faults.nursery import Nursery
 from tests.faults.system import a_system
 from tests.world import Answer, Place, World, a_key, a_world, gateway_settings, payments_settings, until
 
-SAMPLES = {"sample_every_seconds": 0.2}
+SAMPLES = {"sample_every_seconds": 0.2, "part_timeout_seconds": 1.0}
 # The most that may lie between a key's revocation at one gateway and the last request that another lets in.
 REVOKED_KEY_OPENS_FOR_SECONDS = 1.0
 
@@ -153,6 +154,19 @@ class TestTheOverview:
 async def _named(world: World, name: str, count: int) -> dict[str, Any] | None:
     found = await replicas(world, name)
     return found if len(found) == count else None
+
+
+class TestTheFigures:
+    def test_of_a_process_are_right_however_much_it_handles(self) -> None:
+        pulse, chance = Pulse("payments"), random.Random(0)
+        for number in range(HANDLED_MAX + 5_000):
+            pulse.handled(chance.random(), "failed" if number % 10 == 0 else "done")
+
+        vitals = pulse.vitals()
+
+        assert math.isclose(vitals.failed_per_second / vitals.handled_per_second, 0.1, rel_tol=0.01)
+        # Of times that are as often short as long, up to a second.
+        assert math.isclose(vitals.p95_seconds, 0.95, abs_tol=0.03)
 
 
 class TestTheSum:
