@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from shared import audit, spans
+from shared import audit, replicas, spans
 from shared.contracts import actions, traces, vitals
 from shared.contracts.actions import ActionPage, ListActions
 from shared.contracts.traces import ListSpans, Spans
@@ -17,7 +17,7 @@ def telling(service: str, pulse: Pulse, pool: Pool) -> dict[type[Query], QueryHa
     """Make the handlers by which a service tells of itself; one that nobody asks has none."""
 
     async def describe_service(envelope: Envelope, query: DescribeService, _: Any) -> Vitals:
-        return pulse.vitals()
+        return await replicas.service_vitals(pool, pulse)
 
     async def list_spans(envelope: Envelope, query: ListSpans, _: Any) -> Spans:
         return await spans.spans_of(pool, envelope, trace_id=query.trace_id, correlation_id=query.correlation_id)

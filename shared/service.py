@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import asyncpg
 import msgspec
 
-from shared import inbox, spans, telemetry, topology
+from shared import inbox, replicas, spans, telemetry, topology
 from shared.bus import LOST, Consumer, Publisher
 from shared.database import SILENT, Pool, open_pool
 from shared.dependencies import Dependency, Misconfigured, reason_of, where_of
@@ -99,18 +99,18 @@ class Service(Generic[C]):
             relay = await stack.enter_async_context(
                 Relay(pool, publisher, service=self.name, head_start_seconds=self.settings.outbox_head_start_seconds)
             )
-            desk = Desk(pool=pool, publisher=publisher, relay=relay, pause_seconds=self.settings.write_pause_seconds)
+            pulse = Pulse(self.name)
+            desk = Desk(pool=pool, publisher=publisher, relay=relay, pulse=pulse, pause_seconds=self.settings.write_pause_seconds)
             self.context = context = await stack.enter_async_context(self._make_context(desk))
             for job in [*self._jobs(context), *self._upkeep(pool)]:
                 await stack.enter_async_context(job)
             consumer = await self._consumer(stack, desk, context)
             checks = self._all_checks(pool, publisher, consumer, context)
-            # What is in hand ends while everything else still stands.
+            await stack.enter_async_context(replicas.registered(pool, pulse))
+            # What is in hand ends while everything else still works.
             stack.push_async_callback(http.stop)
             http.serve(self._http(context, checks) if self._http is not None else health_app(checks))
-            telemetry.say(
-                logger, logging.INFO, "started", {"url": http.url, "database_connections_max": self.settings.database_connections}
-            )
+            telemetry.say(logger, logging.INFO, "started", {"url": http.url, "replica": pulse.replica})
             yield Parts(desk=desk, url=http.url)
             self._leaving = True
             telemetry.say(logger, logging.INFO, "stopping")
@@ -164,14 +164,12 @@ class Service(Generic[C]):
         if not self._handlers and not self._queries:
             return None
         commands, queries = attending(self.name, desk, self._may_have_left)
-        pulse = Pulse(self.name)
         worker = Worker(
             service=self.name,
             desk=desk,
             context=context,
             handlers={**self._handlers, **commands},
-            queries={**self._queries, **queries, **telling(self.name, pulse, desk.pool)},
-            pulse=pulse,
+            queries={**self._queries, **queries, **telling(self.name, desk.pulse, desk.pool)},
             handler_timeout_seconds=self.settings.handler_timeout_seconds,
             schedules=self._schedules,
             failed=self._failed,
@@ -214,6 +212,7 @@ class Service(Generic[C]):
     def _upkeep(self, pool: Pool) -> list[Job]:
         async def clean() -> None:
             await inbox.forget_finished(pool)
+            await replicas.purge_replicas(pool)
             await spans.forget(pool, hours=self.settings.traces_kept_hours)
 
         async def write_spans() -> None:

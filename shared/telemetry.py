@@ -50,6 +50,7 @@ provider_calls = Histogram(
     ["service", "provider", "operation", "classification"],
     buckets=LATENCY_BUCKETS_SECONDS,
 )
+# Gauges are counted in the database: every replica says the same of the whole installation, so take their max and never their sum.
 unknown_outcomes = Gauge("tender_unknown_outcomes", "Transactions whose outcome is not known.", ["service"])
 oldest_unknown_seconds = Gauge("tender_oldest_unknown_outcome_seconds", "Age of the oldest unknown outcome.", ["service"])
 drift_open = Gauge("tender_drift_open", "Differences between books that nobody has settled.", ["domain", "type"])

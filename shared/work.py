@@ -11,18 +11,20 @@ from shared.database import Connection, FetchRow, Pool, Record, Rows, Statement
 from shared.errors import Unavailable
 from shared.messages import Envelope, Event, Message, Reply, encode_reply
 from shared.outbox import Parcel, Relay, command_parcel, parcel, promise
+from shared.vitals import Pulse
 
 
 class Desk:
-    """What every piece of work of one service shares: its pool, publisher and relay."""
+    """What every piece of work of one service shares: its pool, publisher, relay and pulse."""
 
-    def __init__(self, *, pool: Pool, publisher: Publisher, relay: Relay, pause_seconds: float = 0.0) -> None:
+    def __init__(self, *, pool: Pool, publisher: Publisher, relay: Relay, pulse: Pulse, pause_seconds: float = 0.0) -> None:
         self.pool = pool
         self.rows = Rows(pool, pause_seconds=pause_seconds)
         # For what has waited for others already.
         self.groups = Rows(pool)
         self.publisher = publisher
         self.relay = relay
+        self.pulse = pulse
         self._replies: set[asyncio.Task[None]] = set()
 
     def reply_soon(self, reply_to: str, envelope: Envelope, reply: bytes) -> None:

@@ -21,7 +21,6 @@ from shared.database import CONTENDED_ATTEMPTS_MAX, GroupCommit
 from shared.errors import Contended, Problem, Refusal, Retry, Unavailable
 from shared.inbox import CameBefore, Inbox, State, digest_of
 from shared.messages import Envelope, Event, Message, Query, Refused, done, encode_reply, type_of
-from shared.vitals import Pulse
 from shared.work import Desk, Work
 
 logger = logging.getLogger(__name__)
@@ -93,7 +92,6 @@ class Worker(Generic[C]):
         handler_timeout_seconds: float,
         schedules: RetrySchedules,
         failed: Mapping[type[Message], FailureHandler[C]] | None = None,
-        pulse: Pulse | None = None,
         together: Mapping[type[Event], Together[C]] | None = None,
         group_pause_seconds: float = 0.0,
         group_max: int = GROUP_MAX,
@@ -105,7 +103,7 @@ class Worker(Generic[C]):
         self._inbox = Inbox(desk.pool)
         self._publisher: Publisher = desk.publisher
         self._timeout_seconds = handler_timeout_seconds
-        self.pulse = pulse or Pulse(service)
+        self._pulse = desk.pulse
         self._schedules = schedules
         self._commands = {type_of(kind): (msgspec.json.Decoder(kind), handler) for kind, handler in handlers.items()}
         self._failed = {type_of(kind): handler for kind, handler in (failed or {}).items()}
@@ -128,13 +126,13 @@ class Worker(Generic[C]):
         facts = {"correlation_id": envelope.correlation_id, "operation_id": str(envelope.id)}
         whose = {"store_id": str(envelope.store_id), "environment": envelope.environment.value}
         with (
-            self.pulse,
+            self._pulse,
             telemetry.bound(facts),
             telemetry.span(f"{received.type} process", kind=SpanKind.CONSUMER, parent=envelope.traceparent, facts={**facts, **whose}),
         ):
             result = await self._handled(received, envelope)
         elapsed_seconds = time.monotonic() - started
-        self.pulse.handled(elapsed_seconds, result)
+        self._pulse.handled(elapsed_seconds, result)
         telemetry.messages_handled.labels(self._service, received.type, result).observe(elapsed_seconds)
 
     async def _handled(self, received: Received, envelope: Envelope) -> str:

@@ -19,10 +19,13 @@ def overview(api: Api) -> None:
     """How every service is, and what waits for somebody."""
     told = api.get("overview")
     rows = [{**each, **(each["vitals"] or {}), "up": "up" if each["up"] else "DOWN"} for each in told["services"]]
-    for row in rows:
+    replicas = [{**replica, "service": row["service"]} for row in rows for replica in row.get("replicas", ())]
+    for row in [*rows, *replicas]:
         row["per_second"] = f"{row.get('handled_per_second', 0):.1f}"
         row["p95_ms"] = f"{row.get('p95_seconds', 0) * 1000:.1f}"
     click.echo(table(rows, "service", "up", "depth", "in_flight", "dead_letters", "per_second", "p95_ms"))
+    click.echo("\nReplicas, whose sum is above (of p95, the largest):")
+    click.echo(table(replicas, "name", "service", "started_at", "in_flight", "per_second", "p95_ms") + "\n")
     counts = {"unknown outcomes": told["unknown_outcomes"], "open differences": told["drift_open"]}
     for what, count in counts.items():
         click.echo(f"{what}: {'not known, its service is down' if count is None else count}")

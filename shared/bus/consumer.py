@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from aiormq.channel import Channel
@@ -11,7 +11,7 @@ from aiormq.exceptions import ChannelAccessRefused
 
 from shared import telemetry, topology
 from shared.backoff import RECONNECT_WAIT_MAX_SECONDS, reconnecting
-from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, LOST, close, connect, losses_ignored, told_to_stop
+from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, LOST, close, connect, told_to_stop
 from shared.bus.letters import Received
 from shared.dependencies import Dependency, reason_of, where_of
 from shared.errors import Unavailable
@@ -26,6 +26,7 @@ RECONNECT_PAUSE_SECONDS = 0.1
 # How long a handler that was cancelled at the end of the grace period may take to end.
 CANCEL_TIMEOUT_SECONDS = 1.0
 
+R = TypeVar("R")
 Handler = Callable[[Received], Awaitable[None]]
 
 
@@ -54,6 +55,7 @@ class Consumer:
         self._tags: list[tuple[AbstractChannel, str]] = []
         self._connection: AbstractConnection | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[Any] | None = None
         self._draining = False
         # How many connections it has consumed on so far.
         self._consumed = 0
@@ -79,9 +81,11 @@ class Consumer:
         self._draining = True
         if self._supervisor is not None:
             await stop(self._supervisor)
+        if self._asking is not None:
+            # To cancel a question to the broker would close its channel, or the connection.
+            await self._answered(self._asking)
         for channel, tag in self._tags:
-            with losses_ignored():
-                await channel.basic_cancel(tag, timeout=ANSWER_TIMEOUT_SECONDS)
+            await self._asked(channel.basic_cancel(tag))
         if self._in_hand:
             _, late = await asyncio.wait(self._in_hand, timeout=grace_seconds)
             for task in late:
@@ -89,9 +93,16 @@ class Consumer:
             if late:
                 await asyncio.wait(late, timeout=CANCEL_TIMEOUT_SECONDS)
         for channel, _ in self._tags[:1]:
-            with losses_ignored():
-                # Closing drops what is not written yet; once this is answered, the broker has read every acknowledgement before it.
-                await channel.basic_qos(prefetch_count=self._prefetch, timeout=ANSWER_TIMEOUT_SECONDS)
+            # Closing drops what is not written yet; once this is answered, the broker has read every acknowledgement before it.
+            await self._asked(channel.basic_qos(prefetch_count=self._prefetch))
+
+    async def _asked(self, asking: Coroutine[Any, Any, Any]) -> None:
+        await self._answered(_noted(asyncio.create_task(asking)))
+
+    async def _answered(self, asking: "asyncio.Task[Any]") -> None:
+        """Wait until the broker has answered, or cannot any more; the library lets some questions wait on a connection that is lost."""
+        lost = {self._connection.closing} if self._connection is not None else set()
+        await asyncio.wait({asking, *lost}, timeout=ANSWER_TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
 
     async def _supervise(self) -> None:
         pause_seconds = RECONNECT_PAUSE_SECONDS
@@ -120,6 +131,16 @@ class Consumer:
         async for attempt in reconnecting(*LOST):
             with attempt:
                 connection = await self._connected()
+        channel = await self._uninterrupted(self._consume(connection))
+        self._consumed += 1
+        self._broker.answered()
+        await self._watch(connection, channel)
+
+    async def _uninterrupted(self, asking: Coroutine[Any, Any, R]) -> R:
+        self._asking = task = _noted(asyncio.create_task(asking))
+        return await asyncio.shield(task)
+
+    async def _consume(self, connection: AbstractConnection) -> Channel:
         # A broker that is going down or coming up may take a connection and never answer on it.
         async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
             channel = cast(Channel, await connection.channel())
@@ -134,9 +155,7 @@ class Consumer:
             absent = None if self._own_queue else await topology.missing(connection, self._also_needed)
         if absent is not None:
             raise ConnectionError(f"queue {absent} is missing")
-        self._consumed += 1
-        self._broker.answered()
-        await self._watch(connection, channel)
+        return channel
 
     async def _connected(self) -> AbstractConnection:
         try:
@@ -168,8 +187,6 @@ class Consumer:
             await received.give_back()
 
     async def _watch(self, connection: AbstractConnection, channel: Channel) -> None:
-        async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-            looking = await connection.channel()
         may_look = True
         while True:
             await asyncio.sleep(WATCH_INTERVAL_SECONDS if not channel.is_closed else 0)
@@ -179,16 +196,24 @@ class Consumer:
                 # The library forgets a consumer that the broker has cancelled.
                 if tag not in channel.consumers:
                     raise ConnectionError(f"the broker cancelled the consumer of {name}")
-            may_look = may_look and await self._all_consumed(looking)
+            may_look = may_look and await self._uninterrupted(self._all_consumed(connection))
 
-    async def _all_consumed(self, looking: AbstractChannel) -> bool:
+    async def _all_consumed(self, connection: AbstractConnection) -> bool:
         """Make sure the broker knows our consumers too; returns False when it does not let us look. Raises ConnectionError."""
-        for name in self._queues:
-            try:
-                async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+        async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+            looking = await connection.channel()
+            for name in self._queues:
+                try:
                     found = await looking.queue_declare(name, passive=True)
-            except ChannelAccessRefused:
-                return False
-            if not found.consumer_count:
-                raise ConnectionError(f"{name} has no consumer although this process should be one")
+                except ChannelAccessRefused:
+                    return False
+                if not found.consumer_count:
+                    raise ConnectionError(f"{name} has no consumer although this process should be one")
+            await looking.close()
         return True
+
+
+def _noted(task: "asyncio.Task[R]") -> "asyncio.Task[R]":
+    """Have a task's failure taken note of, for when nothing waits for it any longer."""
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task

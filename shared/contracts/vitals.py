@@ -1,8 +1,10 @@
-"""How a service is: what the process that was asked has been doing lately."""
+"""How a service is: what its processes have been doing lately, in sum and each."""
 
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from shared.messages import Message, Query
 
@@ -35,19 +37,35 @@ ASKED: dict[str, type[DescribeService]] = {
 }
 
 
-class Vitals(msgspec.Struct, frozen=True, kw_only=True):
+class ReplicaVitals(msgspec.Struct, frozen=True, kw_only=True):
     """How one process of a service is; rates and times are of the last minute."""
 
-    service: str
-    up_seconds: float
+    name: Annotated[str, Meta(description="The name of its host, and a number that no other process has.")]
+    started_at: datetime
     in_flight: int
     handled_per_second: float
     failed_per_second: float
     p95_seconds: float
+
+
+class Vitals(msgspec.Struct, frozen=True, kw_only=True):
+    """How a service is: the sum over its replicas; rates and times are of the last minute."""
+
+    # A new field needs a default: replicas of two releases read each other's figures.
+    service: str
+    up_seconds: Annotated[float, Meta(description="Of the replica that has run longest.")]
+    in_flight: int
+    handled_per_second: float
+    failed_per_second: float
+    p95_seconds: Annotated[float, Meta(description="The largest of the replicas' own: percentiles have no sum.")]
     # Of the whole installation, as far as this service is the one that knows.
     unknown_outcomes: int = 0
     drift_open: int = 0
     dead_letters: dict[str, int] = {}
+    replicas: Annotated[
+        list[ReplicaVitals],
+        Meta(description="Every process that runs, the oldest first; one that was killed is listed for up to 6 seconds more."),
+    ] = []
 
 
 class ServiceView(msgspec.Struct, frozen=True, kw_only=True):

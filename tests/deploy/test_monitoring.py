@@ -23,6 +23,9 @@ METRIC = re.compile(r"\b(tender_[a-z0-9_]+)")
 LABELS = re.compile(r"(?:by|without) \(([a-z_, ]*)\)|\{([^}]*)\}")
 # What a histogram or a counter is asked for by.
 ENDINGS = re.compile(r"_(bucket|sum|count|total)$")
+# How a replica's own counts are asked for, and how that which every replica counts as a whole.
+OWN_SUMMED = re.compile(r"sum(?: by \([a-z_, ]*\) )?\((?:rate|increase)\($")
+WHOLE_ONCE = re.compile(r"max(?: by \(([a-z_, ]*)\) )?\((?:delta\()?$")
 # With every service loaded, every metric is there.
 SERVICES = (build_gateway, build_payments, build_webhooks, build_fulfillment, build_reconciler)
 
@@ -67,6 +70,23 @@ def test_nothing_is_asked_for_that_is_not_there(where: str, expression: str) -> 
     assert asked or expression.startswith("up{"), where
     assert [name for name in names if name not in shown] == []
     assert (labels | matched) - known == set()
+
+
+@pytest.mark.parametrize(("where", "expression"), _expressions())
+def test_replicas_are_added_up_where_each_counts_its_own(where: str, expression: str) -> None:
+    ours = _ours()
+
+    for asked in METRIC.finditer(expression):
+        metric = ours[asked[1] if asked[1] in ours else ENDINGS.sub("", asked[1])]
+        before = expression[: asked.start()]
+        if metric._type != "gauge":
+            assert OWN_SUMMED.search(before), f"{where}: {asked[1]} is counted by each replica for itself"
+            continue
+        # Each replica counts the whole, under all of its labels; of ages the largest is wanted anyhow.
+        found = WHOLE_ONCE.search(before)
+        assert found, f"{where}: {asked[1]} is counted by every replica, as a whole"
+        by = {label.strip() for label in (found[1] or "").split(",")} - {""}
+        assert by == set(metric._labelnames) or asked[1].endswith("_seconds"), f"{where}: {asked[1]}"
 
 
 def test_every_alert_says_what_and_where_to_look() -> None:

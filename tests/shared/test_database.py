@@ -138,7 +138,10 @@ async def _closed(connection: Connection) -> bool:
 
 
 # What every schema has.
-MESSAGING = ("000_messaging.sql", "001_optimism.sql", "002_commands.sql", "003_admin_audit.sql", "004_put_away.sql", "005_spans.sql")
+MESSAGING = (
+    *("000_messaging.sql", "001_optimism.sql", "002_commands.sql", "003_admin_audit.sql"),
+    *("004_put_away.sql", "005_spans.sql", "006_service_replicas.sql"),
+)
 
 
 class TestMigrations:

@@ -19,6 +19,7 @@ from shared.database import Pool, connected, open_pool
 from shared.ids import new_id
 from shared.messages import Envelope, Environment, type_of
 from shared.vault import BrokenSeal, KeySource, PrivateKeys, Sealed, Sealer, UnknownKey, Vault, as_text, new_private_key, of_text, public_of
+from shared.vitals import Pulse
 from shared.work import Desk, Work
 from tests.world import Place, payments_settings
 
@@ -106,7 +107,7 @@ class _Ground:
 
 def _desk(pool: Pool) -> Desk:
     told = SimpleNamespace(head_start_seconds=1.0, send_soon=lambda _: None)
-    return Desk(pool=pool, publisher=SimpleNamespace(), relay=told)  # type: ignore[arg-type]
+    return Desk(pool=pool, publisher=SimpleNamespace(), relay=told, pulse=Pulse("tests"))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -50,10 +50,11 @@ from shared.errors import NotFound, Problem, Unavailable
 from shared.ids import new_id
 from shared.messages import Done, Envelope, Environment, Message, Query, Refused, Reply, done, encode, type_of
 from shared.replies import Replies
-from shared.vitals import Pulse
 from shared.work import Desk
 
-KEY_CACHE_SECONDS = 5.0
+# How long a key that was read opens this gateway without being read again, so for how long at most one opens it that was revoked at
+# another gateway: longer would let a stolen key in for longer, shorter saves nothing where a key is used often.
+KEY_CACHE_SECONDS = 1.0
 KEY_CACHE_ROWS_MAX = 10_000
 # Every shopper's token has a bucket; forgetting them all at once forgives a burst, no more.
 BUCKETS_MAX = 100_000
@@ -69,7 +70,7 @@ class Gateway:
         self.pool = desk.pool
         self.replies = replies
         self.ingest = Ingest(settings.webhooks_url)
-        self.pulse = Pulse("gateway")
+        self.pulse = desk.pulse
         # Set when the service stops: whoever holds a connection open lets go.
         self.closing = asyncio.Event()
         self._sealing = Sealing(source_of(settings))
@@ -124,13 +125,15 @@ class Gateway:
         principal, until = self._known.get(fingerprint, (None, 0.0))
         if principal is not None and until > time.monotonic():
             return principal
+        # Counted from before it is read: it may be revoked while the database answers.
+        read_at_seconds = time.monotonic()
         parts = key_parts(credential)
         found = None if parts is None else await store.api_key(self.pool, parts[0])
         if parts is None or found is None or not hmac.compare_digest(found[1], secret_hash(parts[1])):
             raise Unauthenticated("This key or token is not valid, or no longer.")
         if len(self._known) >= KEY_CACHE_ROWS_MAX:
             self._known.clear()
-        self._known[fingerprint] = (found[0], time.monotonic() + KEY_CACHE_SECONDS)
+        self._known[fingerprint] = (found[0], read_at_seconds + KEY_CACHE_SECONDS)
         return found[0]
 
     # Commands

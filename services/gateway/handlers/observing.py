@@ -10,7 +10,7 @@ import msgspec
 from services.gateway.handlers.gateway import Gateway
 from services.gateway.handlers.parts import GATEWAY, told
 from services.gateway.store import observing as store
-from shared import topology
+from shared import replicas, topology
 from shared.bus import Depth, depths
 from shared.contracts.vitals import ASKED, Overview, ServiceView, Vitals
 from shared.errors import Unavailable
@@ -47,7 +47,8 @@ async def see(gateway: Gateway) -> Seen:
     )
     said = await told(gateway, envelope, {service: kind() for service, kind in ASKED.items()}, Vitals)
     vitals = {service: each for service, each in said.items() if each is not None}
-    return Seen(vitals={GATEWAY: gateway.pulse.vitals(), **vitals}, queues=await _queues(gateway))
+    own = await replicas.service_vitals(gateway.pool, gateway.pulse)
+    return Seen(vitals={GATEWAY: own, **vitals}, queues=await _queues(gateway))
 
 
 class Lookout:

@@ -143,7 +143,12 @@ async def list_keys(request: HttpRequest) -> Response[Any]:
     status_code=200,
     tags=["Watching"],
     summary="Let an API key open nothing any more",
-    responses=documented(200, KeyView, "It is revoked; other gateway processes know within 5 seconds. One's own key is refused."),
+    responses=documented(
+        200,
+        KeyView,
+        "It is revoked; other gateway processes refuse it within a second. Checkout and customer tokens that were made with it are "
+        "valid until they expire. One's own key is refused.",
+    ),
 )
 async def revoke_key(request: HttpRequest, key_id: FromPath[UUID]) -> Response[Any]:
     return await carry_out(request, lambda _: RevokeKey(key_id=key_id))
