@@ -109,7 +109,7 @@ class BusSettings(EnvironmentSettings, frozen=True, kw_only=True):
     ] = "INFO"
     database_connections: Annotated[
         int, about("The most connections to the database that one process opens; see connections.md for the sum.", unit="connections", ge=1)
-    ] = 12
+    ] = 9
     database_cached_statements: Annotated[
         int,
         about("Prepared statements that a connection caches; 0 where a pooler does not know prepared statements.", unit="statements", ge=0),

@@ -113,7 +113,7 @@ def build(settings: Settings) -> Service[Webhooks]:
 async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Webhooks]:
     accounts = configured_accounts(settings.webhook_accounts)
     paypal = any(account.provider == "paypal" for account in accounts)
-    known = schemes(fetch=_fetch, authorities=_authorities(settings.paypal_authorities_file) if paypal else ())
+    known = schemes(fetch=fetch, authorities=_authorities(settings.paypal_authorities_file) if paypal else ())
     wallet = Wallet(desk.pool, settings.key_source, [Use.WEBHOOKS])
     await wallet.refresh()
     messenger = Messenger(allow_private=settings.allow_private_endpoints, timeout_seconds=settings.delivery_timeout_seconds)
@@ -138,7 +138,8 @@ def _authorities(file: str) -> list[x509.Certificate]:
         return [x509.load_der_x509_certificate(each) for each in trusted.get_ca_certs(binary_form=True)]
 
 
-async def _fetch(url: str) -> bytes:
+async def fetch(url: str) -> bytes:
+    """Fetch a certificate from a provider's host, never through a proxy."""
     timeout = aiohttp.ClientTimeout(total=CERTIFICATE_TIMEOUT_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url, allow_redirects=False) as answer:
         return await answer.read() if answer.status == 200 else b""

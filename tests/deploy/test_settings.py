@@ -9,10 +9,12 @@ import pytest
 from msgspec.structs import FieldInfo
 
 from deploy import settings_reference
+from deploy.setup import SERVICES
 from deploy.state import ROOT
 from shared.settings import EnvironmentSettings, has_file, meta_of, unit_of, variable_of
 
-PAGE = ROOT / "deploy" / "docs" / "settings.md"
+DOCS = ROOT / "deploy" / "docs"
+PAGE = DOCS / "settings.md"
 # It reads what the declarations name.
 LOADER = ROOT / "shared" / "settings.py"
 SOURCES = sorted(file for folder in ("shared", "services", "deploy") for file in (ROOT / folder).rglob("*.py") if file != LOADER)
@@ -107,3 +109,18 @@ def _named(key: ast.expr) -> str:
 
 def _of_script(file: Path) -> list[str]:
     return re.findall(r"\$\{([A-Z_]+)", file.read_text())
+
+
+def test_two_replicas_of_each_service_fit_a_stock_postgres() -> None:
+    """postgresql.org/docs: max_connections is 100, of which superuser_reserved_connections keeps 3."""
+    [connections] = [field.default for _, _, field in DECLARED if field.name == "database_connections"]
+
+    assert 2 * len(SERVICES) * connections <= 100 - 3
+    assert f"{connections} by default" in (DOCS / "connections.md").read_text()
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", page.read_text())
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
