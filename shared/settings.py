@@ -1,7 +1,6 @@
 """Settings: frozen structs read once from the environment; everything that is wrong with them is reported at once, by variable."""
 
 import math
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
@@ -53,11 +52,6 @@ def _http_trouble(value: str) -> str | None:
         return None if parts.hostname and (parts.port is None or parts.port) else "names no host"
     except ValueError as wrong:
         return f"is not a URL: {wrong}"
-
-
-def file(text: str) -> Meta:
-    """Describe a setting that is the name of a file to read."""
-    return about(text, form="file name", check=lambda value: None if os.access(value, os.R_OK) else f"{value} cannot be read")
 
 
 def several(text: str, choices: Collection[str]) -> Meta:

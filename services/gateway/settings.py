@@ -1,5 +1,6 @@
 """The settings of the gateway."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -7,6 +8,13 @@ from shared.settings import HTTP, BusSettings, about, url
 from shared.vault import KeySource
 
 TOKEN_SECRET_CHARACTERS_MIN = 16
+# As browsers send them (RFC 6454 6.2): no path, not even a slash; or any.
+ORIGIN = re.compile(r"https?://[^/\s@]+|\*")
+
+
+def _no_origins(text: str) -> str | None:
+    wrong = [each for each in text.split(",") if each.strip() and not ORIGIN.fullmatch(each.strip())]
+    return f"must be a list of origins such as https://shop.example, separated by commas (got '{wrong[0].strip()}')" if wrong else None
 
 
 class Settings(BusSettings, frozen=True, kw_only=True):
@@ -49,7 +57,9 @@ class Settings(BusSettings, frozen=True, kw_only=True):
         int, about("Requests in hand beyond which others are answered 503, before a key is claimed.", unit="requests", ge=1)
     ] = 512
     webhooks_url: Annotated[str, url("The webhooks service, to which the gateway passes on what providers post to its host.", *HTTP)] = ""
-    cors_origins: Annotated[str, about("Origins whose browsers may call the API, separated by commas.", form="list of origins")] = ""
+    cors_origins: Annotated[
+        str, about("Origins whose browsers may call the API, separated by commas.", form="list of origins", check=_no_origins)
+    ] = ""
     rate_per_second: Annotated[
         float, about("Requests a second that one key may send to one gateway process.", unit="requests a second", gt=0)
     ] = 1000.0

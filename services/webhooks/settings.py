@@ -1,10 +1,13 @@
 """The settings of webhooks."""
 
+from pathlib import Path
 from typing import Annotated
+
+from cryptography import x509
 
 from services.webhooks.domain import configured_accounts
 from shared.credentials import VaultSettings
-from shared.settings import PORT_MAX, SettingsRefused, about, file, several
+from shared.settings import PORT_MAX, SettingsRefused, about, several
 from shared.topology import TIERS_MILLISECONDS
 
 
@@ -13,6 +16,16 @@ def _unreadable(accounts: str) -> str | None:
         configured_accounts(accounts)
     except SettingsRefused as refused:
         return str(refused)
+    return None
+
+
+def _no_authorities(file: str) -> str | None:
+    try:
+        x509.load_pem_x509_certificates(Path(file).read_bytes())
+    except OSError as failed:
+        return f"{file} cannot be read: {failed.strerror}"
+    except ValueError:
+        return f"{file} holds no certificates in PEM"
     return None
 
 
@@ -36,7 +49,12 @@ class Settings(VaultSettings, frozen=True, kw_only=True):
         about("Whose webhooks are taken, and with which secrets; see Webhooks in the README.", secret=True, form="JSON", check=_unreadable),
     ] = "[]"
     paypal_authorities_file: Annotated[
-        str, file("PEM file of the authorities that PayPal's certificate must come from; the system's own when empty.")
+        str,
+        about(
+            "PEM file of the authorities that PayPal's certificate must come from; the system's own when empty.",
+            form="file name",
+            check=_no_authorities,
+        ),
     ] = ""
     ask_timeout_seconds: Annotated[
         float, about("How long payments or fulfillment may take for an event before it is tried again.", gt=0)

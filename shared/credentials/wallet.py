@@ -31,7 +31,7 @@ class VaultSettings(BusSettings, frozen=True, kw_only=True):
         str, about("The file of the keys that this service opens credentials with; it is read again when it changes.", form="file name")
     ] = ""
     vault_keys: Annotated[str, about("Those keys themselves, as JSON.", secret=True, form="JSON")] = ""
-    vault_keys_command: Annotated[str, about("A command that prints those keys, such as a KMS's.", secret=True, form="command")] = ""
+    vault_keys_command: Annotated[str, about("A command that prints those keys, such as a KMS's.", form="command")] = ""
     sandbox_only: Annotated[bool, about("Serve nothing but the sandbox environment; then no keys are needed.")] = False
 
     @property

@@ -8,6 +8,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 import pytest
 
+from deploy import broker_users
 from deploy.servers import rabbitmq
 from deploy.state import Instance, free_port
 from shared import topology
@@ -15,6 +16,7 @@ from shared.bus import LOST, Publisher
 from shared.bus.connections import close, connect
 from shared.bus.letters import Letter
 from tests.certificates import Authority, Pair
+from tests.world import PASSWORD
 
 ADDRESS = "127.0.0.1"
 
@@ -25,6 +27,7 @@ class Listener(msgspec.Struct, frozen=True):
     netloc: str
     authority: Authority
     client: Pair
+    management_url: str
 
     def url(self, *, host: str = ADDRESS, authority: Authority | None = None, client: Pair | None = None) -> str:
         """Tell where it is, and with which files it is spoken to."""
@@ -37,7 +40,7 @@ class Listener(msgspec.Struct, frozen=True):
 @pytest.fixture(scope="module")
 async def listener(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Listener]:
     folder = tmp_path_factory.mktemp("tls")
-    authority, port = Authority(folder, "authority"), free_port()
+    authority, port, management_port = Authority(folder, "authority"), free_port(), free_port()
     server, client = authority.issue("server", ADDRESS), authority.issue("tender_payments")
     configuration = "\n".join(
         [
@@ -47,6 +50,11 @@ async def listener(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Li
             f"ssl_options.keyfile = {server.key}",
             "ssl_options.verify = verify_peer",
             "ssl_options.fail_if_no_peer_cert = true",
+            f"management.ssl.ip = {ADDRESS}",
+            f"management.ssl.port = {management_port}",
+            f"management.ssl.cacertfile = {authority.file}",
+            f"management.ssl.certfile = {server.certificate}",
+            f"management.ssl.keyfile = {server.key}",
         ]
     )
     installation = rabbitmq.installed() or rabbitmq.downloaded(Instance(folder, "servers"), lambda _: None)
@@ -54,7 +62,7 @@ async def listener(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Li
     try:
         await asyncio.to_thread(broker.start)
         user = urlsplit(broker.amqp_url).netloc.rpartition("@")[0]
-        yield Listener(f"{user}@{ADDRESS}:{port}", authority, client)
+        yield Listener(f"{user}@{ADDRESS}:{port}", authority, client, f"https://{user}@{ADDRESS}:{management_port}")
     finally:
         await asyncio.to_thread(broker.stop)
 
@@ -94,3 +102,11 @@ async def test_a_client_with_a_certificate_of_another_authority_is_refused(liste
 
     with pytest.raises(LOST):
         await connect(listener.url(client=stranger), name="tests")
+
+
+async def test_the_management_api_is_trusted_by_its_authority(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(broker_users.UsersRefused):
+        await broker_users.make(listener.management_url, password=PASSWORD)
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(listener.authority.file))
+    await broker_users.make(listener.management_url, password=PASSWORD)

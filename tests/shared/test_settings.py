@@ -80,7 +80,26 @@ class TestOneThatIsWrong:
                 {"WEBHOOK_ACCOUNTS": f'[{{"provider":"stripe","secrets":["{SECRET}"]}}]'},
                 "WEBHOOK_ACCOUNTS: must be a JSON list of accounts: Object missing required field `store_id` - at `$[0]`",
             ),
-            (WebhooksSettings, {"PAYPAL_AUTHORITIES_FILE": "/nowhere"}, "PAYPAL_AUTHORITIES_FILE: /nowhere cannot be read"),
+            (
+                WebhooksSettings,
+                {"PAYPAL_AUTHORITIES_FILE": "/nowhere"},
+                "PAYPAL_AUTHORITIES_FILE: /nowhere cannot be read: No such file or directory",
+            ),
+            (
+                WebhooksSettings,
+                {"PAYPAL_AUTHORITIES_FILE": __file__},
+                f"PAYPAL_AUTHORITIES_FILE: {__file__} holds no certificates in PEM",
+            ),
+            (
+                GatewaySettings,
+                {**TOKEN, "CORS_ORIGINS": "https://shop.example, shop.example"},
+                "CORS_ORIGINS: must be a list of origins such as https://shop.example, separated by commas (got 'shop.example')",
+            ),
+            (
+                GatewaySettings,
+                {**TOKEN, "CORS_ORIGINS": "https://shop.example/"},
+                "CORS_ORIGINS: must be a list of origins such as https://shop.example, separated by commas (got 'https://shop.example/')",
+            ),
             (
                 ReconcilerSettings,
                 {"RECONCILE_SCHEDULES": '[{"domain":"money","cron":"* * * * *"}]'},
@@ -122,6 +141,10 @@ class TestThatAreRight:
     )
     def test_urls_of_the_database_are_taken_as_they_are(self, url: str) -> None:
         assert load(PaymentsSettings, {**SANDBOX, "DATABASE_URL": url}).database_url == url
+
+    @pytest.mark.parametrize("origins", ["*", "https://shop.example", "http://localhost:3000,https://shop.example"])
+    def test_origins_are_taken_as_they_are(self, origins: str) -> None:
+        assert load(GatewaySettings, {**SANDBOX, **TOKEN, "CORS_ORIGINS": origins}).cors_origins == origins
 
     def test_keys_are_read(self) -> None:
         environ = {**SERVERS, **TOKEN, "VAULT_PUBLIC_KEYS": PUBLIC_KEYS}
