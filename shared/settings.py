@@ -1,11 +1,12 @@
 """Settings: frozen structs read once from the environment; everything that is wrong with them is reported at once, by variable."""
 
 import math
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +16,8 @@ from shared.errors import Clear
 
 HTTP = ("http", "https")
 PORT_MAX = 65_535
+# Parameters of the servers' URLs that name files (libpq's, aiormq's).
+TLS_FILES = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl", "cafile", "certfile", "keyfile"})
 # What a setting's value is measured in, by how its name ends.
 UNITS = {"_seconds": "seconds", "_hours": "hours", "_days": "days", "_per_second": "a second"}
 Check = Callable[[str], str | None]
@@ -41,17 +44,29 @@ def url(text: str, *schemes: str, secret: bool = False) -> Meta:
             return f"must begin with {beginnings} (got {f'{scheme}://…' if found else 'no ://'})"
         if not rest.strip("/"):
             return "names no host"
-        return _http_trouble(value) if schemes == HTTP else None
+        return _http_trouble(value) if schemes == HTTP else _server_trouble(value)
 
     return about(text, secret=secret, form=f"URL, {beginnings}", check=check)
 
 
 def _http_trouble(value: str) -> str | None:
+    # What Python says of a URL may quote a password in it.
     try:
         parts = urlsplit(value)
         return None if parts.hostname and (parts.port is None or parts.port) else "names no host"
-    except ValueError as wrong:
-        return f"is not a URL: {wrong}"
+    except ValueError:
+        return "is not a URL: its host or port cannot be read"
+
+
+def _server_trouble(value: str) -> str | None:
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return "is not a URL: its hosts cannot be read"
+    if "@" not in parts.netloc and "@" in parts.path + parts.query + parts.fragment:
+        return "has its @ behind the host: write /, ? and # of a password as %2F, %3F and %23"
+    unreadable = [f"{name}={file}" for name, file in parse_qsl(parts.query) if name in TLS_FILES and not os.access(file, os.R_OK)]
+    return f"names a file that cannot be read: {', '.join(unreadable)}" if unreadable else None
 
 
 def several(text: str, choices: Collection[str]) -> Meta:

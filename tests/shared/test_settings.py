@@ -23,6 +23,8 @@ SANDBOX = {**SERVERS, "SANDBOX_ONLY": "true"}
 TOKEN = {"TOKEN_SECRET": "sixteen characters"}
 SCHEME = "must begin with postgresql:// or postgres:// (got {})"
 
+BEHIND = "has its @ behind the host: write /, ? and # of a password as %2F, %3F and %23"
+
 
 def refused(kind: type[BusSettings], environ: dict[str, str]) -> list[str]:
     with pytest.raises(SettingsRefused) as error:
@@ -38,6 +40,19 @@ class TestOneThatIsWrong:
             ({"DATABASE_URL": SECRET}, f"DATABASE_URL: {SCHEME.format('no ://')}"),
             ({"DATABASE_URL": f"mysql://u:{SECRET}@h/d"}, f"DATABASE_URL: {SCHEME.format('mysql://…')}"),
             ({"DATABASE_URL": "postgresql://"}, "DATABASE_URL: names no host"),
+            ({"DATABASE_URL": f"postgresql://u:{SECRET}#1@h/d"}, f"DATABASE_URL: {BEHIND}"),
+            ({"DATABASE_URL": f"postgresql://u:{SECRET}/1@h/d"}, f"DATABASE_URL: {BEHIND}"),
+            ({"AMQP_URL": f"amqp://u:{SECRET}?1@h/"}, f"AMQP_URL: {BEHIND}"),
+            ({"DATABASE_URL": f"postgresql://u:{SECRET}@[h/d"}, "DATABASE_URL: is not a URL: its hosts cannot be read"),
+            ({"DATABASE_URL": f"postgresql://u:{SECRET}@\u2100/d"}, "DATABASE_URL: is not a URL: its hosts cannot be read"),
+            (
+                {"DATABASE_URL": f"postgresql://u:{SECRET}@h/d?sslmode=verify-full&sslrootcert=/nowhere/ca.crt"},
+                "DATABASE_URL: names a file that cannot be read: sslrootcert=/nowhere/ca.crt",
+            ),
+            (
+                {"AMQP_URL": f"amqps://u:{SECRET}@h/?certfile={__file__}&keyfile=/nowhere/key&cafile=/nowhere/ca"},
+                "AMQP_URL: names a file that cannot be read: keyfile=/nowhere/key, cafile=/nowhere/ca",
+            ),
             ({"AMQP_URL": f"http://u:{SECRET}@h/"}, "AMQP_URL: must begin with amqp:// or amqps:// (got http://…)"),
             ({"HTTP_PORT": "eighty"}, "HTTP_PORT: must be a whole number (port), at least 0, at most 65535 (got 'eighty')"),
             ({"HTTP_PORT": "65536"}, "HTTP_PORT: must be a whole number (port), at least 0, at most 65535 (got '65536')"),
@@ -50,7 +65,7 @@ class TestOneThatIsWrong:
             ({"LOG_LEVEL": "loud"}, "LOG_LEVEL: must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL (got 'loud')"),
             ({"STRIPE_MULTICAPTURE": "yes"}, "STRIPE_MULTICAPTURE: must be true or false (got 'yes')"),
             ({"STRIPE_URL": "api.stripe.com"}, "STRIPE_URL: must begin with http:// or https:// (got no ://)"),
-            ({"STRIPE_URL": "https://h:99999"}, "STRIPE_URL: is not a URL: Port out of range 0-65535"),
+            ({"STRIPE_URL": "https://h:99999"}, "STRIPE_URL: is not a URL: its host or port cannot be read"),
             ({"STRIPE_URL": "https:///v1"}, "STRIPE_URL: names no host"),
             ({"OTEL_EXPORTER_OTLP_ENDPOINT": "jaeger"}, "OTEL_EXPORTER_OTLP_ENDPOINT: must begin with http:// or https:// (got no ://)"),
             ({"RETRY_TIERS_BUG": "1s,2s"}, "RETRY_TIERS_BUG: must be a list of 1s, 30s, 10m, separated by commas (got '1s,2s')"),
