@@ -100,6 +100,12 @@ LIBRARIES = (
         "the system's",
         "The authorities that certificates of providers and of the broker's management API come from.",
     ),
+    Variable("PGSSLMODE, PGSSLROOTCERT, PGTARGETSESSIONATTRS", "none", "Like libpq's other variables, what DATABASE_URL leaves out."),
+    Variable(
+        "OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE",
+        "none",
+        "Headers and authority for sending traces, as OpenTelemetry has them.",
+    ),
 )
 INTRODUCTION = """\
 # Settings
@@ -118,7 +124,7 @@ How to reach the servers, by TLS and otherwise, is in [connections.md](connectio
 
 def page() -> str:
     """Write the page."""
-    return "\n".join(_lines())
+    return "\n".join(_lines()).rstrip()
 
 
 def _lines() -> Iterator[str]:
