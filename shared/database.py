@@ -14,7 +14,7 @@ import asyncpg.pool
 import msgspec
 
 from shared import telemetry
-from shared.dependencies import Misconfigured, certificate_trouble, reason_of, refuse_unreadable_files
+from shared.dependencies import Misconfigured, certificate_trouble, reason_of
 from shared.errors import Contended, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,6 @@ class Pool:
 
 async def open_pool(url: str, *, connections: int, cached_statements: int | None = None) -> Pool:
     """Open a pool; by default statements are cached unless a pooler is in between. Raises Misconfigured, or what is in SILENT."""
-    refuse_unreadable_files(url)
     if cached_statements is None:
         cached_statements = await _cacheable_statements(url, connections)
     return Pool(

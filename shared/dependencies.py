@@ -2,12 +2,11 @@
 
 import asyncio
 import logging
-import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from shared import telemetry
 from shared.backoff import reconnecting
@@ -19,9 +18,6 @@ logger = logging.getLogger(__name__)
 # How long a server may be silent before the log says so the first time, and how often it is said again.
 FIRST_WARNING_SECONDS = 1.0
 WARNING_INTERVAL_SECONDS = 30.0
-
-# By which parameters URLs name files: asyncpg's (libpq's names) and aiormq's.
-FILE_PARAMETERS = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl", "cafile", "certfile", "keyfile"})
 
 R = TypeVar("R")
 
@@ -99,13 +95,6 @@ def nodes_of(url: str) -> list[str]:
     parts = urlsplit(url)
     user, at, hosts = parts.netloc.rpartition("@")
     return [urlunsplit(parts._replace(netloc=f"{user}{at}{host}")) for host in hosts.split(",")]
-
-
-def refuse_unreadable_files(url: str) -> None:
-    """Raise Misconfigured when a file of certificates or keys that a URL names cannot be read."""
-    for name, path in parse_qsl(urlsplit(url).query):
-        if name in FILE_PARAMETERS and not os.access(path, os.R_OK):
-            raise Misconfigured(f"{name}={path} cannot be read: {'no permission' if os.path.exists(path) else 'no such file'}")
 
 
 def certificate_trouble(failure: BaseException) -> str | None:

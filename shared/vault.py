@@ -5,7 +5,7 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -76,7 +76,10 @@ class Sealer:
 
     def __init__(self, keys: PublicKeys) -> None:
         self._version = keys.current
-        self._key = X25519PublicKey.from_public_bytes(base64.b64decode(keys.key))
+        try:
+            self._key = X25519PublicKey.from_public_bytes(base64.b64decode(keys.key, validate=True))
+        except ValueError:
+            raise KeysRefused("a public key is not 32 bytes in base64") from None
 
     def seal(self, plain: bytes, *, info: str) -> Sealed:
         """Seal something so that it opens at one place only, which `info` names."""
@@ -227,6 +230,8 @@ class KeySource(msgspec.Struct, frozen=True, kw_only=True):
     file: str = ""
     text: str = ""
     command: str = ""
+    # The setting that holds the text; those of the file and the command are named after it.
+    variable: str = "VAULT_KEYS"
 
     @property
     def given(self) -> bool:
@@ -241,8 +246,11 @@ class KeySource(msgspec.Struct, frozen=True, kw_only=True):
             if self.command:
                 done = subprocess.run(shlex.split(self.command), capture_output=True, check=True, timeout=COMMAND_TIMEOUT_SECONDS)
                 return done.stdout
-        except (OSError, subprocess.SubprocessError) as failed:
-            raise KeysRefused(f"key material cannot be fetched: {type(failed).__name__}") from None
+        except OSError as failed:
+            raise KeysRefused(f"{failed.filename} cannot be read: {failed.strerror}") from None
+        except (subprocess.SubprocessError, ValueError) as failed:
+            # Neither the command nor what it printed is shown: there may be a key in it.
+            raise KeysRefused(f"the command failed: {type(failed).__name__}") from None
         return self.text.encode()
 
     def private(self) -> PrivateKeys:
@@ -252,6 +260,21 @@ class KeySource(msgspec.Struct, frozen=True, kw_only=True):
     def public(self) -> Mapping[str, PublicKeys]:
         """Read the public keys of services by their names; raises KeysRefused."""
         return _decoded(self.read(), dict[str, PublicKeys])
+
+    def problems(self, read: "Callable[[KeySource], PrivateKeys | Mapping[str, PublicKeys]]", *, sandbox_only: bool) -> Iterator[str]:
+        """Say what is wrong with the keys, by the setting's variable; without any, only the sandbox environment may be served."""
+        if self.given:
+            named = f"{self.variable}_FILE" if self.file else f"{self.variable}_COMMAND" if self.command else self.variable
+            try:
+                keys = read(self)
+                _ = Vault(keys) if isinstance(keys, PrivateKeys) else [Sealer(each) for each in keys.values()]
+            except KeysRefused as refused:
+                yield f"{named}: {refused}"
+        elif not sandbox_only:
+            yield (
+                f"{self.variable}_FILE: no key material; set {self.variable}_FILE, {self.variable} or {self.variable}_COMMAND"
+                " (./tender keys make writes a file), or SANDBOX_ONLY=true to serve nothing but the sandbox environment"
+            )
 
     def changed_at(self) -> float:
         """Tell when its file was changed last; always the same for what only a restart changes."""

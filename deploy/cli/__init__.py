@@ -17,6 +17,7 @@ COMMANDS = {
     "migrate": "operating:migrate",
     "topology": "operating:declare_topology",
     "asyncapi": "operating:show_asyncapi",
+    "settings": "operating:show_settings",
     "broker-users": "operating:make_broker_users",
     "keys": "operating:keys",
     "stores": "operating:stores",

@@ -51,6 +51,14 @@ def show_asyncapi() -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(asyncapi.document()), indent=2).decode())
 
 
+@click.command(name="settings")
+def show_settings() -> None:
+    """Print every setting with its default and meaning, as Markdown."""
+    from deploy import settings_reference
+
+    click.echo(settings_reference.page())
+
+
 @click.command(name="broker-users")
 @click.option(
     "--management-url", envvar="RABBITMQ_MANAGEMENT_URL", required=True, help="The broker's management API, as its administrator."

@@ -1,6 +1,7 @@
 """Run the sandbox provider as a process."""
 
 import os
+import sys
 from pathlib import Path
 
 import uvicorn
@@ -12,44 +13,36 @@ from deploy.sandbox.faces.shippo import ShippoEvents
 from deploy.sandbox.faces.stripe_events import StripeEvents
 from deploy.sandbox.parcels import Carrier
 from deploy.sandbox.server import Sandbox
+from deploy.sandbox.settings import SandboxSettings
 from deploy.sandbox.taxbooks import TaxOffice
 from deploy.sandbox.webhooks import Outgoing
-
-# Longer than any time-out of ours that a test or the demo sets.
-SILENCE_SECONDS = 30.0
+from shared.settings import SettingsRefused, load
 
 
 def main() -> None:
     """Serve until told to stop."""
-    host, port = os.environ.get("HTTP_HOST", "127.0.0.1"), int(os.environ.get("HTTP_PORT", "8090"))
-    file = os.environ.get("SANDBOX_FILE")
-    secret = os.environ.get("SANDBOX_WEBHOOK_SECRET", "")
-    secret = os.environ.get("SANDBOX_WEBHOOK_SECRET", "")
+    try:
+        settings = load(SandboxSettings, os.environ)
+    except SettingsRefused as refused:
+        sys.exit(str(refused))
+    file, secret = settings.sandbox_file, settings.sandbox_webhook_secret
     sandbox = Sandbox(
         Books(Path(file) if file else None),
-        base_url=os.environ.get("SANDBOX_PUBLIC_URL", f"http://{host}:{port}"),
-        api_key=os.environ.get("SANDBOX_API_KEY", "sk_sandbox_local"),
-        outgoing=Outgoing(url=os.environ.get("SANDBOX_WEBHOOK_URL", ""), secret=secret),
-        stripe=Outgoing(
-            url=os.environ.get("SANDBOX_STRIPE_WEBHOOK_URL", ""),
-            secret=os.environ.get("SANDBOX_STRIPE_WEBHOOK_SECRET", ""),
-            style=StripeEvents(),
-        ),
-        parcels=Outgoing(url=os.environ.get("SANDBOX_CARRIER_WEBHOOK_URL", ""), secret=secret),
-        easypost=Outgoing(
-            url=os.environ.get("SANDBOX_EASYPOST_WEBHOOK_URL", ""),
-            secret=secret,
-            style=EasyPostEvents(),
-        ),
-        shippo=Outgoing(url=os.environ.get("SANDBOX_SHIPPO_WEBHOOK_URL", ""), secret=secret, style=ShippoEvents()),
+        base_url=settings.sandbox_public_url or f"http://{settings.http_host}:{settings.http_port}",
+        api_key=settings.sandbox_api_key,
+        outgoing=Outgoing(url=settings.sandbox_webhook_url, secret=secret),
+        stripe=Outgoing(url=settings.sandbox_stripe_webhook_url, secret=settings.sandbox_stripe_webhook_secret, style=StripeEvents()),
+        parcels=Outgoing(url=settings.sandbox_carrier_webhook_url, secret=secret),
+        easypost=Outgoing(url=settings.sandbox_easypost_webhook_url, secret=secret, style=EasyPostEvents()),
+        shippo=Outgoing(url=settings.sandbox_shippo_webhook_url, secret=secret, style=ShippoEvents()),
         carrier=Carrier(Path(f"{file}.carrier") if file else None),
         taxes=TaxOffice(Path(f"{file}.taxes") if file else None),
-        silence_seconds=float(os.environ.get("SANDBOX_SILENCE_SECONDS", SILENCE_SECONDS)),
+        silence_seconds=settings.sandbox_silence_seconds,
     )
     uvicorn.run(
         app(sandbox),
-        host=host,
-        port=port,
+        host=settings.http_host,
+        port=settings.http_port,
         http="httptools",
         loop="uvloop",
         access_log=False,

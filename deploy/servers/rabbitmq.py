@@ -123,12 +123,20 @@ class Private:
     """A broker of our own that can be stopped and started again on its data."""
 
     def __init__(
-        self, instance: Instance, installation: Installation, *, ports: Ports | None = None, beside: "Private | None" = None
+        self,
+        instance: Instance,
+        installation: Installation,
+        *,
+        ports: Ports | None = None,
+        beside: "Private | None" = None,
+        configuration: str = "",
     ) -> None:
         self._instance = instance
         self._installation = installation
         self._ports = ports or free_ports()
         self._beside = beside
+        # Lines of rabbitmq.conf besides our own.
+        self._configuration = configuration
         self._password = instance.secret("rabbitmq")
         self._cookie = instance.secret("erlang-cookie")
         self.node = f"tender-{instance.name}@localhost"
@@ -176,7 +184,7 @@ class Private:
         run([str(tool), "-q", *arguments], env=self._environment(self._instance.folder / "rabbitmq"), what=f"rabbitmqctl {arguments[0]}")
 
     def _environment(self, folder: Path) -> dict[str, str]:
-        return _environment(self._instance, folder, self._installation, self._ports, self._password)
+        return _environment(self._instance, folder, self._installation, self._ports, self._password, self._configuration)
 
 
 @contextmanager
@@ -196,13 +204,16 @@ def free_ports() -> Ports:
     return Ports(amqp=free_port(), management=free_port(), distribution=free_port(), epmd=free_port())
 
 
-def _environment(instance: Instance, folder: Path, installation: Installation, ports: Ports, password: str) -> dict[str, str]:
+def _environment(
+    instance: Instance, folder: Path, installation: Installation, ports: Ports, password: str, configuration: str
+) -> dict[str, str]:
     conf, plugins = folder / "rabbitmq.conf", folder / "enabled_plugins"
     conf.write_text(
         f"listeners.tcp.1 = 127.0.0.1:{ports.amqp}\n"
         f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {ports.management}\n"
         f"default_user = {USER}\ndefault_pass = {password}\n"
         "disk_free_limit.absolute = 50MB\nlog.console = true\nlog.console.level = warning\nlog.file = false\n"
+        f"{configuration}\n"
     )
     conf.chmod(0o600)
     plugins.write_text("[rabbitmq_management].\n")

@@ -39,13 +39,12 @@ from shared.contracts.fulfillment import pricing as pricing_messages
 from shared.contracts.fulfillment import shipping as shipping_messages
 from shared.contracts.fulfillment import tax as tax_messages
 from shared.contracts.payments import IntentChanged
-from shared.credentials import Adapters, Credential, Wallet, source_of
+from shared.credentials import Adapters, Credential, Wallet
 from shared.database import connected
 from shared.messages import Environment, Message, Query
 from shared.migrations import Owned
 from shared.schedule import Job
 from shared.service import Service
-from shared.vault import KeySource
 from shared.work import Desk
 from shared.worker import CommandHandler, QueryHandler, RetrySchedules, Together
 
@@ -101,12 +100,11 @@ QUERIES: dict[type[Query], QueryHandler[Fulfillment]] = {
 
 def build(settings: Settings) -> Service[Fulfillment]:
     """Put fulfillment together."""
-    source = source_of(settings, OWNED.name)
     return Service(
         name=OWNED.name,
         settings=settings,
         owned=OWNED,
-        context=lambda desk: _context(desk, settings, source),
+        context=lambda desk: _context(desk, settings),
         handlers=COMMANDS,
         queries=QUERIES,
         jobs=partial(_jobs, settings),
@@ -117,8 +115,8 @@ def build(settings: Settings) -> Service[Fulfillment]:
 
 
 @asynccontextmanager
-async def _context(desk: Desk, settings: Settings, source: KeySource) -> AsyncIterator[Fulfillment]:
-    wallet = Wallet(desk.pool, source, [Use.SHIPPING, Use.TAX])
+async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Fulfillment]:
+    wallet = Wallet(desk.pool, settings.key_source, [Use.SHIPPING, Use.TAX])
     await wallet.refresh()
     carriers: Adapters[Carrier] = Adapters(wallet, Use.SHIPPING, installed=_carriers(settings), make=partial(_carrier, settings))
     engines: Adapters[TaxEngine] = Adapters(wallet, Use.TAX, installed=_engines(settings), make=partial(_engine, settings))

@@ -10,7 +10,6 @@ from services.gateway import store
 from services.gateway.console import ROUTES as CONSOLE
 from services.gateway.handlers import observing
 from services.gateway.handlers.gateway import Gateway
-from services.gateway.handlers.sealing import source_of
 from services.gateway.routes import api
 from services.gateway.routes.asgi import Watched
 from services.gateway.settings import Settings
@@ -29,7 +28,6 @@ FORGET_EVERY_SECONDS = 60.0
 
 def build(settings: Settings) -> Service[Gateway]:
     """Put the gateway together."""
-    source_of(settings)  # Refused before anything is started.
     return Service(
         name=OWNED.name,
         settings=settings,

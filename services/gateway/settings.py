@@ -1,42 +1,92 @@
 """The settings of the gateway."""
 
-from shared.settings import BusSettings
+import re
+from collections.abc import Iterator
+from typing import Annotated
+
+from shared.settings import HTTP, BusSettings, about, url
+from shared.vault import KeySource
+
+TOKEN_SECRET_CHARACTERS_MIN = 16
+# As browsers send them (RFC 6454 6.2): no path, not even a slash; or any.
+ORIGIN = re.compile(r"https?://[^/\s@]+|\*")
+
+
+def _no_origins(text: str) -> str | None:
+    wrong = [each for each in text.split(",") if each.strip() and not ORIGIN.fullmatch(each.strip())]
+    return f"must be a list of origins such as https://shop.example, separated by commas (got '{wrong[0].strip()}')" if wrong else None
 
 
 class Settings(BusSettings, frozen=True, kw_only=True):
-    """Read from the environment; see README for what each means."""
+    """Read from the environment."""
 
-    # Signs tokens, and locks answers that are kept.
-    token_secret: str
-    # The one before, while tokens and answers of it are still about.
-    token_secret_before: str = ""
-    # As whom the gateway asks how full the queues are; left out: as itself, which RabbitMQ 4.2.6 and newer do not answer.
-    queue_depths_amqp_url: str = ""
-    # The public keys of the services that open what is sealed here, by their names.
-    vault_public_keys_file: str = ""
-    vault_public_keys: str = ""
-    vault_public_keys_command: str = ""
-    # Serve nothing but the sandbox environment; without keys there is no other way to serve at all.
-    sandbox_only: bool = False
-    wait_seconds: float = 10.0
-    drive_timeout_seconds: float = 60.0
-    redrive_after_seconds: float = 3.0
-    sweep_every_seconds: float = 1.0
-    query_timeout_seconds: float = 5.0
-    # How long a service is waited for where several tell their part; one that does not is named as missing.
-    part_timeout_seconds: float = 2.0
-    # How often everybody is asked how they are, for the lines on the console's overview.
-    sample_every_seconds: float = 15.0
-    # How often an open console page looks whether it still says what is so, and for how long somebody stays signed in.
-    console_live_seconds: float = 2.0
-    console_session_seconds: float = 43_200.0
-    # Whether the console is only ever reached over HTTPS, so that its cookie never travels otherwise.
-    console_secure_cookie: bool = False
-    requests_in_flight_max: int = 512
-    # Where the webhooks service is; providers may post to it through the gateway's host.
-    webhooks_url: str = ""
-    cors_origins: str = ""
-    rate_per_second: float = 1000.0
-    rate_burst: int = 2000
-    checkout_token_lifetime_seconds: int = 3600
-    customer_token_lifetime_seconds: int = 3600
+    token_secret: Annotated[
+        str,
+        about(
+            "Signs checkout and customer tokens, and encrypts the answers that are kept for idempotency.",
+            secret=True,
+            min_length=TOKEN_SECRET_CHARACTERS_MIN,
+        ),
+    ]
+    token_secret_before: Annotated[
+        str, about("The secret before it, as long as tokens and kept answers of that are still in use.", secret=True)
+    ] = ""
+    queue_depths_amqp_url: Annotated[
+        str,
+        url(
+            "The broker, with the user `tender_observer`, by whom the gateway sees how full the queues are. Left out, it looks as itself, "
+            "which RabbitMQ 4.2.6 and newer refuse: the overview then shows no waiting messages.",
+            "amqp",
+            "amqps",
+            secret=True,
+        ),
+    ] = ""
+    vault_public_keys_file: Annotated[
+        str, about("The file of the public keys that credentials are sealed with; it is read again when it changes.", form="file name")
+    ] = ""
+    vault_public_keys: Annotated[str, about("Those keys themselves, as JSON.", form="JSON")] = ""
+    vault_public_keys_command: Annotated[str, about("A command that prints those keys, such as a KMS's.", form="command")] = ""
+    sandbox_only: Annotated[bool, about("Serve nothing but the sandbox environment; then no public keys are needed.")] = False
+    wait_seconds: Annotated[float, about("How long a request waits for its outcome before it is answered 202.", ge=0)] = 10.0
+    drive_timeout_seconds: Annotated[float, about("How long the gateway waits when it sends an unfinished operation again.", gt=0)] = 60.0
+    redrive_after_seconds: Annotated[float, about("The age after which an unfinished operation is sent again.", gt=0)] = 3.0
+    sweep_every_seconds: Annotated[float, about("How often unfinished operations are looked for.", gt=0)] = 1.0
+    query_timeout_seconds: Annotated[float, about("How long a request that only reads waits for a service.", gt=0)] = 5.0
+    part_timeout_seconds: Annotated[
+        float, about("How long one of several services is waited for; one that does not answer is named as missing.", gt=0)
+    ] = 2.0
+    sample_every_seconds: Annotated[float, about("How often every service is asked for the numbers of the console's overview.", gt=0)] = (
+        15.0
+    )
+    console_live_seconds: Annotated[float, about("How often an open console page is brought up to date.", gt=0)] = 2.0
+    console_session_seconds: Annotated[float, about("How long an operator stays signed in to the console.", gt=0)] = 43_200.0
+    console_secure_cookie: Annotated[
+        bool, about("Whether the console's cookie travels over HTTPS alone; set it where the console is served by HTTPS.")
+    ] = False
+    requests_in_flight_max: Annotated[
+        int, about("Requests in hand beyond which others are answered 503, before a key is claimed.", unit="requests", ge=1)
+    ] = 512
+    webhooks_url: Annotated[str, url("The webhooks service, to which the gateway passes on what providers post to its host.", *HTTP)] = ""
+    cors_origins: Annotated[
+        str, about("Origins whose browsers may call the API, separated by commas.", form="list of origins", check=_no_origins)
+    ] = ""
+    rate_per_second: Annotated[
+        float, about("Requests a second that one key may send to one gateway process.", unit="requests a second", gt=0)
+    ] = 1000.0
+    rate_burst: Annotated[int, about("Requests that one key may send at once to one gateway process.", unit="requests", ge=1)] = 2000
+    checkout_token_lifetime_seconds: Annotated[int, about("How long a checkout token is valid.", ge=1)] = 3600
+    customer_token_lifetime_seconds: Annotated[int, about("How long a customer token is valid.", ge=1)] = 3600
+
+    @property
+    def key_source(self) -> KeySource:
+        """Where the services' public keys come from."""
+        return KeySource(
+            file=self.vault_public_keys_file,
+            text=self.vault_public_keys,
+            command=self.vault_public_keys_command,
+            variable="VAULT_PUBLIC_KEYS",
+        )
+
+    def problems(self) -> Iterator[str]:
+        """Say whether there are public keys to seal with."""
+        yield from self.key_source.problems(KeySource.public, sandbox_only=self.sandbox_only)

@@ -20,13 +20,12 @@ from shared.contracts import credentials as contract
 from shared.contracts import payments as messages
 from shared.contracts.credentials import Use
 from shared.contracts.settlements import ListUnsettled, TakeSettlements
-from shared.credentials import Adapters, Credential, Wallet, source_of
+from shared.credentials import Adapters, Credential, Wallet
 from shared.messages import Environment, Message, Query
 from shared.migrations import Owned
 from shared.replies import Replies
 from shared.schedule import Job
 from shared.service import Service
-from shared.vault import KeySource
 from shared.work import Desk
 from shared.worker import CommandHandler, QueryHandler, RetrySchedules
 
@@ -72,12 +71,11 @@ QUERIES: dict[type[Query], QueryHandler[Payments]] = {
 
 def build(settings: Settings) -> Service[Payments]:
     """Put payments together."""
-    source = source_of(settings, OWNED.name)
     return Service(
         name=OWNED.name,
         settings=settings,
         owned=OWNED,
-        context=lambda desk: _context(desk, settings, source),
+        context=lambda desk: _context(desk, settings),
         handlers=COMMANDS,
         queries=QUERIES,
         jobs=partial(_jobs, settings),
@@ -88,8 +86,8 @@ def build(settings: Settings) -> Service[Payments]:
 
 
 @asynccontextmanager
-async def _context(desk: Desk, settings: Settings, source: KeySource) -> AsyncIterator[Payments]:
-    wallet = Wallet(desk.pool, source, [Use.PAYMENTS])
+async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Payments]:
+    wallet = Wallet(desk.pool, settings.key_source, [Use.PAYMENTS])
     await wallet.refresh()
     providers = Adapters(wallet, Use.PAYMENTS, installed=_installed(settings), make=partial(_made, settings))
     async with Replies(settings.amqp_url, desk.publisher, name=OWNED.name) as replies:

@@ -1,29 +1,52 @@
 """The settings of payments."""
 
+from typing import Annotated
+
 from shared.credentials import VaultSettings
+from shared.settings import HTTP, about, several, url
+from shared.topology import TIERS_MILLISECONDS
 
 
 class Settings(VaultSettings, frozen=True, kw_only=True):
-    """Read from the environment; see README for what each means."""
+    """Read from the environment."""
 
-    sandbox_url: str = ""
-    sandbox_api_key: str = "sk_sandbox_local"
-    # A secret or restricted key; a live one (sk_live_, rk_live_) serves production, any other the sandbox environment.
-    stripe_api_key: str = ""
-    stripe_publishable_key: str = ""
-    stripe_url: str = "https://api.stripe.com"
-    # Whether the account has multicapture; without it a payment is captured once.
-    stripe_multicapture: bool = False
-    provider_timeout_seconds: float = 10.0
-    # How long a quote waits for fulfillment, which waits for carriers and tax engines.
-    pricing_timeout_seconds: float = 8.0
-    # Short, and renewed while the call is out, so that a crash costs seconds.
-    lease_seconds: float = 5.0
-    quote_lifetime_seconds: int = 900
-    # An FX reference rate that is older is no reference.
-    fx_stale_after_days: int = 7
-    abandon_after_seconds: float = 3600.0
-    resolve_every_seconds: float = 1.0
-    housekeeping_every_seconds: float = 2.0
-    customer_look_seconds: float = 60.0
-    retry_tiers_bug: str = "1s,30s"
+    sandbox_url: Annotated[str, url("The sandbox provider; none leaves it out.", *HTTP)] = ""
+    sandbox_api_key: Annotated[str, about("The key for the sandbox provider.", secret=True)] = "sk_sandbox_local"
+    stripe_api_key: Annotated[
+        str,
+        about(
+            "A secret or restricted key of Stripe; a live one (`sk_live_`, `rk_live_`) serves production, another the sandbox environment.",
+            secret=True,
+        ),
+    ] = ""
+    stripe_publishable_key: Annotated[str, about("The publishable key that goes with it; browsers see it.")] = ""
+    stripe_url: Annotated[str, url("Stripe's API.", *HTTP)] = "https://api.stripe.com"
+    stripe_multicapture: Annotated[bool, about("Whether the Stripe account has multicapture; without it a payment is captured once.")] = (
+        False
+    )
+    provider_timeout_seconds: Annotated[float, about("How long one call of a provider may take.", gt=0)] = 10.0
+    pricing_timeout_seconds: Annotated[
+        float, about("How long a quote waits for fulfillment, which waits for carriers and tax engines.", gt=0)
+    ] = 8.0
+    lease_seconds: Annotated[
+        float,
+        about(
+            "How long a crash in the middle of a provider call costs before another process goes on; renewed while the call is out.", gt=0
+        ),
+    ] = 5.0
+    quote_lifetime_seconds: Annotated[int, about("How long a quote holds; a store can have its own with `./tender stores set`.", ge=1)] = (
+        900
+    )
+    fx_stale_after_days: Annotated[int, about("The age after which a reference exchange rate is not used; the quote says so.", ge=1)] = 7
+    abandon_after_seconds: Annotated[
+        float, about("When an unfinished payment frees its order; what still succeeds later is given back.", gt=0)
+    ] = 3600.0
+    resolve_every_seconds: Annotated[float, about("How often payments with an unknown outcome are looked for.", gt=0)] = 1.0
+    housekeeping_every_seconds: Annotated[float, about("How often abandoned payments and money to give back are looked for.", gt=0)] = 2.0
+    customer_look_seconds: Annotated[
+        float, about("How often a provider is asked for a payment that waits for its customer, such as for 3DS.", gt=0)
+    ] = 60.0
+    retry_tiers_bug: Annotated[
+        str,
+        several("The waits before a message is tried again that failed by an error of ours; then it is a dead letter.", TIERS_MILLISECONDS),
+    ] = "1s,30s"

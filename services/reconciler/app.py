@@ -54,7 +54,6 @@ QUERIES: dict[type[Query], QueryHandler[Reconciler]] = {
 
 def build(settings: Settings) -> Service[Reconciler]:
     """Put the reconciler together."""
-    schedules_of(settings.reconcile_schedules)  # Refused before anything is started.
     return Service(
         name=OWNED.name,
         settings=settings,

@@ -8,12 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import aiohttp
-import msgspec
 from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
 
 from services.webhooks import handlers, routes
-from services.webhooks.domain import Account
+from services.webhooks.domain import configured_accounts
 from services.webhooks.handlers import Webhooks, delivering, processing
 from services.webhooks.handlers.posting import Messenger
 from services.webhooks.providers import Scheme
@@ -32,15 +31,13 @@ from shared.contracts import timeline
 from shared.contracts import webhooks as messages
 from shared.contracts.credentials import Use
 from shared.contracts.payments import IntentChanged
-from shared.credentials import Wallet, source_of
+from shared.credentials import Wallet
 from shared.health import Check
 from shared.messages import Message, Query
 from shared.migrations import Owned
 from shared.replies import Replies
 from shared.schedule import Job
 from shared.service import Service
-from shared.settings import SettingsRefused
-from shared.vault import KeySource
 from shared.work import Desk
 from shared.worker import CommandHandler, FailureHandler, QueryHandler, RetrySchedules, Together
 
@@ -96,12 +93,11 @@ def schemes(*, fetch: Fetch, authorities: Sequence[x509.Certificate]) -> Mapping
 
 def build(settings: Settings) -> Service[Webhooks]:
     """Put webhooks together."""
-    source = source_of(settings, OWNED.name)
     return Service(
         name=OWNED.name,
         settings=settings,
         owned=OWNED,
-        context=lambda desk: _context(desk, settings, source),
+        context=lambda desk: _context(desk, settings),
         handlers=COMMANDS,
         queries=QUERIES,
         failed=FAILED,
@@ -113,20 +109,12 @@ def build(settings: Settings) -> Service[Webhooks]:
     )
 
 
-def accounts_of(settings: Settings) -> list[Account]:
-    """Read whose webhooks are taken."""
-    try:
-        return msgspec.json.decode(settings.webhook_accounts, type=list[Account])
-    except msgspec.DecodeError as wrong:
-        raise SettingsRefused(f"settings of webhooks: WEBHOOK_ACCOUNTS: {wrong}") from None
-
-
 @asynccontextmanager
-async def _context(desk: Desk, settings: Settings, source: KeySource) -> AsyncIterator[Webhooks]:
-    accounts = accounts_of(settings)
+async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Webhooks]:
+    accounts = configured_accounts(settings.webhook_accounts)
     paypal = any(account.provider == "paypal" for account in accounts)
-    known = schemes(fetch=_fetch, authorities=_authorities(settings.paypal_authorities_file) if paypal else ())
-    wallet = Wallet(desk.pool, source, [Use.WEBHOOKS])
+    known = schemes(fetch=fetch, authorities=_authorities(settings.paypal_authorities_file) if paypal else ())
+    wallet = Wallet(desk.pool, settings.key_source, [Use.WEBHOOKS])
     await wallet.refresh()
     messenger = Messenger(allow_private=settings.allow_private_endpoints, timeout_seconds=settings.delivery_timeout_seconds)
     async with Replies(settings.amqp_url, desk.publisher, name=OWNED.name) as replies:
@@ -150,7 +138,8 @@ def _authorities(file: str) -> list[x509.Certificate]:
         return [x509.load_der_x509_certificate(each) for each in trusted.get_ca_certs(binary_form=True)]
 
 
-async def _fetch(url: str) -> bytes:
+async def fetch(url: str) -> bytes:
+    """Fetch a certificate from a provider's host, never through a proxy."""
     timeout = aiohttp.ClientTimeout(total=CERTIFICATE_TIMEOUT_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url, allow_redirects=False) as answer:
         return await answer.read() if answer.status == 200 else b""

@@ -10,6 +10,7 @@ import msgspec
 from shared.credentials import Credential
 from shared.errors import Refusal
 from shared.messages import Environment
+from shared.settings import SettingsRefused
 
 BODY_MAX_BYTES = 1024 * 1024
 # A body over this cannot travel to whom it concerns as it is.
@@ -78,6 +79,14 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     secrets: tuple[str, ...]
     # The exact address that was told to the provider, where the signature covers it (Square).
     url: str = ""
+
+
+def configured_accounts(text: str) -> list[Account]:
+    """Read the accounts of the installation from a JSON list; raises SettingsRefused."""
+    try:
+        return msgspec.json.decode(text, type=list[Account])
+    except msgspec.DecodeError as wrong:
+        raise SettingsRefused(f"must be a JSON list of accounts: {wrong}") from None
 
 
 def accounts_of(credentials: Sequence[Credential]) -> list[Account]:

@@ -1,30 +1,82 @@
 """The settings of webhooks."""
 
+from pathlib import Path
+from typing import Annotated
+
+from cryptography import x509
+
+from services.webhooks.domain import configured_accounts
 from shared.credentials import VaultSettings
+from shared.settings import PORT_MAX, SettingsRefused, about, several
+from shared.topology import TIERS_MILLISECONDS
+
+
+def _unreadable(accounts: str) -> str | None:
+    try:
+        configured_accounts(accounts)
+    except SettingsRefused as refused:
+        return str(refused)
+    return None
+
+
+def _no_authorities(file: str) -> str | None:
+    try:
+        x509.load_pem_x509_certificates(Path(file).read_bytes())
+    except OSError as failed:
+        return f"{file} cannot be read: {failed.strerror}"
+    except ValueError:
+        return f"{file} holds no certificates in PEM"
+    return None
 
 
 class Settings(VaultSettings, frozen=True, kw_only=True):
-    """Read from the environment; see README for what each means."""
+    """Read from the environment."""
 
-    write_pause_seconds: float = 0.02
-    # Fewer at once than elsewhere: in a burst the answers to providers come first, and the work after them.
-    prefetch: int = 16
-    # A JSON list of whose webhooks are taken, and with which secrets; see `Account`.
-    webhook_accounts: str = "[]"
-    # PEM file of the authorities that PayPal's certificate must come from; the system's own when empty.
-    paypal_authorities_file: str = ""
-    ask_timeout_seconds: float = 10.0
-    match_every_seconds: float = 1.0
-    measure_every_seconds: float = 5.0
-    clean_every_seconds: float = 3600.0
-    deliver_every_seconds: float = 1.0
-    # How long a merchant may take to answer.
-    delivery_timeout_seconds: float = 10.0
-    # An address that has taken nothing for so long is told no more.
-    disable_after_seconds: float = 5 * 24 * 3600.0
-    # Whether merchants' addresses may be http and lie in private networks: for trying things out.
-    allow_private_endpoints: bool = False
-    # How long an event may wait unprocessed before readiness says so.
-    stalled_after_seconds: float = 300.0
-    retry_tiers_bug: str = "1s,30s"
-    retry_tiers_silent: str = "1s,1s,30s,30s,10m,10m,10m,10m"
+    write_pause_seconds: Annotated[
+        float, about("How long a write waits for others to be written with it, where nobody waits for its result.", ge=0)
+    ] = 0.02
+    prefetch: Annotated[
+        int,
+        about(
+            "Messages that a process handles at the same time; few, because in a burst the answers to providers come first.",
+            unit="messages",
+            ge=1,
+            le=PORT_MAX,
+        ),
+    ] = 16
+    webhook_accounts: Annotated[
+        str,
+        about("Whose webhooks are taken, and with which secrets; see Webhooks in the README.", secret=True, form="JSON", check=_unreadable),
+    ] = "[]"
+    paypal_authorities_file: Annotated[
+        str,
+        about(
+            "PEM file of the authorities that PayPal's certificate must come from; the system's own when empty.",
+            form="file name",
+            check=_no_authorities,
+        ),
+    ] = ""
+    ask_timeout_seconds: Annotated[
+        float, about("How long payments or fulfillment may take for an event before it is tried again.", gt=0)
+    ] = 10.0
+    match_every_seconds: Annotated[float, about("How often events are looked at that came before their payment.", gt=0)] = 1.0
+    measure_every_seconds: Annotated[float, about("How often waiting events are counted and failing endpoints are switched off.", gt=0)] = (
+        5.0
+    )
+    clean_every_seconds: Annotated[float, about("How often old payloads and events are deleted.", gt=0)] = 3600.0
+    deliver_every_seconds: Annotated[float, about("How often deliveries to merchants that are due are looked for.", gt=0)] = 1.0
+    delivery_timeout_seconds: Annotated[float, about("How long a merchant's endpoint may take to answer.", gt=0)] = 10.0
+    disable_after_seconds: Annotated[float, about("How long an endpoint may take nothing before it is switched off.", gt=0)] = (
+        5 * 24 * 3600.0
+    )
+    allow_private_endpoints: Annotated[
+        bool, about("Whether merchants' endpoints may be http and in private networks: for trying things out.")
+    ] = False
+    stalled_after_seconds: Annotated[float, about("How long an event may wait unprocessed before `/health/ready` says so.", gt=0)] = 300.0
+    retry_tiers_bug: Annotated[
+        str,
+        several("The waits before a message is tried again that failed by an error of ours; then it is a dead letter.", TIERS_MILLISECONDS),
+    ] = "1s,30s"
+    retry_tiers_silent: Annotated[
+        str, several("The waits before a message is tried again when a service or a server did not answer.", TIERS_MILLISECONDS)
+    ] = "1s,1s,30s,30s,10m,10m,10m,10m"

@@ -15,7 +15,7 @@ from aiormq.abc import AbstractConnection
 from aiormq.connection import TransportFactory
 from aiormq.exceptions import AMQPConnectionError, AuthenticationError, InvalidFrameError, ProbableAuthenticationError
 
-from shared.dependencies import Misconfigured, certificate_trouble, nodes_of, refuse_unreadable_files
+from shared.dependencies import Misconfigured, certificate_trouble, nodes_of
 from shared.gathering import Gathering
 
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -40,7 +40,6 @@ async def connect(url: str, *, name: str) -> AbstractConnection:
 
 async def connect_first(url: str, *, name: str) -> AbstractConnection:
     """Open a connection when a process starts: what waiting cannot mend raises Misconfigured, all else what is in LOST."""
-    refuse_unreadable_files(url)
     try:
         return await connect(url, name=name)
     except LOST as failure:

@@ -2,7 +2,7 @@
 
 from shared.credentials.adapters import Adapters
 from shared.credentials.handlers import listed, put, retire, tried, verify
-from shared.credentials.wallet import Credential, VaultSettings, Wallet, jobs, source_of
+from shared.credentials.wallet import Credential, VaultSettings, Wallet, jobs
 
 __all__ = [
     "Adapters",
@@ -13,7 +13,6 @@ __all__ = [
     "listed",
     "put",
     "retire",
-    "source_of",
     "tried",
     "verify",
 ]

@@ -1,8 +1,9 @@
 """The wallet: every credential of a service, opened, as of the last change that was seen; and what is sealed with old keys."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
@@ -13,7 +14,7 @@ from shared.database import Connection, Pool, Record, connected
 from shared.errors import Outcome, Refusal
 from shared.messages import Environment
 from shared.schedule import Job
-from shared.settings import BusSettings, SettingsRefused
+from shared.settings import BusSettings, about
 from shared.vault import BrokenSeal, KeySource, Sealed, UnknownKey, Unwrapper, Vault, Wrapper
 
 logger = logging.getLogger(__name__)
@@ -26,11 +27,21 @@ RESEAL_EVERY_SECONDS = 2.0
 class VaultSettings(BusSettings, frozen=True, kw_only=True):
     """Where a service's private keys come from; without any it serves nothing but the sandbox environment, and only when told so."""
 
-    vault_keys_file: str = ""
-    vault_keys: str = ""
-    # A command that prints them, such as a KMS's.
-    vault_keys_command: str = ""
-    sandbox_only: bool = False
+    vault_keys_file: Annotated[
+        str, about("The file of the keys that this service opens credentials with; it is read again when it changes.", form="file name")
+    ] = ""
+    vault_keys: Annotated[str, about("Those keys themselves, as JSON.", secret=True, form="JSON")] = ""
+    vault_keys_command: Annotated[str, about("A command that prints those keys, such as a KMS's.", form="command")] = ""
+    sandbox_only: Annotated[bool, about("Serve nothing but the sandbox environment; then no keys are needed.")] = False
+
+    @property
+    def key_source(self) -> KeySource:
+        """Where the service's keys come from."""
+        return KeySource(file=self.vault_keys_file, text=self.vault_keys, command=self.vault_keys_command)
+
+    def problems(self) -> Iterator[str]:
+        """Say whether there are keys to open credentials with."""
+        yield from self.key_source.problems(KeySource.private, sandbox_only=self.sandbox_only)
 
 
 class NoVault(Refusal):
@@ -60,19 +71,6 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     def account(self) -> str:
         """How the provider's account is called in our books: a store has one a provider and environment."""
         return f"{self.provider}:{self.environment.value}:{self.store_id}"
-
-
-def source_of(settings: VaultSettings, service: str) -> KeySource:
-    """Tell where a service's keys come from; refuses to go on without any, unless nothing but the sandbox is served."""
-    source = KeySource(file=settings.vault_keys_file, text=settings.vault_keys, command=settings.vault_keys_command)
-    if source.given:
-        source.private()  # Refused before anything is started.
-    elif not settings.sandbox_only:
-        raise SettingsRefused(
-            f"settings of {service}: no key material to keep providers' credentials with. Set VAULT_KEYS_FILE, VAULT_KEYS or"
-            " VAULT_KEYS_COMMAND (./tender keys make writes a file), or SANDBOX_ONLY=true to serve nothing but the sandbox environment."
-        )
-    return source
 
 
 class Wallet:

@@ -9,15 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.fulfillment.app import build as build_fulfillment
-from services.gateway.app import build as build_gateway
 from services.gateway.domain import Role
-from services.payments.app import build as build_payments
-from services.webhooks.app import build as build_webhooks
 from shared.contracts.credentials import place_of
 from shared.ids import new_id
 from shared.messages import Environment
-from shared.settings import SettingsRefused
 from shared.vault import BrokenSeal, Sealed, Vault
 from tests.fulfillment import shop
 from tests.world import (
@@ -28,11 +23,7 @@ from tests.world import (
     World,
     a_key,
     a_world,
-    fulfillment_settings,
-    gateway_settings,
-    payments_settings,
     until,
-    webhooks_settings,
 )
 
 PATH = "/api/v1/admin/providers"
@@ -216,23 +207,6 @@ class TestTheSandboxTouchesNothingOfProduction:
 
 
 class TestKeyMaterial:
-    async def test_without_any_nothing_but_the_sandbox_is_served(self, place: Place) -> None:
-        no_keys = {"vault_keys": ""}
-        with pytest.raises(SettingsRefused, match="VAULT_KEYS_FILE"):
-            build_payments(payments_settings(place, "http://127.0.0.1:1", no_keys))
-        with pytest.raises(SettingsRefused, match="VAULT_KEYS_FILE"):
-            build_fulfillment(fulfillment_settings(place, "http://127.0.0.1:1", no_keys))
-        with pytest.raises(SettingsRefused, match="VAULT_KEYS_FILE"):
-            build_webhooks(webhooks_settings(place, new_id(), no_keys))
-        with pytest.raises(SettingsRefused, match="VAULT_PUBLIC_KEYS_FILE"):
-            build_gateway(gateway_settings(place, {"vault_public_keys": ""}))
-
-    async def test_keys_that_cannot_be_read_are_refused_without_being_shown(self, place: Place) -> None:
-        with pytest.raises(SettingsRefused) as refused:
-            build_payments(payments_settings(place, "http://127.0.0.1:1", {"vault_keys": '{"current": 1, "keys": {"1": "secret'}))
-
-        assert "secret" not in str(refused.value)
-
     async def test_the_sandbox_alone_keeps_no_credentials_and_knows_no_production(self, own_place: Place) -> None:
         alone = {"vault_keys": "", "sandbox_only": True}
         async with a_world(own_place, payments=alone, gateway={"sandbox_only": True, "vault_public_keys": ""}) as world:

@@ -1,1 +1,1 @@
-"""Debian systems made with debootstrap, in which the demo and the suite run; a table says how each of them did."""
+"""What the suite cannot bring: Debian systems made with debootstrap, and scripts that need an installed Postgres or PgBouncer."""

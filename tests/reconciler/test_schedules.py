@@ -124,5 +124,5 @@ class TestWhatIsDue:
     "text", ["nonsense", '[{"domain": "payments", "cron": "61 * * * *"}]', '[{"domain": "money", "cron": "* * * * *"}]']
 )
 def test_schedules_that_cannot_be_are_refused(text: str) -> None:
-    with pytest.raises(SettingsRefused, match="RECONCILE_SCHEDULES"):
+    with pytest.raises(SettingsRefused, match="must be a JSON list of schedules"):
         schedules_of(text)

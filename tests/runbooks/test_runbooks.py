@@ -23,7 +23,7 @@ from tests.fulfillment import shop
 from tests.reconciler.books import a_run, drift, make_drift
 from tests.reconciler.letters import an_envelope, send, the_letter
 from tests.webhooks.test_ingest import an_event, post, stands
-from tests.world import PASSWORD, SANDBOX_KEY, TOTAL, Place, World, until
+from tests.world import PASSWORD, SANDBOX_KEY, TOTAL, Place, World, management, until
 
 RUNBOOKS = ROOT / "deploy" / "runbooks"
 BLOCK = re.compile(r"^ *```sh\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -288,20 +288,39 @@ async def _shows_done(terminal: Terminal) -> str | None:
 
 
 async def test_broker_down(ground: Ground) -> None:
-    world, terminal = ground.world, Terminal("broker-down", ground.world, AMQP_URL=ground.broker.amqp_url)
+    """Its disk is lost with its queues and users, which only this runbook brings back."""
+    world, broker = ground.world, ground.broker
+    terminal = Terminal(
+        "broker-down", world, AMQP_URL=broker.amqp_url, RABBITMQ_MANAGEMENT_URL=broker.management_url, SERVICES_PASSWORD=PASSWORD
+    )
     order_id = await world.an_order()
 
-    await asyncio.to_thread(ground.broker.stop)
+    await asyncio.to_thread(broker.stop)
     await until(lambda: _not_ready(world))
     assert "broker" in await terminal.type("./tender api GET /health/ready", well=False)
     assert (await world.quote(order_id)).status == 503
 
-    await asyncio.to_thread(ground.broker.start)
+    ground.lose_broker_disk()
+    await asyncio.to_thread(broker.start)
     assert "Declared" in await terminal.type("./tender topology")
+    assert await _users(broker.management_url) == {"tender"}
+    assert await _not_ready(world)
+    assert "tender_payments" in await terminal.type("./tender broker-users")
     assert '"ready"' in await terminal.type("./tender api GET /health/ready --wait")
-    # The others come back within the same seconds, each for itself.
-    await until(lambda: _is_quoted(world, order_id))
+    await until(lambda: _all_are_ready(ground))
+    assert await _is_quoted(world, order_id)
+    assert (await (await world.a_payment()).capture()).status == 201
     await terminal.type("./tender outcomes list")
+
+
+async def _users(management_url: str) -> set[str]:
+    async with management(management_url) as http:
+        return {user["name"] for user in (await http.get("/api/users")).json()}
+
+
+async def _all_are_ready(ground: Ground) -> bool:
+    urls = [f"{ground.system.url(name)}/health/ready" for name in ("gateway", "payments", "webhooks", "fulfillment", "reconciler")]
+    return [(await ground.world.http.get(url)).status_code for url in urls] == [200] * len(urls)
 
 
 async def _not_ready(world: World) -> bool:

@@ -6,11 +6,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from services.gateway.settings import Settings as GatewaySettings
 from shared.database import Connection, GroupCommit, connected, open_pool
 from shared.errors import Unavailable
 from shared.migrations import MigrationRefused, Owned, migrate
-from shared.settings import SettingsRefused, load
 from tests.world import PASSWORD, until
 
 
@@ -184,18 +182,3 @@ class TestMigrations:
         connection = await asyncpg.connect(bare_database)
         assert await connection.fetchval("SELECT to_regclass('probe.first')") is None
         await connection.close()
-
-
-class TestSettings:
-    def test_are_read_from_the_environment(self) -> None:
-        settings = load(GatewaySettings, {"DATABASE_URL": "d", "AMQP_URL": "a", "TOKEN_SECRET": "t", "WAIT_SECONDS": "2.5"})
-
-        assert settings.wait_seconds == 2.5
-
-    def test_missing_are_named(self) -> None:
-        with pytest.raises(SettingsRefused, match="database_url"):
-            load(GatewaySettings, {})
-
-    def test_unreadable_are_named(self) -> None:
-        with pytest.raises(SettingsRefused, match="http_port"):
-            load(GatewaySettings, {"DATABASE_URL": "d", "AMQP_URL": "a", "TOKEN_SECRET": "t", "HTTP_PORT": "eighty"})

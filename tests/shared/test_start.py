@@ -242,14 +242,14 @@ class TestEnding:
             (
                 "DATABASE_URL",
                 lambda url: f"{url}?sslmode=verify-full&sslrootcert=/no/such/file",
-                ["the database at", "sslrootcert=/no/such/file cannot be read"],
+                ["DATABASE_URL: names a file that cannot be read: sslrootcert=/no/such/file"],
             ),
             ("DATABASE_URL", lambda url: f"{url}?sslmode=sometimes", ["the database at", "sslmode"]),
             ("AMQP_URL", lambda url: with_password(url, WRONG), ["the broker at 127.0.0.1", "the login was refused"]),
             (
                 "AMQP_URL",
                 lambda url: url.replace("amqp://", "amqps://") + "?cafile=/no/such/file",
-                ["the broker at", "cafile=/no/such/file cannot be read: no such file"],
+                ["AMQP_URL: names a file that cannot be read: cafile=/no/such/file"],
             ),
         ],
     )

@@ -40,7 +40,7 @@ from services.gateway.handlers.commands import (
 )
 from services.gateway.handlers.idempotency import Answer, Driver, IdempotencyStore
 from services.gateway.handlers.ingest import Ingest
-from services.gateway.handlers.sealing import Sealing, source_of
+from services.gateway.handlers.sealing import Sealing
 from services.gateway.settings import Settings
 from services.gateway.store import Claim, Kept, sessions
 from shared import telemetry
@@ -73,7 +73,7 @@ class Gateway:
         self.pulse = desk.pulse
         # Set when the service stops: whoever holds a connection open lets go.
         self.closing = asyncio.Event()
-        self._sealing = Sealing(source_of(settings))
+        self._sealing = Sealing(settings.key_source)
         self._known: dict[bytes, tuple[Principal, float]] = {}
         self._buckets: dict[str, Bucket] = {}
         own = self._own_drivers()

@@ -4,30 +4,14 @@ import logging
 import time
 from collections.abc import Mapping
 
-from services.gateway.settings import Settings
 from shared import telemetry
 from shared.errors import Outcome, Refusal
-from shared.settings import SettingsRefused
 from shared.vault import KeySource, KeysRefused, Sealer, Wrapper, as_text
 
 logger = logging.getLogger(__name__)
 
-PRESENT_MATERIAL = "VAULT_PUBLIC_KEYS_FILE, VAULT_PUBLIC_KEYS or VAULT_PUBLIC_KEYS_COMMAND"
 # A file with newer keys is noticed so soon; until then the older ones seal, which open just as well.
 LOOK_EVERY_SECONDS = 1.0
-
-
-def source_of(settings: Settings) -> KeySource:
-    """Tell where the services' public keys come from; refuses to go on without any, unless nothing but the sandbox is served."""
-    source = KeySource(file=settings.vault_public_keys_file, text=settings.vault_public_keys, command=settings.vault_public_keys_command)
-    if source.given:
-        source.public()  # Refused before anything is started.
-    elif not settings.sandbox_only:
-        raise SettingsRefused(
-            f"settings of gateway: no public keys to seal with. Set {PRESENT_MATERIAL} (./tender keys make writes a file),"
-            " or SANDBOX_ONLY=true to serve nothing but the sandbox environment."
-        )
-    return source
 
 
 class Sealing:

@@ -47,13 +47,13 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def schedules_of(text: str) -> list[Schedule]:
-    """Read schedules from a JSON list; refuses what cannot be a schedule."""
+    """Read schedules from a JSON list; raises SettingsRefused."""
     try:
         found = msgspec.json.decode(text, type=list[Schedule])
         for schedule in found:
             CronSim(schedule.cron, datetime.now(UTC))
     except (msgspec.DecodeError, CronSimError) as wrong:
-        raise SettingsRefused(f"settings of reconciler: RECONCILE_SCHEDULES: {wrong}") from None
+        raise SettingsRefused(f"must be a JSON list of schedules: {wrong}") from None
     return found
 
 
