@@ -28,6 +28,7 @@ from shared.outbox import Relay
 from shared.putting_away import MayHaveLeft, attending, nothing_leaves
 from shared.schedule import Job
 from shared.settings import BusSettings
+from shared.version import version
 from shared.vitals import Pulse
 from shared.work import Desk
 from shared.worker import GROUP_MAX, CommandHandler, FailureHandler, QueryHandler, RetrySchedules, Together, Worker
@@ -105,7 +106,7 @@ class Service(Generic[C]):
             consumer = await self._consumer(stack, desk, context)
             checks = self._all_checks(pool, publisher, consumer, context)
             url = await stack.enter_async_context(_serving(self._http(context, checks), self.settings, self.name))
-            telemetry.say(logger, logging.INFO, "started", {"url": url})
+            telemetry.say(logger, logging.INFO, "started", {"url": url, "version": version()})
             yield Parts(desk=desk, url=url)
             self._stopping(context)
             if consumer is not None:
