@@ -11,6 +11,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from deploy import packages
 from deploy.browser import chromium
 from deploy.cli.terminal import home, say
 from deploy.processes import Failed
@@ -33,8 +34,11 @@ def test(arguments: tuple[str, ...]) -> None:
 
     Arguments go to pytest and leave the checks away.
     """
+    missing = _install()
+    # Looked for first, so that nobody waits for the checks to learn that there is none.
+    browser = chromium(say) if _need_browser(arguments) and "playwright" not in missing else ""
     if not arguments:
-        _check()
+        _run_checks()
     instance = Instance(home(), f"test-{os.getpid()}")
     choice = Choice(use_docker="TENDER_TEST_DOCKER" in os.environ, use_local="TENDER_TEST_LOCAL" in os.environ)
     try:
@@ -44,7 +48,8 @@ def test(arguments: tuple[str, ...]) -> None:
                 "TENDER_TEST_DATABASE_URL": found.database_url,
                 "TENDER_TEST_AMQP_URL": found.amqp_url,
                 "TENDER_TEST_MANAGEMENT_URL": found.management_url or "",
-                "TENDER_TEST_CHROMIUM": chromium(say) if _need_browser(arguments) else "",
+                "TENDER_TEST_CHROMIUM": browser,
+                "TENDER_TEST_MISSING": msgspec.json.encode(missing).decode(),
             }
             code = subprocess.run([sys.executable, "-m", "pytest", *(arguments or WHOLE)], cwd=ROOT, env=env, check=False).returncode
     finally:
@@ -61,7 +66,19 @@ def _need_browser(arguments: tuple[str, ...]) -> bool:
 @click.command()
 def check() -> None:
     """Check format, lint, types and import contracts."""
-    _check()
+    _install()
+    _run_checks()
+
+
+def _install() -> dict[str, str]:
+    """Install what tests and checks need; returns the packages that are of no use here, and why."""
+    locks = (packages.SERVERS, packages.DEVELOPMENT)
+    missing = {name: why for lock in locks for name, why in packages.install(lock, say).items()}
+    if "pytest" in missing:
+        raise Failed(f"Without pytest nothing can be tested: {missing['pytest']}")
+    for name, why in missing.items():
+        say(f"The package {name} cannot be had here: {why}")
+    return packages.unusable("".join(lock.read_text() for lock in locks), missing)
 
 
 CHECKS = (
@@ -72,7 +89,7 @@ CHECKS = (
 )
 
 
-def _check() -> None:
+def _run_checks() -> None:
     binaries = Path(sys.executable).parent
     wrong = []
     for name, command in CHECKS:
@@ -113,6 +130,7 @@ def bench(
     svg: Path | None,
 ) -> None:
     """Measure a path beside yardsticks in the same run."""
+    _install()
     from tests.bench import report
     from tests.bench import run as measuring
 
@@ -147,6 +165,7 @@ def soak(minutes: float, seed: int | None) -> None:
 
     Exits with 1 when anything acknowledged was lost, happened twice, or surprised.
     """
+    _install()
     from tests.faults import soak as soaking
 
     seed = random.randrange(1_000_000) if seed is None else seed
