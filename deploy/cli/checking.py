@@ -14,7 +14,7 @@ from rich.console import Console
 from deploy import packages
 from deploy.browser import chromium
 from deploy.cli.terminal import home, say
-from deploy.processes import Failed
+from deploy.processes import Failed, private_folder
 from deploy.servers import Choice, servers
 from deploy.state import ROOT, Instance
 
@@ -53,7 +53,7 @@ def test(arguments: tuple[str, ...]) -> None:
             }
             code = subprocess.run([sys.executable, "-m", "pytest", *(arguments or WHOLE)], cwd=ROOT, env=env, check=False).returncode
     finally:
-        subprocess.run(["rm", "-rf", str(instance.folder)], check=False)
+        subprocess.run(["rm", "-rf", str(private_folder(instance)), str(instance.folder)], check=False)
     sys.exit(code)
 
 
