@@ -117,8 +117,8 @@ def _run(image: Path, found: Servers) -> None:
         **{f"{name}:8080": f"127.0.0.1:{port}" for name, port in ports.items()},
         "/data/": "/tmp/",
     }
-    logs = Path(tempfile.mkdtemp(prefix="tender-image-logs-"))
     with ExitStack() as stack:
+        logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         migrate = composed.pop("migrate")
         started = time.monotonic()
         job = _start("migrate", image, migrate, _environment(migrate, here, ports["migrate"]), logs)
@@ -142,7 +142,6 @@ def _run(image: Path, found: Servers) -> None:
             # uvicorn ends the sandbox by the signal itself.
             if code not in (0, -signal.SIGTERM):
                 raise Failed(f"{name} did not stop well:\n{process.tail()}")
-    shutil.rmtree(logs)
 
 
 def _start(name: str, image: Path, service: Mapping[str, Any], environment: Mapping[str, str], logs: Path) -> Process:
