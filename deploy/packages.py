@@ -38,6 +38,8 @@ class _Installed(msgspec.Struct, frozen=True):
 
 def install(lock: Path, say: Callable[[str], None]) -> dict[str, str]:
     """Install a lock unless that is done; returns which of its packages cannot be had here, and why. Those are tried again each time."""
+    if sys.prefix == sys.base_prefix:
+        return {}  # The system's Python, which is not ours to change: what is there is used as it is.
     if not lock.exists():
         raise Failed(f"{lock.name} is missing: this is not a clone of the repository, and a container's image runs the services only.")
     text, file = lock.read_text(), Path(sys.prefix) / f"{lock.name}.json"

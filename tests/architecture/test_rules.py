@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -33,6 +34,10 @@ def _names(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name.partition(".")[0] for alias in node.names]
     return [node.module.partition(".")[0]] if isinstance(node, ast.ImportFrom) and node.module else []
+
+
+def _name(requirement: str) -> set[str]:
+    return {re.split("[^a-z0-9-]", requirement)[0]}
 
 
 def _is_locked(module: str) -> bool:
@@ -111,6 +116,21 @@ class TestProject:
 
         assert entries
         assert [entry for entry in entries if not re.match(r"[a-z0-9-]+==\S+ .*\\\n +--hash=sha256:[0-9a-f]{64}", entry)] == []
+
+    def test_the_locks_hold_what_the_project_names_each_package_once(self) -> None:
+        """`.ci/lock` is to be run after every change of the dependencies."""
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+        named = {
+            "requirements.lock": project["project"]["dependencies"],
+            "requirements-servers.lock": project["dependency-groups"]["servers"],
+            "requirements-dev.lock": project["dependency-groups"]["dev"],
+        }
+        locked = {lock.name: set(re.findall(r"^([a-z0-9-]+)==", lock.read_text(), re.MULTILINE)) for lock in LOCKS}
+        shared = {name for one in locked for other in locked if one != other for name in locked[one] & locked[other]}
+
+        # A package that running needs too is in the lock of running alone.
+        assert [each for lock, names in named.items() for each in names if not _name(each) & (locked[lock] | LOCKED)] == []
+        assert shared == set()
 
     def test_what_runs_imports_only_what_an_image_holds(self) -> None:
         """An image has the run-time lock alone; what a service or a job imports beyond it fails only there."""
