@@ -3,7 +3,9 @@
 import ctypes
 import hashlib
 import os
+import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -148,10 +150,38 @@ def private_folder(instance: Instance) -> Path:
     return folder
 
 
+def readable(folder: Path, *parts: str) -> Path:
+    """Find where a process that may not be root can read parts of a folder: there, or in a copy where root's folders keep it out."""
+    whole = folder / parts[0]
+    if os.geteuid() != 0 or _namespaces_allowed() or all(each.stat().st_mode & stat.S_IXOTH for each in (whole, *whole.parents)):
+        return folder
+    # Another version of the files is another copy.
+    digest = hashlib.sha256(f"{whole} {whole.stat().st_mtime_ns}".encode()).hexdigest()[:16]
+    copy = Path(tempfile.gettempdir()) / f"tender-copy-{digest}"
+    if not copy.exists():
+        _copy(folder, parts, to=copy)
+    if copy.lstat().st_uid != os.getuid():
+        raise Failed(f"{copy} belongs to another user, so nothing in it is run; remove it.")
+    return copy
+
+
+def _copy(folder: Path, parts: Sequence[str], *, to: Path) -> None:
+    partial = Path(tempfile.mkdtemp(prefix="tender-partial-"))
+    for part in parts:
+        shutil.copytree(folder / part, partial / part, symlinks=True)
+    for each in (partial, *partial.rglob("*")):
+        if not each.is_symlink():
+            each.chmod(each.stat().st_mode | (0o055 if each.stat().st_mode & stat.S_IXUSR else 0o044))
+    try:
+        partial.rename(to)
+    except OSError:  # Another process was faster.
+        shutil.rmtree(partial)
+
+
 def give_away(path: Path) -> None:
     """Let a file belong to the user a process becomes that may not be root."""
     if os.geteuid() == 0 and not _namespaces_allowed():
-        os.chown(path, NOBODY, NOBODY)
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
 
 def wait_until(condition: Callable[[], bool], *, process: Process, timeout_seconds: float, what: str) -> None:

@@ -24,6 +24,7 @@ from shared.putting_away import MayHaveLeft, attending, nothing_leaves
 from shared.schedule import Job
 from shared.settings import BusSettings
 from shared.stopping import stop
+from shared.version import version
 from shared.vitals import Pulse
 from shared.work import Desk
 from shared.worker import GROUP_MAX, CommandHandler, FailureHandler, QueryHandler, RetrySchedules, Together, Worker
@@ -110,7 +111,7 @@ class Service(Generic[C]):
             # What is in hand ends while everything else still works.
             stack.push_async_callback(http.stop)
             http.serve(self._http(context, checks) if self._http is not None else health_app(checks))
-            telemetry.say(logger, logging.INFO, "started", {"url": http.url, "replica": pulse.replica})
+            telemetry.say(logger, logging.INFO, "started", {"url": http.url, "replica": pulse.replica, "version": version()})
             yield Parts(desk=desk, url=http.url)
             self._leaving = True
             telemetry.say(logger, logging.INFO, "stopping")

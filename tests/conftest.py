@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import msgspec
 import pytest
 
 from deploy import broker_users, setup
@@ -15,10 +16,15 @@ from shared.ids import new_id
 from shared.migrations import migrate, settle_role
 from tests.faults.nursery import Nursery
 from tests.leaks import Watch, leaks_at
+from tests.leaving_out import TESTS, left_out
 from tests.planted import leaks_in
 from tests.world import PASSWORD, Place, World, a_world, management
 
 ROLES_LOCK = 7_230_511_002
+# Packages of the development lock that cannot be had here, and why; ./tender test tells.
+MISSING: dict[str, str] = msgspec.json.decode(os.environ.get("TENDER_TEST_MISSING") or "{}")
+LEFT_OUT = left_out(MISSING)
+collect_ignore = [str(path) for path in LEFT_OUT]
 
 
 watch = Watch()
@@ -27,6 +33,22 @@ watch = Watch()
 def pytest_configure() -> None:
     telemetry.log_to_stderr("tests", "INFO")
     logging.getLogger().addHandler(watch)
+
+
+def pytest_report_header() -> list[str]:
+    return _left_out_lines()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if LEFT_OUT:
+        terminalreporter.section("left out")
+    for line in _left_out_lines():
+        terminalreporter.write_line(line)
+
+
+def _left_out_lines() -> list[str]:
+    lines = [f"  {path.relative_to(TESTS.parent)}: {package} cannot be had here: {MISSING[package]}" for path, package in LEFT_OUT.items()]
+    return [f"Test files and folders left out for want of a package: {len(LEFT_OUT)}", *lines]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from shared.errors import Clear
+from shared.version import version
 
 FAILED_EXIT = 1
 # Where each command is; a module is read when one of its commands is typed, for what some need takes a second to read.
@@ -50,6 +51,7 @@ class Lazily(click.Group):
 
 
 @click.group(cls=Lazily, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version(), message="tender %(version)s")
 def cli() -> None:
     """Tender: the provider layer of a shop.
 

@@ -5,15 +5,18 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import click
 import msgspec
 from rich.console import Console
 
+from deploy import packages
 from deploy.browser import chromium
 from deploy.cli.terminal import home, say
-from deploy.processes import Failed
+from deploy.processes import Failed, private_folder
 from deploy.servers import Choice, servers
 from deploy.state import ROOT, Instance
 
@@ -33,8 +36,11 @@ def test(arguments: tuple[str, ...]) -> None:
 
     Arguments go to pytest and leave the checks away.
     """
+    missing = _install()
+    # Looked for first, so that nobody waits for the checks to learn that there is none.
+    browser = chromium(say) if _need_browser(arguments) and "playwright" not in missing else ""
     if not arguments:
-        _check()
+        _run_checks(missing)
     instance = Instance(home(), f"test-{os.getpid()}")
     choice = Choice(use_docker="TENDER_TEST_DOCKER" in os.environ, use_local="TENDER_TEST_LOCAL" in os.environ)
     try:
@@ -44,11 +50,16 @@ def test(arguments: tuple[str, ...]) -> None:
                 "TENDER_TEST_DATABASE_URL": found.database_url,
                 "TENDER_TEST_AMQP_URL": found.amqp_url,
                 "TENDER_TEST_MANAGEMENT_URL": found.management_url or "",
-                "TENDER_TEST_CHROMIUM": chromium(say) if _need_browser(arguments) else "",
+                "TENDER_TEST_CHROMIUM": browser,
+                "TENDER_TEST_MISSING": msgspec.json.encode(missing).decode(),
             }
-            code = subprocess.run([sys.executable, "-m", "pytest", *(arguments or WHOLE)], cwd=ROOT, env=env, check=False).returncode
+            # A plugin of a package that is of no use would end pytest before it begins.
+            plugins = [f"-pno:{each.name}" for each in entry_points(group="pytest11") if each.dist and each.dist.name in missing]
+            code = subprocess.run(
+                [sys.executable, "-m", "pytest", *plugins, *(arguments or WHOLE)], cwd=ROOT, env=env, check=False
+            ).returncode
     finally:
-        subprocess.run(["rm", "-rf", str(instance.folder)], check=False)
+        subprocess.run(["rm", "-rf", str(private_folder(instance)), str(instance.folder)], check=False)
     sys.exit(code)
 
 
@@ -61,7 +72,18 @@ def _need_browser(arguments: tuple[str, ...]) -> bool:
 @click.command()
 def check() -> None:
     """Check format, lint, types and import contracts."""
-    _check()
+    _run_checks(_install())
+
+
+def _install() -> dict[str, str]:
+    """Install what tests and checks need; returns the packages that are of no use here, and why."""
+    locks = (packages.SERVERS, packages.DEVELOPMENT)
+    missing = {name: why for lock in locks for name, why in packages.install(lock, say).items()}
+    if "pytest" in missing:
+        raise Failed(f"Without pytest nothing can be tested: {missing['pytest']}")
+    for name, why in missing.items():
+        say(f"The package {name} cannot be had here: {why}")
+    return packages.unusable("".join(lock.read_text() for lock in locks), missing)
 
 
 CHECKS = (
@@ -72,12 +94,24 @@ CHECKS = (
 )
 
 
-def _check() -> None:
+# What mypy cannot know of packages that are missing; where all are there, it is strict.
+WITHOUT_PACKAGES = (
+    "--no-warn-unused-ignores",
+    "--allow-subclassing-any",
+    *(f"--disable-error-code={code}" for code in ("import-not-found", "import-untyped", "untyped-decorator")),
+)
+
+
+def _run_checks(missing: Mapping[str, str]) -> None:
     binaries = Path(sys.executable).parent
     wrong = []
     for name, command in CHECKS:
+        if not (binaries / command[0]).exists():
+            say(f"{name}: left out, {command[0]} cannot be had here")
+            continue
+        options = WITHOUT_PACKAGES if missing and command[0] == "mypy" else ()
         started = time.monotonic()
-        done = subprocess.run([str(binaries / command[0]), *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run([str(binaries / command[0]), *command[1:], *options], cwd=ROOT, capture_output=True, text=True, check=False)
         say(f"{name}: {'ok' if done.returncode == 0 else 'FAILED'} ({time.monotonic() - started:.1f} s)")
         if done.returncode != 0:
             wrong.append(f"{name}:\n{(done.stdout + done.stderr).strip()}")
@@ -113,6 +147,7 @@ def bench(
     svg: Path | None,
 ) -> None:
     """Measure a path beside yardsticks in the same run."""
+    _install()
     from tests.bench import report
     from tests.bench import run as measuring
 
@@ -147,6 +182,7 @@ def soak(minutes: float, seed: int | None) -> None:
 
     Exits with 1 when anything acknowledged was lost, happened twice, or surprised.
     """
+    _install()
     from tests.faults import soak as soaking
 
     seed = random.randrange(1_000_000) if seed is None else seed

@@ -26,13 +26,20 @@ _database = click.option("--database-url", envvar="DATABASE_URL", required=True,
 @_database
 @click.option("--amqp-url", envvar="AMQP_URL", required=True)
 @click.option("--password", envvar="SERVICES_PASSWORD", required=True, help="The password of the services' login roles.")
-def migrate(database_url: str, amqp_url: str, password: str) -> None:
+@click.option(
+    "--management-url",
+    envvar="RABBITMQ_MANAGEMENT_URL",
+    help="The broker's management API, for users of the services as broker-users makes.",
+)
+def migrate(database_url: str, amqp_url: str, password: str, management_url: str | None) -> None:
     """Bring schemas, roles and queues up to date.
 
     A deployment's first job.
     """
     applied = asyncio.run(setup.prepare(database_url, amqp_url, password=password))
     click.echo("\n".join(applied) or "Nothing to do.")
+    if management_url is not None:
+        _make_broker_users(management_url, broker_users.vhost_of(amqp_url), password)
 
 
 @click.command(name="topology")
@@ -70,6 +77,10 @@ def make_broker_users(management_url: str, vhost: str, password: str) -> None:
 
     Each then logs in as tender_<service>.
     """
+    _make_broker_users(management_url, vhost, password)
+
+
+def _make_broker_users(management_url: str, vhost: str, password: str) -> None:
     asyncio.run(broker_users.make(management_url, password=password))
     asyncio.run(broker_users.grant(management_url, vhost))
     click.echo(f"Made: {', '.join(role_of(service) for service in broker_users.USERS)}.")

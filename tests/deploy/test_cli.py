@@ -5,12 +5,14 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from deploy.cli.running import POLL_SECONDS, UP_TIMEOUT_SECONDS
 from deploy.state import ROOT
+from shared.version import version
 
 # More than any command gives itself: one that takes too long says so, and over what.
 TIMEOUT_SECONDS = UP_TIMEOUT_SECONDS + 60.0
@@ -110,6 +112,11 @@ class TestHelp:
         for command in ("demo", "up", "down", "status", "logs", "test", "check", "bench", "soak", "seed", "keys"):
             assert f"  {command}" in done.stdout
 
+    def test_names_the_version(self, tmp_path: Path) -> None:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+        assert tender("--version", home=tmp_path).stdout == f"tender {project['version']}\n"
+
 
 class TestSystem:
     def test_goes_up_shows_its_state_runs_the_demo_and_goes_down(self, tmp_path: Path) -> None:
@@ -135,6 +142,7 @@ class TestSystem:
         assert by_stripe.returncode == 0, by_stripe.stderr
         assert "payment_intent.succeeded" in by_stripe.stdout
         assert '"message":"concluded"' in logs.stdout
+        assert f'"version":"{version()}"' in logs.stdout
         assert (down.returncode, down.stdout.strip()) == (0, "Stopped.")
         assert tender("status", home=tmp_path).returncode == 1
 

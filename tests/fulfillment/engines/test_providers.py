@@ -1,15 +1,12 @@
-"""TaxJar and AvaTax: published answers taken as they are, their own libraries against the sandbox, and quotes through them."""
+"""TaxJar and AvaTax: published answers taken as they are, and quotes through them."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import date
 from decimal import Decimal
 from typing import Any
 
-import avalara
 import msgspec
 import pytest
-import taxjar
 
 from deploy.sandbox.server import Sandbox
 from services.fulfillment.domain.tax.engine import Kind, Line, Row
@@ -180,30 +177,6 @@ class TestAnswersOfAvaTax:
 async def sandbox() -> AsyncIterator[Sandbox]:
     async with a_sandbox() as made:
         yield made
-
-
-class TestTheirOwnLibraries:
-    async def test_taxjars(self, sandbox: Sandbox) -> None:
-        client = taxjar.Client(api_key=SANDBOX_KEY, api_url=sandbox.base_url)
-
-        tax = await asyncio.to_thread(client.tax_for_order, order_body(asked(GOODS, FREIGHT)))
-
-        # 49.90 and 7.95 at 6.5 % and 3.85 %.
-        assert (tax.amount_to_collect, tax.has_nexus, tax.breakdown.line_items[0].state_amount) == (5.99, True, 3.24)
-
-    async def test_taxjars_hears_why_not(self, sandbox: Sandbox) -> None:
-        client = taxjar.Client(api_key=SANDBOX_KEY, api_url=sandbox.base_url)
-
-        with pytest.raises(taxjar.exceptions.TaxJarResponseError, match="406"):
-            await asyncio.to_thread(client.tax_for_order, {"to_country": "US", "shipping": 1})
-
-    async def test_avalaras(self, sandbox: Sandbox) -> None:
-        client = avalara.AvataxClient("tests", "1", "tests", sandbox.base_url).add_credentials("sandbox", SANDBOX_KEY)
-
-        answer = await asyncio.to_thread(client.create_transaction, transaction_body(asked(GOODS, FREIGHT), company_code="TENDER"))
-
-        assert answer.status_code == 201
-        assert (answer.json()["totalTax"], len(answer.json()["lines"])) == (5.99, 2)
 
 
 class TestTheAdapters:

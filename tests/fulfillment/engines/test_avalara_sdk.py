@@ -1,0 +1,27 @@
+"""AvaTax's own library against the sandbox."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import avalara
+import pytest
+
+from deploy.sandbox.server import Sandbox
+from services.fulfillment.providers.avalara import transaction_body
+from tests.fulfillment.engines.test_providers import FREIGHT, GOODS, asked
+from tests.world import SANDBOX_KEY, a_sandbox
+
+
+@pytest.fixture(scope="module")
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with a_sandbox() as made:
+        yield made
+
+
+async def test_a_transaction_is_created(sandbox: Sandbox) -> None:
+    client = avalara.AvataxClient("tests", "1", "tests", sandbox.base_url).add_credentials("sandbox", SANDBOX_KEY)
+
+    answer = await asyncio.to_thread(client.create_transaction, transaction_body(asked(GOODS, FREIGHT), company_code="TENDER"))
+
+    assert answer.status_code == 201
+    assert (answer.json()["totalTax"], len(answer.json()["lines"])) == (5.99, 2)
