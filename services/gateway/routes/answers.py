@@ -189,6 +189,7 @@ async def execute(request: HttpRequest, key: str, command: Message, digest: byte
     gateway.admit()
     gateway.in_flight += 1
     try:
+        await gateway.reach_broker()
         answer = await gateway.idempotency.execute(claim, wait_seconds=wait_seconds)
     finally:
         gateway.in_flight -= 1
