@@ -6,6 +6,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import httpx
 
 from shared import topology
+from shared.connection_errors import host_of, one_line
 from shared.errors import Clear
 from shared.migrations import role_of
 
@@ -55,6 +56,13 @@ async def _grant(http: httpx.AsyncClient, management_url: str, vhost: str, servi
 async def _put(http: httpx.AsyncClient, url: str, body: dict[str, str]) -> None:
     try:
         (await http.put(url, json=body)).raise_for_status()
-    except httpx.HTTPError as failed:
-        # The URL bears a password.
-        raise UsersRefused(f"the broker's users cannot be set up: {type(failed).__name__}") from None
+    except httpx.HTTPStatusError as refused:
+        raise UsersRefused(
+            f"RabbitMQ's management API at {host_of(url)}: it answered {refused.response.status_code} to {_path(url)}"
+        ) from None
+    except (httpx.HTTPError, httpx.InvalidURL) as failed:
+        raise UsersRefused(f"RabbitMQ's management API at {host_of(url)}: {one_line(failed)}") from None
+
+
+def _path(url: str) -> str:
+    return urlsplit(url).path
