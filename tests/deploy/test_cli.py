@@ -192,6 +192,10 @@ class TestHelp:
             assert f"  {command}" in done.stdout
 
 
+# What a first start says, one line each; the next says how long it took.
+STEPS = ["Postgres", "RabbitMQ", "Schemas, roles and queues", "Store", "Services"]
+
+
 class TestSystem:
     def test_goes_up_shows_its_state_runs_the_demo_and_goes_down(self, tmp_path: Path) -> None:
         up = tender("up", "-d", "--port", "0", "--sandbox-port", "0", home=tmp_path)
@@ -208,6 +212,7 @@ class TestSystem:
             down = tender("down", home=tmp_path)
 
         assert up.returncode == 0, up.stderr
+        assert [line.partition(":")[0] for line in up.stderr.splitlines()[:5]] == STEPS, up.stderr
         assert "curl" in up.stdout
         assert status.stdout.count(" ready ") == 6
         assert key.stdout.startswith("tender_sandbox_")
