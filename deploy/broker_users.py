@@ -6,12 +6,11 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import httpx
 
 from shared import topology
-from shared.dependencies import where_of
+from shared.connection_errors import host_of, one_line
 from shared.errors import Clear
 from shared.migrations import role_of
 
 TIMEOUT_SECONDS = 30.0
-REASON_MAX_CHARACTERS = 300
 SERVICES = tuple(topology.TOLD)
 USERS = {**{service: topology.permissions_of(service) for service in SERVICES}, topology.OBSERVER: topology.observer_permissions()}
 
@@ -60,8 +59,9 @@ async def _grant(http: httpx.AsyncClient, management_url: str, vhost: str, user:
 async def _put(http: httpx.AsyncClient, url: str, body: dict[str, str]) -> None:
     try:
         answer = await http.put(url, json=body)
-    except httpx.HTTPError as failed:
-        raise UsersRefused(f"the broker's management API at {where_of(url)} cannot be reached: {type(failed).__name__}") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as failed:
+        raise UsersRefused(f"RabbitMQ's management API at {host_of(url)}: {one_line(failed)}") from None
     if answer.is_error:
         hint = " (declare the topology first: ./tender topology)" if "exchange does not exist" in answer.text else ""
-        raise UsersRefused(f"the broker refused {where_of(url)}: {answer.status_code} {answer.text[:REASON_MAX_CHARACTERS]}{hint}")
+        said = f"it answered {answer.status_code} to {urlsplit(url).path}{hint}"
+        raise UsersRefused(f"RabbitMQ's management API at {host_of(url)}: {said}")

@@ -7,11 +7,11 @@ from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from pathlib import Path
 
-import asyncpg
 import msgspec
 
 from shared.errors import Clear
 from shared.money import UnknownCurrency, exponent
+from shared.owner import connect_as_owner
 
 ECB = "ECB"
 EURO = "EUR"
@@ -98,7 +98,7 @@ async def bring_in(database_url: str, rates: list[Rate]) -> Brought:
     """Keep rates, all or none; one that is known otherwise is refused. Takes the owner's database URL."""
     if len(rates) > ROWS_MAX:
         raise RatesRefused(f"There are {len(rates)} rates, more than {ROWS_MAX}; take a part of the file. Nothing was changed.")
-    connection = await asyncpg.connect(database_url)
+    connection = await connect_as_owner(database_url)
     try:
         async with connection.transaction():
             await connection.execute("CREATE TEMP TABLE brought (LIKE payments.fx_reference_rates) ON COMMIT DROP")

@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-import asyncpg
-
 from shared.contracts.credentials import OWNERS
 from shared.errors import Clear
+from shared.owner import connect_as_owner
 from shared.vault import KeySource, PrivateKeys, PublicKeys, new_private_key, public_of, write
 
 PUBLIC = "public.json"
@@ -65,7 +64,7 @@ def public_keys(folder: Path) -> dict[str, PublicKeys]:
 
 async def by_key_version(database_url: str, service: str) -> dict[int, int]:
     """Count a service's credentials by the version of the key that they are sealed with."""
-    connection = await asyncpg.connect(database_url)
+    connection = await connect_as_owner(database_url)
     try:
         rows = await connection.fetch(f"SELECT key_version, count(*) AS count FROM {service}.provider_credentials GROUP BY key_version")
     finally:

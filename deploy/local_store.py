@@ -3,16 +3,14 @@
 from datetime import date
 from uuid import UUID
 
-import asyncpg
-
 from deploy import taxes
 from services.fulfillment.store import registrations, settings
 from shared.contracts.fulfillment.pricing import BandBody, FallbackRate, StoreSettings, TableBody, TariffBody, ZoneBody
 from shared.contracts.fulfillment.tax import NexusBody
 from shared.contracts.orders import Address
-from shared.database import Connection
 from shared.ids import new_id
 from shared.messages import Envelope, Environment
+from shared.owner import connect_as_owner
 
 COLLECTED_SINCE = date(2021, 7, 1)
 
@@ -33,7 +31,7 @@ SETTINGS = StoreSettings(
 
 async def furnish(database_url: str, store_id: UUID) -> bool:
     """Give a store settings, a registration and the starter rules, unless it has settings; tells whether it did. Takes the owner's URL."""
-    connection: Connection = await asyncpg.connect(database_url)
+    connection = await connect_as_owner(database_url)
     try:
         await connection.execute("SET search_path = fulfillment")
         if (await settings.standing(connection, store_id, Environment.SANDBOX.value)).settings is not None:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from services.gateway.domain import Principal, Role
@@ -19,6 +18,7 @@ from shared.contracts import payments
 from shared.contracts.orders import OrderContent
 from shared.ids import new_id
 from shared.messages import Environment, type_of
+from shared.owner import connect_as_owner
 
 CHUNK_ORDERS = 5_000
 PRICE = 1_250
@@ -32,7 +32,7 @@ async def seed(
     owner_url: str, *, store_id: UUID, orders: int, progress: Callable[[int], None] = lambda _: None, analyze: bool = True
 ) -> None:
     """Load so many captured orders of a store's sandbox, each with everything that a real one leaves behind."""
-    connection = await asyncpg.connect(owner_url)
+    connection = await connect_as_owner(owner_url)
     try:
         # What is loaded refers to what is loaded beside it; checking each would double the time.
         await connection.execute("SET session_replication_role = replica")

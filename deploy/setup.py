@@ -5,8 +5,6 @@ import secrets
 from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import UUID
 
-import asyncpg
-
 from deploy.state import SECRET_BYTES
 from services.fulfillment.app import OWNED as FULFILLMENT
 from services.gateway import domain as gateway_rules
@@ -17,9 +15,11 @@ from services.payments.app import OWNED as PAYMENTS
 from services.reconciler.app import OWNED as RECONCILER
 from services.webhooks.app import OWNED as WEBHOOKS
 from shared import topology
+from shared.connection_errors import naming
 from shared.ids import new_id
 from shared.messages import Environment
 from shared.migrations import migrate, role_of
+from shared.owner import connect_as_owner
 
 SERVICES = (GATEWAY, PAYMENTS, WEBHOOKS, FULFILLMENT, RECONCILER)
 
@@ -38,7 +38,7 @@ def with_database(url: str, name: str) -> str:
 
 async def create_database(owner_url: str, name: str, *, template: str = "template1") -> str:
     """Create a database unless it is there; returns its URL."""
-    connection = await asyncpg.connect(owner_url)
+    connection = await connect_as_owner(owner_url)
     try:
         if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name):
             await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
@@ -49,7 +49,7 @@ async def create_database(owner_url: str, name: str, *, template: str = "templat
 
 async def drop_database(owner_url: str, name: str) -> None:
     """Drop a database with whoever is still in it."""
-    connection = await asyncpg.connect(owner_url)
+    connection = await connect_as_owner(owner_url)
     try:
         await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
     finally:
@@ -58,8 +58,14 @@ async def drop_database(owner_url: str, name: str) -> None:
 
 async def prepare(database_url: str, amqp_url: str, *, password: str) -> list[str]:
     """Migrate every schema and declare the topology; returns the migrations that were applied."""
-    applied, _ = await asyncio.gather(migrate(database_url, SERVICES, password=password), topology.declare(amqp_url, topology.CONSUMERS))
+    applied, _ = await asyncio.gather(migrate(database_url, SERVICES, password=password), declare_topology(amqp_url))
     return applied
+
+
+async def declare_topology(amqp_url: str) -> None:
+    """Declare exchanges and queues; what is there stays."""
+    with naming("RabbitMQ", amqp_url, topology.TopologyRefused):
+        await topology.declare(amqp_url, topology.CONSUMERS)
 
 
 async def create_key(
@@ -77,7 +83,7 @@ async def create_key(
     With an id and a secret of the caller's it is made only once, so that a local stack keeps its keys.
     """
     key_id, secret = key_id or new_id(), secret or secrets.token_hex(SECRET_BYTES)
-    connection = await asyncpg.connect(database_url)
+    connection = await connect_as_owner(database_url)
     try:
         await connection.execute("SET search_path = gateway")
         await gateway_rows.keep_api_key(
@@ -98,7 +104,7 @@ async def set_store(
     database_url: str, *, store_id: UUID, environment: Environment, quote_lifetime_seconds: int, reporting_currency: str
 ) -> None:
     """Decide how long a store's quotes hold and in which currency it reports."""
-    connection = await asyncpg.connect(database_url)
+    connection = await connect_as_owner(database_url)
     try:
         await connection.execute(
             """

@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -70,18 +70,16 @@ def running(instance: Instance, options: Options, say: Say) -> Iterator[Running]
     started = time.monotonic()
     with ExitStack() as stack:
         found = stack.enter_context(servers(instance, options.choice, say))
-        say("Schemas, roles and queues ...")
         database_url = found.database_url if found.database_given else asyncio.run(setup.create_database(found.database_url, DATABASE))
         applied = asyncio.run(setup.prepare(database_url, found.amqp_url, password=instance.secret("services")))
-        if applied:
-            say(f"  applied {', '.join(applied)}")
         if found.management_url is not None:
             asyncio.run(broker_users.make(found.management_url, password=instance.secret("services")))
             asyncio.run(broker_users.grant(found.management_url, broker_users.vhost_of(found.amqp_url)))
+        say(f"Schemas, roles and queues: {_migrations(applied)}.")
         if asyncio.run(local_store.furnish(database_url, STORE_ID)):
-            say("  a store in Berlin, with the starter set of tax rules")
-        say("Services ...")
+            say("Store: a new one in Berlin, with the starter set of tax rules.")
         environments = service_environments(instance, options, database_url=database_url, found=found)
+        say(f"Services: {', '.join(environments)} ...")
         processes = {name: _start(stack, instance, name, env) for name, env in environments.items()}
         for name, process in processes.items():
             _await_ready(name, process, environments[name])
@@ -103,6 +101,11 @@ def running(instance: Instance, options: Options, say: Say) -> Iterator[Running]
         stack.callback(instance.forget_stack)
         yield Running(state=state, processes=processes)
         say("Stopping ...")
+
+
+def _migrations(applied: Sequence[str]) -> str:
+    services = {name.partition("/")[0] for name in applied}
+    return f"{len(applied)} migrations applied for {len(services)} services" if applied else "up to date"
 
 
 def service_environments(instance: Instance, options: Options, *, database_url: str, found: Servers) -> dict[str, dict[str, str]]:

@@ -4,17 +4,15 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-
 from services.fulfillment.domain.tax import importing
 from services.fulfillment.domain.tax.importing import Changes
 from services.fulfillment.domain.tax.rules import Rule
 from services.fulfillment.store import rules as rows
 from services.fulfillment.store import settings
-from shared.database import Connection
 from shared.errors import Clear, Refusal
 from shared.ids import new_id
 from shared.messages import Environment
+from shared.owner import connect_as_owner
 
 STARTER = Path(__file__).parent / "tax" / "starter.csv"
 PROBLEMS_SHOWN_MAX = 20
@@ -49,7 +47,7 @@ async def bring_in(
     database_url: str, wanted: list[Rule], *, store_id: UUID, environment: Environment, replace: bool, dry_run: bool
 ) -> Changes:
     """Bring rules in; one that follows another ends it, with `replace` all that the file does not hold go. Takes the owner's URL."""
-    connection: Connection = await asyncpg.connect(database_url)
+    connection = await connect_as_owner(database_url)
     try:
         async with connection.transaction():
             await connection.execute("SET LOCAL search_path = fulfillment")

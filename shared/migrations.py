@@ -12,6 +12,7 @@ from shared.backoff import reconnecting
 from shared.database import Connection, Pool, connected
 from shared.dependencies import Misconfigured
 from shared.errors import Clear
+from shared.owner import connect_as_owner
 
 MIGRATION_LOCK = 7_230_511_001
 # What every session of a service begins with. A plan made while a table was empty must not read the whole of it for as long as
@@ -40,7 +41,7 @@ def role_of(service: str) -> str:
 
 async def migrate(owner_url: str, services: Sequence[Owned], *, password: str) -> list[str]:
     """Bring every schema up to date; returns the names of the migrations that were applied."""
-    connection = await asyncpg.connect(owner_url)
+    connection = await connect_as_owner(owner_url)
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
         applied: list[str] = []

@@ -11,7 +11,7 @@ from aiormq.abc import AbstractConnection as Connection
 from aiormq.abc import FieldTable
 from aiormq.exceptions import ChannelAccessRefused
 
-from shared.dependencies import nodes_of, reason_of, where_of
+from shared.dependencies import nodes_of, reason_of
 from shared.errors import Clear
 
 COMMANDS = "tender.commands"
@@ -165,7 +165,7 @@ async def _administrator(url: str) -> AbstractConnection:
     try:
         return await aio_pika.connect(last, timeout=CONNECT_TIMEOUT_SECONDS)
     except UNREACHABLE as silent:
-        raise TopologyRefused(f"the broker at {where_of(url)} cannot be reached: {reason_of(silent)}") from silent
+        raise TopologyRefused(f"the broker cannot be reached: {reason_of(silent)}") from silent
 
 
 async def missing(connection: Connection, queues: Sequence[str]) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from shared.connection_errors import one_line
 from shared.errors import Clear
 from shared.version import version
 
@@ -73,13 +74,17 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         _fail("Stopped.")
     except _known() as wrong:
-        _fail(str(wrong))
+        _fail(str(wrong) if isinstance(wrong, Clear) else one_line(wrong))
+
+
+# What servers refuse, by library; a library that no command has read cannot have raised anything.
+REFUSALS = {"asyncpg": ("PostgresError", "InterfaceError"), "aiormq": ("AMQPError",), "httpx": ("HTTPError", "InvalidURL")}
 
 
 def _known() -> tuple[type[Exception], ...]:
-    """Name what goes wrong for a known reason; a database's refusals where a command has spoken to one."""
-    asyncpg: Any = sys.modules.get("asyncpg")
-    return (Clear, OSError, asyncpg.PostgresError) if asyncpg else (Clear, OSError)
+    """Name what goes wrong for a known reason; any other exception is a bug and shows its traceback."""
+    read = ((sys.modules[library], names) for library, names in REFUSALS.items() if library in sys.modules)
+    return (Clear, OSError, *(getattr(library, name) for library, names in read for name in names))
 
 
 def _fail(text: str) -> Any:

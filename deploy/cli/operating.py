@@ -15,7 +15,6 @@ from deploy.operator import Api, table
 from deploy.processes import Failed
 from deploy.stack import STORE_ID
 from services.gateway.domain import Role
-from shared import topology
 from shared.messages import Environment
 from shared.migrations import role_of
 
@@ -46,7 +45,7 @@ def migrate(database_url: str, amqp_url: str, password: str, management_url: str
 @click.option("--amqp-url", envvar="AMQP_URL", required=True)
 def declare_topology(amqp_url: str) -> None:
     """Declare exchanges and queues; what is there stays."""
-    asyncio.run(topology.declare(amqp_url, topology.CONSUMERS))
+    asyncio.run(setup.declare_topology(amqp_url))
     click.echo("Declared.")
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -113,13 +114,20 @@ def _detach(instance: Instance) -> None:
 
 def _await_stack(instance: Instance, child: "subprocess.Popen[bytes]", log: Path) -> None:
     ends = time.monotonic() + UP_TIMEOUT_SECONDS
-    while instance.stack() is None:
-        if child.poll() is not None:
-            raise Failed(log.read_text(errors="replace").strip() or "It did not start.")
-        if time.monotonic() > ends:
-            said = log.read_text(errors="replace").strip()
-            raise Failed(f"It was not up after {UP_TIMEOUT_SECONDS:.0f} s and is stopped. What it said:\n{said}")
-        time.sleep(POLL_SECONDS)
+    with log.open(errors="replace") as output:
+        while instance.stack() is None:
+            _show_steps(output)
+            if child.poll() is not None:
+                raise Failed(output.read().strip().removeprefix("tender: ") or "It did not start.")
+            if time.monotonic() > ends:
+                raise Failed(f"It was not up after {UP_TIMEOUT_SECONDS:.0f} s and is stopped.")
+            time.sleep(POLL_SECONDS)
+
+
+def _show_steps(output: TextIO) -> None:
+    """Show what the process in the background has said since the last look."""
+    while line := output.readline():
+        say(line.rstrip())
 
 
 def _tell(instance: Instance) -> None:

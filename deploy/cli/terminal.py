@@ -12,7 +12,8 @@ console = Console(stderr=True, highlight=False)
 
 def say(text: str) -> None:
     """Tell the person at the terminal how it goes."""
-    console.print(text, style="dim")
+    # One line a step, which the terminal breaks where it is narrow, not we.
+    console.print(text, style="dim", soft_wrap=True)
 
 
 def home() -> Path:

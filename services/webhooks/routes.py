@@ -13,6 +13,7 @@ from services.webhooks.handlers import Webhooks, receive
 from shared import telemetry
 from shared.errors import Problem, Refusal, Retry, Unavailable, problem_body
 from shared.health import Check, health_routes
+from shared.reason_phrases import detail_of
 from shared.received import HttpRequest, Received, correlation_id
 from shared.written import Written
 
@@ -83,7 +84,8 @@ def _unavailable(request: HttpRequest, silent: Unavailable) -> Response[bytes]:
 
 def _http(request: HttpRequest, error: HTTPException) -> Response[bytes]:
     code = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}.get(error.status_code, "invalid-request")
-    return _problem(request, _generic(error.status_code, code, error.detail), headers=dict(error.headers or {}))
+    detail = detail_of(error.status_code, error.detail)
+    return _problem(request, _generic(error.status_code, code, detail), headers=dict(error.headers or {}))
 
 
 def _bug(request: HttpRequest, bug: Exception) -> Response[bytes]:

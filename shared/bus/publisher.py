@@ -45,9 +45,15 @@ class Publisher:
         if self._connection is not None:
             await close(self._connection)
 
+    @property
+    def trouble(self) -> str | None:
+        """What keeps letters from going out, as far as is known without asking the broker; `reopen` may mend it."""
+        both = self._channel, self._unconfirmed
+        return "the connection was lost" if any(channel is None or channel.is_closed for channel in both) else None
+
     async def reopen(self) -> None:
         """Make sure that a channel is open; raises what the broker's absence raises."""
-        if self._channel is None or self._channel.is_closed or self._unconfirmed is None or self._unconfirmed.is_closed:
+        if self.trouble is not None:
             await self._open()
 
     async def publish(self, letter: Letter) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -104,6 +105,86 @@ class TestRefusals:
         assert "sk_live_nonsense" not in done.stdout + done.stderr
 
 
+class TestServersThatRefuse:
+    """A password that is wrong, misplaced or malformed is never shown; the host and the reason are."""
+
+    @pytest.mark.parametrize(
+        ("database_url", "said"),
+        [
+            ("x", "Postgres at a URL without ://: invalid DSN"),
+            ("mysql://u:s3cret@db.example/x", "Postgres at db.example: invalid DSN"),
+            ("postgresql://u:s3cret@db.example:port/x", "Postgres at db.example:port: the URL cannot be read"),
+            ("postgresql://u:a@s3cret@:x/y", "the URL cannot be read"),
+            ("postgresql://u:s3cret@nowhere.invalid/x", "Postgres at nowhere.invalid: "),
+            ("postgresql://u:s3cret@127.0.0.1:1/x", "Postgres at 127.0.0.1:1: "),
+            ("{user}:s3cret@{host}/postgres", "password authentication failed for user"),
+            ("{owner}/nosuch", 'database "nosuch" does not exist'),
+            ("{owner}/postgres?sslmode=verify-full&sslrootcert=/nowhere/ca.pem", "sslrootcert=/nowhere/ca.pem"),
+            ("{owner}/postgres?sslmode=require", "SSL"),
+            ("{owner}/postgres?sslmode=nonsense", "sslmode"),
+        ],
+    )
+    def test_postgres(self, tmp_path: Path, database_server: str, broker: tuple[str, str | None], database_url: str, said: str) -> None:
+        owner = urlsplit(database_server)
+        host = owner.netloc.rpartition("@")[2]
+        url = database_url.format(owner=f"postgresql://{owner.netloc}", user=f"postgresql://{owner.username}", host=host)
+
+        done = tender("migrate", home=tmp_path, DATABASE_URL=url, AMQP_URL=broker[0], SERVICES_PASSWORD="services")
+
+        _is_one_line(done, said, owner.password)
+        if "{" in database_url:
+            assert f"Postgres at {host}: " in done.stderr
+
+    @pytest.mark.parametrize(
+        ("amqp_url", "said"),
+        [
+            ("x", "RabbitMQ at a URL without ://: "),
+            ("amqp://u:s3cret@broker.example:port/", "RabbitMQ at broker.example:port: the URL cannot be read"),
+            ("amqp://u:s3cret@nowhere.invalid/", "RabbitMQ at nowhere.invalid: "),
+            ("amqp://u:s3cret@127.0.0.1:1/", "RabbitMQ at 127.0.0.1:1: "),
+            ("amqp://{user}:s3cret@{host}/", "ACCESS_REFUSED"),
+            ("{admin}/nosuch", "the virtual host 'nosuch'"),
+            ("amqps://{user}:s3cret@{host}/?cafile=/nowhere/ca.pem", "cafile=/nowhere/ca.pem"),
+        ],
+    )
+    def test_rabbitmq(self, tmp_path: Path, broker: tuple[str, str | None], amqp_url: str, said: str) -> None:
+        admin = urlsplit(broker[0])
+        host = admin.netloc.rpartition("@")[2]
+        url = amqp_url.format(admin=f"amqp://{admin.netloc}", user=admin.username, host=host)
+
+        done = tender("topology", home=tmp_path, AMQP_URL=url)
+
+        _is_one_line(done, said.format(host=host), None)
+
+    @pytest.mark.parametrize(
+        ("management_url", "said"),
+        [
+            ("x", "RabbitMQ's management API at a URL without ://: "),
+            ("http://u:s3cret@broker.example:port", "RabbitMQ's management API at broker.example:port: "),
+            ("http://u:s3cret@127.0.0.1:1", "RabbitMQ's management API at 127.0.0.1:1: "),
+            ("http://{user}:s3cret@{host}", "RabbitMQ's management API at {host}: it answered 401"),
+        ],
+    )
+    def test_rabbitmqs_management(self, tmp_path: Path, broker: tuple[str, str | None], management_url: str, said: str) -> None:
+        assert broker[1] is not None, "the tests' broker has a management API"
+        admin = urlsplit(broker[1])
+        host = admin.netloc.rpartition("@")[2]
+        url = management_url.format(user=admin.username, host=host)
+
+        done = tender("broker-users", home=tmp_path, RABBITMQ_MANAGEMENT_URL=url, SERVICES_PASSWORD="services")
+
+        _is_one_line(done, said.format(host=host), None)
+
+
+def _is_one_line(done: subprocess.CompletedProcess[str], said: str, password: str | None) -> None:
+    assert done.returncode == 1
+    assert done.stderr.startswith("tender: ")
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert said in done.stderr
+    for secret in ("s3cret", password):
+        assert secret is None or secret not in done.stderr + done.stdout
+
+
 class TestHelp:
     def test_reads_well(self, tmp_path: Path) -> None:
         done = tender("--help", home=tmp_path)
@@ -116,6 +197,10 @@ class TestHelp:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
         assert tender("--version", home=tmp_path).stdout == f"tender {project['version']}\n"
+
+
+# What a first start says, one line each; the next says how long it took.
+STEPS = ["Postgres", "RabbitMQ", "Schemas, roles and queues", "Store", "Services"]
 
 
 class TestSystem:
@@ -134,6 +219,7 @@ class TestSystem:
             down = tender("down", home=tmp_path)
 
         assert up.returncode == 0, up.stderr
+        assert [line.partition(":")[0] for line in up.stderr.splitlines()[:5]] == STEPS, up.stderr
         assert "curl" in up.stdout
         assert status.stdout.count(" ready ") == 6
         assert key.stdout.startswith("tender_sandbox_")

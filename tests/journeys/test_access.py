@@ -1,5 +1,6 @@
 """Who may do what: keys, roles, tokens, stores and environments."""
 
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -9,7 +10,8 @@ from services.gateway.handlers.idempotency import CHEST, LOCKED
 from shared.ids import new_id
 from shared.messages import Environment
 from shared.vault import Chest
-from tests.world import ORDER, TOKEN_SECRET, Place, World, a_key, a_world, secret_of
+from tests.proxy import a_proxy
+from tests.world import ORDER, TOKEN_SECRET, Place, World, a_key, a_world, secret_of, until
 
 
 class TestKeys:
@@ -195,6 +197,26 @@ class TestLimits:
 
         assert (answer.status, answer.code, answer.json["retry"]) == (503, "overloaded", "same_key")
         assert rows == []
+
+    async def test_without_a_way_to_publish_no_key_is_claimed(self, own_place: Place) -> None:
+        async with a_proxy(own_place.amqp_of("gateway")) as proxy, a_world(own_place, gateway={"amqp_url": proxy.url}) as world:
+            await proxy.disconnect(b"gateway publish")
+            ready = await until(lambda: _not_ready(world))
+            refused = await world.put_order(new_id(), ORDER, key="once")
+            rows = await world.rows("SELECT FROM gateway.idempotency_keys WHERE store_id = $1", world.store_id)
+            proxy.allow_all()
+            again = await world.put_order(new_id(), ORDER, key="once")
+
+        assert (refused.status, refused.code, refused.json["retry"]) == (503, "overloaded", "same_key")
+        assert refused.headers["Retry-After"] == "1"
+        assert rows == []
+        assert [name for name, state in ready["checks"].items() if state != "ok"] == ["broker"]
+        assert again.status == 200
+
+
+async def _not_ready(world: World) -> Any:
+    answer = await world.http.get("/health/ready")
+    return answer.json() if answer.status_code == 503 else None
 
 
 class TestBrowsers:

@@ -51,7 +51,7 @@ async def test_any_node_that_answers_will_do(bare_place: Place) -> None:
 async def test_no_node_that_answers_is_said(bare_place: Place) -> None:
     url = urlunsplit(urlsplit(bare_place.amqp_url)._replace(netloc=f"me:secret@{DEAD},{DEAD}"))
 
-    with pytest.raises(TopologyRefused, match=f"the broker at {DEAD},{DEAD}/") as refused:
+    with pytest.raises(TopologyRefused, match="the broker cannot be reached") as refused:
         await topology.declare(url, ["probe"])
     with pytest.raises(LOST):
         await connect(url, name="tests")

@@ -1,15 +1,20 @@
 """What providers post: kept before it is answered, handed on once, shown and replayed."""
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
+import asyncpg
 import msgspec
 import pytest
 
 from deploy.sandbox.webhooks import Moods, Told
 from services.gateway.domain import Role
+from shared import telemetry
 from shared.ids import new_id
 from tests.webhooks.test_signatures import PUBLISHED, PUBLISHED_KEY
 from tests.world import Answer, Payment, Place, World, a_world, until
@@ -237,6 +242,25 @@ class TestMatching:
         answer = await confirming
         assert (answer.status, answer.json["intent"]["status"]) == (200, "authorized")
 
+    async def test_one_faster_than_an_answer_without_news_is_no_error(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+        order_id = await world.an_order()
+        paying = asyncio.create_task(world.authorize(order_id, await world.a_snapshot(order_id), "tok_pending"))
+        transaction_id = await until(lambda: _pending_transaction(world, order_id))
+        retried = _retried_messages()
+        async with _writes_without_news_held(world) as connection:
+            # The provider has said that it is still at it; the bank decides before that is written.
+            await world.change("UPDATE payments.payment_transactions SET next_look_at = now() WHERE id = $1", transaction_id)
+            await until(lambda: world.rows("SELECT FROM pg_stat_activity WHERE wait_event = 'advisory' AND datname = current_database()"))
+            world.sandbox.books.decide(next(p for p in world.sandbox.books.payments.values() if p.order_id == str(order_id)), passed=True)
+            await until(lambda: _applied_or_waiting(world, transaction_id))
+            await connection.execute("SELECT pg_advisory_unlock_all()")
+            answer = await paying
+
+        assert (answer.status, answer.json["intent"]["status"]) == (201, "authorized")
+        await world.books_agree(order_id)
+        assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+        assert _retried_messages() == retried
+
     async def test_an_amount_that_disagrees_is_a_conflict_for_people(self, world: World) -> None:
         payment = await world.a_payment()
         books = msgspec.to_builtins(payment.at_the_provider())
@@ -249,6 +273,60 @@ class TestMatching:
         intent = await payment.intent()
         assert intent["attention"] is not None
         assert intent["status"] == "conflicted"
+
+
+async def _pending_transaction(world: World, order_id: UUID) -> UUID | None:
+    rows = await world.rows(
+        """
+        SELECT t.id
+          FROM payments.payment_transactions t
+          JOIN payments.payment_intents i ON i.id = t.payment_intent_id
+         WHERE i.order_id = $1 AND t.status = 'pending' AND t.provider_txn_id IS NOT NULL
+        """,
+        order_id,
+    )
+    return rows[0]["id"] if rows else None
+
+
+@contextlib.asynccontextmanager
+async def _writes_without_news_held(world: World) -> AsyncIterator[Any]:
+    """Hold the write of an answer without news, once it sees the rows as they are, until the connection's lock is released."""
+    connection = await asyncpg.connect(world.place.database_url)
+    original = await connection.fetchval("SELECT pg_get_functiondef('payments.must(boolean)'::regprocedure)")
+    try:
+        await connection.execute(
+            """
+            SELECT pg_advisory_lock(hashtext('look-up'));
+            CREATE OR REPLACE FUNCTION payments.must(held boolean) RETURNS void LANGUAGE plpgsql AS $$
+            BEGIN
+                IF current_query() LIKE '%provider_call_audit%UPDATE payment_transactions%'
+                   AND current_query() NOT LIKE '%UPDATE payment_intents%' THEN
+                    PERFORM pg_advisory_xact_lock(hashtext('look-up'));
+                END IF;
+                IF held IS NOT TRUE THEN
+                    RAISE EXCEPTION 'somebody else was faster' USING ERRCODE = 'serialization_failure';
+                END IF;
+            END $$;
+            """
+        )
+        yield connection
+    finally:
+        await connection.execute("SELECT pg_advisory_unlock_all()")
+        await connection.execute(original)
+        await connection.close()
+
+
+async def _applied_or_waiting(world: World, transaction_id: UUID) -> bool:
+    """Whether the webhook was applied, or waits for the row that the look-up's write has locked."""
+    applied = await world.rows("SELECT FROM payments.payment_transactions WHERE id = $1 AND status = 'succeeded'", transaction_id)
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event IN ('transactionid', 'tuple') AND datname = current_database()"
+    return bool(applied or await world.rows(waiting))
+
+
+def _retried_messages() -> float:
+    return sum(
+        sample.value for metric in telemetry.messages_retried.collect() for sample in metric.samples if sample.name.endswith("_total")
+    )
 
 
 class TestTheProvidersOwnDoings:

@@ -5,7 +5,6 @@ import gzip
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
-from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,6 +23,7 @@ from services.gateway.routes import answers
 from services.gateway.routes.answers import correlation_of, execute, gateway_of
 from shared.errors import Problem, Refusal, Unavailable
 from shared.messages import Message, Query
+from shared.reason_phrases import REASON_PHRASES, detail_of
 from shared.received import HttpRequest
 
 PAGE_ROWS = 50
@@ -235,13 +235,18 @@ def problem_handlers() -> ExceptionHandlersMap:
         Unavailable: _unavailable,
         msgspec.ValidationError: lambda request, wrong: _problem(request, 422, "This does not fit", str(wrong)),
         msgspec.DecodeError: lambda request, wrong: _problem(request, 422, "This cannot be read", str(wrong)),
-        HTTPException: lambda request, error: _problem(request, error.status_code, HTTPStatus(error.status_code).phrase, error.detail),
+        HTTPException: _http,
         Exception: _bug,
     }
 
 
 def _refusal(request: HttpRequest, problem: Problem) -> Response[Any]:
     return _problem(request, problem.status, problem.title, problem.detail)
+
+
+def _http(request: HttpRequest, error: HTTPException) -> Response[Any]:
+    status = error.status_code
+    return _problem(request, status, REASON_PHRASES[status], detail_of(status, error.detail))
 
 
 def _unavailable(request: HttpRequest, silent: Unavailable) -> Response[Any]:

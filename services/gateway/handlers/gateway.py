@@ -44,12 +44,13 @@ from services.gateway.handlers.sealing import Sealing
 from services.gateway.settings import Settings
 from services.gateway.store import Claim, Kept, sessions
 from shared import telemetry
-from shared.bus import Unroutable
+from shared.bus import LOST, Unroutable
 from shared.contracts import payments
 from shared.errors import NotFound, Problem, Unavailable
 from shared.ids import new_id
 from shared.messages import Done, Envelope, Environment, Message, Query, Refused, Reply, done, encode, type_of
 from shared.replies import Replies
+from shared.service import BROKER_CHECK_TIMEOUT_SECONDS
 from shared.work import Desk
 
 # How long a key that was read opens this gateway without being read again, so for how long at most one opens it that was revoked at
@@ -69,6 +70,7 @@ class Gateway:
         self.live_pages = 0
         self.pool = desk.pool
         self.replies = replies
+        self._publisher = desk.publisher
         self.ingest = Ingest(settings.webhooks_url)
         self.pulse = desk.pulse
         # Set when the service stops: whoever holds a connection open lets go.
@@ -139,11 +141,20 @@ class Gateway:
     # Commands
 
     def admit(self) -> None:
-        """Refuse work before a key is claimed when there is too much of it or no way to send it on."""
+        """Refuse work before a key is claimed when there is too much of it or its reply could not arrive."""
         if self.in_flight >= self.settings.requests_in_flight_max:
             raise Overloaded("Too many requests are under way.", {"in_flight": self.in_flight})
         if self.replies.trouble is not None:
             raise Overloaded("The message broker cannot be reached.", {})
+
+    async def reach_broker(self) -> None:
+        """Refuse work before a key is claimed when it could not be sent on; a lost connection is opened again first, as readiness does."""
+        if self._publisher.trouble is None:
+            return
+        try:
+            await asyncio.wait_for(self._publisher.reopen(), BROKER_CHECK_TIMEOUT_SECONDS)
+        except LOST as lost:
+            raise Overloaded("The message broker cannot be reached.", {}) from lost
 
     def _own_drivers(self) -> dict[str, Driver]:
         return {

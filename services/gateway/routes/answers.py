@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -25,6 +24,7 @@ from services.gateway.store import Claim
 from shared import telemetry
 from shared.errors import Invalid, NotFound, Outcome, Problem, Refusal, Retry, Unavailable, problem_body
 from shared.messages import Message, Query, encode, type_of
+from shared.reason_phrases import REASON_PHRASES, detail_of
 from shared.received import HttpRequest, header
 from shared.written import Written
 
@@ -84,9 +84,9 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
 def documented(success: int, view: type, text: str, *refusals: int, keyed: bool = True) -> dict[int, ResponseSpec]:
     """Document what a route answers."""
-    codes = {401, 403, 404, 429, 503, *refusals, *((400, 409, 413, 422) if keyed else ())}
+    codes = {400, 401, 403, 404, 429, 503, *refusals, *((409, 413, 422) if keyed else ())}
     specs = {
-        code: ResponseSpec(ProblemDocument, description=HTTPStatus(code).phrase, media_type=PROBLEM_TYPE, generate_examples=False)
+        code: ResponseSpec(ProblemDocument, description=REASON_PHRASES[code], media_type=PROBLEM_TYPE, generate_examples=False)
         for code in sorted(codes)
     }
     if keyed:
@@ -189,6 +189,7 @@ async def execute(request: HttpRequest, key: str, command: Message, digest: byte
     gateway.admit()
     gateway.in_flight += 1
     try:
+        await gateway.reach_broker()
         answer = await gateway.idempotency.execute(claim, wait_seconds=wait_seconds)
     finally:
         gateway.in_flight -= 1
@@ -304,7 +305,7 @@ def _malformed(request: HttpRequest, wrong: Exception) -> Response[Any]:
         request,
         Problem(
             code=_CODES[400],
-            title=HTTPStatus.BAD_REQUEST.phrase,
+            title=REASON_PHRASES[400],
             status=400,
             detail=f"The body cannot be read as JSON: {wrong}",
             outcome=Outcome.NOT_ATTEMPTED,
@@ -328,9 +329,9 @@ def _of_http(error: HTTPException) -> Problem:
         return _invalid([_field_error(each) for each in error.extra if isinstance(each, dict)])
     return Problem(
         code=_CODES.get(error.status_code, "http-error"),
-        title=HTTPStatus(error.status_code).phrase,
+        title=REASON_PHRASES[error.status_code],
         status=error.status_code,
-        detail=error.detail,
+        detail=detail_of(error.status_code, error.detail),
         outcome=Outcome.NOT_ATTEMPTED if error.status_code < 500 else None,
         retry=Retry.NEVER if error.status_code < 500 else Retry.SAME_KEY,
     )

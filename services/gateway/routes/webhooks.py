@@ -28,6 +28,7 @@ from shared.received import HttpRequest
 BODY_MAX_BYTES = 1024 * 1024
 FORWARDED = {
     200: "Kept; it is worked on from here.",
+    400: "The request cannot be read.",
     401: "The signature is not valid.",
     404: "No webhooks are taken from this provider.",
     413: "The body is too large.",

@@ -272,6 +272,9 @@ def keep_applied(
     rows = [t for t in applied.transactions if t.id in looks or t in applied.changed]
     batch.add(*(ledger.changed(row, now=seen.now, next_look_seconds=looks.get(row.id)) for row in rows))
     if not applied.changed and not applied.added and applied.intent == seen.intent:
+        if rows:
+            # Else a row that a webhook has settled meanwhile would be written as it was seen.
+            batch.add(intent_rows.unchanged(seen.intent))
         return applied.intent
     intent = msgspec.structs.replace(applied.intent, version=seen.intent.version + 1, updated_at=seen.now)
     batch.add(intent_rows.changed(seen.intent, intent), *(ledger.added(work.envelope, intent, row) for row in applied.added))

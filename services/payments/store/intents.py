@@ -258,6 +258,11 @@ def changed(before: Intent, after: Intent) -> Statement:
     )
 
 
+def unchanged(seen: Intent) -> Statement:
+    """Insist that an intent is as it was seen, where something is written that was decided on it and does not change it."""
+    return Statement("SELECT id FROM payment_intents WHERE id = $1 AND version = $2 FOR NO KEY UPDATE", (seen.id, seen.version), must=True)
+
+
 async def abandon_old(db: Connection, *, after_seconds: float, limit: int) -> list[tuple[UUID, UUID, str]]:
     """List payments whose customer or provider has been silent past the age limit."""
     rows = await db.fetch(

@@ -1,16 +1,15 @@
 """The addresses that merchants are told at: made, changed, given new secrets, and their deliveries."""
 
 import base64
-import ipaddress
 import secrets
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
+from yarl import URL
 
 from services.webhooks.handlers.context import Webhooks
-from services.webhooks.handlers.posting import Forbidden, check_address
+from services.webhooks.handlers.public_addresses import Forbidden, check_literal
 from services.webhooks.providers.standard import SECRET_PREFIX
 from services.webhooks.store import deliveries as delivery_rows
 from services.webhooks.store import merchants
@@ -75,27 +74,22 @@ async def put_endpoint(work: Work, command: PutEndpoint, context: Webhooks) -> N
 
 def _check_url(url: str, *, allow_private: bool) -> None:
     try:
-        parts = urlsplit(url)
-        _ = parts.port
+        parts = URL(url)
     except ValueError as broken:
         raise PrivateTarget(f"The address cannot be read: {broken}.", {"field": "$.url"}) from broken
     if parts.scheme != "https" and not (allow_private and parts.scheme == "http"):
         raise PrivateTarget("The address must be https.", {"field": "$.url"})
-    if not parts.hostname or parts.username or parts.password:
+    if not parts.host or parts.user or parts.password:
         raise PrivateTarget("The address must name a host, and no user.", {"field": "$.url"})
+    if allow_private:
+        return
     try:
-        ipaddress.ip_address(parts.hostname)
-        literal = True
-    except ValueError:
-        literal = False
-    local = parts.hostname == "localhost" or parts.hostname.endswith((".localhost", ".local", ".internal"))
-    try:
-        if literal and not allow_private:
-            check_address(parts.hostname)
+        check_literal(parts.host)
     except Forbidden as private:
         raise PrivateTarget(f"{private}.", {"field": "$.url"}) from private
-    if local and not allow_private:
-        raise PrivateTarget(f"{parts.hostname} is not a public name.", {"field": "$.url"})
+    name = parts.host.removesuffix(".")
+    if name == "localhost" or name.endswith((".localhost", ".local", ".internal")):
+        raise PrivateTarget(f"{parts.host} is not a public name.", {"field": "$.url"})
 
 
 def _new_secret() -> str:

@@ -1,28 +1,16 @@
 """Posting to merchants: signed, without redirects, and never into our own network."""
 
-import ipaddress
 import socket
 import time
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
+from yarl import URL
 
+from services.webhooks.handlers.public_addresses import check_address, check_literal
 from services.webhooks.providers.standard import sign
 from services.webhooks.store.deliveries import Due
-
-
-class Forbidden(OSError):
-    """An address lies in a private network, ours perhaps."""
-
-
-def check_address(host: str) -> None:
-    """Refuse an IP address that is not a public one."""
-    address = ipaddress.ip_address(host)
-    inside = getattr(address, "ipv4_mapped", None) or address
-    if not inside.is_global or inside.is_multicast:
-        raise Forbidden(f"{host} is not a public address")
 
 
 class PublicResolver(AbstractResolver):
@@ -53,30 +41,23 @@ class Messenger:
 
     async def post(self, due: Due) -> int:
         """Post one event; gives the status, raises OSError, TimeoutError or ClientError when there is none."""
+        # The client's own reading of the address: another reader could see another host in it.
+        url = URL(due.url)
         if not self._allow_private:
-            _check_literal(urlsplit(due.url).hostname or "")
+            check_literal(url.host or "")
         if self._session is None:
             resolver = None if self._allow_private else PublicResolver()
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self._timeout_seconds), connector=aiohttp.TCPConnector(resolver=resolver)
             )
         # A redirect could lead into our own network, and a moved address is the merchant's to change.
-        async with self._session.post(due.url, data=due.body, headers=_signed(due), allow_redirects=False) as answer:
+        async with self._session.post(url, data=due.body, headers=_signed(due), allow_redirects=False) as answer:
             return answer.status
 
     async def close(self) -> None:
         """Close its connections."""
         if self._session is not None:
             await self._session.close()
-
-
-def _check_literal(host: str) -> None:
-    # A literal address is never resolved.
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return
-    check_address(host)
 
 
 def _signed(due: Due) -> dict[str, str]:
