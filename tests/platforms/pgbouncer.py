@@ -15,8 +15,6 @@ from tests.world import PASSWORD
 
 START_TIMEOUT_SECONDS = 30.0
 POOL_SIZE = 6
-# The first version that knows prepared statements in transaction mode.
-PREPARED_SINCE = (1, 21)
 
 
 async def script(folder: Path) -> None:
@@ -24,12 +22,9 @@ async def script(folder: Path) -> None:
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         raise Failed("PgBouncer is not installed; on Debian: apt-get install pgbouncer")
-    version = _version(program)
     server, port = Postgres(folder, "postgres"), free_port()
     server.initialise()
-    prepared = version >= PREPARED_SINCE
-    configuration = _configured(folder, server, port, "max_prepared_statements = 200" if prepared else "")
-    changes = {} if prepared else {"database_cached_statements": 0}
+    configuration = _configured(folder, server, port)
     pooler = None
     try:
         server.start()
@@ -38,12 +33,11 @@ async def script(folder: Path) -> None:
         wait_until(lambda: listening(port), process=pooler, timeout_seconds=START_TIMEOUT_SECONDS, what="PgBouncer")
         owner = server.url()
         through = owner.replace(f":{server.port}/", f":{port}/")
-        async with a_shop(folder, owner_url=owner, services_url=through, changes=changes) as world:
+        async with a_shop(folder, owner_url=owner, services_url=through) as world:
             for _ in range(POOL_SIZE):
                 await pay(world)
             rows = await world.rows("SELECT count(*) FROM pg_stat_activity WHERE usename LIKE 'tender_%'")
-        settings = " with DATABASE_CACHED_STATEMENTS=0" if changes else " with default settings"
-        say(f"PgBouncer {'.'.join(map(str, version))}, transaction mode", f"{POOL_SIZE} payments captured{settings}")
+        say(f"PgBouncer {_version(program)}, transaction mode", f"{POOL_SIZE} payments captured with default settings")
         say("connections to Postgres for five services", str(rows[0]["count"]))
     finally:
         if pooler is not None:
@@ -51,12 +45,12 @@ async def script(folder: Path) -> None:
         server.stop()
 
 
-def _version(program: str) -> tuple[int, ...]:
+def _version(program: str) -> str:
     shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-    return tuple(map(int, re.findall(r"PgBouncer (\d+)\.(\d+)", shown)[0]))
+    return re.findall(r"PgBouncer ([\d.]+)", shown)[0]
 
 
-def _configured(folder: Path, server: Postgres, port: int, more: str) -> Path:
+def _configured(folder: Path, server: Postgres, port: int) -> Path:
     where = private_folder(Instance(folder, "pgbouncer"))
     users, file = where / "users.txt", where / "pgbouncer.ini"
     names = ["tender", *(role_of(service.name) for service in setup.SERVICES)]
@@ -64,7 +58,7 @@ def _configured(folder: Path, server: Postgres, port: int, more: str) -> Path:
     file.write_text(
         f"[databases]\n{DATABASE} = host={ADDRESS} port={server.port}\n"
         f"[pgbouncer]\nlisten_addr = {ADDRESS}\nlisten_port = {port}\nunix_socket_dir =\npool_mode = transaction\n"
-        f"default_pool_size = {POOL_SIZE}\nauth_type = scram-sha-256\nauth_file = {users}\n{more}\n"
+        f"default_pool_size = {POOL_SIZE}\nauth_type = scram-sha-256\nauth_file = {users}\n"
     )
     return file
 
