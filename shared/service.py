@@ -93,7 +93,7 @@ class Service(Generic[C]):
         database = Dependency("database", where_of(self.settings.database_url))
         broker = Dependency("broker", where_of(self.settings.amqp_url))
         schema = Dependency("migrations", f"schema {self.name}")
-        awaited = {each.what: _as_check(each) for each in (database, broker, schema)}
+        awaited = {"process": _starting, **{each.what: _as_check(each) for each in (database, broker, schema)}}
         async with AsyncExitStack() as stack:
             http = await stack.enter_async_context(HttpServer(self.settings, self.name, awaited))
             pool, publisher = await together(self._database(stack, database, schema), self._publisher(stack, broker))
@@ -232,6 +232,10 @@ async def _close_pool(pool: Pool) -> None:
         await asyncio.wait_for(pool.close(), POOL_CLOSE_TIMEOUT_SECONDS)
     except (TimeoutError, asyncpg.InterfaceError, OSError):
         pool.terminate()
+
+
+async def _starting() -> str | None:
+    return "starting"
 
 
 def _as_check(dependency: Dependency) -> Check:

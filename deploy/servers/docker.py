@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
 
 COMPOSE_FILE = ROOT / "deploy" / "compose.yaml"
+POSTGRES_READY = "database system is ready to accept connections"
 ANSWER_TIMEOUT_SECONDS = 5
 START_TIMEOUT_SECONDS = 120
 
@@ -34,7 +35,9 @@ def postgres(instance: Instance) -> Iterator[str]:
     """Run Postgres in a container while inside."""
     password = instance.secret("postgres")
     container = (
-        _container("POSTGRES_IMAGE", says="database system is ready to accept connections", times=2)
+        _container(
+            image("POSTGRES_IMAGE", os.environ.get("POSTGRES_IMAGE")), says="database system is ready to accept connections", times=2
+        )
         .with_exposed_ports(5432)
         .with_env("POSTGRES_USER", "tender")
         .with_env("POSTGRES_PASSWORD", password)
@@ -48,7 +51,7 @@ def rabbitmq(instance: Instance) -> Iterator[tuple[str, str]]:
     """Run RabbitMQ in a container while inside."""
     password = instance.secret("rabbitmq")
     container = (
-        _container("RABBITMQ_IMAGE", says="Server startup complete")
+        _container(image("RABBITMQ_IMAGE", os.environ.get("RABBITMQ_IMAGE")), says="Server startup complete")
         .with_exposed_ports(5672, 15672)
         .with_env("RABBITMQ_DEFAULT_USER", "tender")
         .with_env("RABBITMQ_DEFAULT_PASS", password)
@@ -61,14 +64,14 @@ def rabbitmq(instance: Instance) -> Iterator[tuple[str, str]]:
         )
 
 
-def image(variable: str) -> str:
-    """Find the image a variable names, or the tested version in the compose file."""
+def image(variable: str, given: str | None) -> str:
+    """Take the image that was given in a variable, or the tested version in the compose file."""
     tested = re.search(rf"\$\{{{variable}:-([^}}]+)\}}", COMPOSE_FILE.read_text())
     assert tested is not None, "the compose file names every image this way"
-    return os.environ.get(variable) or tested[1]
+    return given or tested[1]
 
 
-def _container(variable: str, *, says: str, times: int = 1) -> "DockerContainer":
+def _container(image_name: str, *, says: str, times: int = 1) -> "DockerContainer":
     if not answers():
         raise Failed("Docker does not answer: start it, or leave --docker away.")
     try:
@@ -76,7 +79,7 @@ def _container(variable: str, *, says: str, times: int = 1) -> "DockerContainer"
         from testcontainers.core.wait_strategies import LogMessageWaitStrategy
     except ModuleNotFoundError as missing:
         raise Failed(f"Containers need the packages of requirements-servers.lock, and one is missing: {missing.name}.") from missing
-    return DockerContainer(image(variable)).waiting_for(LogMessageWaitStrategy(says, times=times))
+    return DockerContainer(image_name).waiting_for(LogMessageWaitStrategy(says, times=times))
 
 
 @contextmanager

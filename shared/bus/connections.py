@@ -26,6 +26,10 @@ CLOSE_TIMEOUT_SECONDS = 3.0
 LOST = (aiormq.AMQPError, OSError, TimeoutError, RuntimeError)
 
 
+# The loop holds tasks weakly.
+_closing: set["asyncio.Task[None]"] = set()
+
+
 async def connect(url: str, *, name: str) -> AbstractConnection:
     """Open a connection to one of the nodes, which the broker shows by this name; raises what is in LOST."""
     nodes = nodes_of(url)
@@ -57,13 +61,18 @@ def _lasting_trouble(failure: BaseException) -> str | None:
 async def _connect(url: str, name: str) -> AbstractConnection:
     address = urlsplit(url)
     query = {**dict(parse_qsl(address.query)), "heartbeat": HEARTBEAT_SECONDS}
+    opening = aiormq.connect(
+        address._replace(query=urlencode(query)).geturl(), client_properties={"connection_name": name}, transport_factory=_Gathered()
+    )
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-            return await aiormq.connect(
-                address._replace(query=urlencode(query)).geturl(),
-                client_properties={"connection_name": name},
-                transport_factory=_Gathered(),
-            )
+            return await opening
+    except (asyncio.CancelledError, TimeoutError):
+        # In the moment in which it was made, perhaps, and then it would stay open.
+        closing = asyncio.create_task(close(opening.connection))
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
+        raise
     except InvalidFrameError as unexpected:
         if "Connection.Close" not in str(unexpected):
             raise

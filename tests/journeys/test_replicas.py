@@ -172,8 +172,8 @@ class TestTheFigures:
 class TestTheSum:
     def test_counts_what_every_replica_counts_as_a_whole_once(self) -> None:
         # One has just started, and has counted nothing yet.
-        new, old = Pulse("reconciler").vitals(), Pulse("reconciler").vitals()
-        old = msgspec.structs.replace(old, unknown_outcomes=2, drift_open=3, dead_letters={"payments": 4})
+        new = msgspec.structs.replace(Pulse("reconciler").vitals(), unknown_outcomes=0, drift_open=0, dead_letters={})
+        old = msgspec.structs.replace(new, unknown_outcomes=2, drift_open=3, dead_letters={"payments": 4})
 
         summed = total([new, old, old])
 

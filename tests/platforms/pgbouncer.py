@@ -47,7 +47,7 @@ async def script(folder: Path) -> None:
 
 def _version(program: str) -> str:
     shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-    return re.findall(r"PgBouncer ([\d.]+)", shown)[0]
+    return str(re.findall(r"PgBouncer ([\d.]+)", shown)[0])
 
 
 def _configured(folder: Path, server: Postgres, port: int) -> Path:

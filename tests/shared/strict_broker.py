@@ -30,11 +30,11 @@ class StrictBroker:
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Stand between one client and the broker."""
         from_broker, to_broker = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
-        # Channels that were closed here, each with who still has to say that it knows.
-        closed: set[tuple[str, int]] = set()
+        # Of channels that are being closed: what the client is told once the broker has let go of the number.
+        closing: dict[int, bytes] = {}
         pumps = [
-            asyncio.create_task(self._from_client(reader, to_broker, writer, closed)),
-            asyncio.create_task(self._from_broker(from_broker, writer, closed)),
+            asyncio.create_task(self._from_client(reader, to_broker, closing)),
+            asyncio.create_task(self._from_broker(from_broker, writer, closing)),
         ]
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         for pump in pumps:
@@ -42,33 +42,30 @@ class StrictBroker:
         for each in (writer, to_broker):
             each.close()
 
-    async def _from_client(
-        self, reader: asyncio.StreamReader, broker: asyncio.StreamWriter, client: asyncio.StreamWriter, closed: set[tuple[str, int]]
-    ) -> None:
+    async def _from_client(self, reader: asyncio.StreamReader, broker: asyncio.StreamWriter, closing: dict[int, bytes]) -> None:
+        told: set[int] = set()
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             broker.write(await reader.readexactly(PROTOCOL_HEADER_BYTES))
             while True:
                 frame, channel, method = await _frame(reader)
-                if method == CHANNEL_CLOSE_OK and ("client", channel) in closed:
-                    closed.discard(("client", channel))
+                if method == CHANNEL_CLOSE_OK and channel in told:
+                    told.discard(channel)
                 elif method == QUEUE_DECLARE and (queue := self._not_shown(frame)):
-                    closed |= {("client", channel), ("broker", channel)}
                     text = f"ACCESS_REFUSED - configure access to queue '{queue}' in vhost '/' refused for user"
-                    client.write(_close(channel, ACCESS_REFUSED, text, QUEUE_DECLARE))
+                    closing[channel] = _close(channel, ACCESS_REFUSED, text, QUEUE_DECLARE)
+                    told.add(channel)
                     broker.write(_close(channel, 200, "", (0, 0)))
                 else:
                     broker.write(frame)
 
-    async def _from_broker(self, broker: asyncio.StreamReader, client: asyncio.StreamWriter, closed: set[tuple[str, int]]) -> None:
+    async def _from_broker(self, broker: asyncio.StreamReader, client: asyncio.StreamWriter, closing: dict[int, bytes]) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 frame, channel, method = await _frame(broker)
-                if ("broker", channel) in closed:
-                    # Whatever it still says on that channel, the client has been told that it is closed.
-                    if method == CHANNEL_CLOSE_OK:
-                        closed.discard(("broker", channel))
-                else:
+                if channel not in closing:
                     client.write(frame)
+                elif method == CHANNEL_CLOSE_OK:
+                    client.write(closing.pop(channel))
 
     def _not_shown(self, frame: bytes) -> str:
         # 7 bytes of frame header, class, method, a reserved short, the queue's name, and a byte of flags.
