@@ -59,7 +59,10 @@ async def _grant(http: httpx.AsyncClient, management_url: str, vhost: str, user:
 async def _put(http: httpx.AsyncClient, url: str, body: dict[str, str]) -> None:
     try:
         answer = await http.put(url, json=body)
-    except (httpx.HTTPError, httpx.InvalidURL) as failed:
+    except httpx.InvalidURL:
+        # Its text quotes what could not be read, which may be a part of the password.
+        raise UsersRefused(f"RabbitMQ's management API at {host_of(url)}: the URL cannot be read") from None
+    except httpx.HTTPError as failed:
         raise UsersRefused(f"RabbitMQ's management API at {host_of(url)}: {one_line(failed)}") from None
     if answer.is_error:
         hint = " (declare the topology first: ./tender topology)" if "exchange does not exist" in answer.text else ""

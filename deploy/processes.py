@@ -16,7 +16,8 @@ from pathlib import Path
 from deploy.state import Instance
 from shared.errors import Clear
 
-STOP_TIMEOUT_SECONDS = 30.0
+# Longer than a service may take by its own limits (53 s).
+STOP_TIMEOUT_SECONDS = 60.0
 CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.02

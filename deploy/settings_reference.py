@@ -162,8 +162,6 @@ def _default(field: FieldInfo) -> str:
     value = field.default
     if field.required:
         return "required"
-    if value is None:
-        return "automatic"
     if value == "":
         return "none"
     if isinstance(value, bool | Enum):

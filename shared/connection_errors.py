@@ -22,7 +22,7 @@ class ServerRefused(Clear):
 @contextmanager
 def naming(server: str, url: str, *errors: type[Exception]) -> Iterator[None]:
     """Raise ServerRefused for these errors and for what a network or a malformed URL raises."""
-    known: tuple[type[Exception], ...] = (*errors, OSError, ValueError)
+    known: tuple[type[Exception], ...] = (*errors, OSError, ValueError, IndexError)
     try:
         yield
     except known as failure:
@@ -33,7 +33,9 @@ def host_of(url: str) -> str:
     """Name the host and port of a URL, never its user or password."""
     if "://" not in url:
         return "a URL without ://"
-    return re.split(r"[/?#]", _USER_INFO.sub("", url).partition("://")[2])[0] or "a URL without a host"
+    hosts = re.split(r"[/?#]", _USER_INFO.sub("", url).partition("://")[2])[0]
+    # What is no port may be a password whose @ is missing.
+    return re.sub(r":(?![0-9]{1,5}(?:,|$))[^,\]]*(?=,|$)", ":…", hosts) or "a URL without a host"
 
 
 def one_line(failure: Exception) -> str:
@@ -43,7 +45,7 @@ def one_line(failure: Exception) -> str:
 
 
 def _reason(failure: Exception, url: str) -> str:
-    if type(failure) in (ValueError, UnicodeError):
+    if type(failure) in (ValueError, IndexError, UnicodeError):
         # Its text quotes what could not be read, which may be a part of the password.
         return "the URL cannot be read; write it as scheme://user:password@host:port/name, and percent-encode user and password"
     text = one_line(failure)

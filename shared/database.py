@@ -25,6 +25,8 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 # How long connections are kept in hand before the library's pool sees them again.
 IN_HAND_SECONDS = 10.0
 CACHED_STATEMENTS = 200
+# Those of `migrate`, the command line and people.
+OTHER_CONNECTIONS = 5
 GROUP_ROWS_MAX = 200
 # Whole writes hold their locks until the last of their group is carried out.
 GROUP_WRITES_MAX = 32
@@ -46,7 +48,15 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolC
 # Like a connection's own: SQL and its arguments, for a row or nothing.
 FetchRow: TypeAlias = Callable[..., Awaitable[Record | None]]
 
+# The login: a wrong password, a role that pg_hba.conf does not let in, a database that does not exist, an address that makes no sense.
+REFUSED = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.exceptions.ClientConfigurationError,
+)
 SILENT = (
+    # In a process that runs, the login is being changed or the database replaced; in one that starts, waiting does not mend it.
+    *REFUSED,
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
@@ -160,35 +170,40 @@ async def _cacheable_statements(url: str, connections: int) -> int:
     connection = await _refused_for_good(asyncpg.connect(url, timeout=CONNECT_TIMEOUT_SECONDS, statement_cache_size=0))
     try:
         pooled = await connection.fetchval("SELECT pg_backend_pid()", timeout=COMMAND_TIMEOUT_SECONDS) != connection.get_server_pid()
-        limit = int(await connection.fetchval("SHOW max_connections", timeout=COMMAND_TIMEOUT_SECONDS))
+        limit = int(await connection.fetchval(_USABLE_CONNECTIONS, timeout=COMMAND_TIMEOUT_SECONDS))
     finally:
         await connection.close(timeout=CONNECT_TIMEOUT_SECONDS)
     facts = {
         "connections_max": connections,
-        "server_connections_max": limit,
-        "processes_that_fit": limit // connections,
+        "usable_connections": limit,
+        "processes_that_fit": (limit - OTHER_CONNECTIONS) // connections,
         "pooler_in_between": pooled,
     }
     telemetry.say(logger, logging.INFO, "database connections", facts)
     return 0 if pooled else CACHED_STATEMENTS
 
 
+# reserved_connections is new in Postgres 16.
+_USABLE_CONNECTIONS = """
+    SELECT current_setting('max_connections')::int
+         - current_setting('superuser_reserved_connections')::int
+         - coalesce(current_setting('reserved_connections', true)::int, 0)
+    """
+
+
 async def _refused_for_good(connecting: Awaitable[T]) -> T:
     try:
         return await connecting
-    except (
-        # A wrong password, a role that pg_hba.conf does not let in, a database that does not exist, no right to connect.
-        asyncpg.InvalidAuthorizationSpecificationError,
-        asyncpg.InvalidCatalogNameError,
-        asyncpg.InsufficientPrivilegeError,
-        # A malformed address.
-        asyncpg.exceptions.ClientConfigurationError,
-    ) as wrong:
+    except REFUSED as wrong:
         raise Misconfigured(reason_of(wrong)) from wrong
     except SILENT as silent:
         if (wrong_certificate := certificate_trouble(silent)) is not None:
             raise Misconfigured(wrong_certificate) from silent
         raise
+    except (asyncpg.PostgresError, ValueError, IndexError) as wrong:
+        # No right to connect, a parameter that the server does not know, an address that cannot be read: what of it may be a password?
+        said = reason_of(wrong) if isinstance(wrong, asyncpg.PostgresError) else "the address cannot be read"
+        raise Misconfigured(said) from None
 
 
 async def _watch(connection: Connection) -> None:

@@ -26,28 +26,48 @@ class Misconfigured(Clear):
     """An address, a credential, a certificate or a right is wrong; waiting does not mend it, and the text says which it is."""
 
 
+class Throttle:
+    """Decides when to warn of something that lasts: the first time, and then every so often."""
+
+    def __init__(self, interval_seconds: float) -> None:
+        self._interval_seconds = interval_seconds
+        self._last_at: float | None = None
+
+    def due(self) -> bool:
+        """Whether to warn now."""
+        now = time.monotonic()
+        if self._last_at is not None and now - self._last_at < self._interval_seconds:
+            return False
+        self._last_at = now
+        return True
+
+    def over(self) -> bool:
+        """Have the next warning at once; tells whether there was one."""
+        warned, self._last_at = self._last_at is not None, None
+        return warned
+
+
 class Dependency:
     """One server that this process needs: whether it answers, and a warning in the log for as long as it does not."""
 
-    def __init__(self, what: str, where: str) -> None:
+    def __init__(self, what: str, where: str, *, user: str = "") -> None:
         self.what = what
         self.where = where
         self.trouble: str | None = "not connected yet"
-        self._warned_at: float | None = None
+        self._facts = {"where": where, **({"for": user} if user else {})}
+        self._warning = Throttle(WARNING_INTERVAL_SECONDS)
 
     def failed(self, reason: str) -> None:
         """Take note of a failed attempt; warns the first time, and then every `WARNING_INTERVAL_SECONDS`."""
         self.trouble = reason
-        if self._warned_at is None or time.monotonic() - self._warned_at >= WARNING_INTERVAL_SECONDS:
-            self._warned_at = time.monotonic()
-            telemetry.say(logger, logging.WARNING, f"waiting for the {self.what}", {"where": self.where, "reason": reason})
+        if self._warning.due():
+            telemetry.say(logger, logging.WARNING, f"waiting for the {self.what}", {**self._facts, "reason": reason})
 
     def answered(self) -> None:
         """Take note that it answers; says so when a warning went before."""
         self.trouble = None
-        if self._warned_at is not None:
-            self._warned_at = None
-            telemetry.say(logger, logging.INFO, f"no longer waiting for the {self.what}", {"where": self.where})
+        if self._warning.over():
+            telemetry.say(logger, logging.INFO, f"no longer waiting for the {self.what}", self._facts)
 
     async def connected(self, connect: Callable[[], Awaitable[R]], *errors: type[BaseException]) -> R:
         """Try to connect until it works. Raises Misconfigured on what waiting cannot mend; these errors mean that waiting may."""
@@ -56,10 +76,11 @@ class Dependency:
             async for attempt in reconnecting(*errors):
                 with attempt:
                     made = await self._attempt(connect, *errors)
+                    self.answered()
+                    return made
         finally:
             await stop(warning)
-        self.answered()
-        return made
+        raise AssertionError("attempts go on until one returns")
 
     async def _attempt(self, connect: Callable[[], Awaitable[R]], *errors: type[BaseException]) -> R:
         try:
@@ -100,7 +121,10 @@ def nodes_of(url: str) -> list[str]:
 def certificate_trouble(failure: BaseException) -> str | None:
     """Say what is wrong with our certificates or theirs when that is why a connection failed."""
     cause: BaseException | None = failure
-    while cause is not None:
+    seen: set[int] = set()
+    # Libraries make circles of causes.
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted: {cause.verify_message}"
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, (ssl.SSLEOFError, ssl.SSLSyscallError, ssl.SSLZeroReturnError)):

@@ -29,7 +29,10 @@ def health_routes(checks: dict[str, Check]) -> list[HTTPRouteHandler]:
         if task is None or task.done():
             task = under_way[name] = asyncio.ensure_future(check())
         done, _ = await asyncio.wait({task}, timeout=CHECK_TIMEOUT_SECONDS)
-        return task.result() if done else f"no answer in {CHECK_TIMEOUT_SECONDS:g} s"
+        if not done:
+            return f"no answer in {CHECK_TIMEOUT_SECONDS:g} s"
+        failure = task.exception()
+        return task.result() if failure is None else f"{type(failure).__name__}: {failure}"
 
     @get("/health/live", include_in_schema=False, sync_to_thread=False)
     def live() -> dict[str, str]:

@@ -88,9 +88,11 @@ class HttpServer:
         if scope["path"].startswith(("/health/", "/metrics")):
             await self._health(scope, receive, send)
             return
-        headers = [(b"content-type", b"application/problem+json"), (b"retry-after", str(STARTING.retry_after_seconds).encode())]
-        await send({"type": "http.response.start", "status": STARTING.status, "headers": headers})
-        await send({"type": "http.response.body", "body": msgspec.json.encode(problem_body(STARTING, ""))})
+        body = msgspec.json.encode(problem_body(STARTING, ""))
+        headers = {"content-type": "application/problem+json", "content-length": len(body), "retry-after": STARTING.retry_after_seconds}
+        encoded = [(name.encode(), str(value).encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": STARTING.status, "headers": encoded})
+        await send({"type": "http.response.body", "body": body})
 
 
 class Server(uvicorn.Server):
@@ -120,10 +122,11 @@ def _listeners(host: str, port: int, name: str) -> list[socket.socket]:
             listener = _listener(family, kind, protocol, (address[0], bound, *address[2:]))
             if listener is not None:
                 listeners.append(listener)
-    except OSError as busy:
+    except (OSError, UnicodeError) as busy:
         for each in listeners:
             each.close()
-        raise AddressInUse(f"{name}: {host}:{port} (HTTP_HOST, HTTP_PORT) cannot be listened on: {busy.strerror or busy}") from busy
+        why = getattr(busy, "strerror", None) or busy
+        raise AddressInUse(f"{name}: {host}:{port} (HTTP_HOST, HTTP_PORT) cannot be listened on: {why}") from busy
     if not listeners:
         raise AddressInUse(f"{name}: {host}:{port} (HTTP_HOST, HTTP_PORT) cannot be listened on: no such address on this machine")
     return listeners

@@ -1,10 +1,13 @@
 """Leases: kept alive while the work they are for takes its time, so that they can be short and a crash costs seconds."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from shared.errors import Unavailable
+
+logger = logging.getLogger(__name__)
 
 # A lease is renewed this often while it lasts.
 RENEWALS_PER_LEASE = 2.5
@@ -18,8 +21,12 @@ async def lease_kept(renew: Callable[[], Awaitable[object]], *, lease_seconds: f
 
     async def again() -> None:
         while True:
-            with suppress(Unavailable):
+            try:
                 await renew()
+            except Unavailable:
+                pass  # Said by whoever needs the database.
+            except Exception as bug:
+                logger.error("a lease is not renewed", exc_info=bug)
             await asyncio.sleep(pause_seconds)
 
     def begin() -> None:

@@ -10,6 +10,7 @@ import msgspec
 from shared import telemetry, topology
 from shared.bus import Letter, Publisher, Unroutable, headers_of
 from shared.database import GroupCommit, Pool, Statement, connected, transaction
+from shared.dependencies import WARNING_INTERVAL_SECONDS, Throttle
 from shared.errors import Unavailable
 from shared.ids import new_id
 from shared.messages import Envelope, Event, Message, encode, type_of
@@ -95,6 +96,7 @@ class Relay:
         self._sent = GroupCommit(self._delete, pause_seconds=DELETE_PAUSE_SECONDS)
         self._underway: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
+        self._waiting = Throttle(WARNING_INTERVAL_SECONDS)
 
     async def __aenter__(self) -> "Relay":
         self._sweeper = asyncio.create_task(self._sweep())
@@ -130,9 +132,16 @@ class Relay:
         while True:
             try:
                 swept = await self.sweep_once()
+                self._waiting.over()
             except Unavailable as silent:
-                telemetry.say(logger, logging.WARNING, "the outbox waits", {"reason": str(silent)})
                 swept = 0
+                if self._waiting.due():
+                    telemetry.say(logger, logging.WARNING, "the outbox waits", {"reason": str(silent)})
+            except Exception as failure:
+                # An exchange that is missing for now, say. Whatever it is, what was left behind is sent once it is over.
+                swept = 0
+                if self._waiting.due():
+                    logger.error("the outbox cannot be sent", exc_info=failure)
             if swept < SWEEP_ROWS_MAX:
                 await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
 

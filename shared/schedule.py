@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from shared import telemetry
+from shared.dependencies import WARNING_INTERVAL_SECONDS, Throttle
 from shared.errors import Unavailable
 from shared.stopping import stop
 
@@ -21,6 +22,8 @@ class Job:
         self._every_seconds = every_seconds
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._waiting = Throttle(WARNING_INTERVAL_SECONDS)
+        self._failing = Throttle(WARNING_INTERVAL_SECONDS)
 
     async def __aenter__(self) -> "Job":
         self._task = asyncio.create_task(self._rounds())
@@ -39,9 +42,13 @@ class Job:
             self._woken.clear()
             try:
                 await self._run()
+                self._waiting.over()
+                self._failing.over()
             except Unavailable as silent:
-                telemetry.say(logger, logging.WARNING, "a job waits", {"job": self.name, "reason": str(silent)})
+                if self._waiting.due():
+                    telemetry.say(logger, logging.WARNING, "a job waits", {"job": self.name, "reason": str(silent)})
             except Exception as bug:
-                logger.error("a job failed", exc_info=bug, extra={"tender": {"job": self.name}})
+                if self._failing.due():
+                    logger.error("a job failed", exc_info=bug, extra={"tender": {"job": self.name}})
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), self._every_seconds)

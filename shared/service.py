@@ -132,7 +132,7 @@ class Service(Generic[C]):
             return await open_pool(
                 self.settings.database_url,
                 connections=self.settings.database_connections,
-                cached_statements=self.settings.database_cached_statements,
+                cached_statements=self.settings.database_cached_statements if self.settings.database_cached_statements >= 0 else None,
             )
 
         pool = await database.connected(opened, *SILENT)

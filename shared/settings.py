@@ -2,10 +2,10 @@
 
 import math
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
-from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl, urlsplit
 
@@ -66,8 +66,21 @@ def _server_trouble(value: str) -> str | None:
         return "is not a URL: its hosts cannot be read"
     if "@" not in parts.netloc and "@" in parts.path + parts.query + parts.fragment:
         return "has its @ behind the host: write /, ? and # of a password as %2F, %3F and %23"
+    if trouble := _hosts_trouble(parts.netloc.rpartition("@")[2], may_be_empty=not parts.scheme.startswith("amqp")):
+        return trouble
     unreadable = [f"{name}={file}" for name, file in parse_qsl(parts.query) if name in TLS_FILES and not os.access(file, os.R_OK)]
     return f"names a file that cannot be read: {', '.join(unreadable)}" if unreadable else None
+
+
+def _hosts_trouble(hosts: str, *, may_be_empty: bool) -> str | None:
+    # What stands where a host and a port should may be a user and a password without their @, so it is not quoted.
+    if not hosts and may_be_empty:
+        return None  # A socket of this machine, by a parameter.
+    for number, each in enumerate(hosts.split(","), start=1):
+        host, _, port = each.rpartition(":") if re.search(r":[^\]]*$", each) else (each, "", "")
+        if not host or (port and not (port.isascii() and port.isdigit() and 0 < int(port) <= PORT_MAX)) or each.endswith(":"):
+            return f"host {number} is not written as host:port, with a port from 1 to {PORT_MAX}"
+    return None
 
 
 def several(text: str, choices: Collection[str]) -> Meta:
@@ -121,13 +134,13 @@ class BusSettings(EnvironmentSettings, frozen=True, kw_only=True):
         int, about("The most connections to the database that one process opens; see connections.md for the sum.", unit="connections", ge=1)
     ] = 9
     database_cached_statements: Annotated[
-        int | None,
+        int,
         about(
-            "Prepared statements that a connection caches. Left out: 200, and 0 where a pooler such as PgBouncer is found in between.",
+            "Prepared statements that a connection caches; -1 is 200, and 0 where a pooler such as PgBouncer is found in between.",
             unit="statements",
-            ge=0,
+            ge=-1,
         ),
-    ] = None
+    ] = -1
     prefetch: Annotated[int, about("Messages that a process handles at the same time.", unit="messages", ge=1, le=PORT_MAX)] = 64
     handler_timeout_seconds: Annotated[float, about("How long handling a message may take before it is tried again.", gt=0)] = 120
     shutdown_grace_seconds: Annotated[float, about("How long a stopping process waits for the work in hand.", ge=0)] = 20
@@ -246,9 +259,7 @@ def _masked(text: str) -> str:
 
 
 def _plain(field: FieldInfo) -> Any:
-    plain = get_args(field.type)[0] if get_origin(field.type) is Annotated else field.type
-    # A setting that may be left out for an automatic value is of its other type.
-    return next((each for each in get_args(plain) if each is not NoneType), plain) if get_origin(plain) is UnionType else plain
+    return get_args(field.type)[0] if get_origin(field.type) is Annotated else field.type
 
 
 def _choices(plain: Any) -> list[str]:

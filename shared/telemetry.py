@@ -156,6 +156,9 @@ def log_to_stderr(service: str, level: str) -> None:
     # The bus tells of lost connections itself; aio-pika's own lines repeat it at each restart (aio-pika #668).
     logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+    # So does the pool's user of a database that is away, and nobody has to know of each upgrade to websockets that is refused.
+    logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from aiormq.abc import AbstractConnection
 from aiormq.connection import TransportFactory
 from aiormq.exceptions import AMQPConnectionError, AuthenticationError, InvalidFrameError, ProbableAuthenticationError
 
-from shared.dependencies import Misconfigured, certificate_trouble, nodes_of
+from shared.dependencies import Misconfigured, certificate_trouble, nodes_of, reason_of
 from shared.gathering import Gathering
 
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -79,6 +79,12 @@ async def _connect(url: str, name: str) -> AbstractConnection:
         # The library does not show what the broker says when it opens no virtual host.
         vhost = address.path.removeprefix("/") or "/"
         raise AMQPConnectionError(f"the virtual host {vhost} does not exist, is down, or is closed to this user") from unexpected
+    except LOST:
+        raise
+    except Exception as other:
+        # The library lets its own escape (StopAsyncIteration), where a connection is taken and closed at once: by a proxy whose broker
+        # is away, say. In a loop of attempts that would pass for the loop's end.
+        raise AMQPConnectionError(f"the connection was closed at once ({reason_of(other)})") from other
 
 
 class _Gathered(TransportFactory):

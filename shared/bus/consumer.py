@@ -59,7 +59,7 @@ class Consumer:
         self._draining = False
         # How many connections it has consumed on so far.
         self._consumed = 0
-        self._broker = Dependency("broker", where_of(url))
+        self._broker = Dependency("broker", where_of(url), user=name)
 
     @property
     def trouble(self) -> str | None:
@@ -84,25 +84,25 @@ class Consumer:
         if self._asking is not None:
             # To cancel a question to the broker would close its channel, or the connection.
             await self._answered(self._asking)
-        for channel, tag in self._tags:
-            await self._asked(channel.basic_cancel(tag))
+        answered = all(await asyncio.gather(*(self._asked(channel.basic_cancel(tag)) for channel, tag in self._tags)))
         if self._in_hand:
             _, late = await asyncio.wait(self._in_hand, timeout=grace_seconds)
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=CANCEL_TIMEOUT_SECONDS)
-        for channel, _ in self._tags[:1]:
+        if answered and self._tags:
             # Closing drops what is not written yet; once this is answered, the broker has read every acknowledgement before it.
-            await self._asked(channel.basic_qos(prefetch_count=self._prefetch))
+            await self._asked(self._tags[0][0].basic_qos(prefetch_count=self._prefetch))
 
-    async def _asked(self, asking: Coroutine[Any, Any, Any]) -> None:
-        await self._answered(_noted(asyncio.create_task(asking)))
+    async def _asked(self, asking: Coroutine[Any, Any, Any]) -> bool:
+        return await self._answered(_noted(asyncio.create_task(asking)))
 
-    async def _answered(self, asking: "asyncio.Task[Any]") -> None:
+    async def _answered(self, asking: "asyncio.Task[Any]") -> bool:
         """Wait until the broker has answered, or cannot any more; the library lets some questions wait on a connection that is lost."""
         lost = {self._connection.closing} if self._connection is not None else set()
         await asyncio.wait({asking, *lost}, timeout=ANSWER_TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        return asking.done()
 
     async def _supervise(self) -> None:
         pause_seconds = RECONNECT_PAUSE_SECONDS

@@ -87,8 +87,10 @@ class Publisher:
             ):
                 with attempt:
                     await self._once(letter)
+                    return
         except _Undelivered as undelivered:
             raise Unavailable(f"broker: {undelivered}") from undelivered
+        raise AssertionError("the last attempt returns or raises")
 
     async def _once(self, letter: Letter) -> None:
         channel = self._channel

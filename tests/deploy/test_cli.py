@@ -113,7 +113,7 @@ class TestServersThatRefuse:
         [
             ("x", "Postgres at a URL without ://: invalid DSN"),
             ("mysql://u:s3cret@db.example/x", "Postgres at db.example: invalid DSN"),
-            ("postgresql://u:s3cret@db.example:port/x", "Postgres at db.example:port: the URL cannot be read"),
+            ("postgresql://u:s3cret@db.example:port/x", "Postgres at db.example:…: the URL cannot be read"),
             ("postgresql://u:a@s3cret@:x/y", "the URL cannot be read"),
             ("postgresql://u:s3cret@nowhere.invalid/x", "Postgres at nowhere.invalid: "),
             ("postgresql://u:s3cret@127.0.0.1:1/x", "Postgres at 127.0.0.1:1: "),
@@ -139,7 +139,7 @@ class TestServersThatRefuse:
         ("amqp_url", "said"),
         [
             ("x", "RabbitMQ at a URL without ://: "),
-            ("amqp://u:s3cret@broker.example:port/", "RabbitMQ at broker.example:port: the URL cannot be read"),
+            ("amqp://u:s3cret@broker.example:port/", "RabbitMQ at broker.example:…: the URL cannot be read"),
             ("amqp://u:s3cret@nowhere.invalid/", "RabbitMQ at nowhere.invalid: "),
             ("amqp://u:s3cret@127.0.0.1:1/", "RabbitMQ at 127.0.0.1:1: "),
             ("amqp://{user}:s3cret@{host}/", "ACCESS_REFUSED"),
@@ -160,7 +160,7 @@ class TestServersThatRefuse:
         ("management_url", "said"),
         [
             ("x", "RabbitMQ's management API at a URL without ://: "),
-            ("http://u:s3cret@broker.example:port", "RabbitMQ's management API at broker.example:port: "),
+            ("http://u:s3cret@broker.example:port", "RabbitMQ's management API at broker.example:…: the URL cannot be read"),
             ("http://u:s3cret@127.0.0.1:1", "RabbitMQ's management API at 127.0.0.1:1: "),
             ("http://{user}:s3cret@{host}", "RabbitMQ's management API at {host}: it answered 401"),
         ],

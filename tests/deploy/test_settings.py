@@ -11,7 +11,7 @@ from msgspec.structs import FieldInfo
 from deploy import settings_reference
 from deploy.setup import SERVICES
 from deploy.state import ROOT
-from shared.settings import EnvironmentSettings, has_file, meta_of, unit_of, variable_of
+from shared.settings import EnvironmentSettings, SettingsRefused, has_file, load, meta_of, unit_of, variable_of
 
 DOCS = ROOT / "deploy" / "docs"
 PAGE = DOCS / "settings.md"
@@ -81,6 +81,19 @@ def test_a_variable_is_found_however_it_is_read(source: str, tmp_path: Path) -> 
     file.write_text(source)
 
     assert list(variables_of(file)) == ["NEW"]
+
+
+@pytest.mark.parametrize(("kind", "field"), [each[1:] for each in DECLARED], ids=[each[0] for each in DECLARED])
+def test_every_setting_can_be_set(kind: type[EnvironmentSettings], field: FieldInfo) -> None:
+    default = "" if field.required else field.default
+    text = str(getattr(default, "value", default)).lower() if isinstance(default, bool) else str(getattr(default, "value", default))
+
+    try:
+        load(kind, {variable_of(field): text or "sandbox"})
+    except SettingsRefused as refused:
+        # What is wrong may be that others are missing, or that this is no URL: not that nothing can be.
+        wrong = [line for line in str(refused).splitlines() if line.startswith(f"{variable_of(field)}:")]
+        assert text == "" or wrong == []
 
 
 def variables_of(file: Path) -> Iterator[str]:

@@ -1,13 +1,15 @@
 """Connections to a broker that has several nodes."""
 
+import asyncio
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
 from shared import topology
-from shared.bus import Consumer, Letter, Publisher, Received
-from shared.bus.connections import LOST, connect
+from shared.bus import Consumer, Letter, Publisher, Received, publisher
+from shared.bus.connections import LOST, close, connect
 from shared.dependencies import nodes_of, where_of
+from shared.errors import Unavailable
 from shared.topology import TopologyRefused
 from tests.world import Place, until
 
@@ -46,6 +48,26 @@ async def test_any_node_that_answers_will_do(bare_place: Place) -> None:
     async with Consumer(url, [topology.lane("probe")], take, name="tests", prefetch=1) as consumer:
         await until(lambda: _as_many(arrived, 10))
         await consumer.drain(1.0)
+
+
+async def test_what_a_closing_proxy_took_is_not_confirmed(bare_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a connection and closes it before a frame is read, as a proxy does whose broker is away."""
+    monkeypatch.setattr(publisher, "PUBLISH_LIMIT_SECONDS", 0.5)
+
+    async def close_at_once(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with (
+        Publisher(bare_place.amqp_url, name="tests") as publishing,
+        await asyncio.start_server(close_at_once, "127.0.0.1", 0) as proxy,
+    ):
+        address = f"127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+        publishing._url = urlunsplit(urlsplit(bare_place.amqp_url)._replace(netloc=f"me:secret@{address}"))
+        for _ in range(5):
+            if publishing._connection is not None:
+                await close(publishing._connection)
+            with pytest.raises(Unavailable):
+                await publishing.publish(Letter(exchange="amq.fanout", routing_key="x", body=b"{}", headers={}, mandatory=False))
 
 
 async def test_no_node_that_answers_is_said(bare_place: Place) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import ssl
+import struct
 import sys
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -185,6 +186,24 @@ class TestWaiting:
 
             assert (await service.readiness())[0] == 503
 
+    @pytest.mark.parametrize("how", [ssl.SOL_SOCKET, 0], ids=["reset", "closed"])
+    async def test_waits_for_a_broker_that_closes_at_once(self, place: Place, how: int) -> None:
+        """As a proxy does whose broker is away; the library's errors were a circle of causes, and escaped as StopAsyncIteration."""
+
+        async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if how:
+                # Closed with a reset instead of an end.
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.close()
+
+        urls = urls_of(place)
+        async with await asyncio.start_server(close, "127.0.0.1", 0) as server:
+            address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with a_service({**urls, "AMQP_URL": with_server(urls["AMQP_URL"], address)}) as service:
+                await until(lambda: service.has_said("waiting for the broker", address), timeout_seconds=SAID_WITHIN_SECONDS)
+                status, checks = await service.readiness()
+                assert (status, bool(checks["broker"])) == (503, True)
+
     async def test_says_that_a_virtual_host_is_not_there(self, place: Place) -> None:
         urls = urls_of(place)
         async with a_service({**urls, "AMQP_URL": with_path(urls["AMQP_URL"], "no_such_vhost")}) as service:
@@ -285,6 +304,31 @@ class TestEnding:
         said = await _last_words(urls_of(bare_place))
 
         assert "the role tender_reconciler may not use the schema reconciler" in said
+
+    @pytest.mark.parametrize(
+        ("variable", "url"),
+        [
+            ("AMQP_URL", f"amqp://guest:{PASSWORD}/vhost"),
+            ("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672,/"),
+            ("AMQP_URL", "amqp://guest:guest@/vhost"),
+            ("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672,b:abc/"),
+            ("AMQP_URL", "amqp://guest:guest@127.0.0.1:99999/"),
+            ("DATABASE_URL", f"postgresql://tender:{PASSWORD}/tender"),
+            ("DATABASE_URL", "postgresql://tender@127.0.0.1:5432,/tender"),
+            ("DATABASE_URL", "postgresql://tender@127.0.0.1:x/tender"),
+        ],
+    )
+    async def test_an_address_that_cannot_be_read_ends_it(self, place: Place, variable: str, url: str) -> None:
+        said = await _last_words({**urls_of(place), variable: url})
+
+        assert f"{variable}: host" in said
+
+    async def test_a_parameter_that_the_database_does_not_know_ends_it(self, place: Place) -> None:
+        urls = urls_of(place)
+
+        said = await _last_words({**urls, "DATABASE_URL": f"{urls['DATABASE_URL']}?bogus=1"})
+
+        assert 'unrecognized configuration parameter "bogus"' in said
 
     async def test_a_port_in_use_ends_it(self, place: Place) -> None:
         async with a_silent_server() as server:

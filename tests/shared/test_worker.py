@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import aio_pika
+import asyncpg
 import httpx
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from shared import topology
 from shared.bus import Consumer, Letter, Received, Unroutable
 from shared.ids import new_id
 from shared.messages import Environment, decode_reply
+from shared.migrations import role_of
 from shared.replies import Replies
 from tests.shared.probe import NAME, Ask, Probe, a_probe, take, waiting
 from tests.world import Place, management, until
@@ -232,6 +234,40 @@ class TestBroker:
 
             await until(lambda: _trouble(http, probe, "probe.in.v1"))
 
+    async def test_the_outbox_is_sent_once_its_exchange_is_back(self, probe: Probe, caplog: pytest.LogCaptureFixture) -> None:
+        """A broker that lost its disk has none until `./tender topology` declares it; the sweep used to end there for good."""
+        connection = await aio_pika.connect(probe.place.amqp_url)
+        async with connection:
+            await (await connection.channel()).exchange_delete(topology.EVENTS)
+        await probe.rows(
+            "INSERT INTO outbox (id, routing_key, headers, body, available_at, exchange)"
+            " VALUES ($1, 'probe.happened.v1', '{}', '{}', now(), $2)",
+            new_id(),
+            topology.EVENTS,
+        )
+        await until(lambda: _has_said(caplog, "the outbox cannot be sent"))
+
+        await topology.declare(probe.place.amqp_url, [NAME])
+
+        await until(lambda: _empty(probe))
+
+    async def test_a_login_that_is_refused_for_a_while_kills_no_command(self, probe: Probe, caplog: pytest.LogCaptureFixture) -> None:
+        """A password that is changed at the database before it is changed here."""
+        owner = await asyncpg.connect(probe.place.database_url)
+        role = role_of(NAME)
+        async with httpx.AsyncClient() as http:
+            await owner.execute(f"ALTER ROLE {role} NOLOGIN")
+            await owner.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", role)
+            await until(lambda: _trouble(http, probe, "not permitted to log in", check="database"))
+            envelope = await probe.send()
+            await until(lambda: _has_said(caplog, "InvalidAuthorizationSpecificationError"))
+            assert await probe.dead() is None
+
+            await owner.execute(f"ALTER ROLE {role} LOGIN")
+            await owner.close()
+
+        await until(lambda: _is(probe, envelope, "done"))
+
     async def test_declaring_twice_changes_nothing(self, bare_place: Place) -> None:
         await topology.declare(bare_place.amqp_url, [NAME])
         await topology.declare(bare_place.amqp_url, [NAME])
@@ -257,6 +293,10 @@ async def _idle(probe: Probe) -> bool:
     return probe.counted.handling == 0 and await waiting(probe.place, topology.lane(NAME)) == 0
 
 
+async def _has_said(caplog: pytest.LogCaptureFixture, words: str) -> bool:
+    return words in caplog.text
+
+
 async def _empty(probe: Probe) -> bool:
     return not await probe.rows("SELECT FROM outbox")
 
@@ -269,9 +309,9 @@ async def _close_all(http: httpx.AsyncClient, vhost: str) -> bool:
     return bool(names)
 
 
-async def _trouble(http: httpx.AsyncClient, probe: Probe, queue: str) -> bool:
+async def _trouble(http: httpx.AsyncClient, probe: Probe, words: str, *, check: str = "broker") -> bool:
     answer = await http.get(f"{probe.parts.url}/health/ready")
-    return answer.status_code == 503 and queue in answer.json()["checks"]["broker"]
+    return answer.status_code == 503 and words in answer.json()["checks"][check]
 
 
 class TestConsumer:
