@@ -213,8 +213,8 @@ def reserved(intent: Intent, transaction: Transaction) -> tuple[Intent, Statemen
         UPDATE payment_intents
            SET capture_reserved = capture_reserved + $3, refund_reserved = refund_reserved + $4, version = version + 1, updated_at = now()
          WHERE id = $1 AND version = $2
-           AND ($3 = 0 OR authorized_amount - captured_amount - voided_amount - capture_reserved >= $3)
-           AND ($4 = 0 OR captured_amount - refunded_amount - charged_back_amount - refund_reserved >= $4)
+           AND ($3::bigint = 0 OR authorized_amount - captured_amount - voided_amount - capture_reserved >= $3)
+           AND ($4::bigint = 0 OR captured_amount - refunded_amount - charged_back_amount - refund_reserved >= $4)
         RETURNING id
         """,
         (intent.id, intent.version, capture, refund),
