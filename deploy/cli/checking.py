@@ -20,9 +20,9 @@ from deploy.processes import Failed, private_folder
 from deploy.servers import Choice, servers
 from deploy.state import ROOT, Instance
 
-# Tests wait more than they compute, so three run beside each other on two cores; those of one file share their system and stay together.
+# Tests wait more than they compute, so four run beside each other on two cores; those of one file share their system and stay together.
 # In the order of their names, for the slow ones (faults) begin early then and do not end alone.
-WHOLE = ("tests", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=15")
+WHOLE = ("tests", "-n", "4", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=15")
 BENCHES = (
     *("authorize", "capture", "refund", "replay", "checkout", "quote", "export", "growth", "webhooks", "worker", "telemetry"),
     *("reconcile", "letters"),
