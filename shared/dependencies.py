@@ -6,11 +6,11 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from shared import telemetry
 from shared.backoff import reconnecting
 from shared.errors import Clear
+from shared.server_urls import parts_of
 from shared.stopping import stop
 
 logger = logging.getLogger(__name__)
@@ -107,15 +107,14 @@ def reason_of(failure: BaseException) -> str:
 
 def where_of(url: str) -> str:
     """Say which servers a URL names, and what in them, without who logs in."""
-    parts = urlsplit(url)
-    return parts.netloc.rpartition("@")[2] + parts.path
+    parts = parts_of(url)
+    return ",".join(parts.hosts) + parts.rest.partition("?")[0]
 
 
 def nodes_of(url: str) -> list[str]:
     """List one URL for each node that a URL names, `amqp://user:password@a:5672,b:5672/vhost`; all nodes are of one cluster."""
-    parts = urlsplit(url)
-    user, at, hosts = parts.netloc.rpartition("@")
-    return [urlunsplit(parts._replace(netloc=f"{user}{at}{host}")) for host in hosts.split(",")]
+    parts = parts_of(url)
+    return [f"{parts.scheme}://{parts.login}{host}{parts.rest}" for host in parts.hosts]
 
 
 def certificate_trouble(failure: BaseException) -> str | None:

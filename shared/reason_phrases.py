@@ -38,6 +38,15 @@ REASON_PHRASES = {
 }
 
 
+# What Python and the framework have called them since and before, by releases of their own.
+OTHER_PHRASES = frozenset(
+    {
+        *("Request Entity Too Large", "Request-URI Too Long", "Requested Range Not Satisfiable", "Unprocessable Entity", "I'm a Teapot"),
+        *(status.phrase for status in HTTPStatus),
+    }
+)
+
+
 def detail_of(status: int, detail: str) -> str:
-    """Give the framework's words for an error; where it had none it took Python's reason phrase, and gets ours instead."""
-    return REASON_PHRASES[status] if detail == HTTPStatus(status).phrase else detail
+    """Give the framework's words for an error; where it had none but a reason phrase, it gets ours instead."""
+    return REASON_PHRASES[status] if detail in OTHER_PHRASES else detail

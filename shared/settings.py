@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -14,6 +14,7 @@ from msgspec import Meta
 from msgspec.structs import FieldInfo
 
 from shared.errors import Clear
+from shared.server_urls import parts_of
 
 HTTP = ("http", "https")
 PORT_MAX = 65_535
@@ -21,6 +22,8 @@ PORT_MAX = 65_535
 TLS_FILES = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl", "cafile", "certfile", "keyfile"})
 # What a setting's value is measured in, by how its name ends.
 UNITS = {"_seconds": "seconds", "_hours": "hours", "_days": "days", "_per_second": "a second"}
+# A name, an IPv4 address, or an IPv6 address in brackets; a name beyond ASCII is written in its ASCII form.
+HOST = re.compile(r"[A-Za-z0-9._~%-]+|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._~-]+)?\]")
 Check = Callable[[str], str | None]
 
 
@@ -60,25 +63,26 @@ def _http_trouble(value: str) -> str | None:
 
 
 def _server_trouble(value: str) -> str | None:
-    try:
-        parts = urlsplit(value)
-    except ValueError:
-        return "is not a URL: its hosts cannot be read"
-    if "@" not in parts.netloc and "@" in parts.path + parts.query + parts.fragment:
+    parts = parts_of(value)
+    if not parts.login and "@" in parts.rest:
         return "has its @ behind the host: write /, ? and # of a password as %2F, %3F and %23"
-    if trouble := _hosts_trouble(parts.netloc.rpartition("@")[2], may_be_empty=not parts.scheme.startswith("amqp")):
+    if trouble := _hosts_trouble(parts.hosts, may_be_empty=not parts.scheme.startswith("amqp")):
         return trouble
     unreadable = [f"{name}={file}" for name, file in parse_qsl(parts.query) if name in TLS_FILES and not os.access(file, os.R_OK)]
     return f"names a file that cannot be read: {', '.join(unreadable)}" if unreadable else None
 
 
-def _hosts_trouble(hosts: str, *, may_be_empty: bool) -> str | None:
+def _hosts_trouble(hosts: Sequence[str], *, may_be_empty: bool) -> str | None:
     # What stands where a host and a port should may be a user and a password without their @, so it is not quoted.
-    if not hosts and may_be_empty:
+    if may_be_empty and not any(hosts):
         return None  # A socket of this machine, by a parameter.
-    for number, each in enumerate(hosts.split(","), start=1):
+    for number, each in enumerate(hosts, start=1):
         host, _, port = each.rpartition(":") if re.search(r":[^\]]*$", each) else (each, "", "")
-        if not host or (port and not (port.isascii() and port.isdigit() and 0 < int(port) <= PORT_MAX)) or each.endswith(":"):
+        if (
+            not HOST.fullmatch(host)
+            or (port and not (port.isascii() and port.isdigit() and 0 < int(port) <= PORT_MAX))
+            or each.endswith(":")
+        ):
             return f"host {number} is not written as host:port, with a port from 1 to {PORT_MAX}"
     return None
 

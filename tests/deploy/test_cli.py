@@ -219,7 +219,8 @@ class TestSystem:
             down = tender("down", home=tmp_path)
 
         assert up.returncode == 0, up.stderr
-        assert [line.partition(":")[0] for line in up.stderr.splitlines()[:5]] == STEPS, up.stderr
+        steps = [line.partition(":")[0] for line in up.stderr.splitlines() if not line.startswith(" ")]
+        assert steps[:5] == STEPS, up.stderr
         assert "curl" in up.stdout
         assert status.stdout.count(" ready ") == 6
         assert key.stdout.startswith("tender_sandbox_")

@@ -43,8 +43,14 @@ class TestOneThatIsWrong:
             ({"DATABASE_URL": f"postgresql://u:{SECRET}#1@h/d"}, f"DATABASE_URL: {BEHIND}"),
             ({"DATABASE_URL": f"postgresql://u:{SECRET}/1@h/d"}, f"DATABASE_URL: {BEHIND}"),
             ({"AMQP_URL": f"amqp://u:{SECRET}?1@h/"}, f"AMQP_URL: {BEHIND}"),
-            ({"DATABASE_URL": f"postgresql://u:{SECRET}@[h/d"}, "DATABASE_URL: is not a URL: its hosts cannot be read"),
-            ({"DATABASE_URL": f"postgresql://u:{SECRET}@\u2100/d"}, "DATABASE_URL: is not a URL: its hosts cannot be read"),
+            (
+                {"DATABASE_URL": f"postgresql://u:{SECRET}@[h/d"},
+                "DATABASE_URL: host 1 is not written as host:port, with a port from 1 to 65535",
+            ),
+            (
+                {"DATABASE_URL": f"postgresql://u:{SECRET}@\u2100/d"},
+                "DATABASE_URL: host 1 is not written as host:port, with a port from 1 to 65535",
+            ),
             (
                 {"DATABASE_URL": f"postgresql://u:{SECRET}@h/d?sslmode=verify-full&sslrootcert=/nowhere/ca.crt"},
                 "DATABASE_URL: names a file that cannot be read: sslrootcert=/nowhere/ca.crt",

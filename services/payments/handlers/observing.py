@@ -5,7 +5,7 @@ from uuid import UUID
 from services.payments.domain import intents
 from services.payments.domain.intents import Observation, Operation, Source, TransactionStatus
 from services.payments.handlers.asking import Heard, Payments, keep_applied, listen, see, steps_to
-from services.payments.providers import Observed, PaymentProvider, Unreadable
+from services.payments.providers import Ambiguous, Observed, PaymentProvider, Unreadable
 from services.payments.store import intents as intent_rows
 from shared import audit, telemetry
 from shared.contracts.events import NOT_KNOWN_YET, EventTaken
@@ -74,7 +74,10 @@ async def _said(provider: PaymentProvider, observed: Observed) -> Heard:
 
     async def look() -> tuple[Observation, ...]:
         found = await provider.get_transaction(observed.provider_payment_id)
-        return () if found is None else found.observations
+        if found is None:
+            # It is ours: whoever answers so may not be the provider, or its books lag behind.
+            raise Ambiguous(f"the provider does not know the payment {observed.provider_payment_id}")
+        return found.observations
 
     heard = await listen(look)
     if heard.observations is None:

@@ -1,6 +1,7 @@
 """The sandbox provider: our own simulator over HTTP, which hangs, lies and repeats itself on request."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -24,10 +25,16 @@ from services.payments.providers import (
     VoidRequest,
 )
 from shared.contracts.payments import NextAction
-from shared.http_client import ProviderClient, retry_after_seconds, told_back
+from shared.http_client import Answer, ProviderClient, retry_after_seconds, told_back
 
 REPLAY_WINDOW_SECONDS = 24 * 3600
 PAGE_ROWS = 100
+# Statuses and codes of the sandbox's errors that say that a request was not executed; whatever else is answered leaves that open.
+MISSING = "resource_missing"
+NOT_EXECUTED = frozenset(
+    {MISSING, *("amount_invalid", "amount_too_large", "invalid_json", "nothing_to_void", "parameter_missing", "payment_method_unknown")}
+)
+REFUSING_STATUSES = frozenset({400, 404})
 
 # What the audit may keep; everything else in a request or an answer is left out.
 AUDITED = frozenset(
@@ -86,33 +93,28 @@ class SandboxPayments:
         answer = await self._client.call(
             prepared.operation, prepared.method, prepared.path, body=prepared.body, headers={"Idempotency-Key": idempotency_key}
         )
-        if answer.status in (409, 425, 429) or answer.status >= 500:
-            raise Ambiguous(f"sandbox answered {answer.status}", retry_after_seconds=retry_after_seconds(answer.headers))
-        if answer.status in (200, 201):
-            return _payment(answer.body).observations
-        code = str(answer.body.get("error", {}).get("code", ""))
-        if prepared.operation == "confirm" or code == "idempotency_error":
-            # Neither says what became of the payment: the authorization began earlier, or the key was used before.
-            raise Ambiguous(f"sandbox answered {answer.status} {code}")
-        return (_refused(prepared, answer.status, answer.body, reference),)
+        # A refused confirm does not say what became of the payment: the authorization began earlier.
+        if _code(answer) in NOT_EXECUTED and prepared.operation != "confirm":
+            return (_refused(prepared, answer.status, answer.body, reference),)
+        return _shown(answer).observations
 
     async def get_transaction(self, provider_payment_id: str) -> ProviderTransaction | None:
         """Read a payment from the sandbox's books."""
-        return await self._read("get_transaction", f"/v1/payments/{provider_payment_id}", {})
+        answer = await self._client.call("get_transaction", "GET", f"/v1/payments/{provider_payment_id}")
+        return None if _code(answer) == MISSING else _shown(answer)
 
     async def find_by_reference(
         self, reference: UUID, *, operation: Operation, provider_payment_id: str | None
     ) -> ProviderTransaction | None:
         """Find the payment that one of our transactions made or changed."""
-        return await self._read("find_by_reference", "/v1/payments", {"reference": str(reference)})
+        found = _page(await self._client.call("find_by_reference", "GET", "/v1/payments", query={"reference": str(reference)}))
+        return found[0] if found else None
 
     async def list_transactions(self, *, since: datetime, until: datetime, cursor: str | None) -> TransactionPage:
         """Page through the sandbox's books by time of creation."""
         query = {"since": since.isoformat(), "until": until.isoformat(), "limit": str(PAGE_ROWS), "cursor": cursor or ""}
         answer = await self._client.call("list_transactions", "GET", "/v1/payments", query=query)
-        if answer.status != 200:
-            raise Ambiguous(f"sandbox answered {answer.status}")
-        return TransactionPage(transactions=tuple(_payment(each) for each in answer.body["data"]), next=answer.body["next_cursor"])
+        return TransactionPage(transactions=_page(answer), next=answer.body["next_cursor"])
 
     def observe(self, event_type: str, payload: bytes) -> Observed | None:
         """Read an event: the payment as it was when the event was made."""
@@ -123,17 +125,6 @@ class SandboxPayments:
         except (msgspec.DecodeError, KeyError, TypeError, ValueError) as unfit:
             raise Unreadable(f"{type(unfit).__name__}: {unfit}") from unfit
         return Observed(provider_payment_id=found.provider_payment_id, reference=found.reference, observations=found.observations)
-
-    async def _read(self, operation: str, path: str, query: Mapping[str, str]) -> ProviderTransaction | None:
-        answer = await self._client.call(operation, "GET", path, query=query)
-        if answer.status == 404:
-            return None
-        if answer.status != 200:
-            raise Ambiguous(f"sandbox answered {answer.status}")
-        if "data" not in answer.body:
-            return _payment(answer.body)
-        found = answer.body["data"]
-        return _payment(found[0]) if found else None
 
 
 def _where(request: Request) -> tuple[str, str]:
@@ -148,6 +139,35 @@ def _where(request: Request) -> tuple[str, str]:
             return "void", f"/v1/payments/{request.provider_payment_id}/void"
         case RefundRequest():
             return "refund", f"/v1/payments/{request.provider_payment_id}/refund"
+
+
+def _code(answer: Answer) -> str:
+    error = answer.body.get("error")
+    return str(error.get("code")) if answer.status in REFUSING_STATUSES and isinstance(error, dict) else ""
+
+
+def _shown(answer: Answer) -> ProviderTransaction:
+    """Read the payment of an answer; raises Ambiguous when it shows none."""
+    with _legible(answer):
+        return _payment(answer.body)
+
+
+def _page(answer: Answer) -> tuple[ProviderTransaction, ...]:
+    with _legible(answer):
+        # Without a cursor it is some other list.
+        _ = answer.body["next_cursor"]
+        return tuple(_payment(each) for each in answer.body["data"])
+
+
+@contextmanager
+def _legible(answer: Answer) -> Iterator[None]:
+    unclear = Ambiguous(f"sandbox answered {answer.status}", retry_after_seconds=retry_after_seconds(answer.headers))
+    if answer.status not in (200, 201):
+        raise unclear
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as unfit:
+        raise unclear from unfit
 
 
 def _payment(body: Mapping[str, Any]) -> ProviderTransaction:

@@ -1,7 +1,7 @@
 """Calling Stripe: the exact requests, and what its answers and events say."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -119,13 +119,10 @@ class StripePayments:
         headers = {"Idempotency-Key": idempotency_key} if prepared.method == "POST" else {}
         answer = await self._client.call(prepared.operation, prepared.method, prepared.path, body=prepared.body, headers=headers)
         with _legible():
-            if answer.status >= 500 and _remembered(answer) and _age_seconds(reference) > self._settled_after_seconds:
+            if _remembered_failure(answer) and _age_seconds(reference) > self._settled_after_seconds:
                 # That request ended in an error, and whoever repeats it has looked: the books do not show it.
                 return (_not_done(prepared, TransactionStatus.FAILED, "provider_error", answer, reference),)
-            if answer.status == 200:
-                return _shown(prepared, answer.body, reference)
-            _check_definite(answer)
-            return _refused(prepared, answer, reference)
+            return _refused(prepared, answer, reference) if _refuses(answer) else _shown(prepared, answer, reference)
 
     # Reading
 
@@ -134,8 +131,11 @@ class StripePayments:
         return await self._get(provider_payment_id)
 
     async def _get(self, provider_payment_id: str, *, void: UUID | None = None) -> ProviderTransaction | None:
-        body = await self._read("get_transaction", requests.path_of(provider_payment_id), {"expand[0]": requests.WITH_CHARGE})
-        return None if body is None else await self._whole(_as(PaymentIntent, body), void=void)
+        query = {"expand[0]": requests.WITH_CHARGE}
+        answer = await self._client.call("get_transaction", "GET", requests.path_of(provider_payment_id), query=query)
+        if _refuses(answer) and _error(answer).code == MISSING:
+            return None
+        return await self._whole(_as(PaymentIntent, _shown_object(answer, "payment_intent")), void=void)
 
     async def find_by_reference(
         self, reference: UUID, *, operation: Operation, provider_payment_id: str | None
@@ -155,9 +155,9 @@ class StripePayments:
         """Find by metadata; tells whether the account can search at all (in some countries none can)."""
         query = {"query": f"metadata['{objects.REFERENCE}']:'{reference}'", "expand[0]": f"data.{requests.WITH_CHARGE}"}
         answer = await self._client.call("search", "GET", "/v1/payment_intents/search", query=query)
-        if answer.status == 400:
+        if _refuses(answer) and answer.status == 400:
             return False, None
-        found = _as(list[PaymentIntent], (_readable(answer) or {}).get("data", []))
+        found = _as(list[PaymentIntent], _rows(answer))
         return True, await self._whole(found[0]) if found else None
 
     async def _look_through(self, reference: UUID, *, since: datetime, until: datetime) -> ProviderTransaction | None:
@@ -184,9 +184,9 @@ class StripePayments:
             "expand[0]": f"data.{requests.WITH_CHARGE}",
             **({"starting_after": cursor} if cursor else {}),
         }
-        body = await self._read("list_transactions", "/v1/payment_intents", query) or {}
-        page = _as(list[PaymentIntent], body.get("data", []))
-        return page, page[-1].id if body.get("has_more") and page else None
+        answer = await self._client.call("list_transactions", "GET", "/v1/payment_intents", query=query)
+        page = _as(list[PaymentIntent], _rows(answer))
+        return page, page[-1].id if answer.body.get("has_more") and page else None
 
     async def _whole(self, intent: PaymentIntent, *, void: UUID | None = None) -> ProviderTransaction:
         """Read what the object alone does not hold: refunds after the first ten, and disputes."""
@@ -202,14 +202,11 @@ class StripePayments:
         found: list[T] = []
         while True:
             after = {"starting_after": id_of(found[-1])} if found else {}
-            body = await self._read(operation, path, {"payment_intent": payment_id, "limit": str(PAGE_ROWS), **after}) or {}
-            page = _as(list[kind], body.get("data", []))  # type: ignore[valid-type]
+            answer = await self._client.call(operation, "GET", path, query={"payment_intent": payment_id, "limit": str(PAGE_ROWS), **after})
+            page = _as(list[kind], _rows(answer))  # type: ignore[valid-type]
             found += page
-            if not body.get("has_more") or not page:
+            if not answer.body.get("has_more") or not page:
                 return found
-
-    async def _read(self, operation: str, path: str, query: Mapping[str, str]) -> dict[str, Any] | None:
-        return _readable(await self._client.call(operation, "GET", path, query=query))
 
     # Events
 
@@ -246,30 +243,44 @@ def _to_look_up(payment_id: str | None) -> Observed | None:
 # Answers
 
 
-def _readable(answer: Answer) -> dict[str, Any] | None:
-    if answer.status == 404:
-        return None
-    if answer.status != 200:
-        raise Ambiguous(f"stripe answered {answer.status}", retry_after_seconds=retry_after_seconds(answer.headers))
+# What a look at something that is not there is answered with (docs.stripe.com/error-codes).
+MISSING = "resource_missing"
+# Statuses and types of an error that says that this request was not executed (docs.stripe.com/api/errors). All else leaves open what
+# happened: it says nothing of an earlier copy of the request (401, 403, 409, 429, 5xx, idempotency_error), or is not Stripe's: a redirect,
+# a page, an empty or cut body of whoever stands in between (RFC 9110 15.5.9 for 408).
+REFUSING_STATUSES = frozenset({400, 402, 404})
+REFUSING_TYPES = frozenset({"card_error", "invalid_request_error"})
+
+
+def _refuses(answer: Answer) -> bool:
+    return answer.status in REFUSING_STATUSES and _error(answer).type in REFUSING_TYPES
+
+
+def _unclear(answer: Answer) -> Ambiguous:
+    said = f"stripe answered {answer.status} {_error(answer).type}".strip()
+    return Ambiguous(said, retry_after_seconds=retry_after_seconds(answer.headers))
+
+
+def _shown_object(answer: Answer, *kinds: str) -> dict[str, Any]:
+    """Take the object of an answer that is Stripe's and of such a kind; raises Ambiguous."""
+    if answer.status != 200 or answer.body.get("object") not in kinds:
+        raise _unclear(answer)
     return answer.body
 
 
-def _shown(prepared: Prepared, body: dict[str, Any], reference: UUID) -> tuple[Observation, ...]:
+def _rows(answer: Answer) -> Any:
+    return _shown_object(answer, "list", "search_result")["data"]
+
+
+def _shown(prepared: Prepared, answer: Answer, reference: UUID) -> tuple[Observation, ...]:
     if prepared.operation == "refund":
-        return (objects.refund_observed(msgspec.convert(body, Refund)),)
+        return (objects.refund_observed(msgspec.convert(_shown_object(answer, "refund"), Refund)),)
     void = reference if prepared.operation == "void" else None
-    return objects.transaction(msgspec.convert(body, PaymentIntent), void=void).observations
-
-
-def _check_definite(answer: Answer) -> None:
-    """Leave open what is no answer to this request, or says nothing of an earlier copy of it: 401, 403, 409, 429, 5xx."""
-    kind = str(_error(answer).type)
-    if answer.status in (401, 403, 409, 425, 429) or answer.status >= 500 or kind == "idempotency_error":
-        raise Ambiguous(f"stripe answered {answer.status} {kind}".strip(), retry_after_seconds=retry_after_seconds(answer.headers))
+    return objects.transaction(msgspec.convert(_shown_object(answer, "payment_intent"), PaymentIntent), void=void).observations
 
 
 def _refused(prepared: Prepared, answer: Answer, reference: UUID) -> tuple[Observation, ...]:
-    error, told = _error(answer), answer.body.get("error", {}).get("payment_intent")
+    error, told = _error(answer), answer.body["error"].get("payment_intent")
     if told is not None and prepared.operation == "authorize":
         shown = objects.transaction(msgspec.convert(told, PaymentIntent)).observations
         # A payment that was made and not confirmed, because the request was bad, waits for nothing.
@@ -307,11 +318,15 @@ def _not_done(prepared: Prepared, status: TransactionStatus, code: str, answer: 
 
 
 def _error(answer: Answer) -> PaymentError:
-    return msgspec.convert(answer.body.get("error") or {}, PaymentError)
+    try:
+        return msgspec.convert(answer.body.get("error"), PaymentError)
+    except msgspec.ValidationError:
+        return PaymentError()
 
 
-def _remembered(answer: Answer) -> bool:
-    return answer.headers.get("idempotent-replayed") == "true"
+def _remembered_failure(answer: Answer) -> bool:
+    """Whether Stripe repeats an error of its own that it keeps with the idempotency key."""
+    return answer.status >= 500 and _error(answer).type == "api_error" and answer.headers.get("idempotent-replayed") == "true"
 
 
 def _as(kind: type[T], value: Any) -> T:
