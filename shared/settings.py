@@ -77,14 +77,14 @@ def _hosts_trouble(hosts: Sequence[str], *, may_be_empty: bool) -> str | None:
     if may_be_empty and not any(hosts):
         return None  # A socket of this machine, by a parameter.
     for number, each in enumerate(hosts, start=1):
-        host, _, port = each.rpartition(":") if re.search(r":[^\]]*$", each) else (each, "", "")
-        if (
-            not HOST.fullmatch(host)
-            or (port and not (port.isascii() and port.isdigit() and 0 < int(port) <= PORT_MAX))
-            or each.endswith(":")
-        ):
+        host, colon, port = each.rpartition(":") if re.search(r":[^\]]*$", each) else (each, "", "")
+        if not HOST.fullmatch(host) or (colon and not _is_port(port)):
             return f"host {number} is not written as host:port, with a port from 1 to {PORT_MAX}"
     return None
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < int(text) <= PORT_MAX
 
 
 def several(text: str, choices: Collection[str]) -> Meta:
