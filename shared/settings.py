@@ -155,7 +155,7 @@ class BusSettings(EnvironmentSettings, frozen=True, kw_only=True):
         ),
     ] = 5.0
     write_pause_seconds: Annotated[
-        float, about("How long a write waits for others to be written with it, where nobody waits for its result.", ge=0)
+        float, about("How long a write waits for others to be written with it, where no caller waits for its result.", ge=0)
     ] = 0.0
     group_pause_seconds: Annotated[float, about("How long an event waits for others to be handled with it.", ge=0)] = 0.05
     outbox_head_start_seconds: Annotated[

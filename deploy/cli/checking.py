@@ -20,7 +20,7 @@ from deploy.processes import Failed, private_folder
 from deploy.servers import Choice, servers
 from deploy.state import ROOT, Instance
 
-# Tests wait more than they compute, so four run beside each other on two cores; those of one file share their system and stay together.
+# Tests wait more than they compute, so four run at a time on two cores; those of one file share their system and stay together.
 # In the order of their names, for the slow ones (faults) begin early then and do not end alone.
 WHOLE = ("tests", "-n", "4", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=15")
 BENCHES = (
@@ -37,7 +37,7 @@ def test(arguments: tuple[str, ...]) -> None:
     Arguments go to pytest and leave the checks away.
     """
     missing = _install()
-    # Looked for first, so that nobody waits for the checks to learn that there is none.
+    # First, so that a missing browser is said before the checks take their time.
     browser = chromium(say) if _need_browser(arguments) and "playwright" not in missing else ""
     if not arguments:
         _run_checks(missing)

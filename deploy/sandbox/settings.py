@@ -17,7 +17,7 @@ class SandboxSettings(EnvironmentSettings, frozen=True, kw_only=True):
     sandbox_file: Annotated[
         str,
         about(
-            "The SQLite file of its books; those of its carrier and its tax office lie beside it. None keeps them in memory.",
+            "The SQLite file of its books; those of its carrier and its tax office are in the same folder. None keeps them in memory.",
             form="file name",
         ),
     ] = ""

@@ -33,7 +33,7 @@ class Settings(VaultSettings, frozen=True, kw_only=True):
     """Read from the environment."""
 
     write_pause_seconds: Annotated[
-        float, about("How long a write waits for others to be written with it, where nobody waits for its result.", ge=0)
+        float, about("How long a write waits for others to be written with it, where no caller waits for its result.", ge=0)
     ] = 0.02
     prefetch: Annotated[
         int,

@@ -263,8 +263,10 @@ def _unclear(answer: Answer) -> Ambiguous:
 
 def _shown_object(answer: Answer, *kinds: str) -> dict[str, Any]:
     """Take the object of an answer that is Stripe's and of such a kind; raises Ambiguous."""
-    if answer.status != 200 or answer.body.get("object") not in kinds:
+    if answer.status != 200:
         raise _unclear(answer)
+    if answer.body.get("object") not in kinds:
+        raise Ambiguous(f"stripe's answer cannot be read: it is no {' or '.join(kinds)}")
     return answer.body
 
 
