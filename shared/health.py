@@ -31,6 +31,8 @@ def health_routes(checks: dict[str, Check]) -> list[HTTPRouteHandler]:
         done, _ = await asyncio.wait({task}, timeout=CHECK_TIMEOUT_SECONDS)
         if not done:
             return f"no answer in {CHECK_TIMEOUT_SECONDS:g} s"
+        if task.cancelled():
+            return "the connection was lost"  # The broker's library cancels what waits on one.
         failure = task.exception()
         return task.result() if failure is None else f"{type(failure).__name__}: {failure}"
 

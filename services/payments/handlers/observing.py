@@ -75,7 +75,7 @@ async def _said(provider: PaymentProvider, observed: Observed) -> Heard:
     async def look() -> tuple[Observation, ...]:
         found = await provider.get_transaction(observed.provider_payment_id)
         if found is None:
-            # It is ours: whoever answers so may not be the provider, or its books lag behind.
+            # The payment is ours, so an intermediary may have answered, or the provider's books lag behind.
             raise Ambiguous(f"the provider does not know the payment {observed.provider_payment_id}")
         return found.observations
 

@@ -247,7 +247,7 @@ def _to_look_up(payment_id: str | None) -> Observed | None:
 MISSING = "resource_missing"
 # Statuses and types of an error that says that this request was not executed (docs.stripe.com/api/errors). All else leaves open what
 # happened: it says nothing of an earlier copy of the request (401, 403, 409, 429, 5xx, idempotency_error), or is not Stripe's: a redirect,
-# a page, an empty or cut body of whoever stands in between (RFC 9110 15.5.9 for 408).
+# a page, an empty or cut body of an intermediary (RFC 9110 15.5.9 for 408).
 REFUSING_STATUSES = frozenset({400, 402, 404})
 REFUSING_TYPES = frozenset({"card_error", "invalid_request_error"})
 
