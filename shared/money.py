@@ -11,6 +11,12 @@ from shared.errors import Refusal
 
 AMOUNT_MAX_MINOR_UNITS = 10**15
 
+# Decimals of what has left ISO 4217 since providers of ours took it or the ECB has published its rates: what was paid in it stays readable
+# and refundable (ISO 4217 list three, six-group.com).
+_TWO = "ANG BGN CUC CYP EEK HRK LTL LVL MRO MTL ROL SIT SKK SLL STD VEF ZMK ZWL"
+_NONE = "BYR TRL"
+WITHDRAWN = dict.fromkeys(_TWO.split(), 2) | dict.fromkeys(_NONE.split(), 0)
+
 
 class UnknownCurrency(Refusal):
     """The code is not an ISO 4217 currency that has minor units."""
@@ -38,7 +44,13 @@ class MixedCurrencies(Refusal):
 
 @cache
 def exponent(currency: str) -> int:
-    """Tell how many decimals a currency has (ISO 4217: JPY 0, EUR 2, IQD 3)."""
+    """Tell how many decimals a currency has or had (ISO 4217: JPY 0, EUR 2, IQD 3)."""
+    return WITHDRAWN[currency] if currency in WITHDRAWN else current_exponent(currency)
+
+
+@cache
+def current_exponent(currency: str) -> int:
+    """Tell how many decimals a currency has that prices can be in today."""
     try:
         decimals = Currency(currency).exponent
     except ValueError:

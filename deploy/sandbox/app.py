@@ -6,7 +6,9 @@ from litestar.datastructures import State
 from deploy.sandbox import control, drifting
 from deploy.sandbox.books import Operation, Payment, now
 from deploy.sandbox.faces import carrier, easypost, own, shippo, stripe, tax
+from deploy.sandbox.faces.stripe import let_go_of_the_rest
 from deploy.sandbox.faces.stripe_events import events_of
+from deploy.sandbox.faces.stripe_versions import speaking
 from deploy.sandbox.parcels import Label, Parcel, Scan
 from deploy.sandbox.server import BODY_MAX_BYTES, Sandbox
 
@@ -16,8 +18,10 @@ def app(sandbox: Sandbox) -> Litestar:
 
     def tell(kind: str, payment: Payment, operation: Operation) -> None:
         if payment.id.startswith(stripe.PREFIX):
-            for name, thing in events_of(kind, payment, operation):
-                sandbox.stripe.tell(name, thing, now().isoformat())
+            with speaking(sandbox.account.api_version):
+                for name, thing in events_of(kind, payment, operation):
+                    sandbox.stripe.tell(name, thing, now().isoformat())
+            let_go_of_the_rest(sandbox, payment, operation)
         else:
             sandbox.outgoing.tell(kind, payment, now().isoformat())
 

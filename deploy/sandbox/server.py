@@ -12,6 +12,7 @@ from litestar import MediaType, Request, Response
 from litestar.datastructures import State
 
 from deploy.sandbox.books import Books, Payment, Refused, now
+from deploy.sandbox.faces.stripe_versions import CURRENT
 from deploy.sandbox.parcels import Carrier
 from deploy.sandbox.taxbooks import TaxOffice
 from deploy.sandbox.tokens import Act
@@ -51,6 +52,8 @@ class Account(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     search_lag_seconds: float = 1.0
     # In some countries accounts have no search.
     searchable: bool = True
+    # What its events, its dashboard and time speak, and requests that name no version.
+    api_version: str = CURRENT
 
 
 class Sandbox:

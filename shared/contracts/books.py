@@ -56,6 +56,8 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     ours: Side | None = None
     theirs: Side | None = None
+    # Why the provider's side, which is there, cannot be read.
+    unreadable: str = ""
 
 
 class Book(msgspec.Struct, frozen=True, kw_only=True):

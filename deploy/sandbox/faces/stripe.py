@@ -11,6 +11,15 @@ from litestar.params import FromPath
 from deploy.sandbox.books import Books, Operation, Payment, Refused
 from deploy.sandbox.faces import stripe_objects as objects
 from deploy.sandbox.faces.stripe_objects import Thing
+from deploy.sandbox.faces.stripe_versions import (
+    NO_PAYMENT_METHOD_TYPES,
+    NO_REFUND_OF_THE_REST,
+    WRITTEN,
+    before,
+    older,
+    speak,
+    spoken,
+)
 from deploy.sandbox.server import Fields, HttpRequest, Sandbox, age_seconds, json_response, sandbox_of
 from deploy.sandbox.tokens import METHODS, Act, behaviour_at
 from shared.ids import new_id
@@ -18,7 +27,31 @@ from shared.ids import new_id
 PREFIX = "pi_"
 PAGE_ROWS_MAX = 100
 PAGE_ROWS = 10
-AMOUNT_MAX_DIGITS = 8
+
+# docs.stripe.com/currencies: what can be charged, the least of it, and the digits of the most. What the page named once is taken too, for
+# payments that were made then: ANG, BGN, EEK, HRK, LTL, LVL, MRO, SLL, STD, SVC, VEF.
+PRESENTMENT_CURRENCIES = """
+    usd aed afn all amd ang aoa ars aud awg azn bam bbd bdt bgn bhd bif bmd bnd bob brl bsd bwp byn bzd cad cdf chf clp cny cop crc cve czk
+    djf dkk dop dzd eek egp etb eur fjd fkp gbp gel gip gmd gnf gtq gyd hkd hnl hrk htg huf idr ils inr isk jmd jod jpy kes kgs khr kmf krw
+    kwd kyd kzt lak lbp lkr lrd lsl ltl lvl mad mdl mga mkd mmk mnt mop mro mur mvr mwk mxn myr mzn nad ngn nio nok npr nzd omr pab pen pgk
+    php pkr pln pyg qar ron rsd rub rwf sar sbd scr sek sgd shp sle sll sos srd std svc szl thb tjs tnd top try ttd twd tzs uah ugx uyu uzs
+    vef vnd vuv wst xaf xcd xcg xof xpf yer zar zmw
+"""
+CURRENCIES = frozenset(PRESENTMENT_CURRENCIES.split())
+AMOUNT_MIN = (
+    dict.fromkeys(("usd", "ars", "aud", "brl", "cad", "chf", "cop", "eur", "idr", "ils", "inr", "jpy", "krw", "nzd", "php", "rub"), 50)
+    | {"sgd": 50, "zar": 50, "gbp": 30, "aed": 200, "myr": 200, "pln": 200, "ron": 200, "dkk": 250, "nok": 300, "sek": 300, "hkd": 400}
+    | {"mxn": 1000, "thb": 1000, "czk": 1500, "huf": 17_500}
+)
+AMOUNT_MAX_DIGITS = {"idr": 12, "cop": 10, "inr": 9}
+AMOUNT_MAX_DIGITS_OF_OTHERS = 8
+# The last digit of three decimals is a zero, as are both decimals of what has none but for old callers.
+AMOUNT_STEPS = {"bhd": 10, "jod": 10, "kwd": 10, "omr": 10, "tnd": 10, "isk": 100, "ugx": 100}
+# docs.stripe.com/payments/multicapture, docs.stripe.com/metadata
+CAPTURES_MAX = 50
+METADATA_KEYS_MAX = 50
+METADATA_KEY_MAX_CHARACTERS = 40
+METADATA_VALUE_MAX_CHARACTERS = 500
 
 TYPES = {400: "invalid_request_error", 401: "invalid_request_error", 402: "card_error", 404: "invalid_request_error"}
 
@@ -48,7 +81,7 @@ class Stripe:
     def error(self, refused: Refused) -> bytes:
         """Write an error (docs.stripe.com/api/errors)."""
         kind = "idempotency_error" if refused.code.startswith("idempotency") else TYPES.get(refused.status, "api_error")
-        code = {} if kind in ("api_error", "idempotency_error") else {"code": refused.code}
+        code = {} if kind in ("api_error", "idempotency_error") or not refused.code else {"code": refused.code}
         return msgspec.json.encode({"error": {"type": kind, **code, "message": str(refused), **refused.facts}})
 
 
@@ -84,15 +117,19 @@ async def create(request: HttpRequest) -> Response[bytes]:
 
 
 def _created(sandbox: Sandbox, body: Fields) -> Thing:
-    metadata = body.get("metadata", {})
+    if "payment_method_types" in body and not before(NO_PAYMENT_METHOD_TYPES):
+        text = "payment_method_types is no longer supported; use allowed_payment_method_types."
+        raise Refused(400, "payment_method_types_no_longer_supported", text, param="payment_method_types")
+    metadata = _metadata({}, body.get("metadata", {}))
     method = body.get("payment_method", "")
     if method and method not in METHODS:
         raise Refused(400, "resource_missing", f"No such PaymentMethod: '{method}'", param="payment_method")
     asked = body.get("payment_method_options", {}).get("card", {}).get("request_multicapture") == "if_available"
+    currency = _text(body, "currency").lower()
     payment = sandbox.books.open(
         "pi",
-        amount=_integer(body, "amount"),
-        currency=_text(body, "currency").lower(),
+        amount=_chargeable(_integer(body, "amount"), currency),
+        currency=currency,
         payment_method=method,
         reference=metadata.get("tender_reference"),
         # So that tests and the control endpoint find a payment by its order, whatever the face.
@@ -140,9 +177,16 @@ async def capture(request: HttpRequest, payment_id: FromPath[str]) -> Response[b
             raise Refused(400, "payment_intent_invalid_parameter", "This payment has no multicapture.", param="final_capture")
         amount = _integer(body, "amount_to_capture") if "amount_to_capture" in body else payment.held
         final = body.get("final_capture") != "false"
-        before = len(payment.operations)
-        books.capture(payment, {"amount": amount, "final": final, "metadata": body.get("metadata", {})})
-        _refuse_declined(payment.operations[before])
+        if len([o for o in payment.operations if o.kind == "capture" and o.status == "succeeded"]) >= CAPTURES_MAX:
+            raise Refused(400, "", f"This PaymentIntent has been captured {CAPTURES_MAX} times, which is the maximum.")
+        metadata, seen = _metadata(payment.metadata, body.get("metadata", {})), len(payment.operations)
+        payment.metadata, kept = metadata, payment.metadata
+        try:
+            books.capture(payment, {"amount": amount, "final": final})
+        except Refused:
+            payment.metadata = kept
+            raise
+        _refuse_declined(payment.operations[seen])
         return _shown(payment, body)
 
     return await _change(request, payment_id, "capture", CAPTURE_FIELDS, do)
@@ -215,7 +259,7 @@ async def refund(request: HttpRequest) -> Response[bytes]:
         if payment.refundable <= 0 and sandbox.books.check_amounts:
             raise Refused(400, "charge_already_refunded", f"Charge {objects.charge_id(payment)} has already been refunded.")
         amount = _integer(body, "amount") if "amount" in body else payment.refundable
-        metadata = body.get("metadata", {})
+        metadata = _metadata({}, body.get("metadata", {}))
         wanted = {"amount": amount, "reference": metadata.get("tender_reference"), "metadata": metadata, "reason": body.get("reason")}
         sandbox.books.refund(payment, wanted)
         return objects.expanded(objects.refund(payment, payment.operations[-1]), payment, _paths(body))
@@ -225,22 +269,30 @@ async def refund(request: HttpRequest) -> Response[bytes]:
 
 @get("/v1/refunds")
 async def list_refunds(request: HttpRequest) -> Response[bytes]:
-    return _operations(request, "refund", objects.refund, "/v1/refunds")
+    return _operations(request, objects.REFUNDS, objects.refund, "/v1/refunds")
 
 
 @get("/v1/refunds/{refund_id:str}")
 async def read_refund(request: HttpRequest, refund_id: FromPath[str]) -> Response[bytes]:
-    return _operation(request, "refund", refund_id, objects.refund)
+    return _operation(request, objects.REFUNDS, refund_id, objects.refund)
 
 
 @get("/v1/disputes")
 async def list_disputes(request: HttpRequest) -> Response[bytes]:
-    return _operations(request, "chargeback", objects.dispute, "/v1/disputes")
+    return _operations(request, frozenset({"chargeback"}), objects.dispute, "/v1/disputes")
 
 
 @get("/v1/disputes/{dispute_id:str}")
 async def read_dispute(request: HttpRequest, dispute_id: FromPath[str]) -> Response[bytes]:
-    return _operation(request, "chargeback", dispute_id, objects.dispute)
+    return _operation(request, frozenset({"chargeback"}), dispute_id, objects.dispute)
+
+
+@get("/v1/balance_transactions/{transaction_id:str}")
+async def read_balance_transaction(request: HttpRequest, transaction_id: FromPath[str]) -> Response[bytes]:
+    payment = _payment(sandbox_of(request).read(request), transaction_id.replace(objects.TRANSACTION, PREFIX, 1))
+    if payment.moved("capture") == 0:
+        raise Refused(404, "resource_missing", f"No such balance transaction: '{transaction_id}'", param="id")
+    return _answer(objects.balance_transaction(payment))
 
 
 # Events
@@ -312,19 +364,19 @@ def _payment(books: Books, payment_id: str, *, status: int = 404) -> Payment:
     return books.get(payment_id)
 
 
-def _operations(request: HttpRequest, kind: str, write: Callable[[Payment, Operation], Thing], url: str) -> Response[bytes]:
+def _operations(request: HttpRequest, kinds: frozenset[str], write: Callable[[Payment, Operation], Thing], url: str) -> Response[bytes]:
     query, books = nested(request.query_params.multi_items()), sandbox_of(request).read(request)
     payments = [_payment(books, query["payment_intent"])] if "payment_intent" in query else _payments(books)
-    rows = [write(p, o) for p in payments for o in reversed(p.operations) if o.kind == kind]
+    rows = [write(p, o) for p in payments for o in reversed(p.operations) if o.kind in kinds]
     return _answer(_list(rows, lambda row: str(row["id"]), lambda row: row, query, url))
 
 
-def _operation(request: HttpRequest, kind: str, wanted: str, write: Callable[[Payment, Operation], Thing]) -> Response[bytes]:
+def _operation(request: HttpRequest, kinds: frozenset[str], wanted: str, write: Callable[[Payment, Operation], Thing]) -> Response[bytes]:
     for payment in _payments(sandbox_of(request).read(request)):
         for operation in payment.operations:
-            if operation.kind == kind and (thing := write(payment, operation))["id"] == wanted:
+            if operation.kind in kinds and (thing := write(payment, operation))["id"] == wanted:
                 return _answer(thing)
-    raise Refused(404, "resource_missing", f"No such {kind}: '{wanted}'", param="id")
+    raise Refused(404, "resource_missing", f"No such object: '{wanted}'", param="id")
 
 
 def _list(rows: list[Any], id_of: Callable[[Any], str], write: Callable[[Any], Thing], query: Mapping[str, Any], url: str) -> Thing:
@@ -358,9 +410,35 @@ def _integer(fields: Mapping[str, Any], name: str) -> int:
         raise Refused(400, "parameter_missing", f"Missing required param: {name}.", param=name)
     if not text.isdigit() or int(text) == 0:
         raise Refused(400, "parameter_invalid_integer", f"Invalid positive integer: {text}", param=name)
-    if len(text) > AMOUNT_MAX_DIGITS:
-        raise Refused(400, "amount_too_large", "Amount must be no more than 999,999.99", param=name)
     return int(text)
+
+
+def _chargeable(amount: int, currency: str) -> int:
+    if currency not in CURRENCIES:
+        raise Refused(400, "", f"Invalid currency: {currency}. Stripe currently supports these currencies: …", param="currency")
+    if amount < (least := AMOUNT_MIN.get(currency, 1)):
+        raise Refused(400, "amount_too_small", f"Amount must be at least {least} {currency}", param="amount")
+    if len(str(amount)) > (digits := AMOUNT_MAX_DIGITS.get(currency, AMOUNT_MAX_DIGITS_OF_OTHERS)):
+        raise Refused(400, "amount_too_large", f"Amount must be no more than {'9' * digits} {currency}", param="amount")
+    if amount % (step := AMOUNT_STEPS.get(currency, 1)):
+        raise Refused(400, "parameter_invalid_integer", f"Amount must be divisible by {step} in {currency}", param="amount")
+    return amount
+
+
+def _metadata(known: Mapping[str, str], wanted: Any) -> dict[str, str]:
+    """Merge metadata as Stripe does: an empty value unsets its key (docs.stripe.com/api/metadata)."""
+    # Nothing at all, an empty `metadata`, unsets every key.
+    pairs: Mapping[str, Any] = wanted if isinstance(wanted, Mapping) else {}
+    for key, value in pairs.items():
+        if len(key) > METADATA_KEY_MAX_CHARACTERS or "[" in key or "]" in key:
+            raise Refused(400, "", f"Metadata keys can be up to {METADATA_KEY_MAX_CHARACTERS} characters long.", param=f"metadata[{key}]")
+        if not isinstance(value, str) or len(value) > METADATA_VALUE_MAX_CHARACTERS:
+            text = f"Metadata values can be up to {METADATA_VALUE_MAX_CHARACTERS} characters long."
+            raise Refused(400, "", text, param=f"metadata[{key}]")
+    merged = {} if wanted == "" else {key: value for key, value in {**known, **pairs}.items() if value != ""}
+    if len(merged) > METADATA_KEYS_MAX or len(pairs) > METADATA_KEYS_MAX:
+        raise Refused(400, "", f"Metadata can have up to {METADATA_KEYS_MAX} keys.", param="metadata")
+    return merged
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
@@ -381,6 +459,24 @@ def _unexpected(payment: Payment, verb: str) -> Refused:
     return Refused(400, "payment_intent_unexpected_state", text, payment_intent=objects.payment_intent(payment))
 
 
+def let_go_of_the_rest(sandbox: Sandbox, payment: Payment, operation: Operation) -> None:
+    """Leave a Refund of what was held and is let go, where whoever let go of it speaks a version that does."""
+    lapsed = operation.reason == "expired"
+    version = sandbox.account.api_version if lapsed else spoken(sandbox.account.api_version)
+    rest = payment.moved("authorize") - payment.moved("capture")
+    ended = operation.kind in ("void", "capture") and payment.released and payment.moved("let_go") == 0
+    if ended and rest > 0 and older(version, NO_REFUND_OF_THE_REST):
+        sandbox.books.add(payment, "let_go", rest, reason="expired_uncaptured_charge" if lapsed else "")
+
+
+async def _speak(request: HttpRequest) -> None:
+    """Take the version that a request names, else its account's (docs.stripe.com/api/versioning)."""
+    version = request.headers.get("stripe-version") or sandbox_of(request).account.api_version
+    if not WRITTEN.fullmatch(version):
+        raise Refused(400, "", f"Invalid Stripe API version: {version}")
+    speak(version)
+
+
 def _handled(_: HttpRequest, refused: Refused) -> Response[bytes]:
     return json_response(STRIPE.error(refused), refused.status, {"Request-Id": f"req_{new_id().hex}"})
 
@@ -390,6 +486,8 @@ router = Router(
     route_handlers=[
         *(create, confirm, capture, cancel, read_payment, list_payments, search),
         *(read_charge, refund, list_refunds, read_refund, list_disputes, read_dispute, list_events, read_event),
+        read_balance_transaction,
     ],
+    before_request=_speak,
     exception_handlers={Refused: _handled},
 )

@@ -11,9 +11,8 @@ import msgspec
 
 from deploy.sandbox.books import Operation, Payment
 from deploy.sandbox.faces.stripe_objects import Thing, charge, dispute, payment_intent, refund, status_of
+from deploy.sandbox.faces.stripe_versions import EVENTS_OF_EVERY_REFUND, before, spoken
 from deploy.sandbox.webhooks import Told
-
-API_VERSION = "2023-08-16"
 
 
 class StripeEvents:
@@ -25,7 +24,7 @@ class StripeEvents:
             {
                 "id": event_id,
                 "object": "event",
-                "api_version": API_VERSION,
+                "api_version": spoken(),
                 "created": int(datetime.fromisoformat(at).timestamp()),
                 "data": {"object": data},
                 "livemode": False,
@@ -61,11 +60,12 @@ def events_of(kind: str, payment: Payment, operation: Operation) -> Iterator[tup
             if operation.reason == "expired":
                 yield "charge.expired", charge(payment)
             yield from _payment_changed(payment)
-        case "payment.refund.succeeded":
-            yield "refund.created", refund(payment, operation)
+        case "payment.refund.succeeded" | "payment.let_go.succeeded":
+            if not before(EVENTS_OF_EVERY_REFUND):
+                yield "refund.created", refund(payment, operation)
             yield "charge.refunded", charge(payment)
         case "payment.refund.declined":
-            yield "refund.failed", refund(payment, operation)
+            yield ("charge.refund.updated" if before(EVENTS_OF_EVERY_REFUND) else "refund.failed"), refund(payment, operation)
         case "payment.chargeback.succeeded":
             yield "charge.dispute.created", dispute(payment, operation)
             yield "charge.dispute.funds_withdrawn", dispute(payment, operation)

@@ -5,11 +5,17 @@ from datetime import datetime
 from typing import Any
 
 from deploy.sandbox.books import Operation, Payment
+from deploy.sandbox.faces.stripe_versions import LATEST_CHARGE, NO_REFUND_OF_THE_REST, before
 from deploy.sandbox.tokens import DECLINE_CODES
 
 REFUNDS_SHOWN_MAX = 10
 # Declines whose code says it all; of the others the code is card_declined (docs.stripe.com/error-codes).
 CODES_OF_THEIR_OWN = frozenset({"expired_card", "incorrect_cvc", "processing_error", "authentication_required"})
+
+# What has a Refund object: what was given back, and in old versions what was held and let go.
+REFUNDS = frozenset({"refund", "let_go"})
+REFUND_REASONS = frozenset({"duplicate", "expired_uncaptured_charge", "fraudulent", "requested_by_customer"})
+TRANSACTION = "txn_"
 
 Thing = dict[str, Any]
 
@@ -30,6 +36,15 @@ def status_of(payment: Payment) -> str:
 
 def payment_intent(payment: Payment) -> Thing:
     """Write a PaymentIntent."""
+    written = _payment_intent(payment)
+    if before(LATEST_CHARGE):
+        del written["latest_charge"]
+        charges = [charge(payment)] if attempted(payment) else []
+        written["charges"] = {"object": "list", "data": charges, "has_more": False, "url": f"/v1/charges?payment_intent={payment.id}"}
+    return written
+
+
+def _payment_intent(payment: Payment) -> Thing:
     status = status_of(payment)
     released = next((o for o in payment.operations if o.kind == "void" and o.status == "succeeded"), None)
     return {
@@ -78,22 +93,22 @@ def charge(payment: Payment) -> Thing:
     """Write the charge of a payment that was tried; its refunds come only when asked for."""
     authorization = next(o for o in payment.operations if o.kind == "authorize")
     succeeded = authorization.status == "succeeded"
-    let_go = sum(o.amount for o in payment.operations if o.kind == "void" and o.status == "succeeded")
-    returned = payment.moved("refund") + let_go
+    captured, let_go, refunded = payment.moved("capture"), payment.moved("let_go"), payment.moved("refund")
     expires = payment.authorization_expires_at
+    canceled = status_of(payment) == "canceled"
     return {
         "id": charge_id(payment),
         "object": "charge",
         "amount": payment.amount,
-        "amount_captured": payment.moved("capture"),
-        "amount_refunded": returned,
+        "amount_captured": None if canceled and before(NO_REFUND_OF_THE_REST) else captured,
+        "amount_refunded": refunded + let_go,
         "application": None,
         "application_fee": None,
         "application_fee_amount": None,
-        "balance_transaction": f"txn_{_bare(payment.id)}" if payment.moved("capture") else None,
+        "balance_transaction": f"{TRANSACTION}{_bare(payment.id)}" if captured else None,
         "billing_details": {"address": None, "email": None, "name": None, "phone": None, "tax_id": None},
         "calculated_statement_descriptor": None,
-        "captured": payment.moved("capture") > 0,
+        "captured": captured > 0,
         "created": seconds(authorization.created_at),
         "currency": payment.currency,
         "customer": None,
@@ -131,7 +146,8 @@ def charge(payment: Payment) -> Thing:
         "receipt_email": None,
         "receipt_number": None,
         "receipt_url": None,
-        "refunded": returned >= payment.amount,
+        "refunded": refunded + let_go >= payment.amount if let_go else refunded >= captured > 0,
+        **({"refunds": refunds_of(payment)} if before(LATEST_CHARGE) else {}),
         "review": None,
         "shipping": None,
         "source": None,
@@ -146,7 +162,7 @@ def charge(payment: Payment) -> Thing:
 
 def refunds_of(payment: Payment, *, rows_max: int = REFUNDS_SHOWN_MAX) -> Thing:
     """Write the list of a charge's refunds, the newest first."""
-    rows = [refund(payment, o) for o in reversed(payment.operations) if o.kind == "refund"]
+    rows = [refund(payment, o) for o in reversed(payment.operations) if o.kind in REFUNDS]
     url = f"/v1/charges/{charge_id(payment)}/refunds"
     return {"object": "list", "data": rows[:rows_max], "has_more": len(rows) > rows_max, "url": url}
 
@@ -168,11 +184,35 @@ def refund(payment: Payment, operation: Operation) -> Thing:
         "metadata": operation.metadata,
         "payment_intent": payment.id,
         "payment_method": None,
-        "reason": operation.reason if operation.reason in ("duplicate", "fraudulent", "requested_by_customer") else None,
+        "reason": operation.reason if operation.reason in REFUND_REASONS else None,
         "receipt_number": None,
         "source_transfer_reversal": None,
         "status": "failed" if failed else "succeeded",
         "transfer_reversal": None,
+    }
+
+
+def balance_transaction(payment: Payment) -> Thing:
+    """Write what a charge brought: with a Refund of what was let go it brought all that was held, else what was captured."""
+    captured = next(o for o in payment.operations if o.kind == "capture" and o.status == "succeeded")
+    amount = payment.moved("authorize") if payment.moved("let_go") else payment.moved("capture")
+    return {
+        "id": f"{TRANSACTION}{_bare(payment.id)}",
+        "object": "balance_transaction",
+        "amount": amount,
+        "available_on": seconds(captured.created_at),
+        "balance_type": "payments",
+        "created": seconds(captured.created_at),
+        "currency": payment.currency,
+        "description": None,
+        "exchange_rate": None,
+        "fee": 0,
+        "fee_details": [],
+        "net": amount,
+        "reporting_category": "charge",
+        "source": charge_id(payment),
+        "status": "pending",
+        "type": "charge",
     }
 
 
@@ -270,7 +310,9 @@ def _advice(operation: Operation) -> str | None:
 
 
 def _cancellation_reason(released: Operation) -> str | None:
-    return "automatic" if released.reason == "expired" else released.reason or None
+    if released.reason == "expired" and before(NO_REFUND_OF_THE_REST):
+        return "automatic"
+    return released.reason or None
 
 
 def _next_action(payment: Payment) -> Thing | None:

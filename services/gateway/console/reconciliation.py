@@ -15,7 +15,7 @@ from shared.received import HttpRequest
 
 HERE = "/console/reconciliation"
 Narrow = Annotated[str, QueryParameter(max_length=40, required=False)]
-TYPES = ("missing_locally", "missing_at_provider", "amount", "currency", "status", "duplicate")
+TYPES = ("missing_locally", "missing_at_provider", "amount", "currency", "status", "duplicate", "unreadable")
 
 
 @get("/reconciliation", before_request=signed_in)

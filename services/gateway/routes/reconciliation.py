@@ -102,7 +102,7 @@ async def list_drift(
     status: Annotated[Literal["open", "healed", "resolved"] | None, QueryParameter(name="status", required=False)] = None,
     domain: Annotated[Domain | None, QueryParameter(name="domain", required=False)] = None,
     type: Annotated[
-        Literal["missing_locally", "missing_at_provider", "amount", "currency", "status", "duplicate"] | None,
+        Literal["missing_locally", "missing_at_provider", "amount", "currency", "status", "duplicate", "unreadable"] | None,
         QueryParameter(name="type", required=False),
     ] = None,
     run_id: Annotated[UUID | None, QueryParameter(name="run_id", required=False)] = None,

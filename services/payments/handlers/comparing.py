@@ -1,6 +1,7 @@
 """Both sides of our payments for the reconciler, and how a difference heals: as an observation like any other."""
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeVar
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from services.payments.domain import intents
 from services.payments.domain.books import our_side, references_in, their_side
 from services.payments.domain.intents import Observation, Source
 from services.payments.handlers.asking import Payments, keep_applied, listen, see, steps_to
-from services.payments.providers import Ambiguous, PaymentProvider, ProviderTransaction
+from services.payments.providers import Ambiguous, PaymentProvider, ProviderTransaction, TransactionUnreadable
 from services.payments.store import books as rows
 from services.payments.store import intents as intent_rows
 from services.payments.store.books import Kept
@@ -38,6 +39,8 @@ from shared.work import Work
 
 KEYS_PAGE_ROWS = 500
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
 T = TypeVar("T")
 
 
@@ -59,7 +62,8 @@ async def list_theirs(envelope: Envelope, query: ListTheirs, context: Payments) 
     provider = context.provider(envelope, query.provider)
     listing = provider.list_transactions(since=query.since, until=query.until, cursor=query.cursor)
     page = await _heard(envelope, context, listing)
-    pairs, elsewhere = await _beside(envelope, context, provider, page.transactions)
+    unreadable = {each.provider_payment_id: each.reason for each in page.unreadable}
+    pairs, elsewhere = await _beside(envelope, context, provider, page.transactions, unreadable=unreadable)
     return Pairs(pairs=pairs, next=page.next, elsewhere=elsewhere)
 
 
@@ -76,8 +80,16 @@ async def list_ours(envelope: Envelope, query: ListOurs, context: Payments) -> K
 async def look_at(envelope: Envelope, query: LookAt, context: Payments) -> Pairs:
     """Read single payments on both sides as they are now."""
     provider = context.provider(envelope, query.provider)
-    found = [await _heard(envelope, context, provider.get_transaction(key)) for key in query.keys]
-    pairs, elsewhere = await _beside(envelope, context, provider, [each for each in found if each is not None], missing=query.keys)
+    found: list[ProviderTransaction] = []
+    unreadable: dict[str, str] = {}
+    for key in query.keys:
+        try:
+            read = await _heard(envelope, context, provider.get_transaction(key))
+        except TransactionUnreadable as unfit:
+            unreadable[key] = str(unfit)
+        else:
+            found += [] if read is None else [read]
+    pairs, elsewhere = await _beside(envelope, context, provider, found, missing=query.keys, unreadable=unreadable)
     return Pairs(pairs=pairs, elsewhere=elsewhere)
 
 
@@ -86,6 +98,8 @@ async def _heard(envelope: Envelope, context: Payments, call: Awaitable[T]) -> T
     with recorded() as calls:
         try:
             return await call
+        except TransactionUnreadable:
+            raise
         except (NotSent, NoAnswer, Ambiguous) as silent:
             raise Unavailable(f"{type(silent).__name__}: {silent}") from silent
         finally:
@@ -101,9 +115,10 @@ async def _beside(
     theirs: Sequence[ProviderTransaction],
     *,
     missing: Iterable[str] = (),
+    unreadable: Mapping[str, str] = NOTHING,
 ) -> tuple[list[Pair], int]:
     """Put what our ledger says beside what a provider said; also of keys that it did not tell of."""
-    keys = {each.provider_payment_id for each in theirs} | set(missing)
+    keys = {each.provider_payment_id for each in theirs} | set(missing) | unreadable.keys()
     references = [r for each in theirs for r in references_in(each.observations)]
     async with connected(context.desk.pool) as db:
         kept = await rows.by_provider(db, provider.account, sorted(keys), references)
@@ -122,6 +137,7 @@ async def _beside(
                 key=key,
                 ours=None if ours is None else our_side(ours.intent, ours.transactions),
                 theirs=None if told is None else their_side(key, told.observations, made_at=told.created_at),
+                unreadable=unreadable.get(key, ""),
             )
         )
     return pairs, elsewhere

@@ -1,6 +1,6 @@
 """The payment lifecycle: authorize, confirm, capture, void, refund; and what happened at the provider without us."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -10,6 +10,7 @@ from services.payments.handlers.asking import Payments, ask, conclude, confirmin
 from services.payments.handlers.resolving import resolve
 from services.payments.providers import (
     AuthorizeRequest,
+    Captured,
     CaptureRequest,
     PaymentProvider,
     Prepared,
@@ -70,6 +71,7 @@ async def capture(work: Work, command: Capture, context: Payments) -> None:
             amount=amount,
             currency=intent.currency,
             final=command.final,
+            earlier=_captured(seen.transactions),
         )
 
     await _operate(work, command, context, plan)
@@ -340,6 +342,11 @@ async def _send(provider: PaymentProvider, question: Question) -> tuple[Observat
 def _known(intent: Intent) -> str:
     assert intent.provider_payment_id is not None, "a payment with anything to capture, void or refund is known to its provider"
     return intent.provider_payment_id
+
+
+def _captured(transactions: Sequence[Transaction]) -> tuple[Captured, ...]:
+    ours = (t for t in transactions if t.operation is Operation.CAPTURE and t.source is Source.API and t.moved > 0)
+    return tuple(Captured(reference=t.id, amount=t.moved) for t in sorted(ours, key=lambda t: t.id))
 
 
 def _check_currency(provider: PaymentProvider, currency: str) -> None:

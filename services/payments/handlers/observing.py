@@ -1,5 +1,6 @@
 """What happens at the provider without us: a webhook, a poll or a finding becomes an observation like any other."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from services.payments.domain import intents
@@ -12,6 +13,7 @@ from shared.contracts.events import NOT_KNOWN_YET, EventTaken
 from shared.contracts.payments import Observe, TakeEvent
 from shared.database import connected
 from shared.errors import Invalid, NotFound, Retry, Unavailable
+from shared.http_client import Call, NoAnswer, NotSent, recorded
 from shared.ids import new_id
 from shared.messages import done
 from shared.work import Work
@@ -41,13 +43,14 @@ async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
     except Unreadable as unfit:
         raise EventUnreadable(f"{command.event_type} of {command.provider}: {unfit}") from unfit
     if observed is None:
-        batch = work.batch()
-        batch.conclude(done(EventTaken(result="ignored")))
-        await batch.commit()
+        await _ignore(work, ())
         return
-    # Who is meant is known before anything is asked: a stranger's event costs the provider no call.
+    # Who is meant is known before anything is asked: an event of ours that says enough costs the provider no call.
     intent_id = await _intent_of(work, context, command.provider_account, observed.provider_payment_id, observed.reference)
     if intent_id is None:
+        if observed.reference is None and (calls := await _strangers(provider, observed.provider_payment_id)) is not None:
+            await _ignore(work, calls)
+            return
         raise PaymentNotKnown(f"No payment is known as {observed.provider_payment_id} yet.")
     heard = await _said(provider, observed)
     seen = await see(context, work, intent_id)
@@ -65,6 +68,23 @@ async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
     batch.conclude(done(EventTaken(result=result, order_id=intent.order_id, intent_id=intent.id)))
     await batch.commit()
     context.wake_resolver()
+
+
+async def _ignore(work: Work, calls: Sequence[Call]) -> None:
+    batch = work.batch()
+    if calls:
+        batch.add(*audit.called(work.envelope, None, calls))
+    batch.conclude(done(EventTaken(result="ignored")))
+    await batch.commit()
+
+
+async def _strangers(provider: PaymentProvider, provider_payment_id: str) -> Sequence[Call] | None:
+    """Ask whether a payment is somebody else's, who uses the account too; gives the calls that say so."""
+    with recorded() as calls:
+        try:
+            return calls if await provider.is_strangers(provider_payment_id) else None
+        except (NotSent, NoAnswer, Ambiguous):
+            return None
 
 
 async def _said(provider: PaymentProvider, observed: Observed) -> Heard:

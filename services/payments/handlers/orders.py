@@ -31,7 +31,7 @@ from shared.database import connected
 from shared.errors import NotFound
 from shared.ids import new_id
 from shared.messages import Envelope, done
-from shared.money import Money, converted
+from shared.money import Money, converted, current_exponent
 from shared.vault import personal_place
 from shared.work import Work
 
@@ -46,6 +46,9 @@ async def put_order(work: Work, command: PutOrder, context: Payments) -> None:
     async with connected(context.desk.pool) as db:
         found = await rows.before_writing(db, work.envelope, command.order_id)
     before = found.order
+    if before is None or before.content.currency != command.content.currency:
+        # Nobody can pay in a currency that is no more; what was ordered in it once can still be changed, and cancelled.
+        current_exponent(command.content.currency)
     version = 0 if before is None else before.version
     if command.expected_version is not None and command.expected_version != version:
         raise rules.StaleVersion(f"The order is at version {version}.", {"expected": command.expected_version, "current": version})

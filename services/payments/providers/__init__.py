@@ -44,14 +44,22 @@ class ConfirmRequest(msgspec.Struct, frozen=True, kw_only=True):
     provider_payment_id: str
 
 
+class Captured(msgspec.Struct, frozen=True, kw_only=True):
+    """A capture of ours that has succeeded."""
+
+    reference: UUID
+    amount: int
+
+
 class CaptureRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Take an amount that is held."""
+    """Take an amount that is held; `earlier` is what we have captured of it before, the oldest first."""
 
     reference: UUID
     provider_payment_id: str
     amount: int
     currency: str
     final: bool
+    earlier: tuple[Captured, ...] = ()
 
 
 class VoidRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,11 +100,19 @@ class ProviderTransaction(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
+class UnreadableTransaction(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment of ours in a provider's books that is not written as its adapter reads it, and why."""
+
+    provider_payment_id: str
+    reason: str
+
+
 class TransactionPage(msgspec.Struct, frozen=True, kw_only=True):
     """A page of a provider's books; `next` is the cursor of the following one."""
 
     transactions: tuple[ProviderTransaction, ...]
     next: str | None
+    unreadable: tuple[UnreadableTransaction, ...] = ()
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +136,10 @@ class Ambiguous(Exception):
     def __init__(self, text: str, *, retry_after_seconds: float = 0.0) -> None:
         super().__init__(text)
         self.retry_after_seconds = retry_after_seconds
+
+
+class TransactionUnreadable(Ambiguous):
+    """The provider's books show the payment, but not written as its adapter reads it: asking again does not help."""
 
 
 class PaymentProvider(Protocol):
@@ -155,7 +175,11 @@ class PaymentProvider(Protocol):
         ...
 
     async def list_transactions(self, *, since: datetime, until: datetime, cursor: str | None) -> TransactionPage:
-        """Page through a provider's books by time of creation."""
+        """Page through a provider's books by time of creation; strangers' payments may be left out."""
+        ...
+
+    async def is_strangers(self, provider_payment_id: str) -> bool:
+        """Tell whether a payment is in the provider's books and bears no reference of ours."""
         ...
 
     def observe(self, event_type: str, payload: bytes) -> Observed | None:

@@ -85,7 +85,8 @@ class SandboxPayments:
     def prepare(self, request: Request) -> Prepared:
         """Write the exact call for a request."""
         operation, path = _where(request)
-        body = {key: value for key, value in msgspec.to_builtins(request).items() if key != "provider_payment_id" and value is not None}
+        left_out = ("provider_payment_id", "earlier")
+        body = {key: value for key, value in msgspec.to_builtins(request).items() if key not in left_out and value is not None}
         return Prepared(operation=operation, method="POST", path=path, body=msgspec.json.encode(body))
 
     async def send(self, prepared: Prepared, *, idempotency_key: str, reference: UUID) -> tuple[Observation, ...]:
@@ -115,6 +116,11 @@ class SandboxPayments:
         query = {"since": since.isoformat(), "until": until.isoformat(), "limit": str(PAGE_ROWS), "cursor": cursor or ""}
         answer = await self._client.call("list_transactions", "GET", "/v1/payments", query=query)
         return TransactionPage(transactions=_page(answer), next=answer.body["next_cursor"])
+
+    async def is_strangers(self, provider_payment_id: str) -> bool:
+        """Tell whether a payment is in the sandbox's books and bears no reference of ours."""
+        found = await self.get_transaction(provider_payment_id)
+        return found is not None and found.reference is None
 
     def observe(self, event_type: str, payload: bytes) -> Observed | None:
         """Read an event: the payment as it was when the event was made."""

@@ -7,6 +7,8 @@ import msgspec
 
 from shared.contracts.books import Entry, EntryStatus, Pair, Side
 
+REASON_MAX_CHARACTERS = 200
+
 
 class DriftType(StrEnum):
     """How two books differ."""
@@ -17,6 +19,7 @@ class DriftType(StrEnum):
     CURRENCY = "currency"
     STATUS = "status"
     DUPLICATE = "duplicate"
+    UNREADABLE = "unreadable"
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +27,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
     type: DriftType
     key: str
-    # Which operation of it; empty when it is about the whole.
+    # Which operation of it; empty when it is about the whole. Of what cannot be read, why.
     entry: str = ""
     ours: Entry | None = None
     theirs: Entry | None = None
@@ -35,6 +38,9 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 def compare(pair: Pair) -> list[Difference]:
     """Tell how the two sides of one thing differ; the same pair always differs the same."""
     ours, theirs = pair.ours, pair.theirs
+    if pair.unreadable:
+        mine = None if ours is None else _largest(ours)
+        return [Difference(type=DriftType.UNREADABLE, key=pair.key, entry=pair.unreadable[:REASON_MAX_CHARACTERS], ours=mine)]
     if theirs is None:
         return [] if ours is None else _nothing_there(ours)
     if ours is None:

@@ -31,7 +31,7 @@ async def a_payment(client: stripe.StripeClient, **changes: Any) -> stripe.Payme
         "amount": 10_000,
         "currency": "eur",
         "payment_method": "pm_card_visa",
-        "payment_method_types": ["card"],
+        "allowed_payment_method_types": ["card"],
         "capture_method": "manual",
         "confirm": True,
         "metadata": {"shop": "1"},

@@ -18,16 +18,17 @@ from services.payments.providers import (
     ProviderTransaction,
     Request,
     TransactionPage,
+    TransactionUnreadable,
     Unreadable,
+    UnreadableTransaction,
 )
-from services.payments.providers.stripe import objects, requests
+from services.payments.providers.stripe import API_VERSION, objects, requests
 from services.payments.providers.stripe.amounts import from_stripe
-from services.payments.providers.stripe.objects import Charge, Dispute, PaymentError, PaymentIntent, Refund
+from services.payments.providers.stripe.objects import BalanceTransaction, Dispute, Owned, PaymentError, PaymentIntent, Refund
+from shared.errors import Refusal
 from shared.http_client import Answer, ProviderClient, retry_after_seconds, told_back
 
 URL = "https://api.stripe.com"
-# What is newer and used here (multicapture) was added to every version.
-API_VERSION = "2023-08-16"
 # Stripe forgets a key after 24 hours at the earliest (docs.stripe.com/api/idempotent_requests).
 REPLAY_WINDOW_SECONDS = 24 * 3600
 # Nothing repeats a call by then, and the search, which lags by up to an hour when Stripe is unwell, has caught up.
@@ -135,14 +136,14 @@ class StripePayments:
         answer = await self._client.call("get_transaction", "GET", requests.path_of(provider_payment_id), query=query)
         if _refuses(answer) and _error(answer).code == MISSING:
             return None
-        return await self._whole(_as(PaymentIntent, _shown_object(answer, "payment_intent")), void=void)
+        return await self._whole(_shown_object(answer, "payment_intent"), void=void)
 
     async def find_by_reference(
         self, reference: UUID, *, operation: Operation, provider_payment_id: str | None
     ) -> ProviderTransaction | None:
         """Find the payment that one of our transactions made or changed."""
         if provider_payment_id is None:
-            made = _made_at(reference)
+            made = objects.minted_at(reference)
             searched, found = await self._search(reference)
             # What the search, which lags behind, does not know yet was made just now; without a search it may have been made at any time.
             until = made + timedelta(seconds=MADE_WITHIN_SECONDS) if searched else datetime.now(UTC)
@@ -157,26 +158,40 @@ class StripePayments:
         answer = await self._client.call("search", "GET", "/v1/payment_intents/search", query=query)
         if _refuses(answer) and answer.status == 400:
             return False, None
-        found = _as(list[PaymentIntent], _rows(answer))
+        found = _rows(answer)
         return True, await self._whole(found[0]) if found else None
 
     async def _look_through(self, reference: UUID, *, since: datetime, until: datetime) -> ProviderTransaction | None:
         cursor = None
         for _ in range(LOOKED_THROUGH_PAGES_MAX):
-            intents, cursor = await self._page(since, until, cursor)
-            for intent in intents:
-                if intent.reference == reference:
-                    return await self._whole(intent)
+            rows, cursor = await self._page(since, until, cursor)
+            for row in rows:
+                if _as(Owned, row).reference == reference:
+                    return await self._whole(row)
             if cursor is None:
                 return None
         raise Ambiguous("stripe has more payments of that time than are looked through")
 
     async def list_transactions(self, *, since: datetime, until: datetime, cursor: str | None) -> TransactionPage:
-        """Page through Stripe's books by time of creation, the newest first."""
-        intents, following = await self._page(since, until, cursor)
-        return TransactionPage(transactions=tuple([await self._whole(intent) for intent in intents]), next=following)
+        """Page through Stripe's books by time of creation, the newest first; what bears no reference of ours is skipped unread."""
+        rows, following = await self._page(since, until, cursor)
+        found, unreadable = [], []
+        for row in rows:
+            if (owned := _as(Owned, row)).reference is not None:
+                try:
+                    found.append(await self._whole(row))
+                except TransactionUnreadable as unfit:
+                    unreadable.append(UnreadableTransaction(provider_payment_id=owned.id, reason=str(unfit)))
+        return TransactionPage(transactions=tuple(found), next=following, unreadable=tuple(unreadable))
 
-    async def _page(self, since: datetime, until: datetime, cursor: str | None) -> tuple[list[PaymentIntent], str | None]:
+    async def is_strangers(self, provider_payment_id: str) -> bool:
+        """Tell whether Stripe knows a payment that bears no reference of ours."""
+        answer = await self._client.call("get_transaction", "GET", requests.path_of(provider_payment_id))
+        if _refuses(answer) and _error(answer).code == MISSING:
+            return False
+        return _as(Owned, _shown_object(answer, "payment_intent")).reference is None
+
+    async def _page(self, since: datetime, until: datetime, cursor: str | None) -> tuple[list[dict[str, Any]], str | None]:
         query = {
             "created[gte]": str(int(since.timestamp())),
             "created[lt]": str(int(until.timestamp()) + 1),
@@ -185,25 +200,33 @@ class StripePayments:
             **({"starting_after": cursor} if cursor else {}),
         }
         answer = await self._client.call("list_transactions", "GET", "/v1/payment_intents", query=query)
-        page = _as(list[PaymentIntent], _rows(answer))
-        return page, page[-1].id if answer.body.get("has_more") and page else None
+        page = _rows(answer)
+        return page, _as(Owned, page[-1]).id if answer.body.get("has_more") and page else None
 
-    async def _whole(self, intent: PaymentIntent, *, void: UUID | None = None) -> ProviderTransaction:
-        """Read what the object alone does not hold: refunds after the first ten, and disputes."""
-        charge, refunds, disputes = intent.charge, None, []
+    async def _whole(self, row: dict[str, Any], *, void: UUID | None = None) -> ProviderTransaction:
+        """Read what the object alone does not hold: refunds after the first ten, disputes, and what tells a Refund that is none."""
+        with _readable():
+            intent = msgspec.convert(row, PaymentIntent)
+        charge, refunds, disputes, brought = intent.charge, objects.refunds_shown(intent), [], None
         if charge is not None and charge.refunds is not None and charge.refunds.has_more:
             refunds = await self._all("list_refunds", "/v1/refunds", intent.id, Refund, lambda refund: refund.id)
         if charge is not None and charge.disputed:
             disputes = await self._all("list_disputes", "/v1/disputes", intent.id, Dispute, lambda dispute: dispute.id)
-        with _legible():
-            return objects.transaction(intent, refunds=refunds, disputes=disputes, void=void)
+        if charge is not None and charge.balance_transaction is not None and objects.in_doubt(intent, refunds):
+            path = f"/v1/balance_transactions/{charge.balance_transaction}"
+            answer = await self._client.call("get_balance_transaction", "GET", path)
+            with _readable():
+                brought = msgspec.convert(_shown_object(answer, "balance_transaction"), BalanceTransaction)
+        with _readable():
+            return objects.transaction(intent, refunds=refunds, disputes=disputes, void=void, brought=brought)
 
     async def _all(self, operation: str, path: str, payment_id: str, kind: type[T], id_of: Callable[[T], str]) -> list[T]:
         found: list[T] = []
         while True:
             after = {"starting_after": id_of(found[-1])} if found else {}
             answer = await self._client.call(operation, "GET", path, query={"payment_intent": payment_id, "limit": str(PAGE_ROWS), **after})
-            page = _as(list[kind], _rows(answer))  # type: ignore[valid-type]
+            with _readable():
+                page = msgspec.convert(_rows(answer), list[kind])  # type: ignore[valid-type]
             found += page
             if not answer.body.get("has_more") or not page:
                 return found
@@ -211,27 +234,38 @@ class StripePayments:
     # Events
 
     def observe(self, event_type: str, payload: bytes) -> Observed | None:
-        """Read an event by the object it holds; what says too little is to be read from the books."""
+        """Read an event by the object it holds; what says too little, or as another version has it, is to be read from the books."""
         try:
-            return _observed(event_type, msgspec.json.decode(payload)["data"]["object"])
-        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as unfit:
+            event = msgspec.json.decode(payload)
+            return _observed(event_type, event["data"]["object"], version=event.get("api_version"))
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError, Refusal) as unfit:
             raise Unreadable(f"{type(unfit).__name__}: {unfit}") from unfit
 
 
-def _observed(event_type: str, thing: dict[str, Any]) -> Observed | None:
+# From this version on a PaymentIntent is written as we read it: before, it held its charges and no `latest_charge`
+# (docs.stripe.com/changelog/2022-11-15). Versions of our release's name differ by additions alone (docs.stripe.com/api/versioning).
+FIRST_LIKE_OURS = "2022-11-15"
+RELEASE = API_VERSION.partition(".")[2]
+
+
+def _like_ours(version: str | None) -> bool:
+    day, _, release = (version or "").partition(".")
+    return release == RELEASE or FIRST_LIKE_OURS <= day <= API_VERSION[: len(FIRST_LIKE_OURS)]
+
+
+def _observed(event_type: str, thing: dict[str, Any], *, version: str | None) -> Observed | None:
+    owned = msgspec.convert(thing, Owned)
     if event_type.startswith("payment_intent."):
-        intent = msgspec.convert(thing, PaymentIntent)
-        if intent.reference is None:
+        if owned.reference is None:
             return None  # The account may be used by others too; what bears no reference of ours is theirs.
-        found = objects.transaction(intent)
-        return Observed(provider_payment_id=intent.id, reference=intent.reference, observations=found.observations)
-    if event_type.startswith(("refund.", "charge.refund.")):
-        return _to_look_up(msgspec.convert(thing, Refund).payment_intent)
-    if event_type.startswith("charge.dispute."):
-        return _to_look_up(msgspec.convert(thing, Dispute).payment_intent)
+        if not _like_ours(version):
+            return Observed(provider_payment_id=owned.id, reference=owned.reference, observations=None)
+        found = objects.transaction(msgspec.convert(thing, PaymentIntent))
+        return Observed(provider_payment_id=owned.id, reference=owned.reference, observations=found.observations)
+    if event_type.startswith(("refund.", "charge.refund.", "charge.dispute.")):
+        return _to_look_up(owned.payment_intent)
     if event_type in ("charge.captured", "charge.refunded", "charge.expired"):
-        charge = msgspec.convert(thing, Charge)
-        return _to_look_up(charge.payment_intent if (charge.metadata or {}).get(objects.REFERENCE) else None)
+        return _to_look_up(owned.payment_intent if owned.reference is not None else None)
     return None
 
 
@@ -337,18 +371,22 @@ def _as(kind: type[T], value: Any) -> T:
 
 
 @contextmanager
+def _readable() -> Iterator[None]:
+    """A payment of Stripe's that this adapter cannot read stays so, however often it is asked for."""
+    try:
+        yield
+    except (msgspec.ValidationError, KeyError, TypeError, ValueError, Refusal) as unfit:
+        raise TransactionUnreadable(f"stripe's answer cannot be read: {type(unfit).__name__}: {unfit}") from unfit
+
+
+@contextmanager
 def _legible() -> Iterator[None]:
     """An answer that cannot be read is no answer; what it was about stays open."""
     try:
         yield
-    except (msgspec.ValidationError, KeyError, TypeError, ValueError) as unfit:
+    except (msgspec.ValidationError, KeyError, TypeError, ValueError, Refusal) as unfit:
         raise Ambiguous(f"stripe's answer cannot be read: {type(unfit).__name__}: {unfit}") from unfit
 
 
-def _made_at(reference: UUID) -> datetime:
-    # A UUIDv7 begins with its time in milliseconds (RFC 9562, 5.7).
-    return datetime.fromtimestamp((reference.int >> 80) / 1000, UTC)
-
-
 def _age_seconds(reference: UUID) -> float:
-    return time.time() - _made_at(reference).timestamp()
+    return time.time() - objects.minted_at(reference).timestamp()

@@ -2,11 +2,15 @@
 
 Stripe names refunds and disputes, but neither captures nor cancellations. So each capture of ours writes its reference into
 the PaymentIntent's metadata by the very call that takes the money: `cap_<reference in hex>` = the amount, and `final` when it
-let go of the rest. What was received beyond those was captured elsewhere; a cancellation bears the id of its PaymentIntent.
+let go of the rest. Metadata has fifty keys, so each call also moves the captures before it together, ten to a key:
+`caps_<n>` = `<reference in hex>:<amount>` ten times. What was received beyond those was captured elsewhere; a cancellation bears
+the id of its PaymentIntent. Anybody with the account writes metadata too: whatever has another form is not ours.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +26,17 @@ REFERENCE = "tender_reference"
 ORDER = "tender_order"
 REASON = "tender_reason"
 CAPTURE_PREFIX = "cap_"
+CAPTURES_PREFIX = "caps_"
 FINAL = "final"
+
+# A capture of ours, as it notes itself: under a key of its own, or among ten under one. No amount of Stripe's has more than 12 digits.
+CAPTURE_KEY = re.compile(r"cap_([0-9a-f]{32})")
+CAPTURE_NOTE = re.compile(r"([0-9]{1,12})( final)?")
+CAPTURES_KEY = re.compile(r"caps_[0-9]{1,2}")
+CAPTURES_NOTE = re.compile(r"([0-9a-f]{32}):([0-9]{1,12})")
+
+# What a Refund says that stands for a hold which lapsed (stripe-python 16.1.0, Refund.reason).
+LAPSED_REFUND = "expired_uncaptured_charge"
 
 # In our words where Stripe has others; all its other codes are passed on as they are (docs.stripe.com/declines/codes).
 DECLINE_CODES = {
@@ -62,6 +76,11 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     failure_reason: str | None = None
 
+    @property
+    def reference(self) -> UUID | None:
+        """Give the id of the transaction of ours that made it."""
+        return _reference(self.metadata)
+
 
 class Refunds(msgspec.Struct, frozen=True):
     """The first refunds of a charge."""
@@ -88,10 +107,31 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     status: str = ""
     disputed: bool = False
-    payment_intent: str | None = None
-    metadata: dict[str, str] | None = None
+    amount_refunded: int | None = None
+    balance_transaction: str | None = None
     payment_method_details: dict[str, Any] | None = None
     refunds: Refunds | None = None
+
+
+class BalanceTransaction(msgspec.Struct, frozen=True, kw_only=True):
+    """What a charge brought into the account's balance, in the currency of the balance."""
+
+    id: str
+    amount: int
+    exchange_rate: Decimal | None = None
+
+
+class Owned(msgspec.Struct, frozen=True, kw_only=True):
+    """Any object that may be ours: all that is read of it before that is known."""
+
+    id: str
+    payment_intent: str | None = None
+    metadata: dict[str, str] | None = None
+
+    @property
+    def reference(self) -> UUID | None:
+        """Give the id of the transaction of ours that made it."""
+        return _reference(self.metadata)
 
 
 class RedirectToUrl(msgspec.Struct, frozen=True):
@@ -134,15 +174,21 @@ class PaymentIntent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def transaction(
-    intent: PaymentIntent, *, refunds: Sequence[Refund] | None = None, disputes: Sequence[Dispute] = (), void: UUID | None = None
+    intent: PaymentIntent,
+    *,
+    refunds: Sequence[Refund] | None = None,
+    disputes: Sequence[Dispute] = (),
+    void: UUID | None = None,
+    brought: BalanceTransaction | None = None,
 ) -> ProviderTransaction:
     """Read all that a payment shows, in the order it happened as far as that can be told.
 
-    Lists come from Stripe with the newest first. `void` is ours that was to end the payment, which Stripe has no place to note.
+    Lists come from Stripe with the newest first. `void` is ours that was to end the payment, which Stripe has no place to note;
+    `brought` is what its charge brought, where that decides whether a Refund is one (`in_doubt`).
     """
-    charge = intent.charge
     if refunds is None:
-        refunds = charge.refunds.data if charge is not None and charge.refunds is not None else ()
+        refunds = refunds_shown(intent)
+    let_go = _let_go(intent, refunds, brought)
     return ProviderTransaction(
         provider_payment_id=intent.id,
         reference=intent.reference,
@@ -150,10 +196,66 @@ def transaction(
             *_authorization(intent),
             *_captures(intent),
             *_release(intent, void),
-            *_returned(refunds, disputes),
+            *_returned([refund for refund in refunds if refund.id not in let_go], disputes),
         ),
         created_at=datetime.fromtimestamp(intent.created, UTC),
     )
+
+
+def refunds_shown(intent: PaymentIntent) -> Sequence[Refund]:
+    """Give the refunds that came with a payment; none where they are not all of them."""
+    shown = None if intent.charge is None else intent.charge.refunds
+    return () if shown is None or shown.has_more else shown.data
+
+
+# Refunds that are none
+
+
+def _let_go(intent: PaymentIntent, refunds: Sequence[Refund], brought: BalanceTransaction | None) -> frozenset[str]:
+    """Name the Refunds that stand for what was held and let go: Stripe made them so until 2025-03-31.basil, and old payments keep them.
+
+    docs.stripe.com/changelog/basil/2025-03-31/remove-refund-from-partial-capture-and-payment-cancellation-flow
+    """
+    theirs = [refund for refund in refunds if refund.reference is None]
+    # What was never captured cannot be given back.
+    surely = frozenset(refund.id for refund in theirs if refund.reason == LAPSED_REFUND or intent.amount_received == 0)
+    if surely:
+        return surely
+    # The last capture made it: before any refund of the same amount but those of earlier captures.
+    ended = max((int(minted_at(reference).timestamp()) for reference, _, final in _noted(intent.metadata) if final), default=0)
+    oldest_first = reversed(_of_the_rest(intent, theirs))
+    first = min(oldest_first, key=lambda refund: (refund.created < ended, refund.created), default=None)
+    return frozenset({first.id}) if first is not None and _leaves_a_refund(intent, refunds, brought) else frozenset()
+
+
+def in_doubt(intent: PaymentIntent, refunds: Sequence[Refund]) -> bool:
+    """Tell whether only what the charge brought says if one of these Refunds is what was let go or was really given back."""
+    theirs = [refund for refund in refunds if refund.reference is None]
+    return intent.amount_received > 0 and bool(_of_the_rest(intent, theirs)) and not _uncounted(intent, refunds)
+
+
+def _of_the_rest(intent: PaymentIntent, refunds: Sequence[Refund]) -> list[Refund]:
+    """List those of exactly what was held and not captured, the newest first; only a payment that has ended lets go of it."""
+    rest = intent.amount - intent.amount_received if intent.status in ("succeeded", "canceled") else 0
+    return [refund for refund in refunds if refund.status == "succeeded" and refund.amount == rest > 0]
+
+
+def _leaves_a_refund(intent: PaymentIntent, refunds: Sequence[Refund], brought: BalanceTransaction | None) -> bool:
+    """Tell whether the last capture, which took less than was held, left a Refund of the rest."""
+    if _uncounted(intent, refunds):
+        return True
+    if brought is not None:
+        # A charge brought all that was held, and its Refund took the rest away again; since then it brings what was captured.
+        amount = brought.amount / (brought.exchange_rate or Decimal(1))
+        return abs(amount - intent.amount) < abs(amount - intent.amount_received)
+    return any(final for _, _, final in _noted(intent.metadata))
+
+
+def _uncounted(intent: PaymentIntent, refunds: Sequence[Refund]) -> bool:
+    """Tell whether the charge counts just the rest less as given back than its refunds come to."""
+    counted = None if intent.charge is None else intent.charge.amount_refunded
+    listed = sum(refund.amount for refund in refunds if refund.status not in ("failed", "canceled"))
+    return counted is not None and listed - counted == intent.amount - intent.amount_received > 0
 
 
 def _returned(refunds: Sequence[Refund], disputes: Sequence[Dispute]) -> Iterator[Observation]:
@@ -211,14 +313,27 @@ def _authorized(intent: PaymentIntent) -> tuple[TransactionStatus, str | None] |
             return TransactionStatus.PENDING, None
 
 
+def _noted(metadata: dict[str, str] | None) -> list[tuple[UUID, int, bool]]:
+    """Read which captures of ours a payment's metadata names: reference, amount, and whether it was the last; each once."""
+    found: dict[UUID, tuple[UUID, int, bool]] = {}
+    for key, value in (metadata or {}).items():
+        if CAPTURES_KEY.fullmatch(key):
+            for entry in value.split():
+                if one := CAPTURES_NOTE.fullmatch(entry):
+                    found[UUID(one[1])] = UUID(one[1]), int(one[2]), False
+    for key, value in (metadata or {}).items():
+        name, note = CAPTURE_KEY.fullmatch(key), CAPTURE_NOTE.fullmatch(value)
+        if name and note:
+            found[UUID(name[1])] = UUID(name[1]), int(note[1]), note[2] is not None
+    return sorted(found.values())
+
+
 def _captures(intent: PaymentIntent) -> Iterator[Observation]:
     left = intent.amount_received
-    metadata = intent.metadata or {}
-    for key in sorted(k for k in metadata if k.startswith(CAPTURE_PREFIX)):
-        amount = int(metadata[key].split()[0])
-        if amount <= left:
+    for reference, amount, _ in _noted(intent.metadata):
+        if 0 < amount <= left:
             left -= amount
-            yield _capture(intent, amount, key.removeprefix(CAPTURE_PREFIX), _uuid(key.removeprefix(CAPTURE_PREFIX)))
+            yield _capture(intent, amount, reference.hex, reference)
     if left > 0:
         yield _capture(intent, left, "elsewhere", None)
 
@@ -239,13 +354,12 @@ def _capture(intent: PaymentIntent, amount: int, name: str, reference: UUID | No
 def _release(intent: PaymentIntent, void: UUID | None) -> Iterator[Observation]:
     """What is held no more: by cancellation, or by a payment that ended with less than was held."""
     rest = intent.amount - intent.amount_received
-    values = [value for key, value in (intent.metadata or {}).items() if key.startswith(CAPTURE_PREFIX)]
+    noted = _noted(intent.metadata)
     if intent.status == "canceled":
         reason = Reason.EXPIRED.value if intent.cancellation_reason in LAPSED else ""
-    elif intent.status == "succeeded" and rest > 0 and not any(FINAL in value.split() for value in values):
+    elif intent.status == "succeeded" and rest > 0 and not any(final for _, _, final in noted):
         # Only time ends a payment whose captures were all ours and none of them the last.
-        ours = sum(int(value.split()[0]) for value in values) == intent.amount_received
-        reason = Reason.EXPIRED.value if ours else ""
+        reason = Reason.EXPIRED.value if sum(amount for _, amount, _ in noted) == intent.amount_received else ""
     else:
         return
     yield Observation(
@@ -278,7 +392,7 @@ def refund_observed(refund: Refund) -> Observation:
         currency=refund.currency.upper(),
         provider_payment_id=refund.payment_intent or "",
         provider_txn_id=refund.id,
-        reference=_reference(refund.metadata),
+        reference=refund.reference,
         reason=(refund.metadata or {}).get(REASON) or refund.reason or "",
         decline_code=(refund.failure_reason or DeclineCode.REFUND_DECLINED.value) if failed else None,
         raw={"status": refund.status, "failure_reason": refund.failure_reason},
@@ -315,6 +429,12 @@ def _capture_before(charge: Charge | None) -> datetime | None:
     card = ((charge.payment_method_details or {}) if charge is not None else {}).get("card") or {}
     moment = card.get("capture_before")
     return datetime.fromtimestamp(moment, UTC) if isinstance(moment, int) else None
+
+
+def minted_at(reference: UUID) -> datetime:
+    """Tell when a reference of ours was made."""
+    # A UUIDv7 begins with its time in milliseconds (RFC 9562, 5.7).
+    return datetime.fromtimestamp((reference.int >> 80) / 1000, UTC)
 
 
 def _reference(metadata: dict[str, str] | None) -> UUID | None:

@@ -1,14 +1,28 @@
 """Writing Stripe's requests: for the same request always the same bytes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
-from services.payments.providers import AuthorizeRequest, CaptureRequest, ConfirmRequest, Prepared, RefundRequest, Request, VoidRequest
+from services.payments.domain.guards import UnsupportedByProvider
+from services.payments.providers import (
+    AuthorizeRequest,
+    Captured,
+    CaptureRequest,
+    ConfirmRequest,
+    Prepared,
+    RefundRequest,
+    Request,
+    VoidRequest,
+)
 from services.payments.providers.stripe import objects
-from services.payments.providers.stripe.amounts import to_stripe
+from services.payments.providers.stripe.amounts import chargeable, to_stripe
 
 METADATA_VALUE_MAX_CHARACTERS = 500
+# docs.stripe.com/payments/multicapture: "up to 50 times for a single PaymentIntent".
+CAPTURES_MAX = 50
+# So many earlier captures go into one key of metadata: a reference and an amount take 46 of its 500 characters.
+CAPTURES_A_KEY = 10
 REFUND_REASONS = frozenset({"duplicate", "fraudulent", "requested_by_customer"})
 # With every payment comes its charge, and with that its first ten refunds.
 WITH_CHARGE = "latest_charge.refunds"
@@ -45,10 +59,10 @@ def _authorization(request: AuthorizeRequest, *, multicapture: bool) -> dict[str
     # Without an address to come back to the customer cannot be sent to the bank: then it is a decline, not a dead end.
     action = {"return_url": request.return_url} if request.return_url else {"error_on_requires_action": True}
     return {
-        "amount": to_stripe(request.amount, request.currency),
+        "amount": chargeable(request.amount, request.currency),
         "currency": request.currency.lower(),
         "payment_method": request.payment_method,
-        "payment_method_types": ["card"],
+        "allowed_payment_method_types": ["card"],
         **options,
         "capture_method": "manual",
         "confirm": True,
@@ -61,12 +75,29 @@ def _authorization(request: AuthorizeRequest, *, multicapture: bool) -> dict[str
 def _capture(request: CaptureRequest, *, multicapture: bool) -> dict[str, Any]:
     amount = to_stripe(request.amount, request.currency)
     final = request.final or not multicapture
+    if len(request.earlier) >= CAPTURES_MAX:
+        raise UnsupportedByProvider(f"Stripe captures a payment at most {CAPTURES_MAX} times.", {"captures_max": CAPTURES_MAX})
     return {
         "amount_to_capture": amount,
         **({"final_capture": final} if multicapture else {}),
-        "metadata": {f"{objects.CAPTURE_PREFIX}{request.reference.hex}": f"{amount} {objects.FINAL}" if final else str(amount)},
+        "metadata": {
+            f"{objects.CAPTURE_PREFIX}{request.reference.hex}": f"{amount} {objects.FINAL}" if final else str(amount),
+            **_together(request.earlier, request.currency),
+        },
         "expand": [WITH_CHARGE],
     }
+
+
+def _together(earlier: Sequence[Captured], currency: str) -> dict[str, str]:
+    """Note earlier captures ten to a key, and unset the keys of their own; those that do not make up ten keep theirs."""
+    notes: dict[str, str] = {}
+    for number in range(len(earlier) // CAPTURES_A_KEY):
+        ten = earlier[number * CAPTURES_A_KEY : (number + 1) * CAPTURES_A_KEY]
+        entries = [f"{each.reference.hex}:{to_stripe(each.amount, currency)}" for each in ten]
+        notes[f"{objects.CAPTURES_PREFIX}{number}"] = " ".join(entries)
+        # An empty value unsets a key (docs.stripe.com/api/metadata).
+        notes |= {f"{objects.CAPTURE_PREFIX}{each.reference.hex}": "" for each in ten}
+    return notes
 
 
 def _refund(request: RefundRequest) -> dict[str, Any]:
