@@ -246,3 +246,123 @@ class TestWithoutUs:
             return {e["event_type"] for e in events if e["provider_event_id"] in ours} == kinds
 
         await until(ignored)
+
+    @pytest.mark.parametrize("kind", ["refund", "chargeback"])
+    async def test_what_comes_back_of_strangers_payments_is_ignored_at_once(self, world: World, kind: str) -> None:
+        """F15: neither a refund nor a dispute says whose it is, and three days were waited for the payment."""
+        stranger = world.sandbox.books.open("pi", amount=500, currency="eur", payment_method="pm_card_visa", capture_method="automatic")
+        world.sandbox.books.attempt(stranger, world.sandbox.base_url)
+        world.sandbox.books.add(stranger, kind, 500, reason="dashboard")
+        events = [t.id for t in world.outgoing.events.values() if stranger.id.encode() in t.body]
+
+        async def ignored() -> bool:
+            rows = await world.rows("SELECT status, provider_event_id FROM webhooks.webhook_events WHERE provider = 'stripe'")
+            return [row["status"] for row in rows if row["provider_event_id"] in events] == ["ignored"] * len(events)
+
+        await until(ignored)
+
+    async def test_what_others_wrote_into_metadata_stops_nothing(self, world: World) -> None:
+        """C09, F7: also where they overwrote our reference."""
+        payment = await world.a_payment("pm_card_visa")
+        at_stripe = payment.at_the_provider()
+        at_stripe.metadata = {**at_stripe.metadata, "cap_size": "L", "cap_x": " "}
+        world.sandbox.books.add(at_stripe, "capture", 4_000, reason="dashboard")
+        await stands(payment, "partially_captured", captured=4_000)
+
+        at_stripe.metadata = {"tender_reference": "mine"}
+        world.sandbox.books.add(at_stripe, "capture", 6_000, reason="dashboard")
+
+        await stands(payment, "captured", captured=TOTAL)
+
+
+class TestAnOldAccount:
+    """F2: events, dashboard and time of an account of before 2025-03-31.basil leave Refunds of what was never captured."""
+
+    @pytest.fixture(autouse=True, params=["2023-08-16", "2020-08-27"])
+    def of_old(self, world: World, request: pytest.FixtureRequest) -> Iterator[None]:
+        world.sandbox.account = Account(api_version=request.param)
+        yield
+        world.sandbox.account = Account()
+
+    async def test_a_cancellation_voids_and_frees_the_order(self, world: World) -> None:
+        payment = await world.a_payment("pm_card_visa")
+
+        world.sandbox.books.add(payment.at_the_provider(), "void", TOTAL, reason="requested_by_customer")
+
+        intent = await stands(payment, "voided", refunded=0, captured=0)
+        await all_processed(world)
+        assert intent["attention"] is None
+        assert payment.at_the_provider().moved("let_go") == TOTAL
+        assert (await world.ledger(payment.order_id))["order_status"] == "open"
+        assert (await world.authorize(payment.order_id, await world.a_snapshot(payment.order_id))).status == 201
+
+    async def test_a_void_of_ours_is_one(self, world: World) -> None:
+        payment = await world.a_payment("pm_card_visa")
+
+        assert (await payment.void()).json["intent"]["status"] == "voided"
+        await all_processed(world)
+
+        await stands(payment, "voided", refunded=0)
+
+    async def test_a_hold_that_lapses_expires(self, world: World) -> None:
+        payment = await world.a_payment("tok_authorization_expires")
+
+        async def lapsed() -> bool:
+            return world.sandbox.books.get(payment.at_the_provider().id).released
+
+        await until(lapsed)
+        await stands(payment, "expired", refunded=0)
+        await all_processed(world)
+        await stands(payment, "expired", refunded=0)
+
+    async def test_a_last_capture_of_less_leaves_all_refundable(self, world: World) -> None:
+        payment = await world.a_payment("pm_card_visa")
+        books, at_stripe = world.sandbox.books, payment.at_the_provider()
+
+        books.add(at_stripe, "capture", 7_000, final=True, reason="dashboard")
+        await stands(payment, "captured", captured=7_000, refunded=0)
+        await all_processed(world)
+        books.add(at_stripe, "refund", TOTAL - 7_000, reason="dashboard")
+        await stands(payment, "partially_refunded", captured=7_000, refunded=TOTAL - 7_000)
+        rest = await payment.refund()
+
+        assert (rest.status, rest.json["transaction"]["amount"]) == (201, 7_000 - (TOTAL - 7_000))
+        await stands(payment, "refunded", refunded=7_000)
+
+
+class TestLimits:
+    @pytest.mark.parametrize(
+        ("currency", "price"), [("CLF", 10_000), ("IQD", 100_000), ("EUR", 49), ("GBP", 29), ("EUR", 10**8), ("IDR", 10**12)]
+    )
+    async def test_what_stripe_does_not_charge_is_refused_before_anything_is_written(self, world: World, currency: str, price: int) -> None:
+        """F17: docs.stripe.com/currencies."""
+        payment = {"currency": currency, "items": [{**ITEM, "unit_price": price}], "shipping_amount": 0, "tax_lines": []}
+        order_id = await world.an_order(**payment)
+
+        answer = await world.authorize(order_id, await world.a_snapshot(order_id), "pm_card_visa")
+
+        assert (answer.status, answer.code) == (422, "unsupported-by-provider")
+        assert (await world.ledger(order_id))["payments"] == []
+
+    async def test_twelve_digits_of_idr_are_charged(self, world: World) -> None:
+        amount = 10**12 - 1
+        order_id = await world.an_order(currency="IDR", items=[{**ITEM, "unit_price": amount}], shipping_amount=0, tax_lines=[])
+
+        answer = await world.authorize(order_id, await world.a_snapshot(order_id), "pm_card_visa")
+
+        assert (answer.status, answer.json["intent"]["authorized_amount"]) == (201, amount)
+
+    async def test_a_payment_is_captured_fifty_times(self, world: World) -> None:
+        """C54: docs.stripe.com/payments/multicapture allows fifty, of fifty keys of metadata two are ours already."""
+        payment = await world.a_payment("pm_card_visa")
+
+        answers = [await payment.capture(100) for _ in range(50)]
+        refused = await payment.capture(100)
+
+        assert {answer.status for answer in answers} == {201}
+        assert (refused.status, refused.code) == (422, "unsupported-by-provider")
+        assert len(payment.at_the_provider().metadata) <= 50
+        await world.books_agree(payment.order_id)
+
+
+ITEM = {"product_variant_id": "0192f0c1-7e00-7000-8000-000000000001", "name": "Mug", "quantity": 1}

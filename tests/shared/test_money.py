@@ -12,12 +12,21 @@ from shared.money import (
     TooManyDecimals,
     UnknownCurrency,
     converted,
+    current_exponent,
     decimal_text,
     exponent,
     from_decimal_text,
     total,
 )
 
+# ISO 4217 with minor units, as the package iso4217 1.16 has it in November 2026.
+OF_2026 = """
+    AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF CHW CLF CLP CNY COP COU
+    CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR IQD IRR ISK JMD JOD
+    JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO
+    NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT
+    TND TOP TRY TTD TWD TZS UAH UGX USD USN UYI UYU UYW UZS VED VES VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG
+"""
 CURRENCIES = st.sampled_from(["EUR", "USD", "JPY", "KRW", "IQD", "KWD", "BHD", "CLF"])
 
 
@@ -30,6 +39,16 @@ class TestExponent:
     def test_is_refused_where_there_is_none(self, currency: str) -> None:
         with pytest.raises(UnknownCurrency):
             exponent(currency)
+
+    @pytest.mark.parametrize(("currency", "decimals"), [("ANG", 2), ("BGN", 2), ("HRK", 2), ("STD", 2), ("BYR", 0), ("TRL", 0)])
+    def test_is_known_of_what_has_left_iso_4217_and_takes_no_new_price(self, currency: str, decimals: int) -> None:
+        assert exponent(currency) == decimals
+        with pytest.raises(UnknownCurrency):
+            current_exponent(currency)
+
+    def test_is_known_for_good(self) -> None:
+        """An update of the table may drop none: what was paid in it stays refundable. Write what it drops into WITHDRAWN."""
+        assert {currency: exponent(currency) for currency in OF_2026.split()}
 
 
 class TestText:

@@ -29,12 +29,12 @@ PAGE_ROWS_MAX = 100
 PAGE_ROWS = 10
 
 # docs.stripe.com/currencies: what can be charged, the least of it, and the digits of the most. What the page named once is taken too, for
-# payments that were made then: ANG, BGN, EEK, HRK, LTL, LVL, MRO, SLL, STD, SVC, VEF.
+# payments that were made then: ANG, BGN, EEK, HRK, LTL, LVL, MRO, SLL, STD, VEF.
 PRESENTMENT_CURRENCIES = """
     usd aed afn all amd ang aoa ars aud awg azn bam bbd bdt bgn bhd bif bmd bnd bob brl bsd bwp byn bzd cad cdf chf clp cny cop crc cve czk
     djf dkk dop dzd eek egp etb eur fjd fkp gbp gel gip gmd gnf gtq gyd hkd hnl hrk htg huf idr ils inr isk jmd jod jpy kes kgs khr kmf krw
     kwd kyd kzt lak lbp lkr lrd lsl ltl lvl mad mdl mga mkd mmk mnt mop mro mur mvr mwk mxn myr mzn nad ngn nio nok npr nzd omr pab pen pgk
-    php pkr pln pyg qar ron rsd rub rwf sar sbd scr sek sgd shp sle sll sos srd std svc szl thb tjs tnd top try ttd twd tzs uah ugx uyu uzs
+    php pkr pln pyg qar ron rsd rub rwf sar sbd scr sek sgd shp sle sll sos srd std szl thb tjs tnd top try ttd twd tzs uah ugx uyu uzs
     vef vnd vuv wst xaf xcd xcg xof xpf yer zar zmw
 """
 CURRENCIES = frozenset(PRESENTMENT_CURRENCIES.split())

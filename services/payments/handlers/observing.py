@@ -48,6 +48,9 @@ async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
     # Who is meant is known before anything is asked: an event of ours that says enough costs the provider no call.
     intent_id = await _intent_of(work, context, command.provider_account, observed.provider_payment_id, observed.reference)
     if intent_id is None:
+        if observed.strangers:
+            await _ignore(work, ())
+            return
         if observed.reference is None and (calls := await _strangers(provider, observed.provider_payment_id)) is not None:
             await _ignore(work, calls)
             return

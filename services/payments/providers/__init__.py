@@ -124,6 +124,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     provider_payment_id: str
     reference: UUID | None
     observations: tuple[Observation, ...] | None
+    # Its object would bear a reference of ours and does not: somebody else's, unless we know the payment by its id.
+    strangers: bool = False
 
 
 class Unreadable(Exception):

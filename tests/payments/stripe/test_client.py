@@ -419,15 +419,29 @@ class TestEvents:
     @pytest.mark.parametrize(
         ("kind", "thing"),
         [
-            ("payment_intent.succeeded", {**INTENT, "metadata": {}}),
-            ("charge.captured", {"id": "ch_1", "payment_intent": "pi_2", "metadata": {}}),
             ("refund.created", {**REFUND, "payment_intent": None}),
             ("customer.created", {"id": "cus_1"}),
             ("charge.succeeded", {"id": "ch_1", "payment_intent": "pi_1", "metadata": INTENT["metadata"]}),
         ],
     )
-    def test_what_is_not_ours_or_says_nothing_is_left_alone(self, stripe: PaymentProvider, kind: str, thing: dict[str, Any]) -> None:
+    def test_what_says_nothing_of_a_payment_is_left_alone(self, stripe: PaymentProvider, kind: str, thing: dict[str, Any]) -> None:
         assert stripe.observe(kind, an_event(thing)) is None
+
+    @pytest.mark.parametrize(
+        ("kind", "thing"),
+        [
+            ("payment_intent.succeeded", {**INTENT, "metadata": {}}),
+            ("payment_intent.succeeded", {**INTENT, "metadata": {"tender_reference": "mine"}, "currency": "xyz", "amount": None}),
+            ("charge.captured", {**CHARGE, "metadata": {}}),
+        ],
+    )
+    def test_what_bears_no_reference_is_a_strangers_unless_we_know_it(
+        self, stripe: PaymentProvider, kind: str, thing: dict[str, Any]
+    ) -> None:
+        seen = stripe.observe(kind, an_event(thing))
+
+        assert seen is not None
+        assert (seen.provider_payment_id, seen.observations, seen.strangers) == ("pi_1", None, True)
 
     @pytest.mark.parametrize(
         "payload",

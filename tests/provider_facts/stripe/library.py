@@ -96,7 +96,8 @@ def _one(value: Any, option: Any, kind: type, where: str, *, of_form: bool) -> l
     if not isinstance(value, Mapping):
         return wrong
     if origin is not None:
-        return [] if all(isinstance(each, str) for each in value.values()) else wrong
+        of_anything = get_args(option)[-1] is Any
+        return [] if of_anything or all(isinstance(each, str) for each in value.values()) else wrong
     return (unfit_form if of_form else unfit_nested)(value, option, f"{where}.")
 
 

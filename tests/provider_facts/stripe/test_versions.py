@@ -93,8 +93,11 @@ class TestEventsOfOtherVersions:
         assert (seen.provider_payment_id, seen.observations) == ("pi_1", None)
         assert seen.reference is not None
 
-    def test_of_a_stranger_is_ignored_in_any(self, stripe: Stripe) -> None:
-        assert stripe.adapter.observe("payment_intent.canceled", self.an_event("2019-05-16", metadata={})) is None
+    def test_of_a_stranger_is_told_in_any(self, stripe: Stripe) -> None:
+        seen = stripe.adapter.observe("payment_intent.canceled", self.an_event("2019-05-16", metadata={}))
+
+        assert seen is not None
+        assert seen.strangers
 
     async def test_the_simulation_writes_what_was_written_then(self, stripe: Stripe) -> None:
         headers = {"Authorization": f"Bearer {SANDBOX_KEY}", "Stripe-Version": "2020-08-27"}

@@ -256,22 +256,25 @@ def _like_ours(version: str | None) -> bool:
 def _observed(event_type: str, thing: dict[str, Any], *, version: str | None) -> Observed | None:
     owned = msgspec.convert(thing, Owned)
     if event_type.startswith("payment_intent."):
-        if owned.reference is None:
-            return None  # The account may be used by others too; what bears no reference of ours is theirs.
-        if not _like_ours(version):
-            return Observed(provider_payment_id=owned.id, reference=owned.reference, observations=None)
+        if owned.reference is None or not _like_ours(version):
+            return _to_look_up(owned.id, owned, bears_reference=True)
         found = objects.transaction(msgspec.convert(thing, PaymentIntent))
         return Observed(provider_payment_id=owned.id, reference=owned.reference, observations=found.observations)
     if event_type.startswith(("refund.", "charge.refund.", "charge.dispute.")):
-        return _to_look_up(owned.payment_intent)
+        # Neither a refund nor a dispute of the dashboard says whose payment it is about.
+        return _to_look_up(owned.payment_intent, owned, bears_reference=False)
     if event_type in ("charge.captured", "charge.refunded", "charge.expired"):
-        return _to_look_up(owned.payment_intent if owned.reference is not None else None)
+        return _to_look_up(owned.payment_intent, owned, bears_reference=True)
     return None
 
 
-def _to_look_up(payment_id: str | None) -> Observed | None:
+def _to_look_up(payment_id: str | None, owned: Owned, *, bears_reference: bool) -> Observed | None:
     # A refund says nothing of the capture it may have overtaken; the books show both, in their order.
-    return None if payment_id is None else Observed(provider_payment_id=payment_id, reference=None, observations=None)
+    if payment_id is None:
+        return None
+    reference = owned.reference if bears_reference else None
+    # The account may be used by others too, and anybody may have overwritten the metadata of ours.
+    return Observed(provider_payment_id=payment_id, reference=reference, observations=None, strangers=bears_reference and reference is None)
 
 
 # Answers
