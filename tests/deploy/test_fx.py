@@ -49,6 +49,16 @@ async def test_the_banks_own_file_both_ways(place: Place, tmp_path: Path) -> Non
     ]
 
 
+def test_the_banks_history_has_currencies_that_have_gone(tmp_path: Path) -> None:
+    """The heading of eurofxref-hist.csv, whose columns go back to 1999; a currency of then must not refuse the file (F7's kin)."""
+    heading = "Date,USD,JPY,BGN,CYP,CZK,DKK,EEK,GBP,HUF,LTL,LVL,MTL,PLN,ROL,RON,SEK,SIT,SKK,CHF,ISK,NOK,HRK,RUB,TRL,TRY,AUD,BRL,"
+    columns = heading.split(",")[1:-1]
+
+    rates = fx.read(a_file(tmp_path, f"{heading}\n2005-01-03,{','.join('1.5' for _ in columns)},\n"))
+
+    assert {rate.quote for rate in rates if rate.base == "EUR"} == set(columns)
+
+
 async def test_a_rate_that_is_known_never_changes(place: Place, tmp_path: Path) -> None:
     await fx.bring_in(place.database_url, fx.read(a_file(tmp_path, HEADING + "CHF,EUR,1.05,2026-11-25,house\n")))
     other = fx.read(a_file(tmp_path, HEADING + "SEK,EUR,0.09,2026-11-25,house\nCHF,EUR,1.06,2026-11-25,house\n"))
