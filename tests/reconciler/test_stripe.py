@@ -21,7 +21,8 @@ async def test_strangers_payments_are_none_of_our_business(world: World) -> None
     """C09, C10: a payment in a currency that has gone, and metadata that looks like ours."""
     payment = await world.a_captured_payment("pm_card_visa")
     books = world.sandbox.books
-    made: tuple[dict[str, Any], ...] = ({"currency": "ang"}, {"currency": "xyz"}, {"metadata": {"cap_x": "L", "tender_reference": "theirs"}})
+    metadata = {"cap_size": "L", "tender_reference": "theirs"}
+    made: tuple[dict[str, Any], ...] = ({"currency": "ang"}, {"currency": "xyz"}, {"metadata": metadata})
     for facts in made:
         stranger = books.open(
             "pi", **{"amount": 500, "currency": "eur", "payment_method": "pm_card_visa", "capture_method": "automatic", **facts}
