@@ -264,3 +264,9 @@ class TestTellingApart:
     def test_a_charge_that_does_not_count_it_decides(self) -> None:
         """The changelog: `amount_refunded` is not updated by what is let go."""
         assert returned("succeeded", 700, [a_refund("re_1", 300)], amount_refunded=0) == []
+
+    def test_a_charge_that_counts_no_open_refund_decides_nothing(self) -> None:
+        refunds = [a_refund("re_1", 300), a_refund("re_2", 300, status="pending")]
+        brought = BalanceTransaction(id="txn_1", amount=700)
+
+        assert returned("succeeded", 700, refunds, brought, amount_refunded=300) == ["re_1", "re_2"]

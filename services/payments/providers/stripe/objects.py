@@ -37,6 +37,7 @@ CAPTURES_NOTE = re.compile(r"([0-9a-f]{32}):([0-9]{1,12})")
 
 # What a Refund says that stands for a hold which lapsed (stripe-python 16.1.0, Refund.reason).
 LAPSED_REFUND = "expired_uncaptured_charge"
+ENDED = frozenset({"succeeded", "failed", "canceled"})
 
 # In our words where Stripe has others; all its other codes are passed on as they are (docs.stripe.com/declines/codes).
 DECLINE_CODES = {
@@ -252,10 +253,12 @@ def _leaves_a_refund(intent: PaymentIntent, refunds: Sequence[Refund], brought: 
 
 
 def _uncounted(intent: PaymentIntent, refunds: Sequence[Refund]) -> bool:
-    """Tell whether the charge counts just the rest less as given back than its refunds come to."""
+    """Tell whether the charge counts just the rest less as given back than its refunds come to; of open ones it may count any or none."""
     counted = None if intent.charge is None else intent.charge.amount_refunded
-    listed = sum(refund.amount for refund in refunds if refund.status not in ("failed", "canceled"))
-    return counted is not None and listed - counted == intent.amount - intent.amount_received > 0
+    if counted is None or any(refund.status not in ENDED for refund in refunds):
+        return False
+    listed = sum(refund.amount for refund in refunds if refund.status == "succeeded")
+    return listed - counted == intent.amount - intent.amount_received > 0
 
 
 def _returned(refunds: Sequence[Refund], disputes: Sequence[Dispute]) -> Iterator[Observation]:
