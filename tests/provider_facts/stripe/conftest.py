@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from deploy.sandbox.books import Payment
@@ -28,16 +29,17 @@ HELD = 10_000
 class Stripe:
     """An account at the simulation, with the adapter that speaks to it."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, http: httpx.AsyncClient) -> None:
         self.sandbox = sandbox
+        self.http = http
         self.adapter = an_adapter(sandbox)
 
     async def send(self, request: Request) -> tuple[Observation, ...]:
         reference = getattr(request, "reference", new_id())
         return await self.adapter.send(self.adapter.prepare(request), idempotency_key=f"key-{reference}", reference=reference)
 
-    async def hold(self, amount: int = HELD, *, currency: str = "EUR", method: str = "pm_card_visa") -> str:
-        (held, *_) = await self.send(
+    async def authorize(self, method: str, amount: int = HELD, currency: str = "EUR") -> tuple[Observation, ...]:
+        return await self.send(
             AuthorizeRequest(
                 reference=new_id(),
                 order_id=new_id(),
@@ -47,6 +49,9 @@ class Stripe:
                 return_url="https://a.example",
             )
         )
+
+    async def hold(self, amount: int = HELD, *, currency: str = "EUR", method: str = "pm_card_visa") -> str:
+        (held, *_) = await self.authorize(method, amount, currency)
         return held.provider_payment_id
 
     async def capture(self, payment_id: str, amount: int, *, final: bool = True, earlier: Any = ()) -> tuple[Observation, ...]:
@@ -90,21 +95,28 @@ async def sandbox() -> AsyncIterator[Sandbox]:
         yield made
 
 
+@pytest.fixture(scope="module")
+async def http(sandbox: Sandbox) -> AsyncIterator[httpx.AsyncClient]:
+    """Whoever has the account's key, without our adapter."""
+    async with httpx.AsyncClient(base_url=sandbox.base_url, headers={"Authorization": f"Bearer {SANDBOX_KEY}"}) as made:
+        yield made
+
+
 @pytest.fixture
-async def stripe(sandbox: Sandbox) -> AsyncIterator[Stripe]:
-    made = Stripe(sandbox)
+async def stripe(sandbox: Sandbox, http: httpx.AsyncClient) -> AsyncIterator[Stripe]:
+    made = Stripe(sandbox, http)
     yield made
     await made.adapter.close()
     sandbox.account = Account()
 
 
 @pytest.fixture
-async def old_stripe(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stripe]:
+async def old_stripe(sandbox: Sandbox, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stripe]:
     """The same account as an adapter of old spoke to it; its account is as old."""
     sandbox.account = Account(api_version=OLD)
     with monkeypatch.context() as of_old:
         of_old.setattr(client, "API_VERSION", OLD)
-        made = Stripe(sandbox)
+        made = Stripe(sandbox, http)
     yield made
     await made.adapter.close()
 

@@ -5,9 +5,6 @@ Of the most, the page of 2026 allows cards of most networks 12 digits in every c
 PaymentIntent.amount: "up to eight digits") and the page's rule for all else do not, so theirs holds.
 """
 
-from typing import Any
-
-import httpx
 import pytest
 from iso4217 import Currency
 
@@ -19,7 +16,6 @@ from services.payments.providers.stripe.requests import CAPTURES_MAX, prepare
 from shared.ids import new_id
 from shared.money import exponent
 from tests.provider_facts.stripe.conftest import Stripe
-from tests.world import SANDBOX_KEY
 
 # "Use these minimum amounts by currency", in Stripe's units.
 MINIMUMS = {
@@ -80,9 +76,7 @@ def is_taken(amount: int, currency: str) -> bool:
 
 
 async def answer(stripe: Stripe, **form: str) -> tuple[int, str | None]:
-    headers = {"Authorization": f"Bearer {SANDBOX_KEY}"}
-    async with httpx.AsyncClient(base_url=stripe.sandbox.base_url, headers=headers) as http:
-        said = await http.post("/v1/payment_intents", data=form)
+    said = await stripe.http.post("/v1/payment_intents", data=form)
     return said.status_code, said.json().get("error", {}).get("code")
 
 
@@ -164,11 +158,9 @@ class TestCaptures:
 
     async def test_an_empty_value_unsets_a_key(self, stripe: Stripe) -> None:
         payment_id = await stripe.hold()
-        headers: Any = {"Authorization": f"Bearer {SANDBOX_KEY}"}
-        async with httpx.AsyncClient(base_url=f"{stripe.sandbox.base_url}/v1/payment_intents/{payment_id}", headers=headers) as http:
-            for value in ("1", ""):
-                form = {"amount_to_capture": "100", "final_capture": "false", "metadata[mine]": value}
-                thing = (await http.post("/capture", data=form)).json()
+        for value in ("1", ""):
+            form = {"amount_to_capture": "100", "final_capture": "false", "metadata[mine]": value}
+            thing = (await stripe.http.post(f"/v1/payment_intents/{payment_id}/capture", data=form)).json()
 
         assert "mine" not in thing["metadata"]
         assert "tender_reference" in thing["metadata"]

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-import httpx
 import msgspec
 import pytest
 
@@ -18,7 +17,6 @@ from services.payments.providers.stripe import API_VERSION, objects
 from services.payments.providers.stripe.objects import BalanceTransaction, PaymentIntent
 from shared.ids import new_id
 from tests.provider_facts.stripe.conftest import HELD, OLD, Stripe
-from tests.world import SANDBOX_KEY
 
 CAPTURED = 7_000
 REST = HELD - CAPTURED
@@ -149,9 +147,8 @@ class TestTheSimulation:
     """The same changelog entry, field by field."""
 
     async def looked_at(self, stripe: Stripe, payment_id: str, version: str) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {SANDBOX_KEY}", "Stripe-Version": version}
-        async with httpx.AsyncClient(base_url=stripe.sandbox.base_url, headers=headers) as http:
-            found = await http.get(f"/v1/payment_intents/{payment_id}", params={"expand[]": "latest_charge.refunds"})
+        expand, headers = {"expand[]": "latest_charge.refunds"}, {"Stripe-Version": version}
+        found = await stripe.http.get(f"/v1/payment_intents/{payment_id}", params=expand, headers=headers)
         thing: dict[str, Any] = found.json()
         return thing
 

@@ -2,7 +2,6 @@
 
 from typing import Any, get_args
 
-import httpx
 import msgspec
 import pytest
 import stripe as library
@@ -11,7 +10,6 @@ from stripe import params
 from services.payments.providers.stripe import objects
 from tests.provider_facts.stripe.conftest import HELD, Stripe
 from tests.provider_facts.stripe.library import NONE, lacking, may_be_null, unfit_form, unfit_object
-from tests.world import SANDBOX_KEY
 
 KINDS: dict[str, type] = {
     "balance_transaction": library.BalanceTransaction,
@@ -57,18 +55,16 @@ class TestSimulated:
 
     async def test_objects(self, stripe: Stripe) -> None:
         await self.a_life(stripe)
-        headers = {"Authorization": f"Bearer {SANDBOX_KEY}"}
         seen: dict[str, int] = {}
 
-        async with httpx.AsyncClient(base_url=stripe.sandbox.base_url, headers=headers) as http:
-            for path in ("payment_intents", "refunds", "disputes", "events"):
-                expand = {"expand[]": "data.latest_charge.refunds"} if path == "payment_intents" else {}
-                for thing in (await http.get(f"/v1/{path}", params={"limit": "100", **expand})).json()["data"]:
-                    assert unfit(thing) == [], thing
-                    seen[thing["object"]] = seen.get(thing["object"], 0) + 1
-                    brought = (thing.get("latest_charge") or {}).get("balance_transaction")
-                    if brought:
-                        assert unfit((await http.get(f"/v1/balance_transactions/{brought}")).json()) == []
+        for path in ("payment_intents", "refunds", "disputes", "events"):
+            expand = {"expand[]": "data.latest_charge.refunds"} if path == "payment_intents" else {}
+            for thing in (await stripe.http.get(f"/v1/{path}", params={"limit": "100", **expand})).json()["data"]:
+                assert unfit(thing) == [], thing
+                seen[thing["object"]] = seen.get(thing["object"], 0) + 1
+                brought = (thing.get("latest_charge") or {}).get("balance_transaction")
+                if brought:
+                    assert unfit((await stripe.http.get(f"/v1/balance_transactions/{brought}")).json()) == []
 
         assert seen.keys() == {"payment_intent", "refund", "dispute", "event"}
 
@@ -83,8 +79,7 @@ class TestSimulated:
     )
     async def test_the_judge_sees_what_is_wrong(self, stripe: Stripe, changes: dict[str, Any], wrong: str) -> None:
         payment_id = await stripe.hold()
-        async with httpx.AsyncClient(base_url=stripe.sandbox.base_url, headers={"Authorization": f"Bearer {SANDBOX_KEY}"}) as http:
-            thing = (await http.get(f"/v1/payment_intents/{payment_id}")).json()
+        thing = (await stripe.http.get(f"/v1/payment_intents/{payment_id}")).json()
 
         found = unfit({**thing, **changes})
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 import stripe as library
@@ -14,7 +13,6 @@ from services.payments.providers.stripe import API_VERSION
 from shared.http_client import recorded
 from shared.ids import new_id
 from tests.provider_facts.stripe.conftest import OLD, Stripe
-from tests.world import SANDBOX_KEY
 
 
 def test_we_speak_the_version_that_the_library_pins() -> None:
@@ -32,8 +30,7 @@ async def test_every_call_names_it(stripe: Stripe) -> None:
 
 
 async def test_a_version_that_is_none_is_refused(stripe: Stripe) -> None:
-    async with httpx.AsyncClient(base_url=stripe.sandbox.base_url, headers={"Authorization": f"Bearer {SANDBOX_KEY}"}) as http:
-        answer = await http.get("/v1/payment_intents", headers={"Stripe-Version": "yesterday"})
+    answer = await stripe.http.get("/v1/payment_intents", headers={"Stripe-Version": "yesterday"})
 
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
 
@@ -44,10 +41,8 @@ class TestPaymentMethodTypes:
     @pytest.mark.parametrize(("version", "status"), [(API_VERSION, 400), ("2026-08-26.dahlia", 200), (OLD, 200)])
     async def test_cannot_be_written_any_more(self, stripe: Stripe, version: str, status: int) -> None:
         form = {"amount": "500", "currency": "eur", "payment_method_types[]": "card"}
-        headers = {"Authorization": f"Bearer {SANDBOX_KEY}", "Stripe-Version": version}
 
-        async with httpx.AsyncClient(base_url=stripe.sandbox.base_url) as http:
-            answer = await http.post("/v1/payment_intents", data=form, headers=headers)
+        answer = await stripe.http.post("/v1/payment_intents", data=form, headers={"Stripe-Version": version})
 
         assert answer.status_code == status
         assert status == 200 or answer.json()["error"]["code"] == "payment_method_types_no_longer_supported"
@@ -100,11 +95,9 @@ class TestEventsOfOtherVersions:
         assert seen.strangers
 
     async def test_the_simulation_writes_what_was_written_then(self, stripe: Stripe) -> None:
-        headers = {"Authorization": f"Bearer {SANDBOX_KEY}", "Stripe-Version": "2020-08-27"}
         payment_id = await stripe.hold()
 
-        async with httpx.AsyncClient(base_url=stripe.sandbox.base_url, headers=headers) as http:
-            thing = (await http.get(f"/v1/payment_intents/{payment_id}")).json()
+        thing = (await stripe.http.get(f"/v1/payment_intents/{payment_id}", headers={"Stripe-Version": "2020-08-27"})).json()
 
         assert "latest_charge" not in thing
         assert [charge["refunds"]["data"] for charge in thing["charges"]["data"]] == [[]]
