@@ -27,6 +27,7 @@ KEEPALIVE_SECONDS = 4.0
 NOT_SENT_ATTEMPTS_MAX = 3
 RETRY_AFTER_MAX_SECONDS = 3600.0
 AUDIT_TEXT_MAX_CHARACTERS = 200
+AUDIT_LEVELS_MAX = 50
 
 
 # No connection, so nothing left.
@@ -86,12 +87,14 @@ def recorded() -> Iterator[list[Call]]:
         _calls.reset(token)
 
 
-def allowed(value: Any, names: frozenset[str]) -> Any:
+def allowed(value: Any, names: frozenset[str], levels: int = AUDIT_LEVELS_MAX) -> Any:
     """Keep only the named fields of a JSON value, at every depth; the rest is not even hinted at."""
+    if levels == 0:
+        return None
     if isinstance(value, dict):
-        return {key: allowed(inner, names) for key, inner in value.items() if key in names}
+        return {key: allowed(inner, names, levels - 1) for key, inner in value.items() if key in names}
     if isinstance(value, list):
-        return [allowed(inner, names) for inner in value]
+        return [allowed(inner, names, levels - 1) for inner in value]
     return value[:AUDIT_TEXT_MAX_CHARACTERS] if isinstance(value, str) else value
 
 
@@ -263,10 +266,10 @@ def _proxy_for(url: str) -> str | None:
 
 
 def _json(raw: bytes) -> dict[str, Any]:
-    if not raw:
-        return {}
+    """Read an object; whatever else a body holds is nothing to anybody."""
     try:
-        value = msgspec.json.decode(raw)
-    except msgspec.DecodeError:
+        # The database keeps no NUL in a text.
+        value = msgspec.json.decode(raw.replace(rb"\u0000", rb"\ufffd"))
+    except (msgspec.DecodeError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {"data": value}
+    return value if isinstance(value, dict) else {}

@@ -1,6 +1,8 @@
 """The sandbox's carrier over HTTP: rates, labels and parcels as plain as can be."""
 
 import base64
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -29,6 +31,16 @@ def at_city(what: str, to: Any) -> Act:
     """Tell what befalls a call for rates or for a label to a place."""
     city = str(to.get("city")) if isinstance(to, dict) else ""
     return (CITIES_OF_RATES if what == "rates" else CITIES_OF_LABELS).get(city, Act.SUCCEED)
+
+
+@contextmanager
+def in_words(words: Mapping[str, tuple[int, str]]) -> Iterator[None]:
+    """Have the carrier refuse with the statuses and codes of another face."""
+    try:
+        yield
+    except Refused as refused:
+        status, code = words[refused.code]
+        raise Refused(status, code, str(refused)) from refused
 
 
 @post("/v1/shipping/rates", status_code=200)

@@ -12,7 +12,7 @@ from litestar import Response, Router, get, post
 from litestar.params import FromPath, FromQuery
 
 from deploy.sandbox.books import Refused, now
-from deploy.sandbox.faces.carrier import at_city
+from deploy.sandbox.faces.carrier import at_city, in_words
 from deploy.sandbox.parcels import Label, Parcel, Rate, Scan
 from deploy.sandbox.printing import printed
 from deploy.sandbox.server import Fields, HttpRequest, Sandbox, json_response, sandbox_of
@@ -27,6 +27,15 @@ GRAMS_PER_OUNCE = Decimal("28.349523125")
 MILLIMETRES_PER_INCH = Decimal("25.4")
 REFUNDS = {"void_requested": "submitted", "refunded": "refunded", "rejected": "rejected", "not_applicable": "not_applicable"}
 STATUSES = {"picked_up": "in_transit", "exception": "failure"}
+# How it refuses (docs.easypost.com/guides/errors-guide).
+REFUSALS = {
+    "address_invalid": (422, "ADDRESS.PARAMETERS.INVALID"),
+    "customs_needed": (422, "SHIPMENT.CUSTOMS_INFO.REQUIRED"),
+    "parcels_invalid": (422, "PARCEL.PARAMETERS.INVALID"),
+    "rate_expired": (422, "SHIPMENT.MISSING_RATE"),
+    "rate_not_found": (422, "SHIPMENT.MISSING_RATE"),
+}
+CODES = {401: "UNAUTHORIZED", 429: "RATE_LIMITED", 500: "INTERNAL_SERVER_ERROR"}
 
 
 class Shipment(msgspec.Struct, kw_only=True):
@@ -51,14 +60,15 @@ class EasyPostFace:
         try:
             value = msgspec.json.decode(raw) if raw else {}
         except msgspec.DecodeError:
-            raise Refused(400, "MALFORMED_REQUEST", "The body is not JSON") from None
+            raise Refused(400, "BAD_REQUEST", "The body is not JSON") from None
         if not isinstance(value, dict):
-            raise Refused(400, "MALFORMED_REQUEST", "The body is not a JSON object")
+            raise Refused(400, "BAD_REQUEST", "The body is not a JSON object")
         return value
 
     def error(self, refused: Refused) -> bytes:
         """Write an error."""
-        return msgspec.json.encode({"error": {"code": refused.code, "message": str(refused), "errors": []}})
+        code = CODES.get(refused.status, refused.code)
+        return msgspec.json.encode({"error": {"code": code, "message": str(refused), "errors": []}})
 
 
 EASYPOST = EasyPostFace()
@@ -90,9 +100,9 @@ async def create(request: HttpRequest) -> Response[bytes]:
         for name in ("from_address", "to_address", "parcel"):
             if not isinstance(said.get(name), dict):
                 raise Refused(422, "SHIPMENT.INVALID_PARAMS", f"Unable to create shipment, {name} is missing")
-        shipment = Shipment(
-            id=f"shp_{new_id().hex}", said=said, rates=sandbox.carrier.quote(_translated(said)), created_at=now().isoformat()
-        )
+        with in_words(REFUSALS):
+            rates = sandbox.carrier.quote(_translated(said))
+        shipment = Shipment(id=f"shp_{new_id().hex}", said=said, rates=rates, created_at=now().isoformat())
         sandbox.shipments[shipment.id] = shipment
         return shown(sandbox, shipment)
 
@@ -139,9 +149,10 @@ async def buy(request: HttpRequest, shipment_id: FromPath[str]) -> Response[byte
         wanted = body.get("rate") or {}
         rate = next((each for each in shipment.rates if each.id == wanted.get("id")), None)
         if rate is None:
-            raise Refused(404, "NOT_FOUND", "The requested rate could not be found")
+            raise Refused(422, "SHIPMENT.MISSING_RATE", "The requested rate could not be found")
         said = {**_translated(shipment.said), "rate_id": rate.id, "document": "pdf", "face": FACE}
-        label = sandbox.carrier.buy(said)
+        with in_words(REFUSALS):
+            label = sandbox.carrier.buy(said)
         shipment.label_id, shipment.chosen, shipment.insurance = label.id, rate, body.get("insurance")
         return shown(sandbox, shipment)
 

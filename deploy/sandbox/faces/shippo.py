@@ -12,7 +12,7 @@ from litestar import Response, Router, get, post
 from litestar.params import FromPath, FromQuery
 
 from deploy.sandbox.books import Refused, now
-from deploy.sandbox.faces.carrier import at_city
+from deploy.sandbox.faces.carrier import at_city, in_words
 from deploy.sandbox.faces.own import Own
 from deploy.sandbox.parcels import Label, Parcel, Rate, Scan
 from deploy.sandbox.printing import printed
@@ -39,6 +39,15 @@ STATUSES = {
 }
 LABELS = {"purchased": "SUCCESS", "void_requested": "REFUNDPENDING", "refunded": "REFUNDED", "rejected": "REFUNDREJECTED"}
 REFUNDS = {"void_requested": "PENDING", "refunded": "SUCCESS", "rejected": "ERROR", "not_applicable": "ERROR"}
+# How it refuses: each field of the request with what is wrong with it (goshippo/shippo-ruby-client issue 28).
+REFUSALS = {
+    "address_invalid": (400, "address_to"),
+    "customs_needed": (400, "customs_declaration"),
+    "parcels_invalid": (400, "parcels"),
+    "rate_expired": (400, "rate"),
+    "rate_not_found": (400, "rate"),
+}
+FIELDS = frozenset({"address_from", "transaction", *(field for _, field in REFUSALS.values())})
 
 
 class Shipment(msgspec.Struct, kw_only=True):
@@ -66,7 +75,10 @@ class ShippoFace(Own):
 
     def error(self, refused: Refused) -> bytes:
         """Write an error."""
-        return msgspec.json.encode({"detail": str(refused)})
+        if refused.code in FIELDS:
+            return msgspec.json.encode({refused.code: [str(refused)]})
+        # goshippo/shippo-node-client issue 78.
+        return msgspec.json.encode({"detail": "Not found" if refused.status == 404 else str(refused)})
 
 
 SHIPPO = ShippoFace()
@@ -93,8 +105,10 @@ async def create_shipment(request: HttpRequest) -> Response[bytes]:
     def made(body: Fields) -> dict[str, Any]:
         for name in ("address_from", "address_to", "parcels"):
             if not body.get(name):
-                raise Refused(400, "invalid", f"{name}: This field is required.")
-        shipment = Shipment(id=new_id().hex, said=body, rates=sandbox.carrier.quote(_translated(body)), created_at=_moment(now()))
+                raise Refused(400, name, "This field is required.")
+        with in_words(REFUSALS):
+            rates = sandbox.carrier.quote(_translated(body))
+        shipment = Shipment(id=new_id().hex, said=body, rates=rates, created_at=_moment(now()))
         sandbox.shipments[shipment.id] = shipment
         return _shipment(shipment)
 
@@ -105,7 +119,7 @@ async def create_shipment(request: HttpRequest) -> Response[bytes]:
 async def get_rate(request: HttpRequest, rate_id: FromPath[str]) -> Response[bytes]:
     sandbox = sandbox_of(request)
     sandbox.read(request)
-    shipment, rate = _rate_of(sandbox, rate_id)
+    shipment, rate = _rate_of(sandbox, rate_id, Refused(404, "not_found", "Rate not found"))
     return json_response(msgspec.json.encode(_rate(shipment, rate)))
 
 
@@ -113,18 +127,22 @@ async def get_rate(request: HttpRequest, rate_id: FromPath[str]) -> Response[byt
 async def create_transaction(request: HttpRequest) -> Response[bytes]:
     sandbox = sandbox_of(request)
 
+    def chosen(body: Fields) -> tuple[Shipment, Rate]:
+        return _rate_of(sandbox, str(body.get("rate")), Refused(400, "rate", "Rate with supplied object_id not found."))
+
     def bought(body: Fields) -> dict[str, Any]:
-        shipment, rate = _rate_of(sandbox, str(body.get("rate")))
+        shipment, rate = chosen(body)
         file_type = str(body.get("label_file_type") or "PDF")
-        label = sandbox.carrier.buy(
-            {
-                **_translated(shipment.said),
-                "rate_id": rate.id,
-                "document": "zpl" if file_type == "ZPLII" else "pdf",
-                "face": FACE,
-                "reference": body.get("metadata"),
-            }
-        )
+        with in_words(REFUSALS):
+            label = sandbox.carrier.buy(
+                {
+                    **_translated(shipment.said),
+                    "rate_id": rate.id,
+                    "document": "zpl" if file_type == "ZPLII" else "pdf",
+                    "face": FACE,
+                    "reference": body.get("metadata"),
+                }
+            )
         transaction = Transaction(
             id=new_id().hex,
             rate_id=rate.id,
@@ -137,7 +155,7 @@ async def create_transaction(request: HttpRequest) -> Response[bytes]:
         return _transaction(sandbox, transaction)
 
     def act(body: Fields) -> Act:
-        shipment, _ = _rate_of(sandbox, str(body.get("rate")))
+        shipment, _ = chosen(body)
         return at_city("labels", shipment.said.get("address_to"))
 
     return _created(await sandbox.keyed(request, SHIPPO, "label", act, bought))
@@ -170,7 +188,9 @@ async def create_refund(request: HttpRequest) -> Response[bytes]:
     sandbox = sandbox_of(request)
 
     def refunded(body: Fields) -> dict[str, Any]:
-        transaction = _find(sandbox, str(body.get("transaction")))
+        transaction = sandbox.shipments.get(str(body.get("transaction")))
+        if not isinstance(transaction, Transaction):
+            raise Refused(400, "transaction", "Transaction with supplied object_id not found.")
         label = sandbox.carrier.void(sandbox.carrier.get(transaction.label_id))
         made = {"object_id": new_id().hex, "object_owner": "sandbox", "object_created": _moment(now()), "object_updated": _moment(now())}
         return {**made, "status": REFUNDS[label.status], "transaction": transaction.id, "test": True}
@@ -183,7 +203,7 @@ async def get_track(request: HttpRequest, carrier: FromPath[str], tracking_numbe
     sandbox = sandbox_of(request)
     sandbox.read(request)
     if carrier != CARRIER.lower():
-        raise Refused(400, "invalid", f"carrier: {carrier} is not known")
+        raise Refused(400, "carrier", f"Carrier with name '{carrier}' is not supported.")
     return json_response(msgspec.json.encode(track(*sandbox.carrier.parcel(tracking_number))))
 
 
@@ -320,12 +340,12 @@ def _plain(address: dict[str, Any]) -> dict[str, Any]:
     return {**plain, "name": address.get("name") or "", "company_name": address.get("company") or ""}
 
 
-def _rate_of(sandbox: Sandbox, rate_id: str) -> tuple[Shipment, Rate]:
+def _rate_of(sandbox: Sandbox, rate_id: str, missing: Refused) -> tuple[Shipment, Rate]:
     for shipment in sandbox.shipments.values():
         for rate in shipment.rates if isinstance(shipment, Shipment) else ():
             if rate.id == rate_id:
                 return shipment, rate
-    raise Refused(404, "not_found", f"rate: {rate_id} not found")
+    raise missing
 
 
 def _find(sandbox: Sandbox, transaction_id: str) -> Transaction:

@@ -29,20 +29,44 @@ SILENT_CITY = "Silent Hill"
 PARTS = ("state", "county", "city", "special_district")
 
 
+# developers.taxjar.com/api/reference, errors.
+TAXJAR_ERRORS = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    406: "Not Acceptable",
+    422: "Unprocessable Entity",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+}
+AVALARA_ERRORS = {401: "AuthenticationException", 404: "EntityNotFoundError"}
+AVALARA_NUMBERS = {"EntityNotFoundError": 4, "ValueRequiredError": 5, "DocStatusError": 300}
+
+
 class TaxJarFace(Own):
     """Errors as TaxJar writes them."""
 
     def error(self, refused: Refused) -> bytes:
         """Write an error."""
-        return msgspec.json.encode({"status": refused.status, "error": refused.code, "detail": str(refused)})
+        name = TAXJAR_ERRORS.get(refused.status, refused.code)
+        return msgspec.json.encode({"status": refused.status, "error": name, "detail": str(refused)})
 
 
 class AvalaraFace(Own):
     """Errors as AvaTax writes them."""
 
     def error(self, refused: Refused) -> bytes:
-        """Write an error."""
-        return msgspec.json.encode({"error": {"code": refused.code, "message": str(refused), "target": "IncorrectData", "details": []}})
+        """Write an error, with a link to its page (developer.avalara.com/avatax/errors)."""
+        code = AVALARA_ERRORS.get(refused.status, refused.code)
+        detail = {
+            "code": code,
+            "number": AVALARA_NUMBERS.get(code, 0),
+            "message": str(refused),
+            "faultCode": "Client" if refused.status < 500 else "Server",
+            "helpLink": f"http://developer.avalara.com/avatax/errors/{code}",
+            "severity": "Error",
+        }
+        return msgspec.json.encode({"error": {"code": code, "message": str(refused), "target": "IncorrectData", "details": [detail]}})
 
 
 TAXJAR, AVALARA = TaxJarFace(), AvalaraFace()
@@ -321,6 +345,11 @@ def _act(city: Any) -> Act:
     return Act.SILENT if city == SILENT_CITY else Act.SUCCEED
 
 
+def _refused(request: HttpRequest, refused: Refused) -> Response[bytes]:
+    face = AVALARA if request.url.path.startswith("/api/") else TAXJAR
+    return json_response(face.error(refused), refused.status)
+
+
 router = Router(
     path="/",
     route_handlers=[
@@ -333,5 +362,5 @@ router = Router(
         list_invoices,
         show_invoice,
     ],
-    exception_handlers={Refused: lambda _, refused: json_response(TAXJAR.error(refused), refused.status)},
+    exception_handlers={Refused: _refused},
 )

@@ -11,7 +11,7 @@ from services.fulfillment.domain.shipping.labels import MOVES, LabelStatus
 from services.fulfillment.handlers import voiding
 from services.fulfillment.handlers.context import Fulfillment, ProviderNotConfigured
 from services.fulfillment.handlers.labels import read
-from services.fulfillment.providers import CarrierRefused, CarrierUnclear, LabelBooks, LabelRecord
+from services.fulfillment.providers import LabelBooks, LabelRecord
 from services.fulfillment.providers.tax_books import TaxBooks, TaxRecord
 from services.fulfillment.store import filings, shipments
 from services.fulfillment.store import labels as label_rows
@@ -20,9 +20,10 @@ from shared import audit
 from shared.contracts.books import Book, Books, Domain, Heal, Healed, Keys, ListBooks, ListOurs, ListTheirs, LookAt, Pair, Pairs, Side
 from shared.database import connected
 from shared.errors import Unavailable
-from shared.http_client import NoAnswer, NotSent, recorded
+from shared.http_client import recorded
 from shared.ids import first_id_at
 from shared.messages import Envelope, Environment, done
+from shared.provider_answers import OUTCOME_UNKNOWN
 from shared.work import Work
 
 KEYS_PAGE_ROWS = 500
@@ -103,7 +104,7 @@ async def _heard(envelope: Envelope, context: Fulfillment, call: Awaitable[T]) -
     with recorded() as calls:
         try:
             return await call
-        except (NotSent, NoAnswer, CarrierUnclear, CarrierRefused) as silent:
+        except OUTCOME_UNKNOWN as silent:
             raise Unavailable(f"{type(silent).__name__}: {silent}") from silent
         finally:
             brief = [msgspec.structs.replace(each, response={"fields": len(each.response)}) for each in calls]

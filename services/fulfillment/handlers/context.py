@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from services.fulfillment.domain.tax.rules import Rule
-from services.fulfillment.providers import Carrier, CarrierRefused, CarrierUnclear, LabelBooks, TaxEngine
+from services.fulfillment.providers import Carrier, LabelBooks, TaxEngine
 from services.fulfillment.providers.tax_books import TaxBooks
 from services.fulfillment.settings import Settings
 from services.fulfillment.store import registrations, rules
@@ -17,8 +17,8 @@ from shared.contracts.credentials import Use
 from shared.credentials import Adapters, Credential, Wallet, tried
 from shared.database import Connection
 from shared.errors import Invalid
-from shared.http_client import NoAnswer, NotSent
 from shared.messages import Envelope, Environment
+from shared.provider_answers import OUTCOME_UNKNOWN
 from shared.work import Desk
 
 STORES_CACHED_MAX = 1_000
@@ -102,7 +102,7 @@ class Fulfillment:
     async def try_credential(self, credential: Credential) -> tuple[str, str]:
         """Ask for a label or a document that is not there; who is answered that has a key that is good."""
         made = self._carriers.make(credential) if credential.use is Use.SHIPPING else self._engines.make(credential)
-        silent = (NotSent, NoAnswer, CarrierUnclear, CarrierRefused)
+        silent = OUTCOME_UNKNOWN
         try:
             if isinstance(made, LabelBooks):
                 return await tried(made.get_label(NOTHING), silent=silent)

@@ -2,7 +2,6 @@
 
 from services.fulfillment.handlers import labels
 from services.fulfillment.handlers.context import Fulfillment
-from services.fulfillment.handlers.labels import SILENT
 from services.fulfillment.providers import Bought, Carrier, CarrierRefused
 from services.fulfillment.store import labels as rows
 from services.fulfillment.store.labels import Label
@@ -11,6 +10,7 @@ from shared.database import connected
 from shared.errors import NotFound, Outcome, Refusal, Retry
 from shared.http_client import recorded
 from shared.messages import Envelope, done, type_of
+from shared.provider_answers import OUTCOME_UNKNOWN
 from shared.work import Work
 
 
@@ -84,5 +84,5 @@ async def _found(context: Fulfillment, carrier: Carrier, label: Label) -> Bought
     try:
         async with labels.kept(context, label):
             return await carrier.find(label.request, reference=label.id)
-    except (CarrierRefused, *SILENT):
+    except (CarrierRefused, *OUTCOME_UNKNOWN):
         return None

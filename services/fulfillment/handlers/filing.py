@@ -3,7 +3,6 @@
 import logging
 
 from services.fulfillment.handlers.context import Fulfillment
-from services.fulfillment.providers import CarrierUnclear
 from services.fulfillment.providers.tax_books import TaxRefusedForGood
 from services.fulfillment.store import filings as rows
 from services.fulfillment.store.filings import Due
@@ -11,7 +10,8 @@ from shared import audit, telemetry
 from shared.backoff import step
 from shared.database import Statement, connected
 from shared.errors import Contended
-from shared.http_client import NoAnswer, NotSent, recorded
+from shared.http_client import recorded
+from shared.provider_answers import OUTCOME_UNKNOWN
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ async def _file(context: Fulfillment, due: Due) -> None:
                     await books.file(due.filing)
                 outcome = rows.filed(due)
                 telemetry.say(logger, logging.INFO, "recorded at the tax provider", facts)
-        except (NotSent, NoAnswer, CarrierUnclear) as silent:
+        except OUTCOME_UNKNOWN as silent:
             reason = f"{type(silent).__name__}: {silent}"
             telemetry.say(logger, logging.WARNING, "a document cannot be recorded now", {**facts, "reason": reason})
             outcome = rows.put_off(due, reason, again_seconds=step(AGAIN_SECONDS, due.looks - 1))

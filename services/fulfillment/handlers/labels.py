@@ -21,7 +21,6 @@ from services.fulfillment.providers import (
     Bought,
     Carrier,
     CarrierRefused,
-    CarrierUnclear,
     LabelRequest,
     RatesRequest,
     Unsupported,
@@ -44,17 +43,17 @@ from shared.contracts.fulfillment.shipping import (
 )
 from shared.database import Statement, connected
 from shared.errors import Invalid, NotFound, Outcome, Refusal, Unavailable
-from shared.http_client import Call, NoAnswer, NotSent, recorded
+from shared.http_client import Call, recorded
 from shared.ids import new_id
 from shared.leases import lease_kept
 from shared.messages import Envelope, Refused, done, type_of
+from shared.provider_answers import OUTCOME_UNKNOWN, IndeterminateResponse
 from shared.work import Batch, Work
 
 logger = logging.getLogger(__name__)
 
 # Of a label of which nothing is known the first look comes at once; then ever more rarely, until there is proof.
 LOOKS_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
-SILENT = (NotSent, NoAnswer, CarrierUnclear)
 
 
 class RateNeeded(Refusal):
@@ -199,7 +198,7 @@ async def _rate_back(context: Fulfillment, carrier: Carrier, asked: RatesRequest
     try:
         async with asyncio.timeout(context.settings.rates_timeout_seconds):
             offered = await carrier.rates(asked)
-    except (TimeoutError, *SILENT) as silent:
+    except (TimeoutError, *OUTCOME_UNKNOWN) as silent:
         raise Unavailable(f"{carrier.name} gave no rate for the way back") from silent
     except CarrierRefused as refused:
         raise CarrierSaidNo(refused.detail, {"carrier": carrier.name, "carrier_code": refused.code}) from refused
@@ -239,12 +238,12 @@ async def buy(work: Work, context: Fulfillment, carrier: Carrier, label: Label) 
             async with kept(context, label):
                 if time.monotonic() - label.leased_at_seconds > context.settings.lease_seconds:
                     # We stood still (a frozen machine, say) and somebody else may be at it by now.
-                    raise CarrierUnclear("the lease ran out before anything was sent")
+                    raise IndeterminateResponse("the lease ran out before anything was sent")
                 bought = await carrier.buy(label.request, reference=label.id)
         except CarrierRefused as refused:
             await failed(work, context, label, refused, calls)
             return
-        except SILENT as silent:
+        except OUTCOME_UNKNOWN as silent:
             facts = {"label_id": str(label.id), "carrier": carrier.name, "trouble": f"{type(silent).__name__}: {silent}"}
             telemetry.say(logger, logging.WARNING, "nothing is known of a label", facts)
             batch = work.batch()

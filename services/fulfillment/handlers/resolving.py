@@ -8,7 +8,7 @@ import msgspec
 from services.fulfillment.domain.shipping.labels import LabelStatus
 from services.fulfillment.handlers import labels, voiding
 from services.fulfillment.handlers.context import Fulfillment
-from services.fulfillment.handlers.labels import LOOKS_SECONDS, SILENT
+from services.fulfillment.handlers.labels import LOOKS_SECONDS
 from services.fulfillment.providers import CarrierRefused
 from services.fulfillment.store import labels as rows
 from services.fulfillment.store.labels import Label
@@ -19,6 +19,7 @@ from shared.database import connected
 from shared.errors import Contended
 from shared.http_client import recorded
 from shared.messages import type_of
+from shared.provider_answers import OUTCOME_UNKNOWN
 from shared.work import Work
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ async def _find(work: Work, context: Fulfillment, label: Label) -> None:
         except CarrierRefused as refused:
             await labels.failed(work, context, label, refused, calls)
             return
-        except SILENT as silent:
+        except OUTCOME_UNKNOWN as silent:
             facts = {"label_id": str(label.id), "age_seconds": round(label.age_seconds), "trouble": f"{type(silent).__name__}: {silent}"}
             telemetry.say(logger, logging.WARNING, "a label cannot be looked for", facts)
             await _again(work, label)
@@ -67,7 +68,7 @@ async def _ask_about_void(work: Work, context: Fulfillment, label: Label) -> Non
     assert label.provider_label_id is not None, "only what was bought is given back"
     try:
         status = await carrier.status(label.provider_label_id)
-    except (*SILENT, CarrierRefused):
+    except OUTCOME_UNKNOWN:
         await _again(work, label)
         return
     if status is LabelStatus.PURCHASED:

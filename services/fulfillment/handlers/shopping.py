@@ -11,7 +11,7 @@ import msgspec
 from services.fulfillment.domain import pricing as rules
 from services.fulfillment.domain.pricing import NoWayToShip
 from services.fulfillment.handlers.context import Fulfillment
-from services.fulfillment.providers import Carrier, CarrierRate, CarrierRefused, CarrierUnclear, RatesRequest
+from services.fulfillment.providers import Carrier, CarrierRate, CarrierRefused, RatesRequest
 from services.fulfillment.store.rates import Rate
 from services.fulfillment.store.settings import Standing
 from shared import telemetry
@@ -23,9 +23,10 @@ from shared.contracts.fulfillment.pricing import (
 )
 from shared.contracts.orders import OrderContent
 from shared.errors import Invalid
-from shared.http_client import Call, NoAnswer, NotSent, recorded
+from shared.http_client import Call, recorded
 from shared.ids import new_id
 from shared.messages import Envelope
+from shared.provider_answers import OUTCOME_UNKNOWN
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ async def in_time(asking: Awaitable[T], name: str, timeout_seconds: float, calls
                 return await asking
         except TimeoutError:
             notice = Notice(code="provider-silent", detail=f"{name} did not answer within {timeout_seconds:g} s.")
-        except (NotSent, NoAnswer, CarrierUnclear) as silent:
+        except OUTCOME_UNKNOWN as silent:
             notice = Notice(code="provider-silent", detail=f"{name} cannot be asked right now ({type(silent).__name__}).")
         except CarrierRefused as refused:
             notice = Notice(code="provider-refused", detail=f"{name}: {refused.detail}")

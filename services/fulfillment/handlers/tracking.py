@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from services.fulfillment.domain.shipping.shipments import as_a_whole
 from services.fulfillment.domain.shipping.tracking import TrackingEvent, TrackingStatus, history, project
 from services.fulfillment.handlers.context import Fulfillment
-from services.fulfillment.providers import CarrierRefused, CarrierUnclear
 from services.fulfillment.store import labels, shipments
 from services.fulfillment.store import parcels as rows
 from services.fulfillment.store.parcels import Parcel
@@ -22,9 +21,9 @@ from shared.contracts.fulfillment.shipping import (
 )
 from shared.database import CONTENDED_ATTEMPTS_MAX, connected
 from shared.errors import Contended
-from shared.http_client import NoAnswer, NotSent
 from shared.ids import new_id
 from shared.messages import Envelope
+from shared.provider_answers import OUTCOME_UNKNOWN
 from shared.work import Batch, Work
 
 logger = logging.getLogger(__name__)
@@ -92,7 +91,7 @@ async def look_for_due(context: Fulfillment) -> None:
             continue
         try:
             events = await carrier.track(parcel.tracking_number, provider_label_id=parcel.provider_label_id)
-        except (NotSent, NoAnswer, CarrierUnclear, CarrierRefused) as silent:
+        except OUTCOME_UNKNOWN as silent:
             facts = {"tracking_number": parcel.tracking_number, "reason": f"{type(silent).__name__}: {silent}"}
             telemetry.say(logger, logging.INFO, "a parcel could not be looked for", facts)
             continue

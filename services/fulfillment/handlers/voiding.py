@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from services.fulfillment.domain.shipping.labels import LabelFinal, LabelStatus, moved
 from services.fulfillment.domain.shipping.tracking import TrackingEvent, TrackingStatus
 from services.fulfillment.handlers.context import Fulfillment
-from services.fulfillment.handlers.labels import SILENT, audited, read
+from services.fulfillment.handlers.labels import audited, read
 from services.fulfillment.handlers.tracking import take_in
 from services.fulfillment.providers import (
     CarrierRefused,
@@ -23,6 +23,7 @@ from shared.contracts.fulfillment.shipping import (
 from shared.database import connected
 from shared.http_client import Call, recorded
 from shared.messages import Envelope, done
+from shared.provider_answers import OUTCOME_UNKNOWN
 from shared.work import Work
 
 # A void that the carrier has not decided is asked about so often; some take days.
@@ -60,7 +61,7 @@ async def ask_void(work: Work, context: Fulfillment, label: Label) -> Label:
             status = await carrier.void(label.provider_label_id, reference=label.id)
             if status is LabelStatus.PURCHASED:
                 status = LabelStatus.VOID_REQUESTED
-        except SILENT:
+        except OUTCOME_UNKNOWN:
             batch = work.batch()
             batch.add(rows.looked(label, again_seconds=step(VOID_LOOKS_SECONDS, label.looks)), *audited(label, calls))
             await batch.commit()

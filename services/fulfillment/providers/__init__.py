@@ -1,7 +1,7 @@
 """What carriers and tax engines must do, and how they may answer."""
 
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 import msgspec
@@ -14,6 +14,8 @@ from services.fulfillment.domain.tax.sale import Sale
 from shared.contracts.fulfillment.pricing import PackageBody, TableBody
 from shared.contracts.orders import Address, OrderContent
 from shared.errors import Refusal
+from shared.http_client import Answer
+from shared.provider_answers import AnswerFormat
 
 
 class Unsupported(Refusal):
@@ -32,8 +34,11 @@ class CarrierRefused(Exception):
         self.code, self.detail = code, detail
 
 
-class CarrierUnclear(Exception):
-    """The carrier answered something from which its doing cannot be told (an error of its own, a limit)."""
+def changed(answers: AnswerFormat, answer: Answer) -> dict[str, Any]:
+    """Take what a change came to; raises CarrierRefused by the carrier's own word, and IndeterminateResponse for all else."""
+    if (error := answers.refusal(answer)) is not None:
+        raise CarrierRefused(error.code, error.message)
+    return answers.shown(answer)
 
 
 class CarrierCapabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +120,7 @@ class CarrierNews(msgspec.Struct, frozen=True, kw_only=True):
 class Carrier(Protocol):
     """A carrier, or somebody who stands for several.
 
-    Calls raise NotSent and NoAnswer (shared.http_client), CarrierUnclear, or CarrierRefused; nothing else.
+    Calls raise one of OUTCOME_UNKNOWN (shared.provider_answers), or, where they change something, CarrierRefused; nothing else.
     """
 
     name: str
@@ -209,7 +214,7 @@ class TaxEngine(Protocol):
     remote: bool
 
     async def quote(self, request: TaxRequest) -> list[Row]:
-        """Say what the tax comes to; raises Refusal, NotSent, NoAnswer or CarrierUnclear."""
+        """Say what the tax comes to; raises Refusal or one of OUTCOME_UNKNOWN."""
         ...
 
     async def close(self) -> None:

@@ -9,12 +9,13 @@ import msgspec
 
 from services.fulfillment.domain.tax.engine import Kind, Line, Row
 from services.fulfillment.domain.tax.rules import Level, Reason
-from services.fulfillment.providers import CarrierUnclear, TaxRequest
+from services.fulfillment.providers import TaxRequest
 from services.fulfillment.providers.figures import Component, decimal_of, minor, percent_of, rows_of
 from services.fulfillment.providers.tax_books import TaxFiling, TaxRecord, TaxRecordPage, TaxRefusedForGood
 from services.fulfillment.providers.taxjar import TaxRefused
 from shared.contracts.orders import Address
 from shared.http_client import Answer, ProviderClient
+from shared.provider_answers import AnswerFormat, ProviderError, text_of
 
 # Shipping by a carrier, delivered (AvaTax system tax codes).
 FREIGHT = "FR020100"
@@ -29,6 +30,11 @@ LEVELS = {
     "city": Level.CITY,
     "special": Level.DISTRICT,
 }
+# Each error links to the page about it, which is named by its code (developer.avalara.com/avatax/errors, "Handling Error Messages").
+ERRORS_PAGE = "developer.avalara.com/avatax/errors/"
+CLIENT_FAULT = "Client"
+MISSING = "EntityNotFoundError"
+
 AUDITED = frozenset(
     {
         *("type", "companyCode", "date", "currencyCode", "lines", "number", "quantity", "amount", "taxCode", "taxIncluded", "code"),
@@ -69,29 +75,30 @@ class Avalara:
         """Say what the tax comes to."""
         body = msgspec.json.encode(transaction_body(request, company_code=self._company_code))
         answer = await self._client.call("create_transaction", "POST", "/api/v2/transactions/create", body=body)
-        if answer.status in (401, 403, 408, 429) or answer.status >= 500:
-            raise CarrierUnclear(f"avalara answered {answer.status}")
-        if answer.status not in (200, 201):
-            error = answer.body.get("error") or {}
-            facts = {"tax_provider": self.name, "provider_code": error.get("code")}
-            raise TaxRefused(str(error.get("message") or f"http {answer.status}"), facts)
-        return rows_from(answer.body, request)
+        if (error := ANSWERS.refusal(answer)) is not None:
+            raise TaxRefused(error.message, {"tax_provider": self.name, "provider_code": error.code})
+        with ANSWERS.reading():
+            return rows_from(_transaction(answer, _code(request)), request)
 
     async def file(self, filing: TaxFiling) -> None:
         """Record a sale as a committed SalesInvoice, or a reversal as a ReturnInvoice, each with the tax that was charged."""
         body = msgspec.json.encode(invoice_body(filing, company_code=self._company_code))
         answer = await self._client.call(f"create_{filing.kind}", "POST", "/api/v2/transactions/create", body=body)
-        if answer.status in (401, 403, 408, 429) or answer.status >= 500:
-            raise CarrierUnclear(f"avalara answered {answer.status}")
-        if answer.status in (200, 201) or await self.get_record(str(filing.document_id)) is not None:
-            return
-        error = answer.body.get("error") or {}
-        raise TaxRefusedForGood(f"{error.get('code')}: {error.get('message')}")
+        key = str(filing.document_id)
+        if (error := ANSWERS.refusal(answer)) is None:
+            with ANSWERS.reading():
+                _transaction(answer, key)
+        # A second one of the same name is refused, too.
+        elif await self.get_record(key) is None:
+            raise TaxRefusedForGood(f"{error.code}: {error.message}")
 
     async def get_record(self, key: str) -> TaxRecord | None:
         """Read a transaction by our code for it."""
         answer = await self._client.call("get_transaction", "GET", f"{self._transactions}/{key}")
-        return None if answer.status == 404 else _record(_read(answer))
+        if ANSWERS.says_absent(answer):
+            return None
+        with ANSWERS.reading():
+            return _record(_transaction(answer, key))
 
     async def list_records(self, *, since: datetime, until: datetime, cursor: str | None) -> TaxRecordPage:
         """Page through invoices by their day; orders, which quotes are, are not recorded."""
@@ -101,10 +108,12 @@ class Avalara:
             "$top": str(PAGE_ROWS),
             "$skip": cursor or "0",
         }
-        found = _read(await self._client.call("list_transactions", "GET", self._transactions, query=query)).get("value") or []
-        invoices = [each for each in found if each["type"] in KINDS]
+        answer = await self._client.call("list_transactions", "GET", self._transactions, query=query)
+        with ANSWERS.reading():
+            found = ANSWERS.shown(answer)["value"]
+            records = tuple(_record(each) for each in found if each["type"] in KINDS)
         following = str(int(cursor or "0") + len(found)) if len(found) == PAGE_ROWS else None
-        return TaxRecordPage(records=tuple(_record(each) for each in invoices), next=following)
+        return TaxRecordPage(records=records, next=following)
 
     @property
     def _transactions(self) -> str:
@@ -143,10 +152,29 @@ def invoice_body(filing: TaxFiling, *, company_code: str) -> dict[str, Any]:
     }
 
 
-def _read(answer: Answer) -> Mapping[str, Any]:
-    if answer.status != 200:
-        raise CarrierUnclear(f"avalara answered {answer.status}")
-    return answer.body
+def _error(answer: Answer) -> ProviderError | None:
+    try:
+        error = answer.body["error"]
+        code, detail = error["code"], error["details"][0]
+        own = detail["faultCode"] == CLIENT_FAULT and str(detail["helpLink"]).endswith(f"{ERRORS_PAGE}{detail['code']}")
+    except (LookupError, TypeError):
+        return None
+    return ProviderError(code=code, message=text_of(error.get("message"))) if own and isinstance(code, str) else None
+
+
+ANSWERS = AnswerFormat(provider="avalara", read_error=_error, refusing_statuses=frozenset({400, 404}), absence_codes=frozenset({MISSING}))
+
+
+def _code(request: TaxRequest) -> str:
+    return f"tender-{request.reference}"
+
+
+def _transaction(answer: Answer, code: str) -> Mapping[str, Any]:
+    """Take the transaction of an answer, which must be the one that was asked for."""
+    transaction = ANSWERS.shown(answer)
+    if str(transaction["code"]) != code:
+        raise ValueError("it is another transaction")
+    return transaction
 
 
 def _record(said: Mapping[str, Any]) -> TaxRecord:
@@ -169,7 +197,7 @@ def transaction_body(request: TaxRequest, *, company_code: str) -> dict[str, Any
     assert to is not None, "a sale without an address is refused before"
     body: dict[str, Any] = {
         "type": "SalesOrder",
-        "code": f"tender-{request.reference}",
+        "code": _code(request),
         "companyCode": company_code,
         "date": sale.day.isoformat(),
         "customerCode": "guest" if content.customer_id is None else str(content.customer_id),
@@ -187,10 +215,10 @@ def transaction_body(request: TaxRequest, *, company_code: str) -> dict[str, Any
 def rows_from(answer: Mapping[str, Any], request: TaxRequest) -> list[Row]:
     """Read the answer into rows, each amount as it is given."""
     currency = request.content.currency
-    by_number = {str(line["lineNumber"]): line for line in answer.get("lines") or []}
+    by_number = {str(line["lineNumber"]): line for line in answer["lines"]}
     rows: list[Row] = []
     for n, line in enumerate(request.lines):
-        said: Mapping[str, Any] = by_number.get(str(n), {})
+        said = by_number[str(n)]
         exempt = minor(said.get("exemptAmount"), currency)
         rows += rows_of(
             n,

@@ -18,17 +18,18 @@ from services.fulfillment.providers import (
     CarrierNews,
     CarrierRate,
     CarrierRefused,
-    CarrierUnclear,
     LabelPage,
     LabelRecord,
     LabelRequest,
     RatesRequest,
+    changed,
 )
-from services.fulfillment.providers.downloads import fetched
+from services.fulfillment.providers.downloads import FORMS, fetched
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import Address, OrderContent
 from shared.http_client import Answer, ProviderClient
-from shared.money import Money, TooManyDecimals, decimal_text, from_decimal_text
+from shared.money import Money, decimal_text, from_decimal_text
+from shared.provider_answers import AnswerFormat, ProviderError, text_of
 
 # Weights are ounces and sizes inches, each to one decimal (docs.easypost.com/docs/parcels).
 GRAMS_PER_OUNCE = Decimal("28.349523125")
@@ -39,7 +40,16 @@ RATE_LIFETIME = timedelta(days=7)
 # A purchase that is still under way at a carrier does not show on the shipment; it takes no longer than this.
 ABSENCE_IS_PROOF_AFTER_SECONDS = 60.0
 PAGE_ROWS = 100
-MEDIA_TYPES = {"pdf": "application/pdf", "zpl": "application/zpl"}
+# Families of codes, and codes, of EasyPost's errors, as far as our calls meet them (docs.easypost.com/guides/errors-guide).
+CODE_FAMILIES = frozenset({"ADDRESS", "CARRIER_ACCOUNT", "CUSTOMS_INFO", "CUSTOMS_ITEM", "INSURANCE", "PARAMETER", "PARCEL", "SHIPMENT"})
+CODES = frozenset(
+    {"BAD_REQUEST", "NOT_ACCEPTABLE", "NOT_FOUND", "PAYMENT_REQUIRED", "MODE.CONFLICT", "MODE.UNAUTHORIZED", "TRACKER.NOT_FOUND"}
+)
+POSTAGE_EXISTS = "SHIPMENT.POSTAGE.EXISTS"
+# A carrier may have sold the label all the same, has sold it, or is about to.
+UNDECIDED_CODES = frozenset(
+    {POSTAGE_EXISTS, *("SHIPMENT.POSTAGE.NO_RESPONSE", "SHIPMENT.POSTAGE.TIMED_OUT", "SHIPMENT.PURCHASE.IN_PROGRESS")}
+)
 
 STATUSES = {
     "unknown": TrackingStatus.UNKNOWN,
@@ -108,26 +118,15 @@ class EasyPost:
         """Make a shipment, which is what prices come of."""
         if len(request.packages) != 1:
             raise CarrierRefused("one_package", "EasyPost takes one package a shipment")
-        body = shipment_body(request)
-        shipment = _answered(await self._client.call("create_shipment", "POST", "/v2/shipments", body=msgspec.json.encode(body)))
-        until = datetime.fromisoformat(shipment["created_at"]) + RATE_LIFETIME
-        found = []
-        for rate in shipment["rates"]:
-            price = _money(rate["rate"], rate["currency"])
-            found.append(
-                CarrierRate(
-                    provider_rate_id=f"{shipment['id']}/{rate['id']}",
-                    service=f"{rate['carrier']} {rate['service']}",
-                    amount=price.amount,
-                    currency=price.currency,
-                    transit_days=rate.get("delivery_days"),
-                    expires_at=until,
-                )
-            )
-        if not found and shipment.get("messages"):
-            first = shipment["messages"][0]
-            raise CarrierRefused(str(first.get("type", "no_rates")), str(first.get("message", "")))
-        return found
+        body = msgspec.json.encode(shipment_body(request))
+        shipment = changed(ANSWERS, await self._client.call("create_shipment", "POST", "/v2/shipments", body=body))
+        with ANSWERS.reading():
+            _of_kind(shipment, "Shipment")
+            found = _rates(shipment)
+            if not found and shipment.get("messages"):
+                first = shipment["messages"][0]
+                raise CarrierRefused(str(first.get("type", "no_rates")), str(first.get("message", "")))
+            return found
 
     async def buy(self, request: LabelRequest, *, reference: UUID) -> Bought:
         """Buy a shipment's label; a shipment is bought once, so a repeat finds it bought."""
@@ -136,39 +135,37 @@ class EasyPost:
         if request.insured_amount is not None:
             body["insurance"] = decimal_text(Money(request.insured_amount, request.content.currency))
         answer = await self._client.call("buy_shipment", "POST", f"/v2/shipments/{shipment_id}/buy", body=msgspec.json.encode(body))
-        try:
-            shipment = _answered(answer)
-        except CarrierRefused as refused:
-            if not refused.code.endswith("POSTAGE.EXISTS"):
-                raise
-            found = await self.find(request, reference=reference)
-            if found is None:
-                raise
+        if _code(answer) == POSTAGE_EXISTS and (found := await self.find(request, reference=reference)) is not None:
             return found
-        return await self._bought(shipment, request)
+        shipment = changed(ANSWERS, answer)
+        with ANSWERS.reading():
+            return await self._bought(_shipment(shipment, shipment_id), request)
 
     async def find(self, request: LabelRequest, *, reference: UUID) -> Bought | None:
         """Read the shipment, which shows its label once it is bought."""
         shipment_id, _ = _split(request.provider_rate_id)
-        try:
-            shipment = await self._shipment(shipment_id)
-        except CarrierRefused as refused:
-            raise CarrierUnclear(f"the shipment cannot be read: {refused}") from refused
-        return await self._bought(shipment, request) if shipment.get("postage_label") else None
+        shipment = await self._read(shipment_id)
+        with ANSWERS.reading():
+            return await self._bought(shipment, request) if shipment["postage_label"] else None
 
     async def void(self, provider_label_id: str, *, reference: UUID) -> LabelStatus:
         """Ask for a refund of the label."""
         answer = await self._client.call("refund_shipment", "POST", f"/v2/shipments/{provider_label_id}/refund")
-        return _void_status(_answered(answer))
+        shipment = changed(ANSWERS, answer)
+        with ANSWERS.reading():
+            return _void_status(_shipment(shipment, provider_label_id))
 
     async def status(self, provider_label_id: str) -> LabelStatus:
         """Read how a refund stands."""
-        return _void_status(await self._shipment(provider_label_id))
+        shipment = await self._read(provider_label_id)
+        with ANSWERS.reading():
+            return _void_status(shipment)
 
     async def track(self, tracking_number: str, *, provider_label_id: str) -> list[TrackingEvent]:
         """Read all that was seen of a parcel."""
-        answer = _answered(await self._client.call("list_trackers", "GET", "/v2/trackers", query={"tracking_code": tracking_number}))
-        return [event for tracker in answer["trackers"][:1] for event in _events(tracker)]
+        answer = await self._client.call("list_trackers", "GET", "/v2/trackers", query={"tracking_code": tracking_number})
+        with ANSWERS.reading():
+            return [event for tracker in ANSWERS.shown(answer)["trackers"][:1] for event in _events(tracker)]
 
     async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
         """Page through the shipments that were bought, the newest first (docs.easypost.com/docs/shipments, list all)."""
@@ -179,16 +176,20 @@ class EasyPost:
             "page_size": str(PAGE_ROWS),
             **({"before_id": cursor} if cursor else {}),
         }
-        answer = _answered(await self._client.call("list_shipments", "GET", "/v2/shipments", query=query))
-        page = [shipment for shipment in answer["shipments"] if shipment.get("postage_label")]
-        following = answer["shipments"][-1]["id"] if answer.get("has_more") and answer["shipments"] else None
-        return LabelPage(labels=tuple(_record(shipment) for shipment in page), next=following)
+        answer = await self._client.call("list_shipments", "GET", "/v2/shipments", query=query)
+        with ANSWERS.reading():
+            shipments = ANSWERS.shown(answer)["shipments"]
+            following = shipments[-1]["id"] if answer.body["has_more"] and shipments else None
+            return LabelPage(labels=tuple(_record(each) for each in shipments if each["postage_label"]), next=following)
 
     async def get_label(self, provider_label_id: str) -> LabelRecord | None:
         """Read a shipment; one that was not bought is no label."""
-        answer = await self._client.call("retrieve_shipment", "GET", f"/v2/shipments/{provider_label_id}")
-        shipment = None if answer.status == 404 else _answered(answer)
-        return None if shipment is None or not shipment.get("postage_label") else _record(shipment)
+        answer = await self._retrieve(provider_label_id)
+        if ANSWERS.says_absent(answer):
+            return None
+        with ANSWERS.reading():
+            shipment = _shipment(ANSWERS.shown(answer), provider_label_id)
+            return _record(shipment) if shipment["postage_label"] else None
 
     def read_event(self, event_type: str, payload: bytes) -> CarrierNews:
         """Read a webhook: a tracker with all its history, or a refund; raises ValueError."""
@@ -203,25 +204,77 @@ class EasyPost:
             raise ValueError(f"{type(unfit).__name__}: {unfit}") from unfit
         return CarrierNews()
 
-    async def _shipment(self, shipment_id: str) -> dict[str, Any]:
-        return _answered(await self._client.call("retrieve_shipment", "GET", f"/v2/shipments/{shipment_id}"))
+    async def _retrieve(self, shipment_id: str) -> Answer:
+        return await self._client.call("retrieve_shipment", "GET", f"/v2/shipments/{shipment_id}")
+
+    async def _read(self, shipment_id: str) -> Mapping[str, Any]:
+        answer = await self._retrieve(shipment_id)
+        with ANSWERS.reading():
+            return _shipment(ANSWERS.shown(answer), shipment_id)
 
     async def _bought(self, shipment: Mapping[str, Any], request: LabelRequest) -> Bought:
-        label = shipment["postage_label"]
-        url = label["label_url"]
+        url = shipment["postage_label"]["label_url"]
         if request.document == "zpl":
             # It was made as a PDF, so that a quote need not know how it will be printed.
             path = f"/v2/shipments/{shipment['id']}/label"
-            converted = _answered(await self._client.call("convert_label", "GET", path, query={"file_format": "ZPL"}))
+            converted = ANSWERS.shown(await self._client.call("convert_label", "GET", path, query={"file_format": "ZPL"}))
             url = converted["postage_label"]["label_zpl_url"]
-        price = _money(shipment["selected_rate"]["rate"], shipment["selected_rate"]["currency"])
+        price = _money(shipment["selected_rate"])
         package = BoughtPackage(
             tracking_number=shipment["tracking_code"],
-            media_type=MEDIA_TYPES[request.document],
-            document=await fetched(url, secure=self._secure),
+            media_type=FORMS[request.document].media_type,
+            document=await fetched(url, form=request.document, secure=self._secure),
         )
         status = _void_status(shipment)
         return Bought(provider_label_id=shipment["id"], amount=price.amount, currency=price.currency, packages=(package,), status=status)
+
+
+def _code(answer: Answer) -> Any:
+    error = answer.body.get("error")
+    return error.get("code") if isinstance(error, dict) else None
+
+
+def _error(answer: Answer) -> ProviderError | None:
+    code = _code(answer)
+    known = isinstance(code, str) and (code in CODES or code.partition(".")[0] in CODE_FAMILIES) and code not in UNDECIDED_CODES
+    return ProviderError(code=code, message=text_of(answer.body["error"].get("message"))) if known else None
+
+
+# The statuses are the guide's; 401, 403, 405 and 429 say nothing of an earlier copy of the request, 408 and 5xx nothing at all.
+ANSWERS = AnswerFormat(
+    provider="easypost", read_error=_error, refusing_statuses=frozenset({400, 402, 404, 422}), absence_codes=frozenset({"NOT_FOUND"})
+)
+
+
+def _of_kind(thing: Mapping[str, Any], kind: str) -> None:
+    if thing["object"] != kind:
+        raise ValueError(f"it is no {kind}")
+
+
+def _shipment(thing: dict[str, Any], shipment_id: str) -> dict[str, Any]:
+    """Insist that an answer is this shipment."""
+    _of_kind(thing, "Shipment")
+    if thing["id"] != shipment_id:
+        raise ValueError("it is another shipment")
+    return thing
+
+
+def _rates(shipment: Mapping[str, Any]) -> list[CarrierRate]:
+    until = datetime.fromisoformat(shipment["created_at"]) + RATE_LIFETIME
+    found = []
+    for rate in shipment["rates"]:
+        price = _money(rate)
+        found.append(
+            CarrierRate(
+                provider_rate_id=f"{shipment['id']}/{rate['id']}",
+                service=f"{rate['carrier']} {rate['service']}",
+                amount=price.amount,
+                currency=price.currency,
+                transit_days=rate.get("delivery_days"),
+                expires_at=until,
+            )
+        )
+    return found
 
 
 def shipment_body(request: RatesRequest) -> dict[str, Any]:
@@ -298,26 +351,12 @@ def _split(provider_rate_id: str) -> tuple[str, str]:
     return shipment_id, rate_id
 
 
-def _answered(answer: Answer) -> dict[str, Any]:
-    if answer.status in (200, 201):
-        return answer.body
-    error = answer.body.get("error", {})
-    code, message = str(error.get("code", f"http_{answer.status}")), str(error.get("message", ""))
-    # Locked (423) is said of a shipment that is just being bought.
-    if answer.status in (401, 403, 408, 409, 423, 429) or answer.status >= 500:
-        raise CarrierUnclear(f"easypost answered {answer.status} {code}")
-    raise CarrierRefused(code, message)
-
-
-def _money(text: str, currency: str) -> Money:
-    try:
-        return from_decimal_text(text, currency)
-    except TooManyDecimals as finer:
-        raise CarrierUnclear(f"easypost asks {text} {currency}, which is finer than the currency") from finer
+def _money(rate: Mapping[str, Any]) -> Money:
+    return from_decimal_text(rate["rate"], rate["currency"])
 
 
 def _record(shipment: Mapping[str, Any]) -> LabelRecord:
-    price = _money(shipment["selected_rate"]["rate"], shipment["selected_rate"]["currency"])
+    price = _money(shipment["selected_rate"])
     return LabelRecord(
         provider_label_id=shipment["id"],
         amount=price.amount,
@@ -328,7 +367,7 @@ def _record(shipment: Mapping[str, Any]) -> LabelRecord:
 
 
 def _void_status(shipment: Mapping[str, Any]) -> LabelStatus:
-    said = shipment.get("refund_status")
+    said = shipment["refund_status"]
     return LabelStatus.PURCHASED if not said else VOIDS.get(str(said), LabelStatus.VOID_REQUESTED)
 
 

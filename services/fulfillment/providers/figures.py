@@ -8,8 +8,7 @@ import msgspec
 
 from services.fulfillment.domain.tax.engine import Line, Row
 from services.fulfillment.domain.tax.rules import Level, Place, Reason
-from services.fulfillment.providers import CarrierUnclear
-from shared.money import Money, TooManyDecimals, decimal_text, from_decimal_text
+from shared.money import Money, decimal_text, from_decimal_text
 
 COMBINED = "combined"
 
@@ -54,11 +53,8 @@ def rows_of(
 
 
 def minor(value: Any, currency: str) -> int:
-    """Read a provider's decimal as minor units; raises CarrierUnclear for what is finer than the currency."""
-    try:
-        return from_decimal_text(str(value if value is not None else 0), currency).amount
-    except TooManyDecimals as finer:
-        raise CarrierUnclear(f"an amount of {value} is finer than {currency}") from finer
+    """Read a provider's decimal as minor units; raises TooManyDecimals for what is finer than the currency."""
+    return from_decimal_text(str(value if value is not None else 0), currency).amount
 
 
 def decimal_of(amount: int, currency: str) -> str:

@@ -16,18 +16,21 @@ from services.fulfillment.providers import (
     CarrierCapabilities,
     CarrierNews,
     CarrierRate,
-    CarrierRefused,
-    CarrierUnclear,
     LabelPage,
     LabelRecord,
     LabelRequest,
     RatesRequest,
+    changed,
 )
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import OrderContent
 from shared.http_client import Answer, ProviderClient
+from shared.provider_answers import AnswerFormat, ProviderError, text_of
 
 PAGE_ROWS = 100
+# Codes of the sandbox's errors that say that a request was not executed.
+ABSENT = frozenset({"label_not_found", "parcel_not_found", "rate_not_found"})
+NOT_EXECUTED = ABSENT | {"address_invalid", "customs_needed", "invalid_json", "parcels_invalid", "rate_expired"}
 # What the audit may keep: neither addresses nor documents.
 AUDITED = frozenset(
     {
@@ -70,18 +73,20 @@ class SandboxCarrier:
             "parcels": _parcels(request.packages),
             "currency": request.content.currency,
         }
-        answer = _answered(await self._client.call("rates", "POST", "/v1/shipping/rates", body=msgspec.json.encode(body)))
-        return [
-            CarrierRate(
-                provider_rate_id=rate["id"],
-                service=rate["service"],
-                amount=rate["amount"],
-                currency=rate["currency"],
-                transit_days=rate["transit_days"],
-                expires_at=datetime.fromisoformat(rate["expires_at"]),
-            )
-            for rate in answer["rates"]
-        ]
+        call = self._client.call("rates", "POST", "/v1/shipping/rates", body=msgspec.json.encode(body))
+        answer = changed(ANSWERS, await call)
+        with ANSWERS.reading():
+            return [
+                CarrierRate(
+                    provider_rate_id=rate["id"],
+                    service=rate["service"],
+                    amount=rate["amount"],
+                    currency=rate["currency"],
+                    transit_days=rate["transit_days"],
+                    expires_at=datetime.fromisoformat(rate["expires_at"]),
+                )
+                for rate in answer["rates"]
+            ]
 
     async def buy(self, request: LabelRequest, *, reference: UUID) -> Bought:
         """Buy a label; the reference is the key, too."""
@@ -98,43 +103,53 @@ class SandboxCarrier:
         }
         headers = {"Idempotency-Key": f"tender-{reference}"}
         call = self._client.call("buy_label", "POST", "/v1/shipping/labels", body=msgspec.json.encode(body), headers=headers)
-        return _bought(_answered(await call))
+        label = changed(ANSWERS, await call)
+        with ANSWERS.reading():
+            return _bought(label)
 
     async def find(self, request: LabelRequest, *, reference: UUID) -> Bought | None:
         """Find a label by our reference; of several the first."""
         call = self._client.call("find_label", "GET", "/v1/shipping/labels", query={"reference": str(reference)})
-        try:
-            answer = _answered(await call)
-        except CarrierRefused as refused:
-            raise CarrierUnclear(f"labels cannot be read: {refused}") from refused
-        return _bought(answer["data"][0]) if answer["data"] else None
+        answer = await call
+        with ANSWERS.reading():
+            found, _ = _page(answer)
+            return _bought(found[0]) if found else None
 
     async def void(self, provider_label_id: str, *, reference: UUID) -> LabelStatus:
         """Give a label back."""
         headers = {"Idempotency-Key": f"tender-void-{reference}"}
         call = self._client.call("void_label", "POST", f"/v1/shipping/labels/{provider_label_id}/void", headers=headers)
-        return LabelStatus(_answered(await call)["status"])
+        label = changed(ANSWERS, await call)
+        with ANSWERS.reading():
+            return LabelStatus(label["status"])
 
     async def status(self, provider_label_id: str) -> LabelStatus:
         """Ask how a label stands."""
-        answer = _answered(await self._client.call("label_status", "GET", f"/v1/shipping/labels/{provider_label_id}"))
-        return LabelStatus(answer["status"])
+        answer = await self._client.call("label_status", "GET", f"/v1/shipping/labels/{provider_label_id}")
+        with ANSWERS.reading():
+            return LabelStatus(ANSWERS.shown(answer)["status"])
 
     async def track(self, tracking_number: str, *, provider_label_id: str) -> list[TrackingEvent]:
         """Read all that was seen of a parcel."""
-        answer = _answered(await self._client.call("track", "GET", f"/v1/shipping/parcels/{tracking_number}"))
-        return [_event(tracking_number, scan) for scan in answer["scans"]]
+        answer = await self._client.call("track", "GET", f"/v1/shipping/parcels/{tracking_number}")
+        with ANSWERS.reading():
+            return [_event(tracking_number, scan) for scan in ANSWERS.shown(answer)["scans"]]
 
     async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
         """Page through the labels sold to us, the oldest first."""
         query = {"since": since.isoformat(), "until": until.isoformat(), "cursor": cursor or "", "limit": str(PAGE_ROWS)}
-        answer = _answered(await self._client.call("list_labels", "GET", "/v1/shipping/labels", query=query))
-        return LabelPage(labels=tuple(_record(each) for each in answer["data"]), next=answer["next_cursor"])
+        answer = await self._client.call("list_labels", "GET", "/v1/shipping/labels", query=query)
+        with ANSWERS.reading():
+            found, following = _page(answer)
+            return LabelPage(labels=tuple(_record(each) for each in found), next=following)
 
     async def get_label(self, provider_label_id: str) -> LabelRecord | None:
         """Read a label."""
         answer = await self._client.call("get_label", "GET", f"/v1/shipping/labels/{provider_label_id}")
-        return None if answer.status == 404 else _record(_answered(answer))
+        if ANSWERS.says_absent(answer):
+            return None
+        with ANSWERS.reading():
+            return _record(ANSWERS.shown(answer))
 
     def read_event(self, event_type: str, payload: bytes) -> CarrierNews:
         """Read a webhook: a sight of a parcel, or how a label stands; raises ValueError."""
@@ -151,16 +166,20 @@ class SandboxCarrier:
         return CarrierNews()
 
 
-def _answered(answer: Answer) -> dict[str, Any]:
-    if answer.status in (200, 201):
-        return answer.body
-    error = answer.body.get("error", {})
-    code, detail = str(error.get("code", f"http_{answer.status}")), str(error.get("message", ""))
-    if answer.status in (409, 425, 429) and code != "rate_expired":
-        raise CarrierUnclear(f"sandbox answered {answer.status} {code}")
-    if answer.status >= 500 or code == "idempotency_error":
-        raise CarrierUnclear(f"sandbox answered {answer.status} {code}")
-    raise CarrierRefused(code, detail)
+def _error(answer: Answer) -> ProviderError | None:
+    error = answer.body.get("error")
+    if not isinstance(error, dict) or error.get("code") not in NOT_EXECUTED:
+        return None
+    return ProviderError(code=error["code"], message=text_of(error.get("message")))
+
+
+ANSWERS = AnswerFormat(provider="sandbox", read_error=_error, refusing_statuses=frozenset({400, 404, 409, 422}), absence_codes=ABSENT)
+
+
+def _page(answer: Answer) -> tuple[list[Mapping[str, Any]], str | None]:
+    # Without a cursor it is some other list.
+    page = ANSWERS.shown(answer)
+    return page["data"], page["next_cursor"]
 
 
 def _bought(label: Mapping[str, Any]) -> Bought:

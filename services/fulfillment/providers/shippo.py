@@ -17,17 +17,18 @@ from services.fulfillment.providers import (
     CarrierNews,
     CarrierRate,
     CarrierRefused,
-    CarrierUnclear,
     LabelPage,
     LabelRecord,
     LabelRequest,
     RatesRequest,
+    changed,
 )
-from services.fulfillment.providers.downloads import fetched
+from services.fulfillment.providers.downloads import FORMS, fetched
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import Address, OrderContent
 from shared.http_client import Answer, ProviderClient
-from shared.money import Money, TooManyDecimals, decimal_text, from_decimal_text
+from shared.money import Money, decimal_text, from_decimal_text
+from shared.provider_answers import AnswerFormat, IndeterminateResponse, ProviderError, text_of
 
 # docs.goshippo.com: rates hold for seven days.
 RATE_LIFETIME = timedelta(days=7)
@@ -36,7 +37,16 @@ MILLIMETRES_PER_CENTIMETRE = 10
 API_VERSION = "2018-02-08"
 PAGE_ROWS = 100
 FILE_TYPES = {"pdf": "PDF_4x6", "zpl": "ZPLII"}
-MEDIA_TYPES = {"pdf": "application/pdf", "zpl": "application/zpl"}
+# What errors about a request are about: its fields, as we write them, or all of it (goshippo/shippo-ruby-client issue 28).
+REFUSED_FIELDS = frozenset(
+    {
+        *("address_from", "address_to", "parcels", "customs_declaration", "async", "rate", "label_file_type", "metadata", "transaction"),
+        *("__all__", "non_field_errors"),
+    }
+)
+INVALID, MISSING = "invalid", "not_found"
+# Word for word (goshippo/shippo-node-client issue 78, and as Django's REST framework, of which Shippo's API is made, writes it now).
+MISSING_TEXTS = frozenset({"Not found", "Not found."})
 
 STATUSES = {
     "UNKNOWN": TrackingStatus.UNKNOWN,
@@ -123,12 +133,12 @@ class Shippo:
         if len(request.packages) != 1:
             raise CarrierRefused("one_package", "Shippo takes one package a transaction here")
         body = msgspec.json.encode(shipment_body(request))
-        shipment = _answered(await self._client.call("create_shipment", "POST", "/shipments/", body=body))
-        rates = [_rate(rate) for rate in shipment["rates"]]
-        if not rates and shipment.get("messages"):
-            first = shipment["messages"][0]
-            raise CarrierRefused(str(first.get("code") or "no_rates"), str(first.get("text") or ""))
-        return rates
+        shipment = changed(ANSWERS, await self._client.call("create_shipment", "POST", "/shipments/", body=body))
+        with ANSWERS.reading():
+            rates = [_rate(rate) for rate in shipment["rates"]]
+            if not rates and shipment.get("messages"):
+                raise _failed(shipment)
+            return rates
 
     async def buy(self, request: LabelRequest, *, reference: UUID) -> Bought:
         """Buy a label; only ever asked for when none was bought under the reference."""
@@ -139,19 +149,19 @@ class Shippo:
             "async": False,
         }
         answer = await self._client.call("create_transaction", "POST", "/transactions/", body=msgspec.json.encode(body))
-        return await self._bought(_answered(answer), request)
+        transaction = changed(ANSWERS, answer)
+        with ANSWERS.reading():
+            return await self._bought(transaction, request, reference)
 
     async def find(self, request: LabelRequest, *, reference: UUID) -> Bought | None:
         """Look through the rate's transactions for our reference."""
-        try:
-            query = {"rate": request.provider_rate_id}
-            answer = _answered(await self._client.call("list_transactions", "GET", "/transactions/", query=query))
-        except CarrierRefused as refused:
-            raise CarrierUnclear(f"transactions cannot be read: {refused}") from refused
-        for transaction in answer.get("results") or []:
-            if transaction.get("metadata") == str(reference):
-                return await self._bought(transaction, request)
-        return None
+        query = {"rate": request.provider_rate_id}
+        answer = await self._client.call("list_transactions", "GET", "/transactions/", query=query)
+        with ANSWERS.reading():
+            ours = [each for each in _results(answer) if each.get("metadata") == str(reference)]
+            # One that came to nothing says nothing of another that did not.
+            ours.sort(key=lambda transaction: transaction["status"] == "ERROR")
+            return await self._bought(ours[0], request, reference) if ours else None
 
     async def void(self, provider_label_id: str, *, reference: UUID) -> LabelStatus:
         """Ask for a refund of the label, unless one was asked for."""
@@ -159,36 +169,45 @@ class Shippo:
         if known is not LabelStatus.PURCHASED:
             return known
         body = msgspec.json.encode({"transaction": provider_label_id, "async": False})
-        refund = _answered(await self._client.call("create_refund", "POST", "/refunds/", body=body))
-        return REFUNDS.get(str(refund["status"]), LabelStatus.VOID_REQUESTED)
+        refund = changed(ANSWERS, await self._client.call("create_refund", "POST", "/refunds/", body=body))
+        with ANSWERS.reading():
+            if refund["transaction"] != provider_label_id:
+                raise ValueError("it is another refund")
+            return REFUNDS.get(str(refund["status"]), LabelStatus.VOID_REQUESTED)
 
     async def status(self, provider_label_id: str) -> LabelStatus:
         """Read how a label stands."""
-        transaction = await self._transaction(provider_label_id)
-        return TRANSACTIONS.get(str(transaction["status"]), LabelStatus.PURCHASED)
+        with ANSWERS.reading():
+            transaction = await self._transaction(provider_label_id)
+            return TRANSACTIONS.get(str(transaction["status"]), LabelStatus.PURCHASED)
 
     async def track(self, tracking_number: str, *, provider_label_id: str) -> list[TrackingEvent]:
         """Read all that was seen of a parcel; the carrier's name is the rate's."""
-        transaction = await self._transaction(provider_label_id)
-        rate = await self._rate_of(transaction)
-        path = f"/tracks/{carrier_token(rate['provider'])}/{tracking_number}"
-        return _events(_answered(await self._client.call("track", "GET", path)))
+        with ANSWERS.reading():
+            rate = await self._rate_of(await self._transaction(provider_label_id))
+            path = f"/tracks/{carrier_token(rate['provider'])}/{tracking_number}"
+            return _events(ANSWERS.shown(await self._client.call("track", "GET", path)))
 
     async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
         """Page through transactions, the newest first; Shippo lists by no time, so reading ends where they are too old."""
         query = {"results": str(PAGE_ROWS), "page": cursor or "1"}
-        answer = _answered(await self._client.call("list_transactions", "GET", "/transactions/", query=query))
-        found = answer.get("results") or []
-        made = [datetime.fromisoformat(each["object_created"]) for each in found]
-        wanted = [each for each, at in zip(found, made, strict=True) if since <= at < until and str(each["status"]) in TRANSACTIONS]
-        more = bool(answer.get("next")) and bool(made) and min(made) >= since
-        return LabelPage(labels=tuple([await self._record(each) for each in wanted]), next=str(int(cursor or "1") + 1) if more else None)
+        answer = await self._client.call("list_transactions", "GET", "/transactions/", query=query)
+        with ANSWERS.reading():
+            found = _results(answer)
+            made = [datetime.fromisoformat(each["object_created"]) for each in found]
+            wanted = [each for each, at in zip(found, made, strict=True) if since <= at < until and str(each["status"]) in TRANSACTIONS]
+            more = bool(answer.body["next"]) and bool(made) and min(made) >= since
+            labels = tuple([await self._record(each) for each in wanted])
+        return LabelPage(labels=labels, next=str(int(cursor or "1") + 1) if more else None)
 
     async def get_label(self, provider_label_id: str) -> LabelRecord | None:
         """Read a transaction; one that came to nothing is no label."""
-        answer = await self._client.call("get_transaction", "GET", f"/transactions/{provider_label_id}")
-        transaction = None if answer.status == 404 else _answered(answer)
-        return None if transaction is None or str(transaction["status"]) not in TRANSACTIONS else await self._record(transaction)
+        answer = await self._retrieve(provider_label_id)
+        if ANSWERS.says_absent(answer):
+            return None
+        with ANSWERS.reading():
+            transaction = _transaction(ANSWERS.shown(answer), provider_label_id)
+            return await self._record(transaction) if str(transaction["status"]) in TRANSACTIONS else None
 
     async def _record(self, transaction: Mapping[str, Any]) -> LabelRecord:
         price = _money(await self._rate_of(transaction))
@@ -214,27 +233,31 @@ class Shippo:
             raise ValueError(f"{type(unfit).__name__}: {unfit}") from unfit
         return CarrierNews()
 
-    async def _transaction(self, transaction_id: str) -> dict[str, Any]:
-        return _answered(await self._client.call("get_transaction", "GET", f"/transactions/{transaction_id}"))
+    async def _retrieve(self, transaction_id: str) -> Answer:
+        return await self._client.call("get_transaction", "GET", f"/transactions/{transaction_id}")
+
+    async def _transaction(self, transaction_id: str) -> Mapping[str, Any]:
+        return _transaction(ANSWERS.shown(await self._retrieve(transaction_id)), transaction_id)
 
     async def _rate_of(self, transaction: Mapping[str, Any]) -> Mapping[str, Any]:
         rate = transaction["rate"]
         if isinstance(rate, Mapping):
             return rate
-        return _answered(await self._client.call("get_rate", "GET", f"/rates/{rate}"))
+        return ANSWERS.shown(await self._client.call("get_rate", "GET", f"/rates/{rate}"))
 
-    async def _bought(self, transaction: Mapping[str, Any], request: LabelRequest) -> Bought:
+    async def _bought(self, transaction: Mapping[str, Any], request: LabelRequest, reference: UUID) -> Bought:
+        if transaction.get("metadata") != str(reference):
+            raise ValueError("it is another transaction")
         status = str(transaction["status"])
         if status == "ERROR":
-            messages = transaction.get("messages") or [{}]
-            raise CarrierRefused(str(messages[0].get("code") or "error"), str(messages[0].get("text") or ""))
+            raise _failed(transaction)
         if status not in TRANSACTIONS:
-            raise CarrierUnclear(f"the transaction is {status}")
+            raise IndeterminateResponse(f"the transaction is {status}")
         price = _money(await self._rate_of({**transaction, "rate": request.provider_rate_id}))
         package = BoughtPackage(
             tracking_number=transaction["tracking_number"],
-            media_type=MEDIA_TYPES[request.document],
-            document=await fetched(transaction["label_url"], secure=self._secure),
+            media_type=FORMS[request.document].media_type,
+            document=await fetched(transaction["label_url"], form=request.document, secure=self._secure),
         )
         return Bought(
             provider_label_id=transaction["object_id"],
@@ -243,6 +266,43 @@ class Shippo:
             packages=(package,),
             status=TRANSACTIONS[status],
         )
+
+
+def _error(answer: Answer) -> ProviderError | None:
+    """Read an error: nothing is there, or fields of the request, each with what is wrong with it."""
+    if answer.body.keys() == {"detail"} and answer.body["detail"] in MISSING_TEXTS:
+        return ProviderError(code=MISSING, message=answer.body["detail"])
+    about = answer.body.items()
+    if about and all(name in REFUSED_FIELDS and isinstance(texts, list) and texts for name, texts in about):
+        return ProviderError(code=INVALID, message=text_of(msgspec.json.encode(answer.body).decode()))
+    return None
+
+
+# docs.goshippo.com/api-concepts/apihttp-status-codes; 401, 409 and 429 say nothing of an earlier copy of the request, 5xx nothing at all.
+ANSWERS = AnswerFormat(
+    provider="shippo", read_error=_error, refusing_statuses=frozenset({400, 404, 422}), absence_codes=frozenset({MISSING})
+)
+
+
+def _transaction(thing: dict[str, Any], transaction_id: str) -> dict[str, Any]:
+    """Insist that an answer is this transaction."""
+    if thing["object_id"] != transaction_id:
+        raise ValueError("it is another transaction")
+    return thing
+
+
+def _results(answer: Answer) -> list[dict[str, Any]]:
+    """Take the page of an answer, which says whether there is another."""
+    page = ANSWERS.shown(answer)
+    _ = page["next"]
+    found: list[dict[str, Any]] = page["results"]
+    return found
+
+
+def _failed(thing: Mapping[str, Any]) -> CarrierRefused:
+    """Say why a carrier did nothing, as Shippo passes it on."""
+    message = (thing.get("messages") or [{}])[0]
+    return CarrierRefused(str(message.get("code") or "error"), str(message.get("text") or ""))
 
 
 def _uuid(text: Any) -> UUID | None:
@@ -335,19 +395,8 @@ def _rate(rate: Mapping[str, Any]) -> CarrierRate:
     )
 
 
-def _answered(answer: Answer) -> dict[str, Any]:
-    if answer.status in (200, 201):
-        return answer.body
-    if answer.status in (401, 403, 408, 409, 429) or answer.status >= 500:
-        raise CarrierUnclear(f"shippo answered {answer.status}")
-    raise CarrierRefused(f"http_{answer.status}", str(answer.body.get("detail") or answer.body)[:200])
-
-
 def _money(rate: Mapping[str, Any]) -> Money:
-    try:
-        return from_decimal_text(str(rate["amount"]), str(rate["currency"]))
-    except TooManyDecimals as finer:
-        raise CarrierUnclear(f"shippo asks {rate['amount']} {rate['currency']}, which is finer than the currency") from finer
+    return from_decimal_text(str(rate["amount"]), str(rate["currency"]))
 
 
 def _events(track: Mapping[str, Any]) -> list[TrackingEvent]:

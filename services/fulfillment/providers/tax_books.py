@@ -80,7 +80,7 @@ class TaxRecordPage(msgspec.Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class TaxBooks(Protocol):
-    """The books of a tax provider; calls raise NotSent, NoAnswer, CarrierUnclear, or TaxRefusedForGood."""
+    """The books of a tax provider; calls raise one of OUTCOME_UNKNOWN, or TaxRefusedForGood."""
 
     name: str
 

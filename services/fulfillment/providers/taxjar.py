@@ -8,12 +8,13 @@ import msgspec
 
 from services.fulfillment.domain.tax.engine import Kind, Line, Row
 from services.fulfillment.domain.tax.rules import Level, Reason
-from services.fulfillment.providers import CarrierUnclear, TaxRequest, Unsupported
+from services.fulfillment.providers import TaxRequest, Unsupported
 from services.fulfillment.providers.figures import Component, decimal_of, minor, percent_of, rows_of
 from services.fulfillment.providers.tax_books import TaxFiling, TaxRecord, TaxRecordPage, TaxRefusedForGood, by_line
 from shared.contracts.orders import Address
 from shared.errors import Invalid
 from shared.http_client import Answer, ProviderClient
+from shared.provider_answers import AnswerFormat, ProviderError, text_of
 
 # The names of a jurisdiction's parts differ in the US, in Canada, and elsewhere (taxjar-ruby, spec/fixtures/taxes*.json).
 US_PARTS = (
@@ -38,6 +39,9 @@ PAGE_ROWS = 20
 REVERSAL = "reversal"
 # TaxJar names no currency: its amounts have two decimals.
 USD = "USD"
+# Errors that say that nothing was done, by their names (developers.taxjar.com/api/reference, errors); the body says its status, too.
+REFUSALS = {400: "Bad Request", 404: "Not Found", 406: "Not Acceptable", 410: "Gone", 422: "Unprocessable Entity"}
+ALREADY_RECORDED = "already imported"
 
 AUDITED = frozenset(
     {
@@ -81,26 +85,25 @@ class TaxJar:
         """Say what the tax comes to; raises Unsupported for prices that hold their tax."""
         body = msgspec.json.encode(order_body(request))
         answer = await self._client.call("tax_for_order", "POST", "/v2/taxes", body=body)
-        if answer.status in (401, 403, 408, 429) or answer.status >= 500:
-            raise CarrierUnclear(f"taxjar answered {answer.status}")
-        if answer.status != 200:
-            detail = str(answer.body.get("detail") or answer.body.get("error") or f"http {answer.status}")
-            raise TaxRefused(detail, {"tax_provider": self.name, "status": answer.status})
-        return rows_from(answer.body["tax"], request)
+        if (error := ANSWERS.refusal(answer)) is not None:
+            raise TaxRefused(error.message, {"tax_provider": self.name, "status": answer.status})
+        with ANSWERS.reading():
+            tax = ANSWERS.shown(answer)["tax"]
+            # Without these it is nobody's tax.
+            _ = tax["has_nexus"], tax["amount_to_collect"]
+            return rows_from(tax, request)
 
     async def file(self, filing: TaxFiling) -> None:
         """Record a sale as an order transaction, or a reversal as a refund (developers.taxjar.com, transactions)."""
-        path, body = "/v2/transactions/orders", filed_body(filing)
+        what, body = "orders", filed_body(filing)
         if filing.kind == REVERSAL:
-            path, body = "/v2/transactions/refunds", {**body, "transaction_reference_id": str(filing.reverses)}
+            what, body = "refunds", {**body, "transaction_reference_id": str(filing.reverses)}
+        path = f"/v2/transactions/{what}"
         answer = await self._client.call(f"create_{filing.kind}", "POST", path, body=msgspec.json.encode(body))
-        if answer.status in (401, 403, 408, 429) or answer.status >= 500:
-            raise CarrierUnclear(f"taxjar answered {answer.status}")
-        detail = str(answer.body.get("detail") or answer.body.get("error") or "")
-        if answer.status == 422 and "already imported" in detail:
-            return
-        if answer.status not in (200, 201):
-            raise TaxRefusedForGood(f"{answer.status}: {detail}")
+        if (error := ANSWERS.refusal(answer)) is None:
+            _record(answer, filing.kind, str(filing.document_id))
+        elif answer.status != 422 or ALREADY_RECORDED not in error.message:
+            raise TaxRefusedForGood(f"{answer.status}: {error.message}")
 
     async def get_record(self, key: str) -> TaxRecord | None:
         """Read an order, or a refund, by the name we gave it."""
@@ -112,7 +115,8 @@ class TaxJar:
         days = {"from_transaction_date": since.date().isoformat(), "to_transaction_date": until.date().isoformat()}
         for kind, what in (("sale", "orders"), (REVERSAL, "refunds")):
             answer = await self._client.call(f"list_{what}", "GET", f"/v2/transactions/{what}", query=days)
-            names += [(str(name), kind, what) for name in _read(answer).get(what, [])]
+            with ANSWERS.reading():
+                names += [(str(name), kind, what) for name in ANSWERS.shown(answer)[what]]
         page = [each for each in sorted(names) if each[0] > (cursor or "")][:PAGE_ROWS]
         records = [await self._record(kind, what, name) for name, kind, what in page]
         following = page[-1][0] if len(page) == PAGE_ROWS else None
@@ -120,11 +124,29 @@ class TaxJar:
 
     async def _record(self, kind: str, what: str, key: str) -> TaxRecord | None:
         answer = await self._client.call(f"show_{kind}", "GET", f"/v2/transactions/{what}/{key}")
-        if answer.status == 404:
-            return None
-        said = _read(answer)["order" if kind == "sale" else "refund"]
+        return None if ANSWERS.says_absent(answer) else _record(answer, kind, key)
+
+
+def _error(answer: Answer) -> ProviderError | None:
+    name, said, detail = REFUSALS.get(answer.status), answer.body, text_of(answer.body.get("detail"))
+    if name is None or not detail or said.get("error") != name or str(said.get("status")) != str(answer.status):
+        return None
+    return ProviderError(code=name, message=detail)
+
+
+ANSWERS = AnswerFormat(
+    provider="taxjar", read_error=_error, refusing_statuses=frozenset(REFUSALS), absence_codes=frozenset({REFUSALS[404]})
+)
+
+
+def _record(answer: Answer, kind: str, key: str) -> TaxRecord:
+    """Read the document of an answer, which must be the one that was asked for."""
+    with ANSWERS.reading():
+        said = ANSWERS.shown(answer)["order" if kind == "sale" else "refund"]
+        if str(said["transaction_id"]) != key:
+            raise ValueError("it is another document")
         return TaxRecord(
-            key=str(said["transaction_id"]),
+            key=key,
             kind=kind,
             currency="",
             net_amount=minor(said["amount"], USD),
@@ -157,12 +179,6 @@ def filed_body(filing: TaxFiling) -> dict[str, Any]:
         ],
     }
     return {**body, "exemption_type": "other"} if parties.exempt else body
-
-
-def _read(answer: Answer) -> Mapping[str, Any]:
-    if answer.status != 200:
-        raise CarrierUnclear(f"taxjar answered {answer.status}")
-    return answer.body
 
 
 def order_body(request: TaxRequest) -> dict[str, Any]:

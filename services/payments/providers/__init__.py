@@ -9,6 +9,7 @@ import msgspec
 from services.payments.domain.intents import Observation, Operation
 from shared.contracts.fulfillment.pricing import Figures, Price, QuoteRates, RatesView
 from shared.messages import Envelope
+from shared.provider_answers import IndeterminateResponse
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,12 +133,8 @@ class Unreadable(Exception):
     """An event of a provider is not written as this adapter reads it."""
 
 
-class Ambiguous(Exception):
-    """The provider answered, but not with an outcome (5xx, 429, busy): it must be looked up, not before it says so."""
-
-    def __init__(self, text: str, *, retry_after_seconds: float = 0.0) -> None:
-        super().__init__(text)
-        self.retry_after_seconds = retry_after_seconds
+# What the handlers call an answer that proves nothing.
+Ambiguous = IndeterminateResponse
 
 
 class TransactionUnreadable(Ambiguous):

@@ -1,7 +1,6 @@
 """The sandbox provider: our own simulator over HTTP, which hangs, lies and repeats itself on request."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -10,7 +9,6 @@ import msgspec
 
 from services.payments.domain.intents import Observation, Operation, TransactionStatus
 from services.payments.providers import (
-    Ambiguous,
     AuthorizeRequest,
     Capabilities,
     CaptureRequest,
@@ -25,16 +23,16 @@ from services.payments.providers import (
     VoidRequest,
 )
 from shared.contracts.payments import NextAction
-from shared.http_client import Answer, ProviderClient, retry_after_seconds, told_back
+from shared.http_client import Answer, ProviderClient, told_back
+from shared.provider_answers import AnswerFormat, ProviderError, text_of
 
 REPLAY_WINDOW_SECONDS = 24 * 3600
 PAGE_ROWS = 100
-# Statuses and codes of the sandbox's errors that say that a request was not executed; whatever else is answered leaves that open.
+# Codes of the sandbox's errors that say that a request was not executed.
 MISSING = "resource_missing"
 NOT_EXECUTED = frozenset(
     {MISSING, *("amount_invalid", "amount_too_large", "invalid_json", "nothing_to_void", "parameter_missing", "payment_method_unknown")}
 )
-REFUSING_STATUSES = frozenset({400, 404})
 
 # What the audit may keep; everything else in a request or an answer is left out.
 AUDITED = frozenset(
@@ -94,15 +92,16 @@ class SandboxPayments:
         answer = await self._client.call(
             prepared.operation, prepared.method, prepared.path, body=prepared.body, headers={"Idempotency-Key": idempotency_key}
         )
+        error = ANSWERS.refusal(answer)
         # A refused confirm does not say what became of the payment: the authorization began earlier.
-        if _code(answer) in NOT_EXECUTED and prepared.operation != "confirm":
-            return (_refused(prepared, answer.status, answer.body, reference),)
+        if error is not None and prepared.operation != "confirm":
+            return (_refused(prepared, answer.status, error, reference),)
         return _shown(answer).observations
 
     async def get_transaction(self, provider_payment_id: str) -> ProviderTransaction | None:
         """Read a payment from the sandbox's books."""
         answer = await self._client.call("get_transaction", "GET", f"/v1/payments/{provider_payment_id}")
-        return None if _code(answer) == MISSING else _shown(answer)
+        return None if ANSWERS.says_absent(answer) else _shown(answer)
 
     async def find_by_reference(
         self, reference: UUID, *, operation: Operation, provider_payment_id: str | None
@@ -147,33 +146,26 @@ def _where(request: Request) -> tuple[str, str]:
             return "refund", f"/v1/payments/{request.provider_payment_id}/refund"
 
 
-def _code(answer: Answer) -> str:
+def _error(answer: Answer) -> ProviderError | None:
     error = answer.body.get("error")
-    return str(error.get("code")) if answer.status in REFUSING_STATUSES and isinstance(error, dict) else ""
+    if not isinstance(error, dict) or error.get("code") not in NOT_EXECUTED:
+        return None
+    return ProviderError(code=error["code"], message=text_of(error.get("message")))
+
+
+ANSWERS = AnswerFormat(provider="sandbox", read_error=_error, refusing_statuses=frozenset({400, 404}), absence_codes=frozenset({MISSING}))
 
 
 def _shown(answer: Answer) -> ProviderTransaction:
-    """Read the payment of an answer; raises Ambiguous when it shows none."""
-    with _legible(answer):
-        return _payment(answer.body)
+    with ANSWERS.reading():
+        return _payment(ANSWERS.shown(answer))
 
 
 def _page(answer: Answer) -> tuple[ProviderTransaction, ...]:
-    with _legible(answer):
+    with ANSWERS.reading():
         # Without a cursor it is some other list.
-        _ = answer.body["next_cursor"]
+        _ = ANSWERS.shown(answer)["next_cursor"]
         return tuple(_payment(each) for each in answer.body["data"])
-
-
-@contextmanager
-def _legible(answer: Answer) -> Iterator[None]:
-    unclear = Ambiguous(f"sandbox answered {answer.status}", retry_after_seconds=retry_after_seconds(answer.headers))
-    if answer.status not in (200, 201):
-        raise unclear
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as unfit:
-        raise unclear from unfit
 
 
 def _payment(body: Mapping[str, Any]) -> ProviderTransaction:
@@ -209,9 +201,7 @@ def _observation(payment: Mapping[str, Any], operation: Mapping[str, Any]) -> Ob
     )
 
 
-def _refused(prepared: Prepared, status: int, body: Mapping[str, Any], reference: UUID) -> Observation:
-    # A 4xx with an error of its own is proof that this request was not executed.
-    error = body.get("error", {})
+def _refused(prepared: Prepared, status: int, error: ProviderError, reference: UUID) -> Observation:
     sent = msgspec.json.decode(prepared.body) if prepared.body else {}
     operation = Operation(prepared.operation)
     return Observation(
@@ -222,9 +212,9 @@ def _refused(prepared: Prepared, status: int, body: Mapping[str, Any], reference
         provider_payment_id="",
         provider_txn_id=None,
         reference=reference,
-        decline_code=str(error.get("code", f"http_{status}")),
+        decline_code=error.code,
         raw=told_back(
-            {"error": {"code": error.get("code"), "message": error.get("message")}, "status": status},
+            {"error": {"code": error.code, "message": error.message}, "status": status},
             [str(sent.get("payment_method") or "")],
         ),
     )

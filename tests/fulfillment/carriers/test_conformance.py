@@ -10,7 +10,7 @@ import pytest
 from deploy.sandbox.server import Sandbox
 from services.fulfillment.domain.shipping.labels import LabelStatus
 from services.fulfillment.domain.shipping.tracking import TrackingStatus
-from services.fulfillment.providers import Carrier, CarrierRefused, CarrierUnclear, LabelRequest, RatesRequest
+from services.fulfillment.providers import Carrier, CarrierRefused, LabelRequest, RatesRequest
 from services.fulfillment.providers.easypost import EasyPost
 from services.fulfillment.providers.sandbox import SandboxCarrier
 from services.fulfillment.providers.shippo import Shippo
@@ -18,6 +18,7 @@ from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import Address, OrderContent
 from shared.http_client import NoAnswer
 from shared.ids import new_id
+from shared.provider_answers import IndeterminateResponse
 from tests.fulfillment.shop import MUG
 from tests.world import SANDBOX_KEY, a_sandbox
 
@@ -118,7 +119,7 @@ async def test_an_answer_that_never_came_is_found(carrier: Carrier, sandbox: San
 async def test_its_own_trouble_proves_nothing(carrier: Carrier, sandbox: Sandbox, city: str) -> None:
     request, before = await wanted(carrier, msgspec.structs.replace(AWAY, city=city)), len(sandbox.carrier.labels)
 
-    with pytest.raises(CarrierUnclear):
+    with pytest.raises(IndeterminateResponse):
         await carrier.buy(request, reference=new_id())
 
     assert len(sandbox.carrier.labels) == before
@@ -187,6 +188,6 @@ async def test_an_event_that_cannot_be_read(carrier: Carrier, body: bytes) -> No
 async def test_a_key_that_is_wrong_proves_nothing(sandbox: Sandbox) -> None:
     for adapter in (EasyPost, Shippo):
         carrier = adapter(base_url=sandbox.base_url, api_key="wrong", timeout_seconds=0.5)
-        with pytest.raises(CarrierUnclear, match="401"):
+        with pytest.raises(IndeterminateResponse, match="401"):
             await carrier.rates(asked())
         await carrier.close()

@@ -12,13 +12,15 @@ from deploy.sandbox.server import Sandbox
 from services.fulfillment.domain.tax.engine import Kind, Line, Row
 from services.fulfillment.domain.tax.rules import SHIPPING_CODE, Place
 from services.fulfillment.domain.tax.sale import Exemption, Sale
-from services.fulfillment.providers import CarrierUnclear, TaxRequest, Unsupported
+from services.fulfillment.providers import TaxRequest, Unsupported
 from services.fulfillment.providers.avalara import Avalara, transaction_body
 from services.fulfillment.providers.avalara import rows_from as rows_from_avalara
 from services.fulfillment.providers.taxjar import TaxJar, TaxRefused, order_body
 from services.fulfillment.providers.taxjar import rows_from as rows_from_taxjar
 from shared.contracts.orders import Address, OrderContent
 from shared.ids import new_id
+from shared.money import TooManyDecimals
+from shared.provider_answers import IndeterminateResponse
 from tests.fulfillment import shop
 from tests.fulfillment.shop import an_order, finalize, ok, quote
 from tests.world import SANDBOX_KEY, a_sandbox, a_world
@@ -124,7 +126,7 @@ class TestPublishedAnswersOfTaxJar:
     def test_an_amount_finer_than_the_currency_is_nobodys_to_round(self) -> None:
         tax = {"has_nexus": True, "breakdown": {"line_items": [{"id": "0", "tax_collectable": 1.055}]}}
 
-        with pytest.raises(CarrierUnclear, match=r"1\.055"):
+        with pytest.raises(TooManyDecimals, match=r"1\.055"):
             rows_from_taxjar(tax, asked(GOODS))
 
     def test_prices_that_hold_their_tax_are_unknown_to_it(self) -> None:
@@ -208,7 +210,7 @@ class TestTheAdapters:
             TaxJar(base_url=sandbox.base_url, api_key="wrong", timeout_seconds=0.5),
             Avalara(base_url=sandbox.base_url, account_id="a", license_key="wrong", company_code="T", timeout_seconds=0.5),
         ):
-            with pytest.raises(CarrierUnclear, match="401"):
+            with pytest.raises(IndeterminateResponse, match="401"):
                 await engine.quote(asked(GOODS))
             await engine.close()
 

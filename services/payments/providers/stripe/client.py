@@ -1,8 +1,7 @@
 """Calling Stripe: the exact requests, and what its answers and events say."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -25,8 +24,8 @@ from services.payments.providers import (
 from services.payments.providers.stripe import API_VERSION, objects, requests
 from services.payments.providers.stripe.amounts import from_stripe
 from services.payments.providers.stripe.objects import BalanceTransaction, Dispute, Owned, PaymentError, PaymentIntent, Refund
-from shared.errors import Refusal
-from shared.http_client import Answer, ProviderClient, retry_after_seconds, told_back
+from shared.http_client import Answer, ProviderClient, told_back
+from shared.provider_answers import UNREADABLE, AnswerFormat, ProviderError, text_of
 
 URL = "https://api.stripe.com"
 # Stripe forgets a key after 24 hours at the earliest (docs.stripe.com/api/idempotent_requests).
@@ -119,11 +118,11 @@ class StripePayments:
         """Make a call and say what it shows of the payment."""
         headers = {"Idempotency-Key": idempotency_key} if prepared.method == "POST" else {}
         answer = await self._client.call(prepared.operation, prepared.method, prepared.path, body=prepared.body, headers=headers)
-        with _legible():
+        with ANSWERS.reading():
             if _remembered_failure(answer) and _age_seconds(reference) > self._settled_after_seconds:
                 # That request ended in an error, and whoever repeats it has looked: the books do not show it.
                 return (_not_done(prepared, TransactionStatus.FAILED, "provider_error", answer, reference),)
-            return _refused(prepared, answer, reference) if _refuses(answer) else _shown(prepared, answer, reference)
+            return _refused(prepared, answer, reference) if ANSWERS.refusal(answer) else _shown(prepared, answer, reference)
 
     # Reading
 
@@ -134,7 +133,7 @@ class StripePayments:
     async def _get(self, provider_payment_id: str, *, void: UUID | None = None) -> ProviderTransaction | None:
         query = {"expand[0]": requests.WITH_CHARGE}
         answer = await self._client.call("get_transaction", "GET", requests.path_of(provider_payment_id), query=query)
-        if _refuses(answer) and _error(answer).code == MISSING:
+        if ANSWERS.says_absent(answer):
             return None
         return await self._whole(_shown_object(answer, "payment_intent"), void=void)
 
@@ -156,7 +155,7 @@ class StripePayments:
         """Find by metadata; tells whether the account can search at all (in some countries none can)."""
         query = {"query": f"metadata['{objects.REFERENCE}']:'{reference}'", "expand[0]": f"data.{requests.WITH_CHARGE}"}
         answer = await self._client.call("search", "GET", "/v1/payment_intents/search", query=query)
-        if _refuses(answer) and answer.status == 400:
+        if answer.status == 400 and ANSWERS.refusal(answer):
             return False, None
         found = _rows(answer)
         return True, await self._whole(found[0]) if found else None
@@ -187,7 +186,7 @@ class StripePayments:
     async def is_strangers(self, provider_payment_id: str) -> bool:
         """Tell whether Stripe knows a payment that bears no reference of ours."""
         answer = await self._client.call("get_transaction", "GET", requests.path_of(provider_payment_id))
-        if _refuses(answer) and _error(answer).code == MISSING:
+        if ANSWERS.says_absent(answer):
             return False
         return _as(Owned, _shown_object(answer, "payment_intent")).reference is None
 
@@ -205,7 +204,7 @@ class StripePayments:
 
     async def _whole(self, row: dict[str, Any], *, void: UUID | None = None) -> ProviderTransaction:
         """Read what the object alone does not hold: refunds after the first ten, disputes, and what tells a Refund that is none."""
-        with _readable():
+        with ANSWERS.reading(TransactionUnreadable):
             intent = msgspec.convert(row, PaymentIntent)
         charge, refunds, disputes, brought = intent.charge, objects.refunds_shown(intent), [], None
         if charge is not None and charge.refunds is not None and charge.refunds.has_more:
@@ -215,9 +214,9 @@ class StripePayments:
         if charge is not None and charge.balance_transaction is not None and objects.in_doubt(intent, refunds):
             path = f"/v1/balance_transactions/{charge.balance_transaction}"
             answer = await self._client.call("get_balance_transaction", "GET", path)
-            with _readable():
+            with ANSWERS.reading(TransactionUnreadable):
                 brought = msgspec.convert(_shown_object(answer, "balance_transaction"), BalanceTransaction)
-        with _readable():
+        with ANSWERS.reading(TransactionUnreadable):
             return objects.transaction(intent, refunds=refunds, disputes=disputes, void=void, brought=brought)
 
     async def _all(self, operation: str, path: str, payment_id: str, kind: type[T], id_of: Callable[[T], str]) -> list[T]:
@@ -225,7 +224,7 @@ class StripePayments:
         while True:
             after = {"starting_after": id_of(found[-1])} if found else {}
             answer = await self._client.call(operation, "GET", path, query={"payment_intent": payment_id, "limit": str(PAGE_ROWS), **after})
-            with _readable():
+            with ANSWERS.reading(TransactionUnreadable):
                 page = msgspec.convert(_rows(answer), list[kind])  # type: ignore[valid-type]
             found += page
             if not answer.body.get("has_more") or not page:
@@ -238,7 +237,7 @@ class StripePayments:
         try:
             event = msgspec.json.decode(payload)
             return _observed(event_type, event["data"]["object"], version=event.get("api_version"))
-        except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError, Refusal) as unfit:
+        except UNREADABLE as unfit:
             raise Unreadable(f"{type(unfit).__name__}: {unfit}") from unfit
 
 
@@ -282,33 +281,34 @@ def _to_look_up(payment_id: str | None, owned: Owned, *, bears_reference: bool) 
 
 # What a look at something that is not there is answered with (docs.stripe.com/error-codes).
 MISSING = "resource_missing"
-# Statuses and types of an error that says that this request was not executed (docs.stripe.com/api/errors). All else leaves open what
-# happened: it says nothing of an earlier copy of the request (401, 403, 409, 429, 5xx, idempotency_error), or is not Stripe's: a redirect,
-# a page, an empty or cut body of an intermediary (RFC 9110 15.5.9 for 408).
-REFUSING_STATUSES = frozenset({400, 402, 404})
+# Types of an error that says that this request was not executed (docs.stripe.com/api/errors); idempotency_error speaks of an earlier one.
 REFUSING_TYPES = frozenset({"card_error", "invalid_request_error"})
 
 
-def _refuses(answer: Answer) -> bool:
-    return answer.status in REFUSING_STATUSES and _error(answer).type in REFUSING_TYPES
+def _read_error(answer: Answer) -> ProviderError | None:
+    error = _error(answer)
+    return ProviderError(code=error.code or error.type, message=text_of(error.message)) if error.type in REFUSING_TYPES else None
 
 
-def _unclear(answer: Answer) -> Ambiguous:
-    said = f"stripe answered {answer.status} {_error(answer).type}".strip()
-    return Ambiguous(said, retry_after_seconds=retry_after_seconds(answer.headers))
+# 401, 403, 409, 429 and 5xx say nothing of an earlier copy of the request.
+ANSWERS = AnswerFormat(
+    provider="stripe",
+    read_error=_read_error,
+    refusing_statuses=frozenset({400, 402, 404}),
+    absence_codes=frozenset({MISSING}),
+    success_statuses=frozenset({200}),
+)
 
 
 def _shown_object(answer: Answer, *kinds: str) -> dict[str, Any]:
     """Take the object of an answer that is Stripe's and of such a kind; raises Ambiguous."""
-    if answer.status != 200:
-        raise _unclear(answer)
-    if answer.body.get("object") not in kinds:
+    if ANSWERS.shown(answer).get("object") not in kinds:
         raise Ambiguous(f"stripe's answer cannot be read: it is no {' or '.join(kinds)}")
     return answer.body
 
 
-def _rows(answer: Answer) -> Any:
-    return _shown_object(answer, "list", "search_result")["data"]
+def _rows(answer: Answer) -> list[dict[str, Any]]:
+    return _as(list[dict[str, Any]], _shown_object(answer, "list", "search_result").get("data"))
 
 
 def _shown(prepared: Prepared, answer: Answer, reference: UUID) -> tuple[Observation, ...]:
@@ -369,26 +369,8 @@ def _remembered_failure(answer: Answer) -> bool:
 
 
 def _as(kind: type[T], value: Any) -> T:
-    with _legible():
+    with ANSWERS.reading():
         return msgspec.convert(value, kind)
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    """A payment of Stripe's that this adapter cannot read stays so, however often it is asked for."""
-    try:
-        yield
-    except (msgspec.ValidationError, KeyError, TypeError, ValueError, Refusal) as unfit:
-        raise TransactionUnreadable(f"stripe's answer cannot be read: {type(unfit).__name__}: {unfit}") from unfit
-
-
-@contextmanager
-def _legible() -> Iterator[None]:
-    """An answer that cannot be read is no answer; what it was about stays open."""
-    try:
-        yield
-    except (msgspec.ValidationError, KeyError, TypeError, ValueError, Refusal) as unfit:
-        raise Ambiguous(f"stripe's answer cannot be read: {type(unfit).__name__}: {unfit}") from unfit
 
 
 def _age_seconds(reference: UUID) -> float:
