@@ -17,6 +17,8 @@ from shared.http_client import Answer, NoAnswer, NotSent, retry_after_seconds
 
 NOT_FOUND = 404
 MESSAGE_MAX_CHARACTERS = 200
+# What reading a body comes to that is not as it should be.
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError, Refusal)
 
 
 class IndeterminateResponse(Exception):
@@ -42,7 +44,7 @@ class AnswerFormat(msgspec.Struct, frozen=True, kw_only=True):
     """How one provider's answers are told from everybody else's."""
 
     provider: str
-    # Reads the provider's error; nothing for a body that is not of its documented shape, or a type that says nothing certain.
+    # Reads the provider's error; nothing, or what cannot be read, for a body that is not of its documented shape or says nothing certain.
     read_error: Callable[[Answer], ProviderError | None]
     # On which statuses that error says that the request was not executed.
     refusing_statuses: frozenset[int]
@@ -52,7 +54,7 @@ class AnswerFormat(msgspec.Struct, frozen=True, kw_only=True):
 
     def refusal(self, answer: Answer) -> ProviderError | None:
         """Read the provider's word that this request was not executed; nothing when the answer proves no such thing."""
-        return self.read_error(answer) if answer.status in self.refusing_statuses else None
+        return self._error(answer) if answer.status in self.refusing_statuses else None
 
     def says_absent(self, answer: Answer) -> bool:
         """Tell whether the provider says that there is no such thing."""
@@ -67,7 +69,7 @@ class AnswerFormat(msgspec.Struct, frozen=True, kw_only=True):
 
     def indeterminate(self, answer: Answer) -> IndeterminateResponse:
         """Say that an answer proves nothing."""
-        error = self.read_error(answer)
+        error = self._error(answer)
         text = f"{self.provider} answered {answer.status} {error.code if error else ''}".strip()
         return IndeterminateResponse(text, retry_after_seconds=retry_after_seconds(answer.headers))
 
@@ -76,9 +78,15 @@ class AnswerFormat(msgspec.Struct, frozen=True, kw_only=True):
         """Read an answer inside: one that cannot be read is none, so what it was about stays open."""
         try:
             yield
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError, Refusal) as unfit:
+        except UNREADABLE as unfit:
             reason = f"{type(unfit).__name__}: {unfit}"[:MESSAGE_MAX_CHARACTERS]
             raise failure(f"{self.provider}'s answer cannot be read: {reason}") from unfit
+
+    def _error(self, answer: Answer) -> ProviderError | None:
+        try:
+            return self.read_error(answer)
+        except UNREADABLE:
+            return None
 
 
 def text_of(value: Any) -> str:

@@ -1,5 +1,7 @@
 """The sandbox put together: its books, its faces, and whom it tells."""
 
+from typing import Any
+
 from litestar import Litestar
 from litestar.datastructures import State
 
@@ -9,12 +11,13 @@ from deploy.sandbox.faces import carrier, easypost, own, shippo, stripe, tax
 from deploy.sandbox.faces.stripe import let_go_of_the_rest
 from deploy.sandbox.faces.stripe_events import events_of
 from deploy.sandbox.faces.stripe_versions import speaking
+from deploy.sandbox.intermediary import ASGIApp
 from deploy.sandbox.parcels import Label, Parcel, Scan
 from deploy.sandbox.server import BODY_MAX_BYTES, Sandbox
 
 
-def app(sandbox: Sandbox) -> Litestar:
-    """Serve a sandbox."""
+def app(sandbox: Sandbox) -> ASGIApp:
+    """Serve a sandbox, behind its intermediary."""
 
     def tell(kind: str, payment: Payment, operation: Operation) -> None:
         if payment.id.startswith(stripe.PREFIX):
@@ -36,10 +39,11 @@ def app(sandbox: Sandbox) -> Litestar:
 
     sandbox.books.tell = tell
     sandbox.carrier.tell = tell_of_parcel
-    return Litestar(
+    provider: Any = Litestar(
         [own.router, stripe.router, carrier.router, easypost.router, shippo.router, tax.router, control.router, drifting.router],
         state=State({"sandbox": sandbox}),
         request_max_body_size=BODY_MAX_BYTES,
         openapi_config=None,
         logging_config=None,
     )
+    return sandbox.intermediary.before(provider)

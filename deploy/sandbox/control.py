@@ -9,6 +9,7 @@ from litestar.params import FromPath
 
 from deploy.sandbox.books import Refused
 from deploy.sandbox.faces.own import OWN, shown
+from deploy.sandbox.intermediary import Meddling
 from deploy.sandbox.server import WEATHERS, Account, HttpRequest, Sandbox, json_response, sandbox_of
 from deploy.sandbox.webhooks import Moods, Outgoing
 from shared.money import Money
@@ -22,6 +23,8 @@ class Control(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     silence_seconds: float | None = None
     # How likely a call meets each of WEATHERS, whatever its token.
     weather: dict[str, float] | None = None
+    # What stands between us and the provider does.
+    intermediary: Meddling | None = None
     # What befalls webhooks on their way.
     webhooks: Moods | None = None
     # What the account behind the Stripe face can do.
@@ -69,6 +72,8 @@ async def control(request: HttpRequest) -> dict[str, Any]:
         if unknown := wanted.weather.keys() - WEATHERS.keys():
             raise Refused(400, "unknown_weather", f"{', '.join(sorted(unknown))}; there are {', '.join(WEATHERS)}")
         sandbox.weather = wanted.weather
+    if wanted.intermediary is not None:
+        sandbox.intermediary.meddle(wanted.intermediary)
     if wanted.webhooks is not None:
         for outgoing in _tellers(sandbox):
             outgoing.moods = wanted.webhooks
@@ -81,6 +86,7 @@ async def control(request: HttpRequest) -> dict[str, Any]:
         "check_keys": sandbox.books.check_keys,
         "silence_seconds": sandbox.silence_seconds,
         "weather": sandbox.weather,
+        "intermediary": {"rate": sandbox.intermediary.meddling.rate, "answered": sandbox.intermediary.answered},
         "webhooks": msgspec.to_builtins(sandbox.outgoing.moods),
         "stripe": msgspec.to_builtins(sandbox.account),
     }

@@ -13,6 +13,7 @@ from litestar.datastructures import State
 
 from deploy.sandbox.books import Books, Payment, Refused, now
 from deploy.sandbox.faces.stripe_versions import CURRENT
+from deploy.sandbox.intermediary import Intermediary
 from deploy.sandbox.parcels import Carrier
 from deploy.sandbox.taxbooks import TaxOffice
 from deploy.sandbox.tokens import Act
@@ -83,6 +84,7 @@ class Sandbox:
         self.calls: dict[str, int] = {}
         self.weather: dict[str, float] = {}
         self.account = Account()
+        self.intermediary = Intermediary()
         self.outgoing = outgoing or Outgoing(url="", secret="")
         self.stripe = stripe or Outgoing(url="", secret="")
         self.parcels = parcels or Outgoing(url="", secret="")

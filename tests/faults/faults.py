@@ -11,6 +11,7 @@ import aio_pika
 import asyncpg
 import msgspec
 
+from deploy.sandbox.intermediary import Meddling
 from shared import topology
 from tests.faults.ground import Ground
 from tests.world import management
@@ -243,6 +244,16 @@ def _weather(moods: Mapping[str, float]) -> Inject:
     return inject
 
 
+async def _hostile_intermediary(ground: Ground, seconds: float) -> None:
+    """Something before the provider executes requests or drops them, and answers what it likes."""
+    intermediary = ground.world.sandbox.intermediary
+    intermediary.meddle(Meddling(rate=0.5, seed=ground.rng.randrange(2**32)))
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        intermediary.meddle(Meddling())
+
+
 FAULTS: tuple[Fault, ...] = (
     Fault(name="broker stopped and started", touches="broker", inject=_broker_restarted),
     Fault(name="broker killed", touches="broker", inject=_broker_killed),
@@ -271,4 +282,5 @@ FAULTS: tuple[Fault, ...] = (
     Fault(name="provider failing", touches="provider", inject=_weather({"fail": 0.7})),
     Fault(name="provider silent", touches="provider", inject=_weather({"silent": 0.5})),
     Fault(name="provider answering late", touches="provider", inject=_weather({"late": 0.5})),
+    Fault(name="provider behind a hostile intermediary", touches="provider", inject=_hostile_intermediary),
 )

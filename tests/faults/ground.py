@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -29,6 +30,8 @@ class Ground:
         self.database = database
         self.system = system
         self.world = world
+        # What chance brings; the soak has its own, by its seed.
+        self.rng = random.Random()
 
     @property
     def management_url(self) -> str:

@@ -40,6 +40,7 @@ async def _soak(nursery: Nursery, folder: Path, minutes: float, rng: random.Rand
     total = Counters()
     ends = time.monotonic() + minutes * 60
     async with a_ground(nursery, folder, moods=MOODS) as ground:
+        ground.rng = rng
         while time.monotonic() < ends:
             pair = _pair(rng)
             seconds = [_lasts(fault, rng) for fault in pair]

@@ -153,13 +153,10 @@ def invoice_body(filing: TaxFiling, *, company_code: str) -> dict[str, Any]:
 
 
 def _error(answer: Answer) -> ProviderError | None:
-    try:
-        error = answer.body["error"]
-        code, detail = error["code"], error["details"][0]
-        own = detail["faultCode"] == CLIENT_FAULT and str(detail["helpLink"]).endswith(f"{ERRORS_PAGE}{detail['code']}")
-    except (LookupError, TypeError):
-        return None
-    return ProviderError(code=code, message=text_of(error.get("message"))) if own and isinstance(code, str) else None
+    error = answer.body["error"]
+    code, detail = error["code"], error["details"][0]
+    own = detail["faultCode"] == CLIENT_FAULT and str(detail["helpLink"]).endswith(f"{ERRORS_PAGE}{detail['code']}")
+    return ProviderError(code=code, message=text_of(error["message"])) if own and isinstance(code, str) else None
 
 
 ANSWERS = AnswerFormat(provider="avalara", read_error=_error, refusing_statuses=frozenset({400, 404}), absence_codes=frozenset({MISSING}))

@@ -135,7 +135,7 @@ class EasyPost:
         if request.insured_amount is not None:
             body["insurance"] = decimal_text(Money(request.insured_amount, request.content.currency))
         answer = await self._client.call("buy_shipment", "POST", f"/v2/shipments/{shipment_id}/buy", body=msgspec.json.encode(body))
-        if _code(answer) == POSTAGE_EXISTS and (found := await self.find(request, reference=reference)) is not None:
+        if _postage_exists(answer) and (found := await self.find(request, reference=reference)) is not None:
             return found
         shipment = changed(ANSWERS, answer)
         with ANSWERS.reading():
@@ -229,15 +229,16 @@ class EasyPost:
         return Bought(provider_label_id=shipment["id"], amount=price.amount, currency=price.currency, packages=(package,), status=status)
 
 
-def _code(answer: Answer) -> Any:
-    error = answer.body.get("error")
-    return error.get("code") if isinstance(error, dict) else None
-
-
 def _error(answer: Answer) -> ProviderError | None:
-    code = _code(answer)
-    known = isinstance(code, str) and (code in CODES or code.partition(".")[0] in CODE_FAMILIES) and code not in UNDECIDED_CODES
-    return ProviderError(code=code, message=text_of(answer.body["error"].get("message"))) if known else None
+    error = answer.body["error"]
+    code = error["code"]
+    known = (code in CODES or code.partition(".")[0] in CODE_FAMILIES) and code not in UNDECIDED_CODES
+    return ProviderError(code=code, message=text_of(error.get("message"))) if known else None
+
+
+def _postage_exists(answer: Answer) -> bool:
+    error = answer.body.get("error")
+    return isinstance(error, dict) and error.get("code") == POSTAGE_EXISTS
 
 
 # The statuses are the guide's; 401, 403, 405 and 429 say nothing of an earlier copy of the request, 408 and 5xx nothing at all.

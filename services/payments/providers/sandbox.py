@@ -147,10 +147,8 @@ def _where(request: Request) -> tuple[str, str]:
 
 
 def _error(answer: Answer) -> ProviderError | None:
-    error = answer.body.get("error")
-    if not isinstance(error, dict) or error.get("code") not in NOT_EXECUTED:
-        return None
-    return ProviderError(code=error["code"], message=text_of(error.get("message")))
+    error = answer.body["error"]
+    return ProviderError(code=error["code"], message=text_of(error["message"])) if error["code"] in NOT_EXECUTED else None
 
 
 ANSWERS = AnswerFormat(provider="sandbox", read_error=_error, refusing_statuses=frozenset({400, 404}), absence_codes=frozenset({MISSING}))
