@@ -12,6 +12,7 @@ from deploy.sandbox.intermediary import JSON, REPLIES, UNKEPT, Meddling, Reply
 from deploy.sandbox.server import Sandbox
 from services.fulfillment.providers import Carrier, RatesRequest
 from services.fulfillment.providers.avalara import Avalara
+from services.fulfillment.providers.downloads import fetched
 from services.fulfillment.providers.easypost import EasyPost
 from services.fulfillment.providers.sandbox import SandboxCarrier
 from services.fulfillment.providers.shippo import Shippo
@@ -20,7 +21,10 @@ from services.payments.domain.intents import Operation
 from services.payments.providers.sandbox import SandboxPayments
 from services.payments.providers.stripe.client import StripePayments
 from shared.ids import new_id
+from shared.provider_answers import IndeterminateResponse
 from tests.answers.adapters import CONTENT, FILING, HOME, PACKAGE, PAYMENTS, UNKNOWN, WANTED, outcome
+from tests.answers.scripted import Reply as Scripting
+from tests.answers.scripted import a_scripted_server
 from tests.fulfillment import shop
 from tests.fulfillment.shop import an_order, finalize, ok, quote
 from tests.world import SANDBOX_KEY, Place, World, a_sandbox, a_world, until
@@ -51,10 +55,10 @@ async def a_payment(provider: Any) -> Change:
     )
 
 
-async def a_label(carrier: Carrier) -> Change:
+async def a_label(carrier: Carrier, *, document: str = "pdf") -> Change:
     reference = new_id()
     rate = (await carrier.rates(RatesRequest(ship_from=HOME, ship_to=HOME, packages=(PACKAGE,), content=CONTENT)))[1]
-    request = msgspec.structs.replace(WANTED, provider_rate_id=rate.provider_rate_id, service=rate.service)
+    request = msgspec.structs.replace(WANTED, provider_rate_id=rate.provider_rate_id, service=rate.service, document=document)
     return Change(make=lambda: carrier.buy(request, reference=reference), find=lambda: carrier.find(request, reference=reference))
 
 
@@ -97,6 +101,53 @@ class TestEveryAdapter:
         await adapter.close()
 
         assert wrong == []
+
+
+class TestAfterAPurchase:
+    """What is read then, a price or a printed form, can be refused or lost as well; the label stays bought."""
+
+    OWN_ERRORS = (
+        Reply(status=404, body='{"detail": "Not found"}', media_type=JSON),
+        Reply(status=422, body='{"error": {"code": "SHIPMENT.INVALID_PARAMS", "message": "No.", "errors": []}}', media_type=JSON),
+    )
+
+    @pytest.mark.parametrize("document", ["pdf", "zpl"])
+    @pytest.mark.parametrize("name", ["easypost", "shippo"])
+    async def test_no_answer_makes_it_a_failure(self, sandbox: Sandbox, name: str, document: str) -> None:
+        carrier, wrong = _made(name, sandbox.base_url), []
+        for reply in (*REPLIES, *self.OWN_ERRORS):
+            change = await a_label(carrier, document=document)
+            sandbox.intermediary.meddle(Meddling(rate=1, executed=0, times=1, methods=("GET",), replies=(reply,)))
+
+            answered = await outcome(lambda _, make=change.make: make(), carrier)  # type: ignore[misc]
+            found = await change.find()
+
+            if (answered, found is not None, sandbox.intermediary.answered) != (UNKNOWN, True, 1):
+                wrong.append((reply, answered, found))
+        await carrier.close()
+
+        assert wrong == []
+
+    @pytest.mark.parametrize(
+        ("content", "whole"),
+        [
+            (b"%PDF-1.4\n" + b"x" * 150_000 + b"\n%%EOF\n", True),
+            (b"%PDF-1.4\n" + b"x" * 200_000 + b"\n%%EOF\n", False),
+            (b"%PDF-1.4\n" + b"x" * 150_000, False),
+            (b"<html>%%EOF</html>", False),
+            (b"", False),
+        ],
+        ids=["large", "too large", "cut off", "a page", "empty"],
+    )
+    async def test_a_printed_label_is_read_whole_or_not_at_all(self, content: bytes, whole: bool) -> None:
+        async with a_scripted_server() as server:
+            server.reply = Scripting(200, content)
+            try:
+                read = await fetched(f"{server.url}/label.pdf", form="pdf", secure=False)
+            except IndeterminateResponse:
+                read = b""
+
+        assert read == (content if whole else b"")
 
 
 class TestTheIntermediary:
