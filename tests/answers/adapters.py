@@ -58,6 +58,8 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     # What it says, with 404, of something that is not there, and the looks that then find nothing.
     absence: Body
     finding_nothing: frozenset[str]
+    # What it shows of something else: a proxy may have kept it for another request.
+    stranger: Body
     # Its answers to looks that a change makes first or after.
     known: Mapping[str, tuple[int, Any]] = {}
     # Changes of which no refusal says what became of them.
@@ -218,6 +220,10 @@ ADAPTERS: dict[str, Adapter] = {
         ),
         absence=_stripe_error("invalid_request_error", "resource_missing"),
         finding_nothing=frozenset({"get", "find of known"}),
+        stranger=_json(
+            {"id": "pi_9", "object": "payment_intent", "status": "succeeded", "amount": 1000, "amount_received": 1000, "currency": "eur"}
+            | {"created": 1_764_500_000, "metadata": {}}
+        ),
         never_refused=frozenset({"confirm"}),
     ),
     "sandbox payments": Adapter(
@@ -229,6 +235,10 @@ ADAPTERS: dict[str, Adapter] = {
         undecided=(_own_error("idempotency_error"), _own_error("rate_limit"), _own_error("blocked")),
         absence=_own_error("resource_missing"),
         finding_nothing=frozenset({"get"}),
+        stranger=_json(
+            {"id": "pay_9", "currency": "EUR", "reference": str(new_id()), "created_at": NOW.isoformat()}
+            | {"operations": [{"id": "aut_9", "kind": "authorize", "amount": 1000, "status": "succeeded", "reference": str(new_id())}]}
+        ),
         never_refused=frozenset({"confirm"}),
     ),
     "sandbox carrier": Adapter(
@@ -240,6 +250,10 @@ ADAPTERS: dict[str, Adapter] = {
         undecided=(_own_error("idempotency_key_in_use"), _own_error("api_error"), _own_error("blocked")),
         absence=_own_error("label_not_found"),
         finding_nothing=frozenset({"get"}),
+        stranger=_json(
+            {"id": "lbl_9", "reference": str(new_id()), "amount": 490, "currency": "USD", "status": "purchased", "packages": []}
+            | {"created_at": NOW.isoformat(), "tracking_number": "T9", "scans": []}
+        ),
     ),
     "easypost": Adapter(
         make=lambda url: EasyPost(api_key="x", base_url=url, timeout_seconds=TIMEOUT_SECONDS),
@@ -258,6 +272,7 @@ ADAPTERS: dict[str, Adapter] = {
         ),
         absence=_easypost_error("NOT_FOUND"),
         finding_nothing=frozenset({"get"}),
+        stranger=_json({"id": "shp_9", "object": "Shipment", "created_at": NOW.isoformat(), "postage_label": None, "refund_status": None}),
     ),
     "shippo": Adapter(
         make=lambda url: Shippo(api_key="x", base_url=url, timeout_seconds=TIMEOUT_SECONDS),
@@ -271,6 +286,7 @@ ADAPTERS: dict[str, Adapter] = {
         # github.com/goshippo/shippo-node-client/issues/78
         absence=_json({"detail": "Not found"}),
         finding_nothing=frozenset({"get"}),
+        stranger=_json({"object_id": "tr_9", "status": "SUCCESS", "metadata": str(new_id()), "transaction": "tr_9"}),
         known={"/transactions/lbl_1": (200, {"object_id": "lbl_1", "status": "SUCCESS"})},
     ),
     "taxjar": Adapter(
@@ -287,6 +303,7 @@ ADAPTERS: dict[str, Adapter] = {
         ),
         absence=_taxjar_error(404, "Resource can not be found"),
         finding_nothing=frozenset({"get"}),
+        stranger=_json({"order": {"transaction_id": "9", "amount": "1.0", "sales_tax": "0.1", "transaction_date": "2026-11-30T00:00:00Z"}}),
     ),
     "avalara": Adapter(
         make=lambda url: Avalara(account_id="1", license_key="x", company_code="TENDER", base_url=url, timeout_seconds=TIMEOUT_SECONDS),
@@ -300,6 +317,10 @@ ADAPTERS: dict[str, Adapter] = {
         ),
         absence=_avalara_error("EntityNotFoundError", 4),
         finding_nothing=frozenset({"get"}),
+        stranger=_json(
+            {"code": "9", "type": "SalesInvoice", "status": "Committed", "date": "2026-11-30", "currencyCode": "USD"}
+            | {"totalAmount": 1.0, "totalTax": 0.1, "lines": [{"lineNumber": "0", "tax": 0.1, "taxableAmount": 1.0}]}
+        ),
         # It is looked for before a refusal is believed.
         known={f"/api/v2/companies/TENDER/transactions/{REFERENCE}": (404, msgspec.json.decode(_avalara_error("EntityNotFoundError", 4)))},
     ),

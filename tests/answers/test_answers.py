@@ -125,6 +125,14 @@ class TestEveryStatus:
 
         assert found == []
 
+    async def test_with_what_the_provider_shows_of_something_else_proves_nothing(self, wire: Wire, adapter: Adapter) -> None:
+        made, found = adapter.make("http://provider"), []
+        for status in STATUSES:
+            wire.say(status, adapter.stranger)
+            found += await _unless(UNKNOWN, {**adapter.changes, **adapter.looks}, made, str(status))
+
+        assert found == []
+
 
 class TestOnTheWire:
     @pytest.fixture

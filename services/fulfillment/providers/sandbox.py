@@ -105,7 +105,7 @@ class SandboxCarrier:
         call = self._client.call("buy_label", "POST", "/v1/shipping/labels", body=msgspec.json.encode(body), headers=headers)
         label = changed(ANSWERS, await call)
         with ANSWERS.reading():
-            return _bought(label)
+            return _bought(_meant(label, "reference", str(reference)))
 
     async def find(self, request: LabelRequest, *, reference: UUID) -> Bought | None:
         """Find a label by our reference; of several the first."""
@@ -113,7 +113,7 @@ class SandboxCarrier:
         answer = await call
         with ANSWERS.reading():
             found, _ = _page(answer)
-            return _bought(found[0]) if found else None
+            return _bought(_meant(found[0], "reference", str(reference))) if found else None
 
     async def void(self, provider_label_id: str, *, reference: UUID) -> LabelStatus:
         """Give a label back."""
@@ -121,19 +121,20 @@ class SandboxCarrier:
         call = self._client.call("void_label", "POST", f"/v1/shipping/labels/{provider_label_id}/void", headers=headers)
         label = changed(ANSWERS, await call)
         with ANSWERS.reading():
-            return LabelStatus(label["status"])
+            return LabelStatus(_meant(label, "id", provider_label_id)["status"])
 
     async def status(self, provider_label_id: str) -> LabelStatus:
         """Ask how a label stands."""
         answer = await self._client.call("label_status", "GET", f"/v1/shipping/labels/{provider_label_id}")
         with ANSWERS.reading():
-            return LabelStatus(ANSWERS.shown(answer)["status"])
+            return LabelStatus(_meant(ANSWERS.shown(answer), "id", provider_label_id)["status"])
 
     async def track(self, tracking_number: str, *, provider_label_id: str) -> list[TrackingEvent]:
         """Read all that was seen of a parcel."""
         answer = await self._client.call("track", "GET", f"/v1/shipping/parcels/{tracking_number}")
         with ANSWERS.reading():
-            return [_event(tracking_number, scan) for scan in ANSWERS.shown(answer)["scans"]]
+            parcel = _meant(ANSWERS.shown(answer), "tracking_number", tracking_number)
+            return [_event(tracking_number, scan) for scan in parcel["scans"]]
 
     async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
         """Page through the labels sold to us, the oldest first."""
@@ -149,7 +150,7 @@ class SandboxCarrier:
         if ANSWERS.says_absent(answer):
             return None
         with ANSWERS.reading():
-            return _record(ANSWERS.shown(answer))
+            return _record(_meant(ANSWERS.shown(answer), "id", provider_label_id))
 
     def read_event(self, event_type: str, payload: bytes) -> CarrierNews:
         """Read a webhook: a sight of a parcel, or how a label stands; raises ValueError."""
@@ -172,6 +173,13 @@ def _error(answer: Answer) -> ProviderError | None:
 
 
 ANSWERS = AnswerFormat(provider="sandbox", read_error=_error, refusing_statuses=frozenset({400, 404, 409, 422}), absence_codes=ABSENT)
+
+
+def _meant(thing: Mapping[str, Any], name: str, value: str) -> Mapping[str, Any]:
+    """Insist that an answer shows what was asked about."""
+    if thing[name] != value:
+        raise ValueError(f"its {name} is another")
+    return thing
 
 
 def _page(answer: Answer) -> tuple[list[Mapping[str, Any]], str | None]:

@@ -24,7 +24,7 @@ from services.payments.providers import (
 )
 from shared.contracts.payments import NextAction
 from shared.http_client import Answer, ProviderClient, told_back
-from shared.provider_answers import AnswerFormat, ProviderError, text_of
+from shared.provider_answers import AnswerFormat, IndeterminateResponse, ProviderError, text_of
 
 REPLAY_WINDOW_SECONDS = 24 * 3600
 PAGE_ROWS = 100
@@ -96,19 +96,26 @@ class SandboxPayments:
         # A refused confirm does not say what became of the payment: the authorization began earlier.
         if error is not None and prepared.operation != "confirm":
             return (_refused(prepared, answer.status, error, reference),)
-        return _shown(answer).observations
+        found = _shown(answer)
+        made = found.reference == reference if prepared.operation == "authorize" else f"/{found.provider_payment_id}/" in prepared.path
+        return _meant(found, ours=made).observations
 
     async def get_transaction(self, provider_payment_id: str) -> ProviderTransaction | None:
         """Read a payment from the sandbox's books."""
         answer = await self._client.call("get_transaction", "GET", f"/v1/payments/{provider_payment_id}")
-        return None if ANSWERS.says_absent(answer) else _shown(answer)
+        if ANSWERS.says_absent(answer):
+            return None
+        found = _shown(answer)
+        return _meant(found, ours=found.provider_payment_id == provider_payment_id)
 
     async def find_by_reference(
         self, reference: UUID, *, operation: Operation, provider_payment_id: str | None
     ) -> ProviderTransaction | None:
         """Find the payment that one of our transactions made or changed."""
         found = _page(await self._client.call("find_by_reference", "GET", "/v1/payments", query={"reference": str(reference)}))
-        return found[0] if found else None
+        if not found:
+            return None
+        return _meant(found[0], ours=any(each.reference == reference for each in found[0].observations))
 
     async def list_transactions(self, *, since: datetime, until: datetime, cursor: str | None) -> TransactionPage:
         """Page through the sandbox's books by time of creation."""
@@ -157,6 +164,13 @@ ANSWERS = AnswerFormat(provider="sandbox", read_error=_error, refusing_statuses=
 def _shown(answer: Answer) -> ProviderTransaction:
     with ANSWERS.reading():
         return _payment(ANSWERS.shown(answer))
+
+
+def _meant(found: ProviderTransaction, *, ours: bool) -> ProviderTransaction:
+    """Insist that an answer shows what was asked about; one that somebody kept for another request does not."""
+    if not ours:
+        raise IndeterminateResponse(f"sandbox shows another payment: {found.provider_payment_id}")
+    return found
 
 
 def _page(answer: Answer) -> tuple[ProviderTransaction, ...]:

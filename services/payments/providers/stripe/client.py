@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
@@ -135,7 +136,7 @@ class StripePayments:
         answer = await self._client.call("get_transaction", "GET", requests.path_of(provider_payment_id), query=query)
         if ANSWERS.says_absent(answer):
             return None
-        return await self._whole(_shown_object(answer, "payment_intent"), void=void)
+        return await self._whole(_payment_of(answer, provider_payment_id), void=void)
 
     async def find_by_reference(
         self, reference: UUID, *, operation: Operation, provider_payment_id: str | None
@@ -188,7 +189,7 @@ class StripePayments:
         answer = await self._client.call("get_transaction", "GET", requests.path_of(provider_payment_id))
         if ANSWERS.says_absent(answer):
             return False
-        return _as(Owned, _shown_object(answer, "payment_intent")).reference is None
+        return _as(Owned, _payment_of(answer, provider_payment_id)).reference is None
 
     async def _page(self, since: datetime, until: datetime, cursor: str | None) -> tuple[list[dict[str, Any]], str | None]:
         query = {
@@ -307,6 +308,18 @@ def _shown_object(answer: Answer, *kinds: str) -> dict[str, Any]:
     return answer.body
 
 
+def _payment_of(answer: Answer, payment_id: str) -> dict[str, Any]:
+    """Take the payment of an answer, which must be the one that was asked for: a proxy may answer with what it kept of another."""
+    row = _shown_object(answer, "payment_intent")
+    _meant(row.get("id"), ours=row.get("id") == payment_id)
+    return row
+
+
+def _meant(payment_id: Any, *, ours: bool) -> None:
+    if not ours:
+        raise Ambiguous(f"stripe shows another payment: {payment_id}")
+
+
 def _rows(answer: Answer) -> list[dict[str, Any]]:
     return _as(list[dict[str, Any]], _shown_object(answer, "list", "search_result").get("data"))
 
@@ -315,7 +328,10 @@ def _shown(prepared: Prepared, answer: Answer, reference: UUID) -> tuple[Observa
     if prepared.operation == "refund":
         return (objects.refund_observed(msgspec.convert(_shown_object(answer, "refund"), Refund)),)
     void = reference if prepared.operation == "void" else None
-    return objects.transaction(msgspec.convert(_shown_object(answer, "payment_intent"), PaymentIntent), void=void).observations
+    intent = msgspec.convert(_shown_object(answer, "payment_intent"), PaymentIntent)
+    changed = f"{urlsplit(prepared.path).path}/".startswith(f"{requests.path_of(intent.id)}/")
+    _meant(intent.id, ours=intent.reference == reference if prepared.operation == "authorize" else changed)
+    return objects.transaction(intent, void=void).observations
 
 
 def _refused(prepared: Prepared, answer: Answer, reference: UUID) -> tuple[Observation, ...]:
