@@ -349,7 +349,8 @@ def _to(body: Fields) -> Fields:
 
 def _find(sandbox: Sandbox, shipment_id: str) -> Shipment:
     found = sandbox.shipments.get(shipment_id)
-    if not isinstance(found, Shipment):
+    # With its label the books have lost the shipment, too.
+    if not isinstance(found, Shipment) or (found.label_id is not None and found.label_id not in sandbox.carrier.labels):
         raise Refused(404, "NOT_FOUND", "The requested resource could not be found.")
     return found
 
