@@ -113,7 +113,15 @@ def _sending(request: Request) -> Callable[[Any], Awaitable[object]]:
 
 
 PAYMENT_CHANGES: Calls = {name: _sending(request) for name, request in PAYMENTS.items()}
+
+
+async def _strangers(provider: Any) -> bool | None:
+    return await provider.is_strangers("pi_1") or None
+
+
 PAYMENT_LOOKS: Calls = {
+    # Whoever is taken for a stranger is not heard.
+    "strangers": _strangers,
     "get": lambda provider: provider.get_transaction("pi_1"),
     "find": lambda provider: provider.find_by_reference(REFERENCE, operation=Operation.AUTHORIZE, provider_payment_id=None),
     "find of known": lambda provider: provider.find_by_reference(REFERENCE, operation=Operation.REFUND, provider_payment_id="pi_1"),
@@ -219,7 +227,7 @@ ADAPTERS: dict[str, Adapter] = {
             _stripe_error("gateway_error", "blocked"),
         ),
         absence=_stripe_error("invalid_request_error", "resource_missing"),
-        finding_nothing=frozenset({"get", "find of known"}),
+        finding_nothing=frozenset({"get", "find of known", "strangers"}),
         stranger=_json(
             {"id": "pi_9", "object": "payment_intent", "status": "succeeded", "amount": 1000, "amount_received": 1000, "currency": "eur"}
             | {"created": 1_764_500_000, "metadata": {}}
@@ -234,7 +242,7 @@ ADAPTERS: dict[str, Adapter] = {
         refusing=frozenset({400, 404}),
         undecided=(_own_error("idempotency_error"), _own_error("rate_limit"), _own_error("blocked")),
         absence=_own_error("resource_missing"),
-        finding_nothing=frozenset({"get"}),
+        finding_nothing=frozenset({"get", "strangers"}),
         stranger=_json(
             {"id": "pay_9", "currency": "EUR", "reference": str(new_id()), "created_at": NOW.isoformat()}
             | {"operations": [{"id": "aut_9", "kind": "authorize", "amount": 1000, "status": "succeeded", "reference": str(new_id())}]}

@@ -317,7 +317,7 @@ def _payment_of(answer: Answer, payment_id: str) -> dict[str, Any]:
 
 def _meant(payment_id: Any, *, ours: bool) -> None:
     if not ours:
-        raise Ambiguous(f"stripe shows another payment: {payment_id}")
+        raise Ambiguous(f"stripe's answer cannot be read: it is about another payment ({payment_id})")
 
 
 def _rows(answer: Answer) -> list[dict[str, Any]]:
