@@ -358,6 +358,8 @@ class IntentView(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
     # What the provider calls the payment, once it has said so.
     provider_payment_id: str | None = None
+    # What the order was quoted at, of which more may have been taken than that.
+    requested_amount: int = 0
     # What was taken and is still here although the order does not owe it.
     overpaid_amount: int = 0
     # The order went on without it: another payment began, or it was cancelled or priced anew.

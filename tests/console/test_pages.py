@@ -298,7 +298,6 @@ class TestAttention:
         await until(settled)
         await expect(seat.page.locator("article", has_text=str(order_id))).to_have_count(0)
 
-
     async def test_a_conflict_is_accepted_with_a_reason(self, seat: Seat, world: World) -> None:
         """F10."""
         payment = await world.a_captured_payment()

@@ -77,6 +77,7 @@ def view(intent: Intent) -> IntentView:
         charged_back_amount=intent.charged_back_amount,
         capture_reserved=intent.capture_reserved,
         refund_reserved=intent.refund_reserved,
+        requested_amount=intent.requested_amount,
         overpaid_amount=intent.overpaid_amount,
         superseded=intent.superseded,
         attention=intent.attention,
