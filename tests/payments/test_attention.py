@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -484,6 +485,43 @@ async def _event(world: World, payment: Payment, **facts: Any) -> Any:
 DEARER = {**ORDER, "items": [{**ORDER["items"][0], "unit_price": 25_000}]}
 
 
+class TestAtOnce:
+    """F9: whichever is first, the order is paid once, and what is too much is seen."""
+
+    async def test_another_payment_and_money_after_all(self, attentive: World) -> None:
+        attentive.provider = "sandbox"
+        for _ in range(6):
+            first = await attentive.a_payment()
+            assert (await first.void()).status == 201
+            snapshot_id = await attentive.a_snapshot(first.order_id)
+
+            _, answer = await asyncio.gather(happens(first, "capture", TOTAL), attentive.authorize(first.order_id, snapshot_id))
+            await until(partial(_has, first, "captured_amount", TOTAL))
+
+            intent, order = await first.intent(), await order_of(first)
+            if answer.status == 201:
+                assert (intent["superseded"], intent["overpaid_amount"], order["status"]) == (True, TOTAL, "authorized")
+            else:
+                assert answer.code in ("payment-already-active", "order-already-paid"), answer
+                assert (intent["superseded"], intent["overpaid_amount"], order["status"]) == (False, 0, "paid")
+
+    async def test_a_cancellation_and_money_after_all(self, attentive: World) -> None:
+        attentive.provider = "sandbox"
+        for _ in range(6):
+            payment = await attentive.a_payment()
+            assert (await payment.void()).status == 201
+            cancelled = attentive.put_order(payment.order_id, {**ORDER, "cancelled": True})
+
+            _, answer = await asyncio.gather(happens(payment, "capture", TOTAL), cancelled)
+            await until(partial(_has, payment, "captured_amount", TOTAL))
+
+            intent, order = await payment.intent(), await order_of(payment)
+            if answer.status == 200:
+                assert (intent["overpaid_amount"], order["status"]) == (TOTAL, "cancelled")
+            else:
+                assert (answer.code, intent["overpaid_amount"], order["status"]) == ("order-locked", 0, "paid")
+
+
 class TestTheLock:
     async def test_holds_while_money_is_disputed(self, world: World) -> None:
         """F13, C24: the order stays what was paid for, and is that when the dispute is won."""
@@ -507,10 +545,12 @@ class TestTheLock:
         assert (await payment.refund(amount)).status == 201
 
         changed = await attentive.put_order(payment.order_id, DEARER)
-        paid = await attentive.authorize(payment.order_id, await attentive.a_snapshot(payment.order_id))
+        quoted = await attentive.quote(payment.order_id)
+        paid = await attentive.authorize(payment.order_id, (await payment.intent())["snapshot_id"])
 
         assert (changed.status, changed.code) == (409, "order-locked")
         assert (paid.status, paid.code) == (409, "order-already-paid" if amount == TOTAL else "payment-already-active")
+        assert (quoted.status, quoted.json.get("code")) == ((409, "order-already-paid") if amount == TOTAL else (201, None))
         # What prices nothing may change.
         assert (await attentive.put_order(payment.order_id, {**ORDER, "customer_id": new_id()})).status == 200
 

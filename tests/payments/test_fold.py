@@ -5,13 +5,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.payments.domain import guards, intents
 from services.payments.domain.intents import Intent, IntentStatus, Observation, Operation, Reason, Source, Transaction, TransactionStatus
 from shared.contracts.payments import NextAction
 from shared.errors import Refusal
 from shared.ids import new_id
-from tests.payments.test_reducer import AMOUNT, NOW, an_authorization, an_intent, told
+from tests.payments.test_reducer import AMOUNT, NOW, STORIES, an_authorization, an_intent, told
 
 ACTION = NextAction(type="redirect", url="https://bank.example/3ds")
 LATER = NextAction(type="redirect", url="https://bank.example/again")
@@ -209,6 +211,26 @@ class TestOverpayment:
         assert kept.overpaid_amount == intents.fold(kept, [*rows, row("refund", 1_000)]).overpaid_amount == 0
         # As much as was accepted, and taken anew.
         assert intents.fold(kept, [*rows, row("refund", 1_000), row("capture", 1_000)]).overpaid_amount == 4_000
+
+    @given(story=STORIES, data=st.data(), superseded=st.booleans(), early=st.integers(0, 6))
+    def test_and_acceptance_end_the_same_in_any_order(
+        self, story: list[Observation], data: st.DataObject, superseded: bool, early: int
+    ) -> None:
+        """F9, F10: what is told after something was accepted comes in any order and more than once."""
+        amounts = {o.provider_txn_id: o.amount for o in story}
+        story = [msgspec.structs.replace(o, amount=amounts[o.provider_txn_id]) for o in story]
+        intent, rows = told(an_intent(superseded=superseded, holds_order=not superseded), (HELD,), story[:early])
+        accepted = intents.accept(intent, rows)
+        shuffled = data.draw(st.permutations(story[early:])) + data.draw(
+            st.lists(st.sampled_from(story), max_size=4) if story else st.just([])
+        )
+
+        one, other = told(accepted, rows, story[early:])[0], told(accepted, rows, shuffled)[0]
+
+        ends = [(i.status, i.attention is None, i.overpaid_amount, i.refunded_amount, i.captured_amount) for i in (one, other)]
+        assert ends[0] == ends[1]
+        if early >= len(story):
+            assert one.status is not IntentStatus.CONFLICTED
 
     @pytest.mark.parametrize(("reserved", "available"), [(0, 5), (3, 2), (5, 0), (8, 0)])
     def test_is_given_back_once(self, reserved: int, available: int) -> None:

@@ -105,6 +105,8 @@ async def quote(work: Work, command: Quote, context: Payments) -> None:
     order = ground.order
     if order.content.cancelled:
         raise rules.OrderCancelled("A cancelled order has no price.")
+    if order.status is OrderStatus.REFUNDED:
+        raise rules.OrderPaid("This order was paid and its money went back; another sale needs a new order.", {})
     name = command.payment_provider or context.default_provider(work.envelope)
     provider = context.provider(work.envelope, name)
 

@@ -14,10 +14,18 @@ UPDATE payment_intents i
         OR EXISTS (SELECT FROM payment_intents newer
                     WHERE (newer.store_id, newer.environment, newer.order_id) = (i.store_id, i.environment, i.order_id) AND newer.id > i.id));
 
--- A payment that took money and gave it back holds its order now, whose content stays what was paid for.
-UPDATE payment_intents SET holds_order = true WHERE status = 'refunded' AND NOT superseded;
+-- A payment that took money holds its order, also when all of it went back: the order's content stays what was paid for.
+UPDATE payment_intents SET holds_order = true WHERE captured_amount > 0 AND NOT holds_order AND NOT superseded AND NOT abandoned;
 
+-- A release that ended a conflict leaves nothing to look at.
 UPDATE payment_intents
-   SET overpaid_amount = captured_amount - refunded_amount - charged_back_amount,
-       attention = captured_amount - refunded_amount - charged_back_amount || ' was taken that the order does not owe'
- WHERE superseded AND attention IS NULL AND captured_amount > refunded_amount + charged_back_amount;
+   SET attention = NULL
+ WHERE status = 'voided' AND attention IS NOT NULL AND capture_reserved = 0 AND captured_amount + refunded_amount + charged_back_amount = 0;
+
+UPDATE payment_intents i
+   SET overpaid_amount = excess.amount,
+       attention = coalesce(attention || '; ', '') || excess.amount || ' was taken that the order does not owe'
+  FROM (SELECT id, captured_amount - refunded_amount - charged_back_amount
+                   - CASE WHEN superseded OR abandoned THEN 0 ELSE requested_amount END AS amount
+          FROM payment_intents) AS excess
+ WHERE i.id = excess.id AND excess.amount > 0;
