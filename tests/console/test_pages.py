@@ -302,7 +302,9 @@ class TestAttention:
         """F10."""
         payment = await world.a_captured_payment()
         world.sandbox.books.add(payment.at_the_provider(), "refund", 12_000, reason="dashboard")
-        await eventually(seat, "/console/attention", "12000 given back of 10000 captured")
+        await eventually(seat, f"/console/orders/{payment.order_id}", "12000 given back of 10000 captured")
+        await seat.look("order-conflict")
+        await seat.page.get_by_role("link", name="what can be done").click()
         case = seat.page.locator("article", has_text=str(payment.id))
         await case.get_by_text("The provider's facts are right").click()
         await case.get_by_label("Why").fill("Their support confirmed it, ticket 19")
