@@ -130,7 +130,15 @@ CASES: dict[str, tuple[Make, str, int, int]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+# At Stripe what goes back of money that was never taken is a hold let go (docs.stripe.com/changelog/basil/2025-03-31).
+NOT_AT_STRIPE = "F10 refunded before its capture"
+
+
+@pytest.mark.parametrize(
+    ("world", "case"),
+    [(provider, case) for provider in ("sandbox", "stripe") for case in CASES if (provider, case) != ("stripe", NOT_AT_STRIPE)],
+    indirect=["world"],
+)
 async def test_facts_that_do_not_fit_are_accepted(world: World, case: str) -> None:
     """F10: `conflicted` has a way out, after which the status and what may be done follow from the facts."""
     make, status, capturable, refundable = CASES[case]
