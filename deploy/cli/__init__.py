@@ -28,6 +28,7 @@ COMMANDS = {
     "seed": "operating:seed_orders",
     "reconcile": "attending:reconcile",
     "outcomes": "attending:outcomes",
+    "payments": "attending:payments",
     "webhooks": "attending:webhook_events",
     "api": "attending:api",
     "dlq": "letters:dead_letters",

@@ -1,4 +1,4 @@
-"""Attending to a running system: reconciliation, unknown outcomes, webhook events."""
+"""Attending to a running system: reconciliation, unknown outcomes, payments that need attention, webhook events."""
 
 import time
 from collections.abc import Callable
@@ -22,6 +22,7 @@ WAIT_TIMEOUT_SECONDS = 24 * 3600.0
 POLL_SECONDS = 0.5
 PAYOUT_DAYS = 14
 UNSETTLED_LOOK_BACK_DAYS = 60
+PAYMENT_COLUMNS = ("id", "order_id", "status", "authorized_amount", "captured_amount", "refunded_amount", "attention")
 
 _moment = click.DateTime(formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"])
 
@@ -215,6 +216,35 @@ def decide_label(api: Api, label_id: UUID, evidence: str) -> None:
     """Say of a label that it was not bought; one that was is found by its carrier."""
     label = api.send("POST", f"unknown-outcomes/labels/{label_id}/decide", {"outcome": "failed", "evidence": evidence})
     click.echo(table([label], "id", "status", "service", "reason"))
+
+
+@click.group()
+def payments() -> None:
+    """Payments that need attention (./tender attention lists them)."""
+
+
+@payments.command(name="accept")
+@click.argument("order_id", type=click.UUID)
+@click.argument("payment_id", type=click.UUID)
+@click.option("--version", required=True, type=click.IntRange(min=1), help="The payment as you looked at it; refused when it has changed.")
+@click.option("--reason", required=True, help="Why what does not fit is right; it is kept.")
+@attends
+def accept_facts(api: Api, order_id: UUID, payment_id: UUID, version: int, reason: str) -> None:
+    """Accept the facts of one; its status and what may be done follow from them again."""
+    intent = api.send("POST", f"orders/{order_id}/payments/{payment_id}/accept", {"version": version, "reason": reason})
+    click.echo(table([intent], *PAYMENT_COLUMNS))
+
+
+@payments.command(name="give-back")
+@click.argument("order_id", type=click.UUID)
+@click.argument("payment_id", type=click.UUID)
+@click.option("--reason", default="", help="As the customer may be told.")
+@attends
+def give_back(api: Api, order_id: UUID, payment_id: UUID, reason: str) -> None:
+    """Refund what one took and its order does not owe, and no more."""
+    answer = api.send("POST", f"orders/{order_id}/payments/{payment_id}/refund", {"overpaid": True, "reason": reason})
+    # What took too long is under way, and the payment says how it ends.
+    click.echo(table([answer.get("intent", {"id": payment_id, "order_id": order_id, "status": "under way"})], *PAYMENT_COLUMNS))
 
 
 @click.group(name="webhooks")

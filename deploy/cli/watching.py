@@ -67,10 +67,15 @@ def show_timeline(api: Api, order_id: UUID, facts: bool) -> None:
 @click.option("--hours", "expiring_within_hours", type=click.FloatRange(0, 720), default=48.0, show_default=True)
 @attends
 def attention(api: Api, expiring_within_hours: float) -> None:
-    """Payments in conflict, and holds that end soon; for unknown outcomes see ./tender outcomes."""
+    """Payments in conflict, money that no order owes, and holds that end soon; for unknown outcomes see ./tender outcomes.
+
+    ./tender payments accept and give-back settle the first two.
+    """
     told = api.get("payments/attention", expiring_within_hours=expiring_within_hours)
     click.echo("In conflict:")
-    click.echo(table(told["conflicted"], "id", "order_id", "provider", "status", "attention"))
+    click.echo(table(told["conflicted"], "id", "order_id", "version", "provider", "status", "attention"))
+    click.echo("\nMoney that no order owes:")
+    click.echo(table(told["overpaid"], "id", "order_id", "version", "provider", "status", "overpaid_amount", "currency"))
     click.echo(f"\nHolds that end within {expiring_within_hours:g} hours:")
     amounts = ("authorized_amount", "captured_amount", "currency")
     click.echo(table(told["expiring"], "id", "order_id", "provider", *amounts, "authorization_expires_at"))

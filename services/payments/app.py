@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from services.payments import handlers
-from services.payments.handlers import Payments, comparing, deciding, housekeeping, listing, resolving, settling
+from services.payments.handlers import Payments, acceptance, comparing, deciding, housekeeping, listing, resolving, settling
 from services.payments.providers import PaymentProvider
 from services.payments.providers.fulfillment import FulfillmentPricing
 from services.payments.providers.sandbox import SandboxPayments
@@ -42,6 +42,7 @@ COMMANDS: dict[type[Message], CommandHandler[Payments]] = {
     messages.Capture: handlers.capture,
     messages.Void: handlers.void,
     messages.Refund: handlers.refund,
+    messages.AcceptFacts: acceptance.accept_facts,
     messages.Observe: handlers.observe,
     messages.TakeEvent: handlers.take_event,
     messages.DecideOutcome: deciding.decide_outcome,

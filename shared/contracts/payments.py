@@ -94,6 +94,18 @@ class Refund(Message, frozen=True, kw_only=True, tag="payments.refund.v1"):
     amount: int | None = None
     currency: str | None = None
     reason: str = ""
+    # No more than what was taken and the order does not owe.
+    overpaid: bool = False
+
+
+class AcceptFacts(Message, frozen=True, kw_only=True, tag="payments.accept_facts.v1"):
+    """Take what a provider says of a payment as it is, in spite of what does not fit, and why; answered with the payment."""
+
+    order_id: UUID
+    intent_id: UUID
+    # The payment as it was looked at.
+    version: int
+    reason: str
 
 
 class Observe(Message, frozen=True, kw_only=True, tag="background.payments.observe.v1"):
@@ -169,7 +181,7 @@ class FindOrders(Query, frozen=True, kw_only=True, tag="payments.find_orders.v1"
 
 
 class ListAttention(Query, frozen=True, kw_only=True, tag="payments.list_attention.v1"):
-    """Read the payments that need somebody: those in conflict, and holds that end soon."""
+    """Read the payments that need somebody: those in conflict, money that no order owes, and holds that end soon."""
 
     provider: str | None = None
     expiring_within_hours: float = 48.0
@@ -206,6 +218,8 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True):
     totals: Totals
     created_at: datetime
     updated_at: datetime
+    # What its payments took and it does not owe; staff alone are told.
+    overpaid_amount: int = 0
 
 
 class OrderPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,7 +240,9 @@ class OrderSummary(msgspec.Struct, frozen=True, kw_only=True):
     payments: int
     provider: str | None
     payment_status: str | None
+    # Of any of its payments.
     attention: str | None
+    overpaid_amount: int
     created_at: datetime
     updated_at: datetime
 
@@ -342,6 +358,12 @@ class IntentView(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
     # What the provider calls the payment, once it has said so.
     provider_payment_id: str | None = None
+    # What the order was quoted at, of which more may have been taken than that.
+    requested_amount: int = 0
+    # What was taken and is still here although the order does not owe it.
+    overpaid_amount: int = 0
+    # The order went on without it: another payment began, or it was cancelled or priced anew.
+    superseded: bool = False
 
 
 class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
@@ -361,10 +383,12 @@ class IntentLedger(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttentionView(msgspec.Struct, frozen=True, kw_only=True):
-    """Payments that need somebody: in conflict, the oldest first; holds that end soon, the soonest first."""
+    """Payments that need somebody: in conflict, the oldest first; with money to give back; holds that end soon, the soonest first."""
 
     conflicted: list[IntentView]
     expiring: list[IntentView]
+    # They took what their order does not owe (`overpaid_amount`), and it is not on its way back yet.
+    overpaid: list[IntentView]
 
 
 class StatusChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -386,6 +410,8 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     order_status: str
     currency: str
     payments: list[IntentLedger]
+    # What these took and the order does not owe.
+    overpaid_amount: int
     history: list[StatusChange]
 
 
@@ -433,6 +459,7 @@ MESSAGES: tuple[type[Message], ...] = (
     Capture,
     Void,
     Refund,
+    AcceptFacts,
     Observe,
     TakeEvent,
     DecideOutcome,

@@ -298,6 +298,45 @@ class TestAttention:
         await until(settled)
         await expect(seat.page.locator("article", has_text=str(order_id))).to_have_count(0)
 
+    async def test_a_conflict_is_accepted_with_a_reason(self, seat: Seat, world: World) -> None:
+        """F10."""
+        payment = await world.a_captured_payment()
+        world.sandbox.books.add(payment.at_the_provider(), "refund", 12_000, reason="dashboard")
+        await eventually(seat, f"/console/orders/{payment.order_id}", "12000 given back of 10000 captured")
+        await seat.look("order-conflict")
+        await seat.page.get_by_role("link", name="what can be done").click()
+        case = seat.page.locator("article", has_text=str(payment.id))
+        await case.get_by_text("The provider's facts are right").click()
+        await case.get_by_label("Why").fill("Their support confirmed it, ticket 19")
+        await seat.look("attention-conflict")
+
+        await seat.press("Accept it", within=case)
+
+        await seat.told("Accepted")
+        await expect(case).to_have_count(0)
+        assert (await payment.intent())["status"] == "refunded"
+        await seat.open("/console/audit?text=payment.accept")
+        await expect(seat.page.locator("main")).to_contain_text("ticket 19")
+
+    async def test_money_that_no_order_owes_is_given_back(self, seat: Seat, world: World) -> None:
+        """F9."""
+        first = await world.a_payment()
+        assert (await first.void()).status == 201
+        there = first.at_the_provider()
+        second = await world.authorize(first.order_id, await world.a_snapshot(first.order_id))
+        assert second.status == 201
+        world.sandbox.books.add(there, "capture", 4_000, reason="dashboard")
+        await eventually(seat, "/console/attention", "40.00")
+        case = seat.page.locator("article", has_text=str(first.id))
+        await expect(case.get_by_role("heading")).to_contain_text("the order went on without this payment")
+        await seat.look("attention-overpaid")
+
+        await seat.press(re.compile("Give 40.00"), within=case)
+
+        await seat.told("goes back")
+        await expect(case).to_have_count(0)
+        assert (await first.intent())["refunded_amount"] == 4_000
+
 
 class TestWebhookEvents:
     async def test_one_is_inspected_and_processed_once_more(self, seat: Seat, shop: Shop) -> None:

@@ -73,6 +73,40 @@ class _Ground(Dying):
         return payment.order_id, lambda **how: payment.void(key=key, **how)
 
 
+async def test_dying_while_facts_are_accepted(nursery: Nursery, own_place: Place, tmp_path: Path) -> None:
+    """F10: an operator's word is taken and written down once."""
+    async with a_system(nursery, own_place, tmp_path) as (system, world):
+        ground = _Accepting(system, world, tmp_path, "payments")
+        seen = await ground.points()
+        # Up to its only write; the way back is that of the operations above.
+        written = 1 + next(at for at, name in enumerate(seen) if name.startswith("after WITH"))
+
+        for at in range(1, written + 1):
+            await ground.dies_at(at)
+
+        await _nothing_is_left_over(world)
+
+
+class _Accepting(Dying):
+    """The facts of a payment of which half was approved."""
+
+    async def prepared(self) -> tuple[UUID, Send]:
+        world, key = self.world, new_id().hex
+        order_id = await world.an_order()
+        answer = await world.authorize(order_id, await world.a_snapshot(order_id), "tok_partial_approval")
+        assert answer.code == "provider-mismatch"
+        payment = Payment(world, order_id, UUID(answer.json["intent_id"]))
+        body = {"version": (await payment.intent())["version"], "reason": "half of it will do"}
+        path = f"/api/v1/admin/orders/{order_id}/payments/{payment.id}/accept"
+        return order_id, lambda **how: world.send("POST", path, body, key=key, **how)
+
+    async def check(self, order_id: UUID, at: int) -> None:
+        [payment] = (await self.world.ledger(order_id))["payments"]
+        assert (payment["intent"]["status"], payment["intent"]["attention"]) == ("authorized", None), at
+        sql = "SELECT reason FROM payments.admin_audit WHERE action = 'payment.accept' AND subject = $1"
+        assert [row["reason"] for row in await self.world.rows(sql, payment["intent"]["id"])] == ["half of it will do"], at
+
+
 async def _nothing_is_left_over(world: World) -> None:
     """Insist that every command, key, event and outcome has found its end, and that nothing went to the dead letters."""
 

@@ -15,9 +15,11 @@ import httpx
 import pytest
 
 from services.gateway.domain import Role
+from shared.bus import Publisher
 from shared.ids import new_id
 from tests.fulfillment import shop
 from tests.fulfillment.shop import MUG, PARIS, an_order, finalize, ok, quote
+from tests.payments.test_observations import observed, tell
 from tests.world import Payment, Place, World, a_world, until
 
 
@@ -153,6 +155,18 @@ async def _together(world: World, order_id: UUID, snapshot_id: str, count: int) 
     return await asyncio.gather(*(finalize(world, order_id, snapshot_id) for _ in range(count)))
 
 
+async def _authorized(world: World, order_id: UUID, snapshot: Any, *, void: bool) -> Payment:
+    paid = await ok(await world.authorize(order_id, snapshot["snapshot_id"]))
+    payment = Payment(world, order_id, UUID(paid["intent"]["id"]))
+    if void:
+        await ok(await payment.void())
+    return payment
+
+
+async def _overpaid(payment: Payment) -> bool:
+    return bool((await payment.intent())["overpaid_amount"] > 0)
+
+
 class TestReversal:
     async def test_refunds_reverse_their_share_and_the_last_one_empties_it(self, world: World) -> None:
         payment, snapshot = await a_paid_order(world, items=[MUG, {**MUG, "tax_code": "books", "unit_price": 999, "quantity": 1}])
@@ -170,6 +184,27 @@ class TestReversal:
             for amount in ("amount", "taxable_amount", "untaxed_amount"):
                 assert line[amount] == -sum(each[amount] for each in back)
         assert sale["tax_amount"] == -sum(r["tax_amount"] for r in reversals)
+
+    async def test_money_that_the_order_does_not_owe_goes_back_without_it(self, world: World) -> None:
+        """F9: void one, pay the same quote with another, the first is captured after all and given back: the sale stays."""
+        order_id = await an_order(world)
+        snapshot = await ok(await quote(world, order_id))
+        first, second = [await _authorized(world, order_id, snapshot, void=void) for void in (True, False)]
+        await ok(await second.capture())
+        await ok(await finalize(world, order_id, snapshot["snapshot_id"]))
+        there = world.sandbox.books.add(first.at_the_provider(), "capture", 1_000, reason="dashboard")
+        async with Publisher(world.place.amqp_url, name="tests") as publisher:
+            await tell(world, publisher, observed(first, "capture", 1_000, provider_txn_id=there.id))
+        await until(lambda: _overpaid(first))
+        path = f"/api/v1/admin/orders/{order_id}/payments/{first.id}/refund"
+
+        await ok(await world.send("POST", path, {"overpaid": True}))
+        await ok(await second.refund(100))
+
+        await until(lambda: _reversals(world, order_id, 1))
+        _, reversal = await documents(world, order_id)
+        # A share of 100, not of 1 100.
+        assert sum(line["taxable_amount"] + line["untaxed_amount"] + line["amount"] for line in reversal["lines"]) == -100
 
     async def test_what_was_refunded_before_is_reversed_with_it(self, world: World) -> None:
         payment, snapshot = await a_paid_order(world)

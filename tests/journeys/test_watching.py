@@ -150,7 +150,7 @@ class TestAttention:
         )
         other = await a_key(world.place, new_id(), Role.ADMIN)
 
-        assert await _get(world, "payments/attention", token=other) == {"conflicted": [], "expiring": []}
+        assert await _get(world, "payments/attention", token=other) == {"conflicted": [], "expiring": [], "overpaid": []}
 
 
 class TestProviderCalls:

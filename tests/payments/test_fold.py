@@ -5,13 +5,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.payments.domain import guards, intents
 from services.payments.domain.intents import Intent, IntentStatus, Observation, Operation, Reason, Source, Transaction, TransactionStatus
 from shared.contracts.payments import NextAction
 from shared.errors import Refusal
 from shared.ids import new_id
-from tests.payments.test_reducer import AMOUNT, NOW, an_authorization, an_intent, told
+from tests.payments.test_reducer import AMOUNT, NOW, STORIES, an_authorization, an_intent, told
 
 ACTION = NextAction(type="redirect", url="https://bank.example/3ds")
 LATER = NextAction(type="redirect", url="https://bank.example/again")
@@ -97,8 +99,148 @@ def test_a_ledger_is_where_its_payment_stands(
     if status != "conflicted":
         assert forwards.authorized_amount == forwards.captured_amount + forwards.voided_amount + forwards.held
     assert forwards.voided_amount >= 0
-    assert (forwards.attention is not None) == (status == "conflicted" or "contradicted" in what)
+    assert (forwards.attention is not None) == (status == "conflicted")
     assert forwards.holds_order == (IntentStatus(status) not in intents.INACTIVE)
+
+
+CONTRADICTED = row("authorize", AMOUNT, contradicted=True)
+# Ledgers that contradict themselves, and where the payment stands once that is accepted: status, capturable, refundable.
+ACCEPTED: list[tuple[str, list[Transaction], str, tuple[int, int]]] = [
+    ("less done than asked", [HELD, row("capture", 4_000, processed_amount=3_999)], "partially_captured", (6_001, 3_999)),
+    ("more held than asked", [row("authorize", AMOUNT, processed_amount=AMOUNT + 5)], "authorized", (AMOUNT + 5, 0)),
+    ("contradicted", [CONTRADICTED], "authorized", (AMOUNT, 0)),
+    ("contradicted and captured", [CONTRADICTED, row("capture", AMOUNT, contradicted=True)], "captured", (0, AMOUNT)),
+    ("refunded before its capture", [HELD, row("refund", 1)], "authorized", (AMOUNT, 0)),
+    ("captured too much", [HELD, row("capture", AMOUNT + 1)], "captured", (0, AMOUNT + 1)),
+    ("refunded and lost", [HELD, row("capture", AMOUNT), row("refund", 4_000), row("chargeback", AMOUNT)], "refunded", (0, 0)),
+    ("refunded too much, more held", [HELD, row("capture", 1_000), row("refund", 1_001)], "partially_refunded", (9_000, 0)),
+]  # fmt: skip
+
+
+class TestAcceptance:
+    @pytest.mark.parametrize(("what", "rows", "status", "left"), ACCEPTED, ids=[shape[0] for shape in ACCEPTED])
+    def test_lets_the_status_follow_from_the_facts(self, what: str, rows: list[Transaction], status: str, left: tuple[int, int]) -> None:
+        """F10."""
+        frozen = intents.fold(an_intent(), rows)
+
+        accepted = intents.accept(frozen, rows)
+
+        assert frozen.status is IntentStatus.CONFLICTED
+        assert (accepted.status.value, accepted.attention, accepted.overpaid_amount) == (status, None, 0)
+        assert (accepted.capturable, accepted.refundable) == left
+        assert intents.fold(accepted, rows[::-1]) == accepted
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            row("capture", 1), row("refund", 2 * AMOUNT), row("chargeback", 2 * AMOUNT), row("capture", 5, processed_amount=4),
+            row("void", 0, contradicted=True),
+        ],
+        ids=["captured", "refunded", "disputed", "mismatched", "contradicted"],
+    )  # fmt: skip
+    def test_is_of_what_was_known(self, more: Transaction) -> None:
+        rows = [HELD, row("capture", AMOUNT + 1)]
+
+        accepted = intents.accept(intents.fold(an_intent(), rows), rows)
+
+        assert intents.fold(accepted, [*rows, more]).status is IntentStatus.CONFLICTED
+
+    def test_of_a_sum_is_not_of_other_facts_that_come_to_it(self) -> None:
+        rows = [HELD, row("capture", AMOUNT), row("refund", 4_000), row("chargeback", AMOUNT)]
+        accepted = intents.accept(intents.fold(an_intent(), rows), rows)
+        won = [*rows, row("chargeback_reversal", AMOUNT)]
+
+        assert intents.fold(accepted, won).status is IntentStatus.PARTIALLY_REFUNDED
+        assert intents.fold(accepted, [*won, row("refund", AMOUNT)]).status is IntentStatus.CONFLICTED
+
+    def test_lasts_when_less_is_off(self) -> None:
+        rows = [HELD, row("capture", AMOUNT), row("refund", 4_000), row("chargeback", AMOUNT)]
+        accepted = intents.accept(intents.fold(an_intent(), rows), rows)
+
+        assert intents.fold(accepted, [*rows, row("chargeback_reversal", 1_000)]).attention is None
+
+    def test_of_a_row_ends_when_it_moves_more(self) -> None:
+        half = row("authorize", AMOUNT, processed_amount=5_000)
+        accepted = intents.accept(intents.fold(an_intent(), [half]), [half])
+
+        assert intents.fold(accepted, [msgspec.structs.replace(half, processed_amount=6_000)]).status is IntentStatus.CONFLICTED
+        assert intents.fold(accepted, [msgspec.structs.replace(half, contradicted=True)]).status is IntentStatus.CONFLICTED
+
+    def test_leaves_what_ends_by_itself(self) -> None:
+        rows = [HELD, row("capture", 1), row("capture", AMOUNT, "pending")]
+        crowded = intents.fold(an_intent(), rows)
+
+        assert intents.accept(crowded, rows).attention == crowded.attention
+
+
+class TestOverpayment:
+    """F9: what was taken and the order does not owe."""
+
+    @pytest.mark.parametrize(
+        ("facts", "rows", "amount"),
+        [
+            ({}, [HELD, row("capture", AMOUNT)], 0),
+            ({}, [row("authorize", AMOUNT + 5), row("capture", AMOUNT + 5)], 5),
+            ({"requested_amount": AMOUNT - 5}, [HELD, row("capture", AMOUNT), row("refund", 2)], 3),
+            ({"superseded": True}, [HELD], 0),
+            ({"superseded": True}, [HELD, row("capture", 4_000)], 4_000),
+            ({"superseded": True}, [HELD, row("capture", 4_000), row("refund", 1_000), row("refund", 500, "pending")], 3_000),
+            ({"superseded": True}, [HELD, row("capture", 4_000), row("chargeback", 4_000)], 0),
+            ({"superseded": True}, [HELD, row("capture", 4_000), row("chargeback", 4_000), row("chargeback_reversal", 4_000)], 4_000),
+            ({"abandoned": True}, [HELD, row("capture", AMOUNT)], AMOUNT),
+        ],
+    )
+    def test_is_what_is_left_of_it(self, facts: dict[str, Any], rows: list[Transaction], amount: int) -> None:
+        intent = intents.fold(an_intent(**facts), rows)
+
+        assert (intent.overpaid_amount, intent.attention is not None) == (amount, amount > 0)
+        assert intent.status is not IntentStatus.CONFLICTED
+
+    def test_holds_no_order_that_went_on(self) -> None:
+        rows = [HELD, row("void", AMOUNT), row("capture", AMOUNT)]
+        let_go = an_intent(holds_order=False)
+
+        assert intents.fold(let_go, rows).holds_order
+        assert not intents.fold(msgspec.structs.replace(let_go, superseded=True), rows).holds_order
+        assert not intents.fold(msgspec.structs.replace(let_go, abandoned=True), rows).holds_order
+
+    def test_that_is_accepted_is_none_until_more_is_taken(self) -> None:
+        rows = [HELD, row("capture", 4_000)]
+        kept = intents.accept(intents.fold(an_intent(superseded=True), rows), rows)
+
+        assert kept.overpaid_amount == intents.fold(kept, [*rows, row("refund", 1_000)]).overpaid_amount == 0
+        # As much as was accepted, and taken anew.
+        assert intents.fold(kept, [*rows, row("refund", 1_000), row("capture", 1_000)]).overpaid_amount == 4_000
+
+    @given(story=STORIES, data=st.data(), superseded=st.booleans(), early=st.integers(0, 6))
+    def test_and_acceptance_end_the_same_in_any_order(
+        self, story: list[Observation], data: st.DataObject, superseded: bool, early: int
+    ) -> None:
+        """F9, F10: what is told after something was accepted comes in any order and more than once."""
+        amounts = {o.provider_txn_id: o.amount for o in story}
+        story = [msgspec.structs.replace(o, amount=amounts[o.provider_txn_id]) for o in story]
+        intent, rows = told(an_intent(superseded=superseded, holds_order=not superseded), (HELD,), story[:early])
+        accepted = intents.accept(intent, rows)
+        shuffled = data.draw(st.permutations(story[early:])) + data.draw(
+            st.lists(st.sampled_from(story), max_size=4) if story else st.just([])
+        )
+
+        one, other = told(accepted, rows, story[early:])[0], told(accepted, rows, shuffled)[0]
+
+        ends = [(i.status, i.attention is None, i.overpaid_amount, i.refunded_amount, i.captured_amount) for i in (one, other)]
+        assert ends[0] == ends[1]
+        if early >= len(story):
+            assert one.status is not IntentStatus.CONFLICTED
+
+    @pytest.mark.parametrize(("reserved", "available"), [(0, 5), (3, 2), (5, 0), (8, 0)])
+    def test_is_given_back_once(self, reserved: int, available: int) -> None:
+        rows = [row("authorize", AMOUNT + 5), row("capture", AMOUNT + 5), row("refund", reserved, "pending")]
+        intent = intents.fold(an_intent(), rows)
+
+        if available:
+            assert guards.amount_to_give_back(intent, None, None) == available
+        with pytest.raises(guards.AmountExceeded):
+            guards.amount_to_give_back(intent, available + 1, None)
 
 
 def test_a_payment_begins_with_nothing() -> None:

@@ -160,6 +160,44 @@ async def test_reconciliation_mismatch(ground: Ground) -> None:
     assert (await more.intent())["status"] == "conflicted"
 
 
+async def test_conflicted_payments(ground: Ground) -> None:
+    world = ground.world
+    lost, first = await world.a_captured_payment(), await world.a_payment()
+    assert (await lost.refund(4_000)).status == 201
+    await _dashboard(world, lost, "chargeback", amount=TOTAL)
+    there = first.at_the_provider()
+    assert (await first.void()).status == 201
+    assert (await world.authorize(first.order_id, await world.a_snapshot(first.order_id))).status == 201
+    world.sandbox.books.add(there, "capture", TOTAL, reason="dashboard")
+    await a_run(world)
+    frozen = await until(lambda: _needing(world, "conflicted", lost))
+    terminal = Terminal(
+        "conflicted-payments",
+        world,
+        ORDER_ID=str(lost.order_id),
+        PAYMENT_ID=str(lost.id),
+        VERSION=str(frozen["version"]),
+        OTHER_ORDER_ID=str(first.order_id),
+        OTHER_PAYMENT_ID=str(first.id),
+    )
+
+    shown = await terminal.type("./tender attention")
+    assert f"{TOTAL + 4_000} given back of {TOTAL} captured" in shown
+    assert str(first.id) in shown
+    assert "conflicted" in await terminal.type("./tender api GET")
+    assert " refunded " in await terminal.type("./tender payments accept")
+    assert " refunded " in await terminal.type("./tender payments give-back")
+
+    shown = await terminal.type("./tender attention")
+    assert [each for each in (lost, first) if str(each.id) in shown] == []
+    assert "ticket 4711" in await terminal.type("./tender audit")
+
+
+async def _needing(world: World, part: str, payment: Any) -> Any:
+    found = (await world.send("GET", "/api/v1/admin/payments/attention")).json[part]
+    return next((each for each in found if each["id"] == str(payment.id)), None)
+
+
 async def _an_unknown_capture(world: World) -> tuple[Any, str]:
     """A payment by Stripe whose key is refused when it is captured."""
     world.provider = "stripe"

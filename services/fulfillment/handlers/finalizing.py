@@ -154,7 +154,7 @@ async def payment_changed(work: Work, event: IntentChanged, context: Fulfillment
         sale = known.sale
         if sale is not None and sale.snapshot_id == intent.snapshot_id:
             others = sum(p.refunded_amount for p in known.payments if p.snapshot_id == sale.snapshot_id and p.intent_id != intent.id)
-            back = others + intent.refunded_amount - sum(sale.reversed_amounts.values())
+            back = others + order_payments.refunded_of_sale(intent) - sum(sale.reversed_amounts.values())
             if back > 0:
                 now = _reversal(sale, back, today=known.today, order_id=intent.order_id)
                 if now.line_amounts:

@@ -61,6 +61,18 @@ async def standings(db: Connection, payments: Sequence[tuple[Envelope, IntentVie
     return [Standing(**dict(row)) for row in rows]
 
 
+# How a payment stands without which its order went on: it pays for nothing, whatever it took.
+SUPERSEDED = "superseded"
+
+
+def refunded_of_sale(intent: IntentView) -> int:
+    """Say how much of what an order owes went back; what was taken beyond that goes back first."""
+    if intent.superseded:
+        return 0
+    excess = max(0, intent.captured_amount - intent.requested_amount) if intent.requested_amount else 0
+    return max(0, intent.refunded_amount - excess)
+
+
 def paid(payments: Sequence[tuple[Envelope, IntentView, int]]) -> list[Statement]:
     """Keep how payments of different orders stand and move their orders' revisions on, which must be those given.
 
@@ -102,9 +114,9 @@ def paid(payments: Sequence[tuple[Envelope, IntentView, int]]) -> list[Statement
                 [intent.id for intent in intents],
                 [intent.snapshot_id for intent in intents],
                 [intent.version for intent in intents],
-                [intent.status for intent in intents],
+                [SUPERSEDED if intent.superseded else intent.status for intent in intents],
                 [intent.captured_amount for intent in intents],
-                [intent.refunded_amount for intent in intents],
+                [refunded_of_sale(intent) for intent in intents],
             ),
         ),
     ]

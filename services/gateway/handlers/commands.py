@@ -70,6 +70,7 @@ SUCCESS_STATUS: dict[str, int] = {
     type_of(payments.Capture): 201,
     type_of(payments.Void): 201,
     type_of(payments.Refund): 201,
+    type_of(payments.AcceptFacts): 200,
     type_of(payments.DecideOutcome): 200,
     type_of(webhooks.Replay): 201,
     type_of(webhooks.ReplayMany): 201,

@@ -1,4 +1,4 @@
-"""Payments: quote, authorize, confirm, capture, void, refund, and the old way that does it all in one."""
+"""Payments: quote, authorize, confirm, capture, void, refund, accepting what does not fit, and the old way that does it all in one."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -12,13 +12,15 @@ from services.gateway.domain import Forbidden, refuse_card_numbers
 from services.gateway.handlers.commands import SubmitPayment, SubmitResult
 from services.gateway.routes.answers import ADMIN, CHECKOUT, carry_out, documented, gateway_of, principal_of
 from shared.contracts.orders import CurrencyCode, PositiveAmount, Token
-from shared.contracts.payments import Authorize, Capture, Confirm, PaymentView, Quote, Refund, SnapshotView, Void
+from shared.contracts.payments import AcceptFacts, Authorize, Capture, Confirm, IntentView, PaymentView, Quote, Refund, SnapshotView, Void
 from shared.received import HttpRequest
 from shared.vault import payment_method_place
 
 # The wrapper goes when storefronts have moved to authorize and capture (RFC 9745, RFC 8594).
 SUBMIT_DEPRECATED = "@1793491200"
 SUBMIT_SUNSET = "Fri, 31 Dec 2027 23:59:59 GMT"
+
+ACCEPT_REASON_MAX_CHARACTERS = 2_000
 
 ReturnUrl = Annotated[str, Meta(pattern="^https?://", max_length=2000)]
 
@@ -66,6 +68,15 @@ class RefundBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     amount: PositiveAmount | None = None
     currency: CurrencyCode | None = None
     reason: Annotated[str, Meta(max_length=200)] = ""
+    # No more than the payment's `overpaid_amount`, all of it by default, whatever the payment's status.
+    overpaid: bool = False
+
+
+class AcceptBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The version of the payment that was looked at, and why what does not fit about it is accepted."""
+
+    version: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    reason: Annotated[str, Meta(min_length=1, max_length=ACCEPT_REASON_MAX_CHARACTERS)]
 
 
 @post(
@@ -178,9 +189,29 @@ async def refund(
             amount=data.amount,
             currency=data.currency,
             reason=data.reason,
+            overpaid=data.overpaid,
         ),
         data=data,
     )
+
+
+@post(
+    "/admin/orders/{order_id:uuid}/payments/{intent_id:uuid}/accept",
+    before_request=ADMIN,
+    status_code=200,
+    tags=["Payments"],
+    summary="Accept the facts of a payment that needs attention, with the reason",
+    responses=documented(
+        200,
+        IntentView,
+        "The payment, whose status and amounts follow from the facts again; other facts that do not fit need attention anew. 412 when "
+        "something has happened to it since that version.",
+        412,
+    ),
+)
+async def accept(request: HttpRequest, order_id: FromPath[UUID], intent_id: FromPath[UUID], data: JSONBody[AcceptBody]) -> Response[Any]:
+    meant = AcceptFacts(order_id=order_id, intent_id=intent_id, version=data.version, reason=data.reason)
+    return await carry_out(request, lambda _: meant, data=data)
 
 
 @post(
@@ -222,4 +253,4 @@ def _owned(request: HttpRequest, key: str) -> str:
     return f"{principal_of(request).id}:{key}"
 
 
-ROUTES = [quote, authorize, confirm, capture, void, refund, submit_payment]
+ROUTES = [quote, authorize, confirm, capture, void, refund, accept, submit_payment]

@@ -100,11 +100,13 @@ def declined(intent: Intent, transaction: Transaction) -> Problem:
 
 def conflicted(intent: Intent, transaction: Transaction) -> Problem:
     """Say that the provider did something else than was asked, and that an operator must look."""
+    done = f"{transaction.operation.value} of {transaction.amount} was asked, {transaction.moved} was done"
+    frozen = f"{intent.attention}; the payment is frozen until an operator has accepted that, or voided it."
     return Problem(
         code="provider-mismatch",
         title="The provider did something else than was asked",
         status=409,
-        detail=f"{intent.attention}; the payment is frozen until an operator has looked.",
+        detail=frozen if intent.attention else f"{done}.",
         outcome=Outcome.CONFLICT,
         retry=Retry.NEVER,
         facts={"intent_id": str(intent.id), "transaction_id": str(transaction.id), "intent_status": intent.status.value},

@@ -104,6 +104,8 @@ def done_with_key(transactions: Sequence[Transaction], operation: Operation, key
 def amount_to_capture(intent: Intent, amount: int | None, currency: str | None) -> int:
     """Decide what a capture takes: what was asked, or all that is left; refuses more."""
     _check_state(intent, CAPTURABLE, "captured")
+    if intent.superseded:
+        raise WrongState("The order went on without this payment; it can only be voided.", _amounts(intent))
     return _amount(intent, amount, currency, available=intent.capturable, verb="captured")
 
 
@@ -111,6 +113,12 @@ def amount_to_refund(intent: Intent, amount: int | None, currency: str | None) -
     """Decide what a refund gives back: what was asked, or all that is left; refuses more."""
     _check_state(intent, REFUNDABLE, "refunded")
     return _amount(intent, amount, currency, available=intent.refundable, verb="refunded")
+
+
+def amount_to_give_back(intent: Intent, amount: int | None, currency: str | None) -> int:
+    """Decide how much of what the order does not owe is given back, whatever the payment's state; refuses more."""
+    available = min(intent.refundable, intent.overpaid_amount - intent.refund_reserved)
+    return _amount(intent, amount, currency, available=max(0, available), verb="given back")
 
 
 def amount_to_void(intent: Intent) -> int:
@@ -150,4 +158,5 @@ def _amounts(intent: Intent) -> dict[str, Any]:
         "captured": intent.captured_amount,
         "refunded": intent.refunded_amount,
         "voided": intent.voided_amount,
+        "overpaid": intent.overpaid_amount,
     }

@@ -1,6 +1,6 @@
 """Payment intents: the ledger's rows, the fold that turns them into amounts, and the one reducer of what providers say."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -53,7 +53,8 @@ class IntentStatus(StrEnum):
     CONFLICTED = "conflicted"
 
 
-INACTIVE = frozenset({IntentStatus.VOIDED, IntentStatus.DECLINED, IntentStatus.EXPIRED, IntentStatus.REFUNDED, IntentStatus.ABANDONED})
+# What lets its order go. A payment that took money never does, also when all of it went back: the order is what was paid for.
+INACTIVE = frozenset({IntentStatus.VOIDED, IntentStatus.DECLINED, IntentStatus.EXPIRED, IntentStatus.ABANDONED})
 
 
 class Source(StrEnum):
@@ -127,10 +128,16 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     charged_back_amount: int = 0
     capture_reserved: int = 0
     refund_reserved: int = 0
+    # What was taken and is still here although the order does not owe it.
+    overpaid_amount: int = 0
     attention: str | None = None
+    # The facts that an operator accepted: what each row had moved, and how far the sums were off.
+    accepted: dict[str, int] = {}
     next_action: NextAction | None = None
     authorization_expires_at: datetime | None = None
     abandoned: bool = False
+    # The order went on without it: another payment began, or it was cancelled or priced anew.
+    superseded: bool = False
     holds_order: bool = True
     version: int = 1
 
@@ -140,9 +147,14 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
         return max(0, self.authorized_amount - self.captured_amount - self.capture_reserved - self.voided_amount)
 
     @property
+    def returned(self) -> int:
+        """What went back, by refunds and by disputes."""
+        return self.refunded_amount + self.charged_back_amount
+
+    @property
     def refundable(self) -> int:
         """What may still be refunded."""
-        return max(0, self.captured_amount - self.refunded_amount - self.charged_back_amount - self.refund_reserved)
+        return max(0, self.captured_amount - self.returned - self.refund_reserved)
 
     @property
     def held(self) -> int:
@@ -188,12 +200,6 @@ def fold(intent: Intent, transactions: Sequence[Transaction]) -> Intent:
     returned = moved[Operation.REFUND] + charged_back
     released = _released(transactions)
     voided = max(0, authorized - captured) if released else 0
-    attention = _attention(intent, transactions, authorized=authorized, captured=captured, returned=returned) or _crowded(
-        to_capture=reserved[Operation.CAPTURE],
-        left_to_capture=authorized - captured - voided,
-        to_refund=reserved[Operation.REFUND],
-        left_to_refund=captured - returned,
-    )
     after = msgspec.structs.replace(
         intent,
         authorized_amount=authorized,
@@ -203,11 +209,29 @@ def fold(intent: Intent, transactions: Sequence[Transaction]) -> Intent:
         voided_amount=voided,
         capture_reserved=reserved[Operation.CAPTURE],
         refund_reserved=reserved[Operation.REFUND],
-        attention=attention,
         next_action=intent.next_action if any(t.awaiting_customer and t.open for t in transactions) else None,
     )
-    status = _status(after, transactions, released=released, returned=returned)
-    return msgspec.structs.replace(after, status=status, holds_order=intent.holds_order and status not in INACTIVE)
+    # A release ends a conflict when no money went either way.
+    settled = released and captured == returned == 0
+    contradictions = [] if settled else [c.text for c in _contradictions(after, transactions) if not c.accepted]
+    crowded = _crowded(
+        to_capture=reserved[Operation.CAPTURE],
+        left_to_capture=authorized - captured - voided,
+        to_refund=reserved[Operation.REFUND],
+        left_to_refund=captured - returned,
+    )
+    conflict = [*contradictions, *crowded]
+    status = _status(after, transactions, released=released, conflict=bool(conflict) and not settled)
+    overpaid = _overpayment(after, transactions)
+    attention = [*conflict, *([] if overpaid.accepted else [overpaid.text])]
+    taken = captured > 0 and not (intent.superseded or intent.abandoned)
+    return msgspec.structs.replace(
+        after,
+        status=status,
+        attention="; ".join(attention) or None,
+        overpaid_amount=0 if overpaid.accepted else overpaid.size,
+        holds_order=taken or (intent.holds_order and status not in INACTIVE),
+    )
 
 
 def _released(transactions: Sequence[Transaction]) -> bool:
@@ -215,37 +239,69 @@ def _released(transactions: Sequence[Transaction]) -> bool:
     return any(t.operation is Operation.VOID or (t.operation is Operation.CAPTURE and t.final) for t in succeeded)
 
 
-def _attention(intent: Intent, transactions: Sequence[Transaction], *, authorized: int, captured: int, returned: int) -> str | None:
-    for transaction in sorted(transactions, key=lambda t: t.id):
-        if transaction.contradicted:
-            return f"the provider said two different things about {transaction.operation.value} {transaction.id}"
-        asked = transaction.source is Source.API and transaction.operation is not Operation.VOID
-        if asked and transaction.status is TransactionStatus.SUCCEEDED and transaction.moved != transaction.amount:
-            return f"{transaction.operation.value} of {transaction.amount} was asked, {transaction.moved} was done"
+def accept(intent: Intent, transactions: Sequence[Transaction]) -> Intent:
+    """Take the facts of a ledger as they are: none of them needs attention any more, until there are others."""
+    rows = {str(t.id): t.moved for t in transactions if t.moved}
+    sums = {c.key: c.size for c in (*_contradictions(intent, transactions), _overpayment(intent, transactions))}
+    return fold(msgspec.structs.replace(intent, accepted={**rows, **sums}), transactions)
+
+
+class _Contradiction(msgspec.Struct, frozen=True):
+    """A fact that does not fit, how far it is off, and whether an operator has accepted just that."""
+
+    key: str
+    size: int
+    text: str
+    accepted: bool
+
+
+def _contradictions(intent: Intent, transactions: Sequence[Transaction]) -> Iterator[_Contradiction]:
+    for row in sorted(transactions, key=lambda t: t.id):
+        if row.contradicted:
+            key, text = f"contradicted {row.id}", f"the provider said two different things about {row.operation.value} {row.id}"
+            yield _Contradiction(key, row.moved, text, intent.accepted.get(key) == row.moved)
+        asked = row.source is Source.API and row.operation is not Operation.VOID
+        if asked and row.status is TransactionStatus.SUCCEEDED and row.moved != row.amount:
+            key, text = str(row.id), f"{row.operation.value} of {row.amount} was asked, {row.moved} was done"
+            yield _Contradiction(key, row.moved, text, intent.accepted.get(key) == row.moved)
+    authorized, captured, returned = intent.authorized_amount, intent.captured_amount, intent.returned
     if captured > authorized:
-        return f"{captured} captured of {authorized} authorized"
+        text = f"{captured} captured of {authorized} authorized"
+        yield _excess(intent, transactions, "captured", captured - authorized, text, by={Operation.CAPTURE})
     if returned > captured:
-        return f"{returned} given back of {captured} captured"
-    return None
+        text = f"{returned} given back of {captured} captured"
+        yield _excess(intent, transactions, "returned", returned - captured, text, by={Operation.REFUND, Operation.CHARGEBACK})
 
 
-def _crowded(*, to_capture: int, left_to_capture: int, to_refund: int, left_to_refund: int) -> str | None:
+def _overpayment(intent: Intent, transactions: Sequence[Transaction]) -> _Contradiction:
+    owed = 0 if intent.superseded or intent.abandoned else intent.requested_amount
+    size = max(0, intent.captured_amount - intent.returned - owed)
+    return _excess(intent, transactions, "overpaid", size, f"{size} was taken that the order does not owe", by={Operation.CAPTURE})
+
+
+def _excess(
+    intent: Intent, transactions: Sequence[Transaction], key: str, size: int, text: str, *, by: Collection[Operation]
+) -> _Contradiction:
+    # What brings it about may be other than what was accepted, and come to the same sum.
+    known = all(t.moved <= intent.accepted.get(str(t.id), 0) for t in transactions if t.operation in by)
+    return _Contradiction(key, size, text, size == 0 or (known and size <= intent.accepted.get(key, 0)))
+
+
+def _crowded(*, to_capture: int, left_to_capture: int, to_refund: int, left_to_refund: int) -> Iterator[str]:
     """What happened without us can leave too little for what we asked for; that heals when the provider has answered."""
     if to_capture > 0 and to_capture > left_to_capture:
-        return f"a capture of {to_capture} is under way and {max(0, left_to_capture)} is left"
+        yield f"a capture of {to_capture} is under way and {max(0, left_to_capture)} is left"
     if to_refund > 0 and to_refund > left_to_refund:
-        return f"a refund of {to_refund} is under way and {max(0, left_to_refund)} is left"
-    return None
+        yield f"a refund of {to_refund} is under way and {max(0, left_to_refund)} is left"
 
 
-def _status(intent: Intent, transactions: Sequence[Transaction], *, released: bool, returned: int) -> IntentStatus:
+def _status(intent: Intent, transactions: Sequence[Transaction], *, released: bool, conflict: bool) -> IntentStatus:
     if intent.abandoned:
         return IntentStatus.ABANDONED
-    if intent.attention is not None:
-        # An operator may end a conflict by releasing what is held, when no money went either way.
-        return IntentStatus.VOIDED if released and intent.captured_amount == returned == 0 else IntentStatus.CONFLICTED
+    if conflict:
+        return IntentStatus.CONFLICTED
     if intent.captured_amount > 0:
-        return _status_of_captured(intent, released=released, returned=returned)
+        return _status_of_captured(intent, released=released)
     if released:
         expired = any(t.reason == Reason.EXPIRED and t.status is TransactionStatus.SUCCEEDED for t in transactions)
         return IntentStatus.EXPIRED if expired else IntentStatus.VOIDED
@@ -259,11 +315,11 @@ def _status(intent: Intent, transactions: Sequence[Transaction], *, released: bo
     return IntentStatus.PROCESSING
 
 
-def _status_of_captured(intent: Intent, *, released: bool, returned: int) -> IntentStatus:
+def _status_of_captured(intent: Intent, *, released: bool) -> IntentStatus:
     complete = released or intent.captured_amount >= intent.authorized_amount
-    if returned >= intent.captured_amount and complete:
+    if intent.returned >= intent.captured_amount and complete:
         return IntentStatus.REFUNDED
-    if returned > 0:
+    if intent.returned > 0:
         return IntentStatus.PARTIALLY_REFUNDED
     return IntentStatus.CAPTURED if complete else IntentStatus.PARTIALLY_CAPTURED
 

@@ -1,11 +1,13 @@
 """Orders and their prices: what a line comes to, what an order comes to, and what changed."""
 
 import hashlib
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
+from services.payments.domain.intents import Intent, IntentStatus
 from shared.addresses import in_form
 from shared.contracts.orders import Address, OrderContent, TaxBehavior, TaxLine
 from shared.contracts.payments import NormalizedAddress, SnapshotLine, Totals
@@ -27,7 +29,7 @@ class OrderStatus(StrEnum):
 
 
 class OrderLocked(Refusal):
-    """What is priced cannot change while a payment for it is under way."""
+    """What is priced cannot change while a payment for it is under way, nor once it was paid for."""
 
     code = "order-locked"
     title = "The order has an active payment"
@@ -187,6 +189,20 @@ def order_status(sums: OrderSums) -> OrderStatus:
     if sums.pending:
         return OrderStatus.PAYMENT_PENDING
     return OrderStatus.CANCELLED if sums.cancelled else OrderStatus.OPEN
+
+
+def check_changeable(before: OrderContent, after: OrderContent, payments: Sequence[Intent]) -> None:
+    """Refuse another price while a payment is under way, and for good once money was taken: the order is what was paid for."""
+    differing = differing_fields(before, after)
+    for payment in payments:
+        refunded = payment.status is IntentStatus.REFUNDED and payment.charged_back_amount == 0
+        if refunded and differing == ["cancelled"] and after.cancelled:
+            continue
+        facts = {"differing_fields": differing, "intent_id": str(payment.id), "status": payment.status.value}
+        if payment.captured_amount > 0 and (payment.holds_order or payment.overpaid_amount > 0):
+            raise OrderLocked("Money was taken for it, so it stays as it was paid for; another sale needs a new order.", facts)
+        if payment.holds_order:
+            raise OrderLocked("End the payment first, then change the order.", facts)
 
 
 def check_snapshot(*, expired: bool, snapshot_hash: bytes, order_hash: bytes, differing: list[str], cancelled: bool) -> None:

@@ -294,15 +294,7 @@ def keep_applied(
 
 
 def _order_status(seen: Seen, intent: Intent) -> OrderStatus:
-    sums = msgspec.structs.replace(
-        seen.others,
-        total=intent.requested_amount if intent.captured_amount else seen.others.total,
-        pending=seen.others.pending or intent.status.value in ("processing", "requires_action"),
-        held=seen.others.held + intent.held,
-        captured=seen.others.captured + intent.captured_amount,
-        returned=seen.others.returned + intent.refunded_amount + intent.charged_back_amount,
-    )
-    return order_status(sums)
+    return order_status(intent_rows.sums([*seen.others, intent], total=seen.order_total, cancelled=seen.cancelled))
 
 
 def _answer_settled(batch: Batch, work: Work, seen: Seen, intent: Intent, applied: Applied) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from services.payments.domain import guards, orders
-from services.payments.domain.intents import Intent, Observation, Operation, Source, Transaction, TransactionStatus
+from services.payments.domain.intents import Intent, IntentStatus, Observation, Operation, Source, Transaction, TransactionStatus
 from services.payments.handlers.asking import Payments, ask, conclude, confirming, reply_of
 from services.payments.handlers.resolving import resolve
 from services.payments.providers import (
@@ -96,7 +96,8 @@ async def refund(work: Work, command: Refund, context: Payments) -> None:
 
     def plan(seen: Seen, provider: PaymentProvider) -> tuple[Transaction, Request]:
         intent = seen.intent
-        amount = guards.amount_to_refund(intent, command.amount, command.currency)
+        decide = guards.amount_to_give_back if command.overpaid else guards.amount_to_refund
+        amount = decide(intent, command.amount, command.currency)
         _check_refund(provider, intent, amount)
         row = Transaction(id=new_id(), operation=Operation.REFUND, amount=amount, status=TransactionStatus.PENDING, reason=command.reason)
         return row, RefundRequest(
@@ -256,6 +257,8 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Be
     reason, source = "authorize: payment is processing", Source.API.value
     batch = work.batch()
     batch.begin()
+    if order.intents:
+        batch.add(intent_rows.superseded(work.envelope, order.id))
     batch.add(
         order_rows.stands(work.envelope, order.id, revision=order.revision, status=pending),
         order_rows.status_changed(work.envelope, order.id, before=order.status, after=pending, reason=reason, source=source),
@@ -266,7 +269,9 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Be
         transactions=(),
         order_status=pending,
         order_revision=order.revision + 1,
-        others=intent_rows.sums(order.intents, total=order.total, cancelled=order.cancelled),
+        others=tuple(msgspec.structs.replace(each, superseded=True) for each in order.intents),
+        order_total=order.total,
+        cancelled=order.cancelled,
         now=order.now,
         rows="[]",
     )
@@ -295,12 +300,13 @@ def _check_payable(order: order_rows.Payable, snapshot: order_rows.SnapshotFacts
     if snapshot.total == 0:
         raise orders.NothingToPay("The order's total is zero.")
     for intent in order.intents:
+        facts = {"intent_id": str(intent.id), "status": intent.status.value}
+        if intent.holds_order and intent.status is IntentStatus.REFUNDED:
+            raise orders.OrderPaid("This order was paid and its money went back; another sale needs a new order.", facts)
         if intent.holds_order:
-            raise guards.ActivePayment(
-                "End the active payment first, or go on with it.", {"intent_id": str(intent.id), "status": intent.status.value}
-            )
-        if intent.captured_amount > 0:
-            raise orders.OrderPaid("This order has been paid before.", {"intent_id": str(intent.id), "status": intent.status.value})
+            raise guards.ActivePayment("End the active payment first, or go on with it.", facts)
+        if intent.overpaid_amount > 0:
+            raise orders.OrderPaid("An earlier payment of this order has taken money after all; give it back first, or accept it.", facts)
 
 
 async def _continued(work: Work, command: Confirm, context: Payments) -> Question | None:

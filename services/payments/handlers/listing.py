@@ -30,5 +30,10 @@ async def list_attention(envelope: Envelope, query: ListAttention, context: Paym
     limit = min(query.limit, PAGE_ROWS_MAX)
     async with connected(context.desk.pool) as db:
         conflicted = await rows.in_conflict(db, envelope, provider=query.provider, limit=limit)
+        overpaid = await rows.overpaid(db, envelope, provider=query.provider, limit=limit)
         expiring = await rows.expiring(db, envelope, provider=query.provider, within_hours=query.expiring_within_hours, limit=limit)
-    return AttentionView(conflicted=[intent_rows.view(i) for i in conflicted], expiring=[intent_rows.view(i) for i in expiring])
+    return AttentionView(
+        conflicted=[intent_rows.view(i) for i in conflicted],
+        expiring=[intent_rows.view(i) for i in expiring],
+        overpaid=[intent_rows.view(i) for i in overpaid],
+    )

@@ -53,13 +53,15 @@ async def put_order(work: Work, command: PutOrder, context: Payments) -> None:
     if command.expected_version is not None and command.expected_version != version:
         raise rules.StaleVersion(f"The order is at version {version}.", {"expected": command.expected_version, "current": version})
     batch = work.batch()
+    overpaid_amount = sum(each.overpaid_amount for each in found.payments)
     if before is not None and before.content == command.content:
-        batch.conclude(done(rows.view(before)))
+        batch.conclude(done(rows.view(before, overpaid_amount=overpaid_amount)))
         await batch.commit()
         return
-    if before is not None and before.priced_hash != priced.hash and found.held:
-        differing = rules.differing_fields(before.content, command.content)
-        raise rules.OrderLocked("End the payment first, then change the order.", {"differing_fields": differing})
+    if before is not None and before.priced_hash != priced.hash:
+        rules.check_changeable(before.content, command.content, found.payments)
+        if found.payments:
+            batch.add(intent_rows.superseded(work.envelope, before.id))
     order = rows.Order(
         id=command.order_id,
         version=version + 1,
@@ -83,7 +85,7 @@ async def put_order(work: Work, command: PutOrder, context: Payments) -> None:
         was = None if before is None else before.status
         reason = "created" if before is None else "cancelled" if command.content.cancelled else "reopened"
         batch.add(rows.status_changed(work.envelope, order.id, before=was, after=order.status, reason=reason, source="api"))
-    batch.conclude(done(rows.view(order)))
+    batch.conclude(done(rows.view(order, overpaid_amount=overpaid_amount)))
     await batch.commit()
 
 
@@ -103,6 +105,8 @@ async def quote(work: Work, command: Quote, context: Payments) -> None:
     order = ground.order
     if order.content.cancelled:
         raise rules.OrderCancelled("A cancelled order has no price.")
+    if order.status is OrderStatus.REFUNDED:
+        raise rules.OrderPaid("This order was paid and its money went back; another sale needs a new order.", {})
     name = command.payment_provider or context.default_provider(work.envelope)
     provider = context.provider(work.envelope, name)
 
@@ -185,9 +189,10 @@ async def get_order(envelope: Envelope, query: GetOrder, context: Payments) -> O
     """Read an order, as staff or as the customer it belongs to."""
     async with connected(context.desk.pool) as db:
         order = await rows.get_order(db, envelope, query.order_id, customer_id=query.customer_id)
-    if order is None:
-        raise NotFound(f"There is no order {query.order_id}.")
-    return rows.view(order)
+        if order is None:
+            raise NotFound(f"There is no order {query.order_id}.")
+        overpaid = 0 if query.customer_id else await intent_rows.overpaid_amount(db, envelope, query.order_id)
+    return rows.view(order, overpaid_amount=overpaid)
 
 
 async def list_orders(envelope: Envelope, query: ListOrders, context: Payments) -> OrderPage:
@@ -205,10 +210,12 @@ async def get_payments(envelope: Envelope, query: GetPayments, context: Payments
         order = await rows.get_order(db, envelope, query.order_id)
         if order is None:
             raise NotFound(f"There is no order {query.order_id}.")
+        payments = await intent_rows.whole_ledger(db, envelope, query.order_id)
         return Ledger(
             order_id=order.id,
             order_status=order.status.value,
             currency=order.currency,
-            payments=await intent_rows.whole_ledger(db, envelope, query.order_id),
+            payments=payments,
+            overpaid_amount=sum(each.intent.overpaid_amount for each in payments),
             history=await rows.history(db, envelope, query.order_id),
         )

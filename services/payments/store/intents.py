@@ -26,7 +26,9 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     transactions: tuple[Transaction, ...]
     order_status: OrderStatus
     order_revision: int
-    others: OrderSums
+    others: tuple[Intent, ...]
+    order_total: int
+    cancelled: bool
     now: datetime
     rows: str
     # A row just written, and by this process's monotonic clock when `now` was.
@@ -75,6 +77,9 @@ def view(intent: Intent) -> IntentView:
         charged_back_amount=intent.charged_back_amount,
         capture_reserved=intent.capture_reserved,
         refund_reserved=intent.refund_reserved,
+        requested_amount=intent.requested_amount,
+        overpaid_amount=intent.overpaid_amount,
+        superseded=intent.superseded,
         attention=intent.attention,
         next_action=intent.next_action,
         authorization_expires_at=intent.authorization_expires_at,
@@ -108,6 +113,21 @@ async def whole_ledger(db: Connection, envelope: Envelope, order_id: UUID) -> li
     ]
 
 
+async def overpaid_amount(db: Connection, envelope: Envelope, order_id: UUID) -> int:
+    """Add up what an order's payments took and it does not owe."""
+    amount: int = await db.fetchval(
+        """
+        SELECT coalesce(sum(overpaid_amount), 0)::bigint
+          FROM payment_intents
+         WHERE store_id = $1 AND environment = $2 AND order_id = $3
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        order_id,
+    )
+    return amount
+
+
 async def see_intent(read: FetchRow, envelope: Envelope, intent_id: UUID, *, order_id: UUID | None = None) -> Seen | None:
     """Read an intent with its ledger and its order's standing, as of one moment."""
     row = await read(
@@ -126,28 +146,30 @@ async def see_intent(read: FetchRow, envelope: Envelope, intent_id: UUID, *, ord
     if row is None or (row["store_id"], row["environment"]) != owner or order_id not in (None, row["order_id"]):
         return None
     intents = intents_decoder.decode(row["intents"])
-    others = [i for i in intents if i.id != intent_id]
     return Seen(
         intent=next(intent for intent in intents if intent.id == intent_id),
         transactions=ledger.rows_decoder.decode(row["rows"]),
         order_status=OrderStatus(row["status"]),
         order_revision=row["revision"],
-        others=sums(others, total=row["total"], cancelled=bool(row["cancelled"])),
+        others=tuple(i for i in intents if i.id != intent_id),
+        order_total=row["total"],
+        cancelled=bool(row["cancelled"]),
         now=row["now"],
         rows=row["rows"],
     )
 
 
 def sums(intents: Sequence[Intent], *, total: int, cancelled: bool) -> OrderSums:
-    """Add up what the intents of one order hold, took and gave back."""
+    """Add up what the intents of one order hold, took and gave back, but for those that the order went on without."""
+    count = [i for i in intents if not (i.superseded or i.abandoned)]
     return OrderSums(
         # What was quoted and paid counts, which may hold shipping and tax that the order itself does not state.
-        total=max((i.requested_amount for i in intents if i.captured_amount), default=total),
+        total=max((i.requested_amount for i in count if i.captured_amount), default=total),
         cancelled=cancelled,
-        pending=any(i.status in (IntentStatus.PROCESSING, IntentStatus.REQUIRES_ACTION) for i in intents),
-        held=sum(i.held for i in intents),
-        captured=sum(i.captured_amount for i in intents),
-        returned=sum(i.refunded_amount + i.charged_back_amount for i in intents),
+        pending=any(i.status in (IntentStatus.PROCESSING, IntentStatus.REQUIRES_ACTION) for i in count),
+        held=sum(i.held for i in count),
+        captured=sum(i.captured_amount for i in count),
+        returned=sum(i.returned for i in count),
     )
 
 
@@ -230,7 +252,7 @@ def changed(before: Intent, after: Intent) -> Statement:
            SET provider_payment_id = $3, status = $4, authorized_amount = $5, captured_amount = $6, refunded_amount = $7,
                voided_amount = $8, charged_back_amount = $9, capture_reserved = $10, refund_reserved = $11, attention = $12,
                next_action = $13, authorization_expires_at = $14, abandoned = $15, holds_order = $16,
-               version = $17, updated_at = $18
+               version = $17, updated_at = $18, overpaid_amount = $19, accepted = $20, superseded = $21
          WHERE id = $1 AND version = $2
         RETURNING id
         """,
@@ -253,8 +275,39 @@ def changed(before: Intent, after: Intent) -> Statement:
             after.holds_order,
             after.version,
             after.updated_at,
+            after.overpaid_amount,
+            json_text(after.accepted),
+            after.superseded,
         ),
         must=True,
+    )
+
+
+def superseded(envelope: Envelope, order_id: UUID, *, but: UUID | None = None) -> Statement:
+    """Say of an order's payments that it goes on without them; what they may still take is not owed."""
+    return Statement(
+        """
+        UPDATE payment_intents
+           SET superseded = true, version = version + 1, updated_at = now()
+         WHERE store_id = $1 AND environment = $2 AND order_id = $3 AND id IS DISTINCT FROM $4 AND NOT superseded
+        """,
+        (envelope.store_id, envelope.environment.value, order_id, but),
+    )
+
+
+async def fits_its_order(db: Connection, intent_id: UUID) -> bool:
+    """Tell whether an order is still what a payment of it was quoted for."""
+    return bool(
+        await db.fetchval(
+            """
+            SELECT s.priced_hash = o.priced_hash
+              FROM payment_intents i
+              JOIN order_checkout_snapshots s ON s.id = i.snapshot_id
+              JOIN orders o ON (o.store_id, o.environment, o.id) = (i.store_id, i.environment, i.order_id)
+             WHERE i.id = $1
+            """,
+            intent_id,
+        )
     )
 
 

@@ -13,9 +13,10 @@ SEARCHED_ROWS_MAX = 20_000
 
 _SUMMARY = """
     SELECT o.id, o.status, o.currency, o.total, o.customer_id, o.created_at, o.updated_at, i.provider, i.status AS payment_status,
-           i.attention, coalesce(i.payments, 0)::integer AS payments
+           i.attention, coalesce(i.payments, 0)::integer AS payments, coalesce(i.overpaid_amount, 0)::bigint AS overpaid_amount
       FROM orders o
-      LEFT JOIN LATERAL (SELECT provider, status, attention, count(*) OVER () AS payments
+      LEFT JOIN LATERAL (SELECT provider, status, count(*) OVER () AS payments, string_agg(attention, '; ') OVER () AS attention,
+                                sum(overpaid_amount) OVER () AS overpaid_amount
                            FROM payment_intents
                           WHERE store_id = o.store_id AND environment = o.environment AND order_id = o.id
                           ORDER BY id DESC
@@ -103,14 +104,27 @@ async def found_by_name(db: Connection, envelope: Envelope, wanted: str) -> list
     return [row["order_id"] for row in rows]
 
 
+# As the index of payments that need attention says it.
+_NEEDS_ATTENTION = "(attention IS NOT NULL OR status = 'conflicted')"
+
+
 async def in_conflict(db: Connection, envelope: Envelope, *, provider: str | None, limit: int) -> list[Intent]:
     """Read payments that wait for an operator, the oldest first."""
+    return await _needing_attention(db, envelope, "(status = 'conflicted' OR overpaid_amount = 0)", provider=provider, limit=limit)
+
+
+async def overpaid(db: Connection, envelope: Envelope, *, provider: str | None, limit: int) -> list[Intent]:
+    """Read payments that took what their order does not owe and of which no refund is under way, the oldest first."""
+    return await _needing_attention(db, envelope, "overpaid_amount > refund_reserved", provider=provider, limit=limit)
+
+
+async def _needing_attention(db: Connection, envelope: Envelope, which: str, *, provider: str | None, limit: int) -> list[Intent]:
     found = await db.fetchval(
-        """
+        f"""
         SELECT coalesce(json_agg(i ORDER BY i.id), '[]')::text
           FROM (SELECT *
                   FROM payment_intents
-                 WHERE store_id = $1 AND environment = $2 AND (attention IS NOT NULL OR status = 'conflicted')
+                 WHERE store_id = $1 AND environment = $2 AND {_NEEDS_ATTENTION} AND {which}
                    AND ($4::text IS NULL OR provider = $4)
                  ORDER BY id
                  LIMIT $3) AS i

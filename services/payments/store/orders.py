@@ -50,12 +50,13 @@ def order_of(row: Record) -> Order:
     )
 
 
-def view(order: Order) -> OrderView:
+def view(order: Order, *, overpaid_amount: int = 0) -> OrderView:
     """Show an order."""
     return OrderView(
         id=order.id,
         version=order.version,
         status=order.status.value,
+        overpaid_amount=overpaid_amount,
         content=order.content,
         totals=order.totals,
         created_at=order.created_at,
@@ -64,21 +65,18 @@ def view(order: Order) -> OrderView:
 
 
 class Before(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of an order about to be written: itself, if it is there, and whether a payment holds it."""
+    """What is known of an order about to be written: itself, if it is there, and its payments."""
 
     order: Order | None
-    held: bool
+    payments: list[Intent]
     now: datetime
 
 
 async def before_writing(db: Connection, envelope: Envelope, order_id: UUID) -> Before:
     """Read what a change of an order has to know."""
     row = await db.fetchrow(
-        """
-        SELECT now() AS now, o.*,
-               EXISTS (SELECT FROM payment_intents i
-                        WHERE i.store_id = asked.store_id AND i.environment = asked.environment AND i.order_id = asked.order_id
-                          AND i.holds_order) AS held
+        f"""
+        SELECT now() AS now, o.*, {INTENTS_AS_JSON} AS intents
           FROM (SELECT $1::uuid, $2::text, $3::uuid) AS asked (store_id, environment, order_id)
           LEFT JOIN orders o ON o.store_id = asked.store_id AND o.environment = asked.environment AND o.id = asked.order_id
         """,
@@ -87,7 +85,8 @@ async def before_writing(db: Connection, envelope: Envelope, order_id: UUID) -> 
         order_id,
     )
     assert row is not None, "what was asked for is one row"
-    return Before(order=None if row["id"] is None else order_of(row), held=row["held"], now=row["now"])
+    order = None if row["id"] is None else order_of(row)
+    return Before(order=order, payments=intents_decoder.decode(row["intents"]), now=row["now"])
 
 
 class Payable(msgspec.Struct, frozen=True, kw_only=True):
