@@ -56,6 +56,8 @@ class Authorize(Message, frozen=True, kw_only=True, tag="payments.authorize.v1")
     amount: int | None = None
     currency: str | None = None
     return_url: str | None = None
+    # Whether it was submitted: if its customer must act first, it is captured once they have.
+    capture: bool = False
 
 
 class Confirm(Message, frozen=True, kw_only=True, tag="payments.confirm.v1"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from services.payments.domain.intents import Intent, IntentStatus
 from shared.addresses import in_form
 from shared.contracts.orders import Address, OrderContent, TaxBehavior, TaxLine
 from shared.contracts.payments import NormalizedAddress, SnapshotLine, Totals
@@ -63,14 +64,6 @@ class AmountMismatch(Refusal):
     code = "amount-mismatch"
     title = "The amount is not the quoted one"
     outcome = Outcome.CONFLICT
-
-
-class NothingToPay(Refusal):
-    """A payment needs an amount above zero."""
-
-    code = "nothing-to-pay"
-    title = "There is nothing to pay"
-    status = 422
 
 
 class OrderCancelled(Refusal):
@@ -163,6 +156,16 @@ def normalized(address: Address | None) -> NormalizedAddress | None:
     return NormalizedAddress(typed=address, normalized=fields, doubts=doubts)
 
 
+def check_unlocked(payment: Intent, differing: list[str]) -> None:
+    """Refuse a change of what is priced under a payment; an order that was free can be cancelled, for nothing has to be given back."""
+    if payment.free and differing == ["cancelled"]:
+        return
+    waits = payment.status is IntentStatus.REQUIRES_ACTION
+    text = "A payment waits for its customer; void it" if waits else "End the payment"
+    facts = {"differing_fields": differing, "intent_id": str(payment.id), "payment_status": payment.status.value}
+    raise OrderLocked(f"{text} first, then change the order.", facts)
+
+
 class OrderSums(msgspec.Struct, frozen=True, kw_only=True):
     """An order's ledger in sums: what is asked, held, taken and given back."""
 
@@ -172,6 +175,8 @@ class OrderSums(msgspec.Struct, frozen=True, kw_only=True):
     held: int
     captured: int
     returned: int
+    # Whether it was paid without money, because there was nothing to pay.
+    free: bool = False
 
 
 def order_status(sums: OrderSums) -> OrderStatus:
@@ -186,6 +191,8 @@ def order_status(sums: OrderSums) -> OrderStatus:
         return OrderStatus.AUTHORIZED
     if sums.pending:
         return OrderStatus.PAYMENT_PENDING
+    if sums.free and not sums.cancelled:
+        return OrderStatus.PAID
     return OrderStatus.CANCELLED if sums.cancelled else OrderStatus.OPEN
 
 

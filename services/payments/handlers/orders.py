@@ -57,14 +57,13 @@ async def put_order(work: Work, command: PutOrder, context: Payments) -> None:
         batch.conclude(done(rows.view(before)))
         await batch.commit()
         return
-    if before is not None and before.priced_hash != priced.hash and found.held:
-        differing = rules.differing_fields(before.content, command.content)
-        raise rules.OrderLocked("End the payment first, then change the order.", {"differing_fields": differing})
+    if before is not None and before.priced_hash != priced.hash and found.held_by is not None:
+        rules.check_unlocked(found.held_by, rules.differing_fields(before.content, command.content))
     order = rows.Order(
         id=command.order_id,
         version=version + 1,
         revision=0,
-        status=_status_after(before, cancelled=command.content.cancelled),
+        status=_status_after(found, cancelled=command.content.cancelled),
         currency=command.content.currency,
         total=priced.totals.total,
         content=command.content,
@@ -87,10 +86,13 @@ async def put_order(work: Work, command: PutOrder, context: Payments) -> None:
     await batch.commit()
 
 
-def _status_after(before: rows.Order | None, *, cancelled: bool) -> OrderStatus:
-    if before is not None and before.status not in (OrderStatus.OPEN, OrderStatus.CANCELLED):
+def _status_after(found: rows.Before, *, cancelled: bool) -> OrderStatus:
+    before, free = found.order, found.held_by is not None and found.held_by.free
+    if before is not None and before.status not in (OrderStatus.OPEN, OrderStatus.CANCELLED) and not free:
         return before.status
-    return OrderStatus.CANCELLED if cancelled else OrderStatus.OPEN
+    if cancelled:
+        return OrderStatus.CANCELLED
+    return OrderStatus.PAID if free else OrderStatus.OPEN
 
 
 async def quote(work: Work, command: Quote, context: Payments) -> None:

@@ -147,6 +147,7 @@ def sums(intents: Sequence[Intent], *, total: int, cancelled: bool) -> OrderSums
         pending=any(i.status in (IntentStatus.PROCESSING, IntentStatus.REQUIRES_ACTION) for i in intents),
         held=sum(i.held for i in intents),
         captured=sum(i.captured_amount for i in intents),
+        free=any(i.free for i in intents),
         returned=sum(i.refunded_amount + i.charged_back_amount for i in intents),
     )
 
@@ -179,8 +180,8 @@ def new_intent(envelope: Envelope, intent: Intent) -> Statement:
     return Statement(
         """
         INSERT INTO payment_intents (id, store_id, environment, order_id, snapshot_id, provider, provider_account, status, currency,
-                                     requested_amount, created_at, updated_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
+                                     requested_amount, capture_wanted, created_at, updated_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)
         """,
         (
             intent.id,
@@ -193,6 +194,7 @@ def new_intent(envelope: Envelope, intent: Intent) -> Statement:
             intent.status.value,
             intent.currency,
             intent.requested_amount,
+            intent.capture_wanted,
             intent.created_at,
         ),
     )
@@ -230,7 +232,7 @@ def changed(before: Intent, after: Intent) -> Statement:
            SET provider_payment_id = $3, status = $4, authorized_amount = $5, captured_amount = $6, refunded_amount = $7,
                voided_amount = $8, charged_back_amount = $9, capture_reserved = $10, refund_reserved = $11, attention = $12,
                next_action = $13, authorization_expires_at = $14, abandoned = $15, holds_order = $16,
-               version = $17, updated_at = $18
+               version = $17, updated_at = $18, capture_wanted = $19
          WHERE id = $1 AND version = $2
         RETURNING id
         """,
@@ -253,6 +255,7 @@ def changed(before: Intent, after: Intent) -> Statement:
             after.holds_order,
             after.version,
             after.updated_at,
+            after.capture_wanted,
         ),
         must=True,
     )
@@ -274,6 +277,22 @@ async def abandon_old(db: Connection, *, after_seconds: float, limit: int) -> li
          LIMIT $2
         """,
         after_seconds,
+        limit,
+    )
+    return [(row["id"], row["store_id"], row["environment"]) for row in rows]
+
+
+async def to_capture(db: Connection, *, limit: int) -> list[tuple[UUID, UUID, str]]:
+    """List submitted payments whose customer has acted and that nobody has gone on with."""
+    rows = await db.fetch(
+        """
+        SELECT id, store_id, environment
+          FROM payment_intents i
+         WHERE capture_wanted AND status = 'authorized'
+           AND NOT EXISTS (SELECT FROM payment_transactions t
+                            WHERE t.payment_intent_id = i.id AND (t.operation = 'capture' OR t.status IN ('pending', 'unknown')))
+         LIMIT $1
+        """,
         limit,
     )
     return [(row["id"], row["store_id"], row["environment"]) for row in rows]

@@ -64,10 +64,10 @@ def view(order: Order) -> OrderView:
 
 
 class Before(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of an order about to be written: itself, if it is there, and whether a payment holds it."""
+    """What is known of an order about to be written: itself, if it is there, and the payment that holds it."""
 
     order: Order | None
-    held: bool
+    held_by: Intent | None
     now: datetime
 
 
@@ -76,9 +76,10 @@ async def before_writing(db: Connection, envelope: Envelope, order_id: UUID) -> 
     row = await db.fetchrow(
         """
         SELECT now() AS now, o.*,
-               EXISTS (SELECT FROM payment_intents i
-                        WHERE i.store_id = asked.store_id AND i.environment = asked.environment AND i.order_id = asked.order_id
-                          AND i.holds_order) AS held
+               (SELECT json_agg(i)
+                  FROM payment_intents i
+                 WHERE i.store_id = asked.store_id AND i.environment = asked.environment AND i.order_id = asked.order_id
+                   AND i.holds_order)::text AS holding
           FROM (SELECT $1::uuid, $2::text, $3::uuid) AS asked (store_id, environment, order_id)
           LEFT JOIN orders o ON o.store_id = asked.store_id AND o.environment = asked.environment AND o.id = asked.order_id
         """,
@@ -87,7 +88,8 @@ async def before_writing(db: Connection, envelope: Envelope, order_id: UUID) -> 
         order_id,
     )
     assert row is not None, "what was asked for is one row"
-    return Before(order=None if row["id"] is None else order_of(row), held=row["held"], now=row["now"])
+    holding = intents_decoder.decode(row["holding"] or "[]")
+    return Before(order=None if row["id"] is None else order_of(row), held_by=next(iter(holding), None), now=row["now"])
 
 
 class Payable(msgspec.Struct, frozen=True, kw_only=True):
