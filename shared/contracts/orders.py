@@ -14,7 +14,7 @@ ADJUSTMENTS_MAX = 50
 TAX_LINES_MAX = 2_000
 
 Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX_MINOR_UNITS, description="Minor units of the currency.")]
-PositiveAmount = Annotated[int, Meta(gt=0, le=AMOUNT_MAX_MINOR_UNITS, description="Minor units of the currency.")]
+PositiveAmount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX_MINOR_UNITS, description="Minor units of the currency.")]
 CurrencyCode = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217.")]
 CountryCode = Annotated[str, Meta(pattern="^[A-Z]{2}$", description="ISO 3166-1 alpha-2.")]
 ShortText = Annotated[str, Meta(min_length=1, max_length=200)]

@@ -85,7 +85,7 @@ class TaxJar:
             raise CarrierUnclear(f"taxjar answered {answer.status}")
         if answer.status != 200:
             detail = str(answer.body.get("detail") or answer.body.get("error") or f"http {answer.status}")
-            raise TaxRefused(detail, {"tax_provider": self.name, "status": answer.status})
+            raise TaxRefused(detail, {"tax_provider": self.name, "provider_status": answer.status})
         return rows_from(answer.body["tax"], request)
 
     async def file(self, filing: TaxFiling) -> None:

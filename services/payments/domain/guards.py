@@ -93,7 +93,11 @@ def check_nothing_open(transactions: Sequence[Transaction]) -> None:
     """Refuse a second operation while one is under way."""
     for transaction in transactions:
         if transaction.open and not transaction.awaiting_customer:
-            facts = {"operation": transaction.operation.value, "transaction_id": str(transaction.id), "status": transaction.status.value}
+            facts = {
+                "operation": transaction.operation.value,
+                "transaction_id": str(transaction.id),
+                "transaction_status": transaction.status.value,
+            }
             if transaction.status is TransactionStatus.UNKNOWN:
                 raise OutcomeUnknown(f"The outcome of a {transaction.operation.value} is being found out.", facts)
             raise OperationInProgress(f"A {transaction.operation.value} is under way.", facts)

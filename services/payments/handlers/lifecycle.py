@@ -36,7 +36,7 @@ from services.payments.store.questions import Question
 from shared import telemetry
 from shared.contracts.payments import Authorize, Capture, Confirm, IntentChanged, PaymentView, Refund, Void
 from shared.database import connected
-from shared.errors import NotFound
+from shared.errors import Invalid, NotFound
 from shared.ids import new_id
 from shared.messages import done
 from shared.vault import payment_method_place
@@ -293,6 +293,8 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Be
         return None
     place = payment_method_place(work.envelope.store_id, work.envelope.environment.value, order.id)
     method = context.unhidden(command.payment_method, info=place)
+    if not method:
+        raise Invalid("There is something to pay, so a payment method is needed.", {"field": "$.payment_method"})
     row = Transaction(id=new_id(), operation=Operation.AUTHORIZE, amount=snapshot.total, status=TransactionStatus.PENDING)
     request = AuthorizeRequest(
         reference=row.id,
