@@ -7,6 +7,7 @@ from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
+from litestar.response import Redirect
 
 from services.gateway.routes.answers import CUSTOMER, PROBLEM_TYPE, ProblemDocument, documented, principal_of, show
 from shared.contracts.payments import PAGE_ROWS_MAX, GetOrder, ListOrders, OrderPage, OrderView
@@ -56,14 +57,21 @@ MOVED: dict[str, tuple[Literal["GET", "POST"], str]] = {
     "/me/orders/{order_id:uuid}/shipping/tracking": ("GET", "/checkout/orders/{order_id}/shipping/tracking"),
     "/me/orders/{order_id:uuid}/tax/finalize": ("POST", "/checkout/orders/{order_id}/tax/finalize"),
 }
+MOVED_TEXT = (
+    "Call the same at `Location`, with its query; `Deprecation` says since when (RFC 9745), `Sunset` until when this answers (RFC 8594)."
+)
 
 
 def _moved(old: str, method: Literal["GET", "POST"], new: str) -> HTTPRouteHandler:
-    async def moved(request: HttpRequest) -> Response[bytes]:
+    async def moved(request: HttpRequest) -> Redirect:
         query = request.scope["query_string"].decode("latin-1")
         location = f"/api/v1{new.format(**request.path_params)}" + (f"?{query}" if query else "")
-        return Response(b"", status_code=308, headers={"Location": location, "Deprecation": MOVED_DEPRECATED, "Sunset": SUNSET})
+        return Redirect(location, status_code=308, headers={"Deprecation": MOVED_DEPRECATED, "Sunset": SUNSET})
 
+    problems = {
+        status: ResponseSpec(ProblemDocument, description=REASON_PHRASES[status], media_type=PROBLEM_TYPE, generate_examples=False)
+        for status in (400, 404)
+    }
     return HTTPRouteHandler(
         old,
         http_method=method,
@@ -73,7 +81,7 @@ def _moved(old: str, method: Literal["GET", "POST"], new: str) -> HTTPRouteHandl
         deprecated=True,
         responses={
             308: ResponseSpec(None, description="Call the same at `Location`, with its query.", generate_examples=False),
-            404: ResponseSpec(ProblemDocument, description=REASON_PHRASES[404], media_type=PROBLEM_TYPE, generate_examples=False),
+            **problems,
         },
     )(moved)
 
