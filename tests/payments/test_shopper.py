@@ -11,6 +11,7 @@ import pytest
 from deploy.sandbox.books import Refused
 from services.gateway.domain import Role
 from shared.ids import new_id
+from tests.reconciler.books import a_run, drift
 from tests.world import MUG, ORDER, TOTAL, Answer, Payment, Place, World, a_world, patiently
 
 
@@ -489,3 +490,37 @@ class TestNothingToPay:
 
         assert (answer.status, answer.code, answer.json["field"]) == (422, "invalid-request", "$.payment_method")
         assert (await world.ledger(order_id))["payments"] == []
+
+
+@pytest.fixture(scope="module", params=["sandbox", "stripe"])
+async def told_world(second_place: Place, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """A world whose provider tells, and nobody else asks."""
+    payments = {"customer_look_seconds": 3600}
+    async with a_world(second_place, provider=request.param, payments=payments, webhooks={}, reconciler={}) as made:
+        yield made
+
+
+class TestToldByWebhook:
+    async def test_an_approval_goes_on_to_the_capture(self, told_world: World) -> None:
+        """F12: nobody comes back from the bank; the webhook alone tells of it."""
+        payment = await _submitted(told_world)
+        _pass(payment)
+
+        async def paid() -> bool:
+            return bool((await told_world.ledger(payment.order_id))["order_status"] == "paid")
+
+        assert await until(paid)
+        await told_world.books_agree(payment.order_id)
+        assert (await payment.confirm()).json["intent"]["status"] == "captured"
+
+    async def test_a_merchant_is_told_of_a_free_order_and_no_book_differs(self, told_world: World) -> None:
+        """C33: events as of any payment; a provider's books do not have it, which is no difference."""
+        payment = await _paid_free(told_world)
+
+        async def told() -> list[str]:
+            events = (await told_world.send("GET", "/api/v1/events")).json["events"]
+            return [e["type"] for e in events if e["order_id"] == str(payment.order_id)]
+
+        assert await until(told) == ["payment.captured"]
+        assert (await a_run(told_world))["drift_found"] == 0
+        assert await drift(told_world) == []

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from litestar import Response, get
+from litestar.datastructures import ResponseHeader
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
@@ -57,9 +58,10 @@ MOVED: dict[str, tuple[Literal["GET", "POST"], str]] = {
     "/me/orders/{order_id:uuid}/shipping/tracking": ("GET", "/checkout/orders/{order_id}/shipping/tracking"),
     "/me/orders/{order_id:uuid}/tax/finalize": ("POST", "/checkout/orders/{order_id}/tax/finalize"),
 }
-MOVED_TEXT = (
-    "Call the same at `Location`, with its query; `Deprecation` says since when (RFC 9745), `Sunset` until when this answers (RFC 8594)."
-)
+MOVED_HEADERS = [
+    ResponseHeader(name="Deprecation", value=MOVED_DEPRECATED, description="Since when (RFC 9745).", documentation_only=True),
+    ResponseHeader(name="Sunset", value=SUNSET, description="Until when this says where it is (RFC 8594).", documentation_only=True),
+]
 
 
 def _moved(old: str, method: Literal["GET", "POST"], new: str) -> HTTPRouteHandler:
@@ -79,10 +81,9 @@ def _moved(old: str, method: Literal["GET", "POST"], new: str) -> HTTPRouteHandl
         tags=["Customers"],
         summary=f"Moved to {new}",
         deprecated=True,
-        responses={
-            308: ResponseSpec(None, description="Call the same at `Location`, with its query.", generate_examples=False),
-            **problems,
-        },
+        responses=problems,
+        response_description="Call the same at `Location`, with its query.",
+        response_headers=MOVED_HEADERS,
     )(moved)
 
 

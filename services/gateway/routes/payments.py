@@ -87,7 +87,9 @@ async def quote(request: HttpRequest, data: JSONBody[QuoteBody]) -> Response[Any
     before_request=CHECKOUT,
     tags=["Checkout"],
     summary="Hold the customer's money",
-    responses=documented(201, PaymentView, "The payment: authorized, or waiting for its customer (next_action).", 402),
+    responses=documented(
+        201, PaymentView, "The payment: authorized, waiting for its customer (next_action), or captured where there is nothing to pay.", 402
+    ),
 )
 async def authorize(request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[AuthorizeBody]) -> Response[Any]:
     method = _hidden(request, order_id, data.payment_method)
@@ -189,7 +191,12 @@ async def refund(
     tags=["Checkout"],
     summary="Quote if needed, authorize and capture in one (deprecated)",
     deprecated=True,
-    responses=documented(201, SubmitResult, "How it ended; authorized and not captured is a result of its own.", 402),
+    responses=documented(
+        201,
+        SubmitResult,
+        "How it ended: authorized and not captured is a result too; after `requires_action` the same key goes on.",
+        402,
+    ),
 )
 async def submit_payment(request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[SubmitBody]) -> Response[Any]:
     method = _hidden(request, order_id, data.payment_method)
