@@ -12,7 +12,7 @@ from deploy.sandbox.books import Refused
 from services.gateway.domain import Role
 from shared.ids import new_id
 from tests.reconciler.books import a_run, drift
-from tests.world import MUG, ORDER, TOTAL, Answer, Payment, Place, World, a_world, patiently
+from tests.world import MUG, ORDER, TOTAL, Answer, Payment, Place, World, a_world, patiently, until
 
 
 @pytest.fixture(scope="module", params=["sandbox", "stripe"])
