@@ -351,6 +351,23 @@ class TestSubmitted:
         payment.at_the_provider().payment_method = "tok_success"
         assert (await payment.capture()).status == 201
 
+    @pytest.mark.parametrize("weather", ["late", "silent", "busy"])
+    async def test_trouble_on_the_way_is_got_over(self, world: World, weather: str) -> None:
+        payment, key = await _submitted(world), new_id().hex
+        _pass(payment)
+        world.sandbox.weather = {weather: 1.0}
+        try:
+            first = await payment.confirm(key=key, headers={"Prefer": "wait=1"})
+        finally:
+            world.sandbox.weather = {}
+
+        answer = await patiently(lambda: payment.confirm(key=key), timeout_seconds=40)
+
+        assert first.status in (200, 202)
+        assert (answer.status, answer.json["intent"]["captured_amount"]) == (200, TOTAL)
+        assert [t["operation"] for t in await payment.transactions()] == ["authorize", "capture"]
+        await world.books_agree(payment.order_id)
+
     async def test_what_is_only_authorized_is_not_captured(self, world: World) -> None:
         payment = await _waiting(world)
         _pass(payment)
@@ -512,6 +529,26 @@ class TestToldByWebhook:
         assert await until(paid)
         await told_world.books_agree(payment.order_id)
         assert (await payment.confirm()).json["intent"]["status"] == "captured"
+
+    async def test_an_approval_beside_another_card_leaves_one_hold(self, told_world: World) -> None:
+        """F11: the bank approves, its webhook comes, and the shopper takes another card, all at once."""
+        payments = [await _waiting(told_world) for _ in range(6)]
+        snapshots = [await told_world.a_snapshot(payment.order_id) for payment in payments]
+
+        async def approve(payment: Payment) -> None:
+            _pass(payment)
+
+        async def pay(payment: Payment, snapshot_id: str) -> Answer:
+            key = new_id().hex
+            return await patiently(lambda: told_world.authorize(payment.order_id, snapshot_id, key=key))
+
+        both = [asyncio.gather(pay(p, snapshot_id), approve(p)) for p, snapshot_id in zip(payments, snapshots, strict=True)]
+        answers = [answer for answer, _ in await asyncio.gather(*both)]
+
+        assert {(a.status, a.json.get("code")) for a in answers} <= {(201, None), (409, "payment-already-active")}
+        for payment in payments:
+            assert _held(told_world, payment.order_id) == [TOTAL]
+            await told_world.books_agree(payment.order_id)
 
     async def test_a_merchant_is_told_of_a_free_order_and_no_book_differs(self, told_world: World) -> None:
         """C33: events as of any payment; a provider's books do not have it, which is no difference."""
