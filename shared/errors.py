@@ -66,6 +66,12 @@ class Clear(Exception):
     """Something went wrong for a known reason; the text says all that whoever typed the command must know."""
 
 
+# The members that a problem has by itself (RFC 9457, section 3.1, and our extensions): no fact may bear such a name.
+OWN_MEMBERS = frozenset(
+    {*("type", "title", "status", "detail", "instance"), *("code", "correlation_id", "outcome", "retry", "retry_after")}
+)
+
+
 class Refusal(Exception):
     """A rule says no; never retried by us, told to the caller with its code."""
 
@@ -80,6 +86,7 @@ class Refusal(Exception):
         super().__init__(detail)
         self.detail = detail
         self.facts = dict(facts or {})
+        assert not OWN_MEMBERS & self.facts.keys(), f"a fact would be lost behind a problem's own member: {sorted(self.facts)}"
 
     @staticmethod
     def of(problem: Problem) -> "Refusal":
@@ -105,7 +112,8 @@ class _PassedOn(Refusal):
     title = "Another service refused this"
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.detail, problem.facts)
+        super().__init__(problem.detail)
+        self.facts = problem.facts
         self._problem = problem
 
     def problem(self) -> Problem:

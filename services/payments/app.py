@@ -144,6 +144,7 @@ def _jobs(settings: Settings, context: Payments) -> Sequence[Job]:
     every = settings.housekeeping_every_seconds
     return [
         resolver,
+        Job("submitted payments", lambda: housekeeping.capture_submitted(context), every_seconds=settings.resolve_every_seconds),
         Job("abandoned payments", lambda: housekeeping.abandon_old(context), every_seconds=every),
         Job("money to give back", lambda: housekeeping.give_back(context), every_seconds=every),
         *credentials.jobs(context.wallet),

@@ -14,7 +14,10 @@ ADJUSTMENTS_MAX = 50
 TAX_LINES_MAX = 2_000
 
 Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX_MINOR_UNITS, description="Minor units of the currency.")]
-PositiveAmount = Annotated[int, Meta(gt=0, le=AMOUNT_MAX_MINOR_UNITS, description="Minor units of the currency.")]
+PositiveAmount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX_MINOR_UNITS, description="Minor units of the currency.")]
+SignedAmount = Annotated[
+    int, Meta(ge=-AMOUNT_MAX_MINOR_UNITS, le=AMOUNT_MAX_MINOR_UNITS, description="Minor units of the currency, signed.")
+]
 CurrencyCode = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217.")]
 CountryCode = Annotated[str, Meta(pattern="^[A-Z]{2}$", description="ISO 3166-1 alpha-2.")]
 ShortText = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -103,7 +106,7 @@ class TaxLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     rate_percent: Rate
     amount: Amount
     behavior: TaxBehavior = TaxBehavior.EXCLUSIVE
-    line: Annotated[int, Meta(ge=0)] | None = None
+    line: Annotated[int, Meta(ge=0, le=ITEMS_MAX)] | None = None
     # What of the line's price was taxed, why it was or was not, and by which rule; empty where the shop did not say.
     taxable_amount: Amount | None = None
     reason: Annotated[str, Meta(max_length=60)] = ""

@@ -51,11 +51,13 @@ class Authorize(Message, frozen=True, kw_only=True, tag="payments.authorize.v1")
     order_id: UUID
     snapshot_id: UUID
     idempotency_key: str
-    # Wrapped for payments, which alone can open it.
+    # Wrapped for payments, which alone can open it; empty where the caller takes the order to be free.
     payment_method: str
     amount: int | None = None
     currency: str | None = None
     return_url: str | None = None
+    # Whether it was submitted: if its customer must act first, it is captured once they have.
+    capture: bool = False
 
 
 class Confirm(Message, frozen=True, kw_only=True, tag="payments.confirm.v1"):

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from shared.contracts.orders import CurrencyCode, ShortText
+from shared.contracts.orders import Amount, CurrencyCode, ShortText, SignedAmount
 from shared.messages import Message, Query
 
 LINES_MAX = 200
@@ -24,12 +24,12 @@ class SettlementLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     # Which operation of the payment it settles: capture, refund, chargeback, chargeback_reversal.
     operation: ShortText
     payment: ShortText
-    gross: int
-    fee: int
-    net: int
+    gross: SignedAmount
+    fee: SignedAmount
+    net: SignedAmount
     currency: CurrencyCode
     # As the customer saw it, where the provider says so: positive, in the currency that was charged.
-    customer_amount: int | None = None
+    customer_amount: Amount | None = None
     customer_currency: CurrencyCode | None = None
     payout: Annotated[str, Meta(max_length=200)] = ""
     settled_at: datetime | None = None

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from shared.errors import OWN_MEMBERS
+
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = [p for folder in ("services", "shared", "deploy") for p in (ROOT / folder).rglob("*.py")]
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
@@ -80,6 +82,35 @@ class TestSource:
         if name.startswith("services/") and "/store" not in name:
             texts = [n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
             assert not [t for t in texts if SQL_WORDS.search(t)]
+
+
+REFUSING = re.compile(r"^(class \w+\((Refusal|Invalid|NotFound|\w*Refused)\))", re.MULTILINE)
+REFUSALS = frozenset(
+    name.partition("(")[0].removeprefix("class ") for path in SOURCES for name, _ in REFUSING.findall(path.read_text())
+) | {"Refusal", "Invalid", "NotFound", "Problem"}
+
+
+def _facts_named(tree: ast.AST) -> set[str]:
+    """Read the names of facts, as they stand in calls of refusals."""
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and _called(n) in REFUSALS]
+    given: list[ast.AST] = [each for call in calls for each in (*call.args, *(keyword.value for keyword in call.keywords))]
+    dicts = [n for each in given for n in ast.walk(each) if isinstance(n, ast.Dict)]
+    return {key.value for found in dicts for key in found.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_named)
+def test_no_fact_of_a_problem_hides_behind_its_own_member(path: Path) -> None:
+    """F16: the payment's status was overwritten by HTTP's; RFC 9457, section 3.2 has extensions beside the members of 3.1."""
+    assert _facts_named(ast.parse(path.read_text())) & OWN_MEMBERS == set()
+
+
+def test_the_refusals_are_known() -> None:
+    """A search that finds none proves nothing."""
+    assert {"WrongState", "OrderLocked", "LabelFinal", "AlreadySettled", "TaxRefused"} <= REFUSALS
 
 
 class TestServices:

@@ -1,5 +1,7 @@
 """Who may do what: keys, roles, tokens, stores and environments."""
 
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import UUID
 
@@ -163,16 +165,33 @@ class TestCustomers:
             ("/me/orders/{id}/pay", "/checkout/orders/{id}/submit-payment"),
             ("/me/orders/{id}/payments/authorize", "/checkout/orders/{id}/payments/authorize"),
             ("/me/orders/{id}/shipping/rates", "/checkout/orders/{id}/shipping/rates"),
+            ("/me/orders/{id}/shipping/tracking", "/checkout/orders/{id}/shipping/tracking"),
             ("/me/orders/{id}/tax/finalize", "/checkout/orders/{id}/tax/finalize"),
         ],
     )
-    async def test_old_mutations_say_where_they_went(self, world: World, old: str, new: str) -> None:
-        order_id = str(new_id())
+    async def test_old_routes_say_where_they_went(self, world: World, old: str, new: str) -> None:
+        """F16, C57: Deprecation is a structured field's date (RFC 9745), Sunset an HTTP date (RFC 8594); 308 keeps method and body."""
+        order_id, method = str(new_id()), "GET" if old.endswith("tracking") else "POST"
+        query = "?limit=2&q=a%20b%2F&q=%C3%A9"
 
-        answer = await world.send("POST", "/api/v1" + old.replace("{id}", order_id))
+        plain, asking = [await world.send(method, "/api/v1" + old.replace("{id}", order_id) + more) for more in ("", query)]
 
-        assert (answer.status, answer.headers["Location"]) == (308, "/api/v1" + new.replace("{id}", order_id))
-        assert "Deprecation" in answer.headers
+        there = "/api/v1" + new.replace("{id}", order_id)
+        assert (plain.status, plain.headers["Location"], asking.headers["Location"]) == (308, there, there + query)
+        assert plain.content == b""
+        deprecated = datetime.fromtimestamp(int(plain.headers["Deprecation"].removeprefix("@")), UTC)
+        assert deprecated < parsedate_to_datetime(plain.headers["Sunset"])
+        document = (await world.http.get("/openapi/openapi.json")).json()
+        assert document["paths"]["/api/v1" + old.replace("{id}", "{order_id}")][method.lower()]["deprecated"]
+
+    async def test_following_an_old_route_reaches_the_new_one(self, world: World) -> None:
+        order_id = await world.an_order()
+        body, keyed = {"payment_method": "tok_success"}, {"Idempotency-Key": new_id().hex}
+        bearer = {"Authorization": f"Bearer {world.keys[Role.CHECKOUT]}"}
+
+        answer = await world.http.post(f"/api/v1/me/orders/{order_id}/pay", json=body, headers={**bearer, **keyed}, follow_redirects=True)
+
+        assert (answer.status_code, answer.json()["result"]) == (201, "captured")
 
 
 async def _customer_token(world: World, customer_id: UUID) -> str:

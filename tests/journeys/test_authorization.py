@@ -45,7 +45,8 @@ async def routes(world: World) -> list[tuple[str, str]]:
     """The route table, as it is served."""
     document = (await world.http.get("/openapi/openapi.json")).json()
     paths = document["paths"].items()
-    there = [(method, path, item[method]) for path, item in paths for method in METHODS if method in item]
+    # What has moved says where to whoever asks, and nothing else.
+    there = [(m, path, item[m]) for path, item in paths for m in METHODS if m in item and "308" not in item[m]["responses"]]
     BODILESS.update((method.upper(), path) for method, path, operation in there if "requestBody" not in operation)
     return [(method.upper(), path) for method, path, _ in there]
 

@@ -201,13 +201,6 @@ class TestAuthorize:
         assert len((await world.ledger(order_id))["payments"]) == 2
         await world.books_agree(order_id)
 
-    async def test_refuses_a_free_order(self, world: World) -> None:
-        order_id = await world.an_order(items=[{**ORDER["items"][0], "unit_price": 0}])
-
-        answer = await world.authorize(order_id, await world.a_snapshot(order_id))
-
-        assert (answer.status, answer.code) == (422, "nothing-to-pay")
-
     async def test_works_in_a_currency_without_decimals(self, world: World) -> None:
         payment = await world.a_payment(currency="JPY")
 

@@ -237,8 +237,7 @@ class TestAnswers:
 
 class TestStatuses:
     def test_of_refusals_are_what_clients_build_on(self) -> None:
-        assert {kind.__name__: kind.status for kind in (orders.NothingToPay, guards.AmountExceeded, guards.UnsupportedByProvider)} == {
-            "NothingToPay": 422,
+        assert {kind.__name__: kind.status for kind in (guards.AmountExceeded, guards.UnsupportedByProvider)} == {
             "AmountExceeded": guards.AmountExceeded.status,
             "UnsupportedByProvider": 422,
         }

@@ -46,7 +46,7 @@ async def decide_label(work: Work, command: DecideLabel, context: Fulfillment) -
         await _decide(context, command)
         label = await _known(context, work.envelope, command)
     if label.status != "failed":
-        raise LabelKnown(f"It is {label.status}.", {"label_id": str(label.id), "status": label.status})
+        raise LabelKnown(f"It is {label.status}.", {"label_id": str(label.id), "label_status": label.status})
 
     batch = work.batch()
     batch.audit("label.decide", str(label.id), before={"status": "buying"}, after={"status": label.status}, reason=command.evidence)

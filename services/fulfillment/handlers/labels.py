@@ -140,7 +140,7 @@ def _refuse_second(known: Sequence[Label]) -> None:
         if label.status == "buying":
             raise LabelUnderWay("Ask again in a moment.", {"label_id": str(label.id)})
         if label.status not in ("failed", LabelStatus.REFUNDED.value):
-            raise LabelExists("Void the label first, if another one is needed.", {"label_id": str(label.id), "status": label.status})
+            raise LabelExists("Void the label first, if another one is needed.", {"label_id": str(label.id), "label_status": label.status})
 
 
 async def _request(envelope: Envelope, command: BuyLabel, context: Fulfillment, shipment: Shipment) -> tuple[Carrier, LabelRequest, Rate]:

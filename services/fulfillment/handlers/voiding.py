@@ -34,7 +34,7 @@ async def void_label(work: Work, command: VoidLabel, context: Fulfillment) -> No
     """Give a label back; what the carrier decides later is told later."""
     label = await read(context, work.envelope, command.order_id, command.label_id)
     if label.status in ("buying", "failed"):
-        raise LabelFinal(f"A label that is {label.status} cannot be given back.", {"status": label.status})
+        raise LabelFinal(f"A label that is {label.status} cannot be given back.", {"label_status": label.status})
     status = LabelStatus(label.status)
     if status not in (LabelStatus.VOID_REQUESTED, LabelStatus.REFUNDED):
         moved(status, LabelStatus.VOID_REQUESTED)

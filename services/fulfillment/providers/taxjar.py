@@ -86,7 +86,7 @@ class TaxJar:
         body = msgspec.json.encode(order_body(request))
         answer = await self._client.call("tax_for_order", "POST", "/v2/taxes", body=body)
         if (error := ANSWERS.refusal(answer)) is not None:
-            raise TaxRefused(error.message, {"tax_provider": self.name, "status": answer.status})
+            raise TaxRefused(error.message, {"tax_provider": self.name, "provider_status": answer.status})
         with ANSWERS.reading():
             tax = ANSWERS.shown(answer)["tax"]
             # Without these it is nobody's tax.

@@ -38,7 +38,7 @@ from services.gateway.handlers.commands import (
     SubmitResult,
     TokenView,
 )
-from services.gateway.handlers.idempotency import Answer, Driver, IdempotencyStore
+from services.gateway.handlers.idempotency import Answer, Driver, IdempotencyStore, Interim
 from services.gateway.handlers.ingest import Ingest
 from services.gateway.handlers.sealing import Sealing
 from services.gateway.settings import Settings
@@ -59,6 +59,8 @@ KEY_CACHE_SECONDS = 1.0
 KEY_CACHE_ROWS_MAX = 10_000
 # Every shopper's token has a bucket; forgetting them all at once forgives a burst, no more.
 BUCKETS_MAX = 100_000
+# As payments calls a payment whose customer must act first.
+REQUIRES_ACTION = "requires_action"
 
 
 class Gateway:
@@ -273,7 +275,7 @@ class Gateway:
 
     # The composed operation
 
-    async def _submit_payment(self, kept: Kept) -> Reply | None:
+    async def _submit_payment(self, kept: Kept) -> Reply | Interim | None:
         command = msgspec.json.decode(kept.command or b"", type=SubmitPayment)
         steps: dict[str, UUID] = {}
         snapshot_id = command.snapshot_id
@@ -290,24 +292,34 @@ class Gateway:
             amount=command.amount,
             currency=command.currency,
             return_url=command.return_url,
+            capture=True,
         )
         authorized = await self._step(kept, steps, "authorize", authorize)
         if not authorized.definitive or authorized.status >= 400:
             return _passed_on(authorized)
         payment = msgspec.json.decode(authorized.body or b"", type=payments.PaymentView)
+        if payment.intent.status == REQUIRES_ACTION and authorized.replayed:
+            # Whoever submits it again may have been to the bank; payments goes on to the capture.
+            confirm = payments.Confirm(order_id=command.order_id, intent_id=payment.intent.id, idempotency_key=_step_key(kept, "confirm"))
+            confirmed = await self._step(kept, steps, "confirm", confirm, key=f"confirm {new_id()}")
+            if not confirmed.definitive or confirmed.status >= 400:
+                return _passed_on(confirmed)
+            payment = msgspec.json.decode(confirmed.body or b"", type=payments.PaymentView)
+        if payment.intent.status == REQUIRES_ACTION:
+            return Interim(msgspec.json.encode(_result(payment, steps)))
         if payment.intent.status != "authorized":
-            return done(SubmitResult(result=payment.intent.status, intent=payment.intent, operations=steps))
+            return done(_result(payment, steps))
         capture = payments.Capture(order_id=command.order_id, intent_id=payment.intent.id, idempotency_key=_step_key(kept, "capture"))
         captured = await self._step(kept, steps, "capture", capture)
         if not captured.definitive:
             return None
         return done(_submitted(payment, captured, steps))
 
-    async def _step(self, parent: Kept, steps: dict[str, UUID], name: str, command: Message) -> Answer:
+    async def _step(self, parent: Kept, steps: dict[str, UUID], name: str, command: Message, *, key: str = "") -> Answer:
         body = encode(command)
         claim = Claim(
             scope=f"operation:{parent.operation_id}",
-            key=name,
+            key=key or name,
             # A driven-on parent may send a step whose bytes differ (another snapshot id cannot be, another release can).
             request_hash=sha256(f"{parent.operation_id}:{name}".encode()).digest(),
             command_type=type_of(type(command)),
@@ -359,8 +371,11 @@ def _submitted(payment: payments.PaymentView, captured: Answer, steps: dict[str,
     if captured.status >= 400:
         problem = msgspec.json.decode(captured.body or b"{}")
         return SubmitResult(result="authorized_not_captured", intent=payment.intent, operations=steps, capture_problem=problem)
-    after = msgspec.json.decode(captured.body or b"", type=payments.PaymentView)
-    return SubmitResult(result=after.intent.status, intent=after.intent, operations=steps)
+    return _result(msgspec.json.decode(captured.body or b"", type=payments.PaymentView), steps)
+
+
+def _result(payment: payments.PaymentView, steps: dict[str, UUID]) -> SubmitResult:
+    return SubmitResult(result=payment.intent.status, intent=payment.intent, operations=steps)
 
 
 def unwrap(reply: Reply) -> bytes | Problem:

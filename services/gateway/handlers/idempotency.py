@@ -33,8 +33,15 @@ WATCH_MAX_SECONDS = 0.5
 
 FIRST, JOINED, REPLAYED = (telemetry.idempotency_answers.labels(how) for how in ("first", "joined", "replayed"))
 
+
+class Interim(msgspec.Struct, frozen=True):
+    """What can be said so far: an answer that is not kept, because whoever asks again with the same key gets to hear how it went on."""
+
+    body: bytes
+
+
 # Carries an operation out; nothing means that its outcome is not known yet.
-Driver = Callable[[Kept], Awaitable[Reply | None]]
+Driver = Callable[[Kept], Awaitable[Reply | Interim | None]]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,8 +155,11 @@ class IdempotencyStore:
             telemetry.say(logger, logging.WARNING, "an operation waits", {"operation_id": str(kept.operation_id), "reason": str(silent)})
             return pending
 
-    async def _keep(self, kept: Kept, reply: Reply) -> Answer:
+    async def _keep(self, kept: Kept, reply: Reply | Interim) -> Answer:
         match reply:
+            case Interim(body=body):
+                await store.rest(self._pool, kept.operation_id)
+                return _answer(kept, Finished(kept.operation_id, SUCCESS_STATUS[kept.command_type], body), definitive=False)
             case Done(body=body):
                 finished = Finished(kept.operation_id, SUCCESS_STATUS[kept.command_type], bytes(body))
             case Refused(problem=problem):

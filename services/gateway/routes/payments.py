@@ -11,6 +11,7 @@ from msgspec import Meta
 from services.gateway.domain import Forbidden, refuse_card_numbers
 from services.gateway.handlers.commands import SubmitPayment, SubmitResult
 from services.gateway.routes.answers import ADMIN, CHECKOUT, carry_out, documented, gateway_of, principal_of
+from services.gateway.routes.customers import SUNSET
 from shared.contracts.orders import CurrencyCode, PositiveAmount, Token
 from shared.contracts.payments import AcceptFacts, Authorize, Capture, Confirm, IntentView, PaymentView, Quote, Refund, SnapshotView, Void
 from shared.received import HttpRequest
@@ -18,7 +19,6 @@ from shared.vault import payment_method_place
 
 # The wrapper goes when storefronts have moved to authorize and capture (RFC 9745, RFC 8594).
 SUBMIT_DEPRECATED = "@1793491200"
-SUBMIT_SUNSET = "Fri, 31 Dec 2027 23:59:59 GMT"
 
 ACCEPT_REASON_MAX_CHARACTERS = 2_000
 
@@ -35,19 +35,19 @@ class QuoteBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class AuthorizeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which frozen price to pay, and with what; amount and currency, if sent, must be the quoted ones."""
+    """Which frozen price to pay, and with what, unless it is zero; amount and currency, if sent, must be the quoted ones."""
 
     snapshot_id: UUID
-    payment_method: Token
+    payment_method: Token | None = None
     amount: PositiveAmount | None = None
     currency: CurrencyCode | None = None
     return_url: ReturnUrl | None = None
 
 
 class SubmitBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """With what to pay; without a snapshot the order is quoted first."""
+    """With what to pay, unless there is nothing to pay; without a snapshot the order is quoted first."""
 
-    payment_method: Token
+    payment_method: Token | None = None
     snapshot_id: UUID | None = None
     amount: PositiveAmount | None = None
     currency: CurrencyCode | None = None
@@ -98,7 +98,9 @@ async def quote(request: HttpRequest, data: JSONBody[QuoteBody]) -> Response[Any
     before_request=CHECKOUT,
     tags=["Checkout"],
     summary="Hold the customer's money",
-    responses=documented(201, PaymentView, "The payment: authorized, or waiting for its customer (next_action).", 402),
+    responses=documented(
+        201, PaymentView, "The payment: authorized, waiting for its customer (next_action), or captured where there is nothing to pay.", 402
+    ),
 )
 async def authorize(request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[AuthorizeBody]) -> Response[Any]:
     method = _hidden(request, order_id, data.payment_method)
@@ -220,7 +222,12 @@ async def accept(request: HttpRequest, order_id: FromPath[UUID], intent_id: From
     tags=["Checkout"],
     summary="Quote if needed, authorize and capture in one (deprecated)",
     deprecated=True,
-    responses=documented(201, SubmitResult, "How it ended; authorized and not captured is a result of its own.", 402),
+    responses=documented(
+        201,
+        SubmitResult,
+        "How it ended: authorized and not captured is a result too; after `requires_action` the same key goes on.",
+        402,
+    ),
 )
 async def submit_payment(request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[SubmitBody]) -> Response[Any]:
     method = _hidden(request, order_id, data.payment_method)
@@ -236,12 +243,14 @@ async def submit_payment(request: HttpRequest, order_id: FromPath[UUID], data: J
         ),
         data=data,
     )
-    answer.headers.update({"Deprecation": SUBMIT_DEPRECATED, "Sunset": SUBMIT_SUNSET})
+    answer.headers.update({"Deprecation": SUBMIT_DEPRECATED, "Sunset": SUNSET})
     return answer
 
 
-def _hidden(request: HttpRequest, order_id: UUID, payment_method: str) -> str:
+def _hidden(request: HttpRequest, order_id: UUID, payment_method: str | None) -> str:
     """Wrap a payment method's token, so that it lies in no row and no queue as it is; what is a card number is refused."""
+    if payment_method is None:
+        return ""
     refuse_card_numbers(payment_method)
     principal = principal_of(request)
     place = payment_method_place(principal.store_id, principal.environment.value, order_id)

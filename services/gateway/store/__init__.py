@@ -229,14 +229,19 @@ async def steps_of(pool: Pool, parent_id: UUID) -> list[Kept]:
 
 
 async def forget_expired(pool: Pool) -> int:
-    """Delete a batch of keys past their time; returns how many."""
+    """Delete a batch of keys past their time, and of those whose caller never came back; returns how many."""
     async with connected(pool) as db:
         result = await db.execute(
             """
             DELETE FROM idempotency_keys
-             WHERE ctid = ANY(ARRAY(SELECT ctid FROM idempotency_keys WHERE expires_at < now() LIMIT $1))
+             WHERE ctid = ANY(ARRAY(SELECT ctid FROM idempotency_keys WHERE expires_at < now() LIMIT $1)
+                              || ARRAY(SELECT ctid
+                                         FROM idempotency_keys
+                                        WHERE status = 'in_progress' AND resting AND driven_at < now() - make_interval(days => $2)
+                                        LIMIT $1))
             """,
             DELETE_ROWS_MAX,
+            KEPT_DAYS,
         )
     return int(result.split()[-1])
 

@@ -44,6 +44,13 @@ class ActivePayment(Refusal):
     outcome = Outcome.CONFLICT
 
 
+def active_payment(intent: Intent) -> ActivePayment:
+    """Say which payment is under way, and how it stands."""
+    return ActivePayment(
+        "End the active payment first, or go on with it.", {"intent_id": str(intent.id), "payment_status": intent.status.value}
+    )
+
+
 class WrongState(Refusal):
     """The payment's state does not allow this operation."""
 
@@ -70,6 +77,7 @@ class UnsupportedByProvider(Refusal):
 
 CAPTURABLE = frozenset({IntentStatus.AUTHORIZED, IntentStatus.PARTIALLY_CAPTURED, IntentStatus.PARTIALLY_REFUNDED})
 REFUNDABLE = frozenset({IntentStatus.PARTIALLY_CAPTURED, IntentStatus.CAPTURED, IntentStatus.PARTIALLY_REFUNDED})
+PAID_OR_HELD = frozenset({IntentStatus.AUTHORIZED, IntentStatus.PARTIALLY_CAPTURED, IntentStatus.CAPTURED})
 VOIDABLE = frozenset(
     {
         IntentStatus.AUTHORIZED,
@@ -85,7 +93,11 @@ def check_nothing_open(transactions: Sequence[Transaction]) -> None:
     """Refuse a second operation while one is under way."""
     for transaction in transactions:
         if transaction.open and not transaction.awaiting_customer:
-            facts = {"operation": transaction.operation.value, "transaction_id": str(transaction.id), "status": transaction.status.value}
+            facts = {
+                "operation": transaction.operation.value,
+                "transaction_id": str(transaction.id),
+                "transaction_status": transaction.status.value,
+            }
             if transaction.status is TransactionStatus.UNKNOWN:
                 raise OutcomeUnknown(f"The outcome of a {transaction.operation.value} is being found out.", facts)
             raise OperationInProgress(f"A {transaction.operation.value} is under way.", facts)
@@ -103,6 +115,7 @@ def done_with_key(transactions: Sequence[Transaction], operation: Operation, key
 
 def amount_to_capture(intent: Intent, amount: int | None, currency: str | None) -> int:
     """Decide what a capture takes: what was asked, or all that is left; refuses more."""
+    _check_not_free(intent, "captured")
     _check_state(intent, CAPTURABLE, "captured")
     if intent.superseded:
         raise WrongState("The order went on without this payment; it can only be voided.", _amounts(intent))
@@ -111,6 +124,7 @@ def amount_to_capture(intent: Intent, amount: int | None, currency: str | None) 
 
 def amount_to_refund(intent: Intent, amount: int | None, currency: str | None) -> int:
     """Decide what a refund gives back: what was asked, or all that is left; refuses more."""
+    _check_not_free(intent, "refunded")
     _check_state(intent, REFUNDABLE, "refunded")
     return _amount(intent, amount, currency, available=intent.refundable, verb="refunded")
 
@@ -123,6 +137,7 @@ def amount_to_give_back(intent: Intent, amount: int | None, currency: str | None
 
 def amount_to_void(intent: Intent) -> int:
     """Decide what a void releases: all that is held and not captured."""
+    _check_not_free(intent, "voided")
     _check_state(intent, VOIDABLE, "voided")
     if intent.status is not IntentStatus.REQUIRES_ACTION and intent.held == 0:
         raise WrongState("Nothing is held any more.", _amounts(intent))
@@ -132,6 +147,11 @@ def amount_to_void(intent: Intent) -> int:
 def check_confirmable(intent: Intent) -> None:
     """Refuse to go on with a payment that does not wait for its customer."""
     _check_state(intent, frozenset({IntentStatus.REQUIRES_ACTION}), "confirmed")
+
+
+def _check_not_free(intent: Intent, verb: str) -> None:
+    if intent.free:
+        raise WrongState(f"There was nothing to pay, so there is nothing to be {verb}; cancel the order instead.", _amounts(intent))
 
 
 def _check_state(intent: Intent, allowed: frozenset[IntentStatus], verb: str) -> None:
@@ -152,7 +172,7 @@ def _amount(intent: Intent, amount: int | None, currency: str | None, *, availab
 
 def _amounts(intent: Intent) -> dict[str, Any]:
     return {
-        "status": intent.status.value,
+        "payment_status": intent.status.value,
         "currency": intent.currency,
         "authorized": intent.authorized_amount,
         "captured": intent.captured_amount,

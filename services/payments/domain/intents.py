@@ -71,6 +71,8 @@ class Reason(StrEnum):
 
     EXPIRED = "expired"
     ABANDONED = "abandoned"
+    # The customer took another payment method.
+    REPLACED = "replaced"
 
 
 class Transaction(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +141,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     # The order went on without it: another payment began, or it was cancelled or priced anew.
     superseded: bool = False
     holds_order: bool = True
+    # It was submitted, and whoever did so was told that its customer must act: nobody else goes on to its capture.
+    capture_wanted: bool = False
     version: int = 1
 
     @property
@@ -160,6 +164,16 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     def held(self) -> int:
         """What the customer's bank still holds for us."""
         return max(0, self.authorized_amount - self.captured_amount - self.voided_amount)
+
+    @property
+    def free(self) -> bool:
+        """Whether there is nothing to pay, so that no provider knows of it."""
+        return self.requested_amount == 0
+
+    @property
+    def to_be_captured(self) -> bool:
+        """Whether it was submitted, waited for its customer, and is held by now."""
+        return self.capture_wanted and self.status is IntentStatus.AUTHORIZED
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
@@ -302,6 +316,8 @@ def _status(intent: Intent, transactions: Sequence[Transaction], *, released: bo
         return IntentStatus.CONFLICTED
     if intent.captured_amount > 0:
         return _status_of_captured(intent, released=released)
+    if intent.free:
+        return IntentStatus.CAPTURED
     if released:
         expired = any(t.reason == Reason.EXPIRED and t.status is TransactionStatus.SUCCEEDED for t in transactions)
         return IntentStatus.EXPIRED if expired else IntentStatus.VOIDED
@@ -341,9 +357,17 @@ def observe(
         rows[known.id] = _advance(known, observation, intent, source)
     rows = _closed_by_release(rows)
     facts = _with_provider_facts(intent, observations)
+    if any(_answers_its_submitter(before[row.id], row) for row in rows.values() if row.id in before):
+        facts = msgspec.structs.replace(facts, capture_wanted=False)
     after = fold(facts, list(rows.values()))
     changed = tuple(t for t in rows.values() if t.id in before and t != before[t.id])
     return Applied(intent=after, transactions=tuple(rows.values()), changed=changed, added=tuple(rows[i] for i in added))
+
+
+def _answers_its_submitter(before: Transaction, after: Transaction) -> bool:
+    """Tell whether a hold came about without its customer: whoever submitted it still waits, and goes on to the capture."""
+    held = after.operation is Operation.AUTHORIZE and before.open and after.status is TransactionStatus.SUCCEEDED
+    return held and not (before.awaiting_customer or before.confirming)
 
 
 def _match(rows: dict[UUID, Transaction], observation: Observation) -> Transaction | None:

@@ -67,14 +67,6 @@ class AmountMismatch(Refusal):
     outcome = Outcome.CONFLICT
 
 
-class NothingToPay(Refusal):
-    """A payment needs an amount above zero."""
-
-    code = "nothing-to-pay"
-    title = "There is nothing to pay"
-    status = 422
-
-
 class OrderCancelled(Refusal):
     """A cancelled order takes no payment."""
 
@@ -174,6 +166,8 @@ class OrderSums(msgspec.Struct, frozen=True, kw_only=True):
     held: int
     captured: int
     returned: int
+    # Whether it was paid without money, because there was nothing to pay.
+    free: bool = False
 
 
 def order_status(sums: OrderSums) -> OrderStatus:
@@ -188,6 +182,8 @@ def order_status(sums: OrderSums) -> OrderStatus:
         return OrderStatus.AUTHORIZED
     if sums.pending:
         return OrderStatus.PAYMENT_PENDING
+    if sums.free and not sums.cancelled:
+        return OrderStatus.PAID
     return OrderStatus.CANCELLED if sums.cancelled else OrderStatus.OPEN
 
 
@@ -195,12 +191,15 @@ def check_changeable(before: OrderContent, after: OrderContent, payments: Sequen
     """Refuse another price while a payment is under way, and for good once money was taken: the order is what was paid for."""
     differing = differing_fields(before, after)
     for payment in payments:
+        # Nothing has to be given back any more: it may be cancelled, and one that was free taken up again.
         refunded = payment.status is IntentStatus.REFUNDED and payment.charged_back_amount == 0
-        if refunded and differing == ["cancelled"] and after.cancelled:
+        if differing == ["cancelled"] and (payment.free or (refunded and after.cancelled)):
             continue
-        facts = {"differing_fields": differing, "intent_id": str(payment.id), "status": payment.status.value}
-        if payment.captured_amount > 0 and (payment.holds_order or payment.overpaid_amount > 0):
-            raise OrderLocked("Money was taken for it, so it stays as it was paid for; another sale needs a new order.", facts)
+        facts = {"differing_fields": differing, "intent_id": str(payment.id), "payment_status": payment.status.value}
+        if (payment.captured_amount > 0 or payment.free) and (payment.holds_order or payment.overpaid_amount > 0):
+            raise OrderLocked("It was paid for, so it stays as it is; another sale needs a new order.", facts)
+        if payment.status is IntentStatus.REQUIRES_ACTION:
+            raise OrderLocked("A payment waits for its customer; void it first, then change the order.", facts)
         if payment.holds_order:
             raise OrderLocked("End the payment first, then change the order.", facts)
 

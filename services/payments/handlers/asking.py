@@ -11,7 +11,7 @@ from services.payments.domain.declines import conflicted, declined
 from services.payments.domain.intents import Applied, Intent, Observation, Operation, Source, Transaction, TransactionStatus
 from services.payments.domain.intents import observe as apply
 from services.payments.domain.orders import OrderStatus, order_status
-from services.payments.providers import Ambiguous, ConfirmRequest, PaymentProvider, Prepared, Pricing
+from services.payments.providers import Ambiguous, ConfirmRequest, PaymentProvider, Prepared, Pricing, Request
 from services.payments.settings import Settings
 from services.payments.store import intents as intent_rows
 from services.payments.store import ledger, orders, questions
@@ -170,6 +170,40 @@ async def ask(context: Payments, question: Question, call: Callable[[], Awaitabl
     return heard
 
 
+async def remember(work: Work, context: Payments, seen: Seen, row: Transaction, request: Request, *, idempotency_key: str) -> Question:
+    """Write down what is about to be asked of a provider, if the payment still is as it was seen."""
+    provider = context.provider(work.envelope, seen.intent.provider, account=seen.intent.provider_account)
+    prepared = provider.prepare(request)
+    asked = questions.asked(
+        work.envelope,
+        seen.intent,
+        row,
+        prepared,
+        request=context.pinned(row.id, prepared),
+        idempotency_key=idempotency_key,
+        command_type=work.kind,
+        command_digest=work.digest,
+        lease_seconds=context.settings.lease_seconds,
+        now=seen.now,
+    )
+    _, reservation = intent_rows.reserved(seen.intent, row)
+    batch = work.batch()
+    if work.kind != JOB:
+        batch.begin()
+    batch.add(reservation, asked.statement)
+    await batch.commit()
+    return asked.question
+
+
+async def call(work: Work, context: Payments, question: Question) -> Heard:
+    """Make the exact call that was written down."""
+    provider, prepared = context.provider(work.envelope, question.provider, account=question.provider_account), question.prepared
+    assert prepared is not None, "it was prepared just now"
+    return await ask(
+        context, question, lambda: provider.send(prepared, idempotency_key=question.idempotency_key, reference=question.transaction_id)
+    )
+
+
 def confirming(provider: PaymentProvider, question: Question) -> Callable[[], Awaitable[tuple[Observation, ...]]]:
     """Make the call that goes on after the customer acted: the same bytes and key however often a command sends it."""
     assert question.provider_payment_id is not None, "a payment that waits for its customer is known to its provider"
@@ -192,8 +226,8 @@ async def listen(call: Callable[[], Awaitable[tuple[Observation, ...]]]) -> Hear
 
 async def conclude(
     work: Work, context: Payments, question: Question, heard: Heard, *, source: Source, expected: Seen | None = None
-) -> None:
-    """Remember the answer: apply what was heard, keep the reply, and tell; or remember that nothing is known.
+) -> Intent | None:
+    """Remember the answer: apply what was heard, keep the reply, and tell; or remember that nothing is known, and give nothing.
 
     Whoever asked knows what the intent is `expected` to be, which saves reading it; it is read when somebody else wrote it.
     """
@@ -202,18 +236,21 @@ async def conclude(
     settled = await trying(
         lambda: _conclude(work, context, question, heard, source, next(sights, None)), Contended, attempts_max=CONTENDED_ATTEMPTS_MAX
     )
-    if not settled:
+    if settled is None:
         context.wake_resolver()
+    return settled
 
 
-async def _conclude(work: Work, context: Payments, question: Question, heard: Heard, source: Source, expected: Seen | None) -> bool:
+async def _conclude(
+    work: Work, context: Payments, question: Question, heard: Heard, source: Source, expected: Seen | None
+) -> Intent | None:
     batch = work.batch()
     batch.add(*audit.called(work.envelope, question.transaction_id, heard.calls))
     if heard.observations is None:
         pause = max(heard.retry_after_seconds, step(LOOKS_SECONDS, question.looks))
         batch.add(questions.unknown(question, look_again_seconds=pause))
         await batch.commit()
-        return False
+        return None
     seen = await see(context, work, question.intent_id) if expected is None else expected.at_present()
     applied = apply(seen.intent, seen.transactions, heard.observations, source=source, ids=[new_id() for _ in heard.observations])
     row = next(t for t in applied.transactions if t.id == question.transaction_id)
@@ -224,7 +261,7 @@ async def _conclude(work: Work, context: Payments, question: Question, heard: He
     if not row.open or row.awaiting_customer:
         facts = {"operation": row.operation.value, "result": row.status.value, "intent_status": intent.status.value}
         telemetry.say(logger, logging.INFO, "concluded", {**facts, "transaction_id": str(row.id)})
-    return True
+    return intent
 
 
 async def see(context: Payments, work: Work, intent_id: UUID) -> Seen:
@@ -304,15 +341,18 @@ def _answer_settled(batch: Batch, work: Work, seen: Seen, intent: Intent, applie
         known = before[row.id]
         ended = known.open and not row.open
         waits_now = row.awaiting_customer and not known.awaiting_customer
-        if ended or waits_now:
+        # Whoever confirms a submitted payment is answered by its capture.
+        goes_on = row.operation is Operation.AUTHORIZE and intent.to_be_captured
+        if (ended and not goes_on) or waits_now:
             facts = seen.facts(row.id)
             if facts.command_type not in (JOB, OBSERVED):
                 view = ledger.view_of(row, facts, intent.currency, now=seen.now)
                 reply = reply_of(intent, row, PaymentView(intent=intent_rows.view(intent), transaction=view))
-                batch.conclude_for(_asker(work, facts), kind=facts.command_type, digest=facts.digest, reply=reply)
+                batch.conclude_for(asker(work, facts), kind=facts.command_type, digest=facts.digest, reply=reply)
 
 
-def _asker(work: Work, facts: RowFacts) -> Envelope:
+def asker(work: Work, facts: RowFacts) -> Envelope:
+    """Name whoever asked for what a row is about."""
     return msgspec.structs.replace(
         work.envelope, id=facts.answers, source="gateway", actor=facts.actor, correlation_id=facts.correlation_id, reply_to=""
     )

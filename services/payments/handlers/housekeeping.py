@@ -8,10 +8,11 @@ import msgspec
 
 from services.payments.domain import guards, intents
 from services.payments.domain.intents import Applied, Intent, Observation, Operation, Reason, Source, Transaction, TransactionStatus
-from services.payments.handlers.asking import JOB, Payments, ask, conclude, keep_applied, listen, see
+from services.payments.handlers import waiting_payments
+from services.payments.handlers.asking import JOB, Payments, asker, call, conclude, keep_applied, listen, remember, see
+from services.payments.handlers.resolving import CONFIRM
 from services.payments.providers import PaymentProvider, RefundRequest, Request, VoidRequest
 from services.payments.store import intents as intent_rows
-from services.payments.store import questions
 from services.payments.store.questions import Question
 from shared import audit, telemetry
 from shared.database import connected
@@ -41,6 +42,13 @@ async def give_back(context: Payments) -> None:
     await asyncio.gather(*(_give_back(context, *each) for each in due))
 
 
+async def capture_submitted(context: Payments) -> None:
+    """Go on to the capture of submitted payments whose customers have acted, whoever told of it."""
+    async with connected(context.desk.pool) as db:
+        due = await intent_rows.to_capture(db, limit=ROWS_MAX)
+    await asyncio.gather(*(_capture_submitted(context, *each) for each in due))
+
+
 async def keep_audit_partitions(context: Payments) -> None:
     """Make the audit's months ahead and drop those past retention."""
     async with connected(context.desk.pool) as db:
@@ -58,6 +66,17 @@ def _work(context: Payments, store_id: UUID, environment: str) -> Work:
         correlation_id=f"job-{job_id}",
     )
     return Work(context.desk, envelope, kind=JOB, digest=b"")
+
+
+async def _capture_submitted(context: Payments, intent_id: UUID, store_id: UUID, environment: str) -> None:
+    work = _work(context, store_id, environment)
+    seen = await see(context, work, intent_id)
+    facts = seen.facts(next(t.id for t in seen.transactions if t.operation is Operation.AUTHORIZE))
+    if facts.command_type == CONFIRM:
+        # Whoever confirmed it, and died or is slow, waits for the capture.
+        work = Work(context.desk, asker(work, facts), kind=facts.command_type, digest=facts.digest)
+    with telemetry.bound({"intent_id": str(intent_id), "correlation_id": work.envelope.correlation_id}):
+        await waiting_payments.capture_submitted(work, context, intent_id)
 
 
 async def _abandon(context: Payments, work: Work, intent_id: UUID) -> None:
@@ -81,12 +100,7 @@ async def _give_back(context: Payments, intent_id: UUID, store_id: UUID, environ
         if question is None:
             return
 
-        provider = context.provider(work.envelope, question.provider, account=question.provider_account)
-        prepared = question.prepared
-        assert prepared is not None, "it was prepared just now"
-        heard = await ask(
-            context, question, lambda: provider.send(prepared, idempotency_key=question.idempotency_key, reference=question.transaction_id)
-        )
+        heard = await call(work, context, question)
 
         await conclude(work, context, question, heard, source=Source.JOB)
 
@@ -117,25 +131,7 @@ async def _remember(work: Work, context: Payments, intent_id: UUID) -> Question 
     if planned is None:
         return None
     row, request = planned
-    provider = context.provider(work.envelope, seen.intent.provider, account=seen.intent.provider_account)
-    prepared = provider.prepare(request)
-    asked = questions.asked(
-        work.envelope,
-        seen.intent,
-        row,
-        prepared,
-        request=context.pinned(row.id, prepared),
-        idempotency_key=f"job:{row.id}",
-        command_type=JOB,
-        command_digest=b"",
-        lease_seconds=context.settings.lease_seconds,
-        now=seen.now,
-    )
-    _, reservation = intent_rows.reserved(seen.intent, row)
-    batch = work.batch()
-    batch.add(reservation, asked.statement)
-    await batch.commit()
-    return asked.question
+    return await remember(work, context, seen, row, request, idempotency_key=f"job:{row.id}")
 
 
 def _plan(intent: Intent) -> tuple[Transaction, Request] | None:

@@ -5,9 +5,19 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from services.payments.domain import guards, orders
-from services.payments.domain.intents import Intent, IntentStatus, Observation, Operation, Source, Transaction, TransactionStatus
-from services.payments.handlers.asking import Payments, ask, conclude, confirming, reply_of
+from services.payments.domain.intents import (
+    Intent,
+    IntentStatus,
+    Observation,
+    Operation,
+    Source,
+    Transaction,
+    TransactionStatus,
+    fold,
+)
+from services.payments.handlers.asking import Payments, ask, conclude, confirming, reply_of, see
 from services.payments.handlers.resolving import resolve
+from services.payments.handlers.waiting_payments import capture_submitted, end_waiting
 from services.payments.providers import (
     AuthorizeRequest,
     Captured,
@@ -24,17 +34,20 @@ from services.payments.store import orders as order_rows
 from services.payments.store.intents import Seen
 from services.payments.store.questions import Question
 from shared import telemetry
-from shared.contracts.payments import Authorize, Capture, Confirm, PaymentView, Refund, Void
+from shared.contracts.payments import Authorize, Capture, Confirm, IntentChanged, PaymentView, Refund, Void
 from shared.database import connected
-from shared.errors import NotFound
+from shared.errors import Invalid, NotFound
 from shared.ids import new_id
+from shared.messages import done
 from shared.vault import payment_method_place
 from shared.work import Batch, Work
 
 
 async def authorize(work: Work, command: Authorize, context: Payments) -> None:
-    """Hold the customer's money for a snapshot."""
+    """Hold the customer's money for a snapshot; a payment of the order that still waits for its customer is ended first."""
     begun = await _new_payment(work, command, context)
+    if isinstance(begun, _Waiting):
+        begun = await _instead_of(begun, work, command, context)
     if begun is None:
         return
     question = begun.question
@@ -45,8 +58,31 @@ async def authorize(work: Work, command: Authorize, context: Payments) -> None:
     await conclude(work, context, question, heard, source=Source.API, expected=begun.expected)
 
 
+async def _instead_of(waiting: "_Waiting", work: Work, command: Authorize, context: Payments) -> "_Begun | None":
+    intent = await end_waiting(work, context, waiting.intent.id)
+    if intent is None:
+        return None
+    if intent.holds_order:
+        await _answer_with(intent, waiting, work, context)
+        return None
+    begun = await _new_payment(work, command, context)
+    if isinstance(begun, _Waiting):
+        raise guards.OperationInProgress("Another payment of this order was begun at the same time.", {"intent_id": str(begun.intent.id)})
+    return begun
+
+
+async def _answer_with(intent: Intent, waiting: "_Waiting", work: Work, context: Payments) -> None:
+    """Its customer had acted after all: what is held by now is the answer, if it is what was asked for."""
+    if intent.status not in guards.PAID_OR_HELD or intent.requested_amount != waiting.amount or intent.currency != waiting.currency:
+        raise guards.active_payment(intent)
+    if intent.to_be_captured and await capture_submitted(work, context, intent.id):
+        return
+    seen = await see(context, work, intent.id)
+    await _tell_again(work, seen, next(t for t in seen.transactions if t.operation is Operation.AUTHORIZE))
+
+
 async def confirm(work: Work, command: Confirm, context: Payments) -> None:
-    """Go on with a payment after its customer has acted."""
+    """Go on with a payment after its customer has acted, and to its capture if it was submitted."""
     question = await _continued(work, command, context)
     if question is None:
         return
@@ -54,7 +90,9 @@ async def confirm(work: Work, command: Confirm, context: Payments) -> None:
     provider = context.provider(work.envelope, question.provider, account=question.provider_account)
     heard = await ask(context, question, confirming(provider, question))
 
-    await conclude(work, context, question, heard, source=Source.API)
+    intent = await conclude(work, context, question, heard, source=Source.API)
+    if intent is not None and intent.to_be_captured:
+        await capture_submitted(work, context, intent.id)
 
 
 async def capture(work: Work, command: Capture, context: Payments) -> None:
@@ -213,7 +251,15 @@ def _ask_in(
     return _Begun(asked.question, seen.after_asking(intent, asked.row, asked.facts))
 
 
-async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Begun | None:
+class _Waiting(msgspec.Struct, frozen=True):
+    """A payment of the order that waits for its customer, and for how much another is to be begun."""
+
+    intent: Intent
+    amount: int
+    currency: str
+
+
+async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Begun | _Waiting | None:
     async with connected(context.desk.pool) as db:
         order = await order_rows.payable(work.reading(db), work.envelope, command.order_id, command.snapshot_id)
     if order is None:
@@ -238,11 +284,18 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Be
         provider_account=provider.account,
         currency=snapshot.currency,
         requested_amount=snapshot.total,
+        capture_wanted=command.capture,
         created_at=order.now,
         updated_at=order.now,
     )
+    waiting = next((other for other in order.intents if other.holds_order), None)
+    if intent.free and waiting is None:
+        await _paid_without_money(work, order, intent)
+        return None
     place = payment_method_place(work.envelope.store_id, work.envelope.environment.value, order.id)
     method = context.unhidden(command.payment_method, info=place)
+    if not method:
+        raise Invalid("There is something to pay, so a payment method is needed.", {"field": "$.payment_method"})
     row = Transaction(id=new_id(), operation=Operation.AUTHORIZE, amount=snapshot.total, status=TransactionStatus.PENDING)
     request = AuthorizeRequest(
         reference=row.id,
@@ -252,6 +305,9 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Be
         payment_method=method,
         return_url=command.return_url,
     )
+    prepared = provider.prepare(request)
+    if waiting is not None:
+        return _Waiting(waiting, snapshot.total, snapshot.currency)
     telemetry.bind({"intent_id": str(intent.id)})
     pending = orders.OrderStatus.PAYMENT_PENDING
     reason, source = "authorize: payment is processing", Source.API.value
@@ -275,9 +331,31 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Be
         now=order.now,
         rows="[]",
     )
-    begun = _ask_in(batch, work, context, seen, intent, row, provider.prepare(request), command.idempotency_key)
+    begun = _ask_in(batch, work, context, seen, intent, row, prepared, command.idempotency_key)
     await batch.commit()
     return begun
+
+
+async def _paid_without_money(work: Work, order: order_rows.Payable, intent: Intent) -> None:
+    """Pay an order with nothing to pay, which concerns no provider."""
+    row = Transaction(id=new_id(), operation=Operation.AUTHORIZE, amount=0, processed_amount=0, status=TransactionStatus.SUCCEEDED)
+    intent = fold(intent, [row])
+    sums = intent_rows.sums([*order.intents, intent], total=order.total, cancelled=order.cancelled)
+    after = orders.order_status(sums)
+    reason = f"authorize: payment is {intent.status.value}, there is nothing to pay"
+    view = PaymentView(
+        intent=intent_rows.view(intent),
+        transaction=ledger.view_of(row, ledger.facts_of(work.envelope, row, now=order.now), intent.currency, now=order.now),
+    )
+    batch = work.batch()
+    batch.add(
+        order_rows.stands(work.envelope, order.id, revision=order.revision, status=after),
+        order_rows.status_changed(work.envelope, order.id, before=order.status, after=after, reason=reason, source=Source.API.value),
+        intent_rows.new_intent(work.envelope, intent),
+        ledger.added(work.envelope, intent, row),
+    )
+    batch.conclude(done(view), [IntentChanged(intent=view.intent, order_status=after.value)])
+    await batch.commit()
 
 
 async def _differing(work: Work, command: Authorize, context: Payments) -> list[str]:
@@ -297,14 +375,12 @@ def _check_payable(order: order_rows.Payable, snapshot: order_rows.SnapshotFacts
     orders.check_amount(
         amount=command.amount, currency=command.currency, expected_amount=snapshot.total, expected_currency=snapshot.currency
     )
-    if snapshot.total == 0:
-        raise orders.NothingToPay("The order's total is zero.")
     for intent in order.intents:
-        facts = {"intent_id": str(intent.id), "status": intent.status.value}
+        facts = {"intent_id": str(intent.id), "payment_status": intent.status.value}
         if intent.holds_order and intent.status is IntentStatus.REFUNDED:
             raise orders.OrderPaid("This order was paid and its money went back; another sale needs a new order.", facts)
-        if intent.holds_order:
-            raise guards.ActivePayment("End the active payment first, or go on with it.", facts)
+        if intent.holds_order and intent.status is not IntentStatus.REQUIRES_ACTION:
+            raise guards.active_payment(intent)
         if intent.overpaid_amount > 0:
             raise orders.OrderPaid("An earlier payment of this order has taken money after all; give it back first, or accept it.", facts)
 
@@ -312,12 +388,13 @@ def _check_payable(order: order_rows.Payable, snapshot: order_rows.SnapshotFacts
 async def _continued(work: Work, command: Confirm, context: Payments) -> Question | None:
     seen = await _seen(work, command, context)
     row = next(t for t in seen.transactions if t.operation is Operation.AUTHORIZE)
-    if seen.facts(row.id).answers == work.envelope.id:
+    if any(t.open and seen.facts(t.id).answers == work.envelope.id for t in seen.transactions):
         context.wake_resolver()
         return None
     if not row.open:
         # The bank told us before the customer did.
-        await _tell_again(work, seen, row)
+        if not (seen.intent.to_be_captured and await capture_submitted(work, context, seen.intent.id)):
+            await _tell_again(work, seen, row)
         return None
     guards.check_nothing_open(seen.transactions)
     guards.check_confirmable(seen.intent)

@@ -66,7 +66,7 @@ async def put_order(work: Work, command: PutOrder, context: Payments) -> None:
         id=command.order_id,
         version=version + 1,
         revision=0,
-        status=_status_after(before, cancelled=command.content.cancelled),
+        status=_status_after(found, cancelled=command.content.cancelled),
         currency=command.content.currency,
         total=priced.totals.total,
         content=command.content,
@@ -89,10 +89,13 @@ async def put_order(work: Work, command: PutOrder, context: Payments) -> None:
     await batch.commit()
 
 
-def _status_after(before: rows.Order | None, *, cancelled: bool) -> OrderStatus:
-    if before is not None and before.status not in (OrderStatus.OPEN, OrderStatus.CANCELLED):
+def _status_after(found: rows.Before, *, cancelled: bool) -> OrderStatus:
+    before, free = found.order, any(payment.free for payment in found.payments)
+    if before is not None and before.status not in (OrderStatus.OPEN, OrderStatus.CANCELLED) and not free:
         return before.status
-    return OrderStatus.CANCELLED if cancelled else OrderStatus.OPEN
+    if cancelled:
+        return OrderStatus.CANCELLED
+    return OrderStatus.PAID if free else OrderStatus.OPEN
 
 
 async def quote(work: Work, command: Quote, context: Payments) -> None:

@@ -58,7 +58,8 @@ async def resolve(context: Payments, question: Question) -> None:
 
 def _confirmation_unheard(question: Question, heard: Heard) -> bool:
     """Tell whether a confirmation is out and the provider still waits for the customer as if it had never come."""
-    out = question.command_type == CONFIRM and not question.awaiting_customer and not question.intent_abandoned
+    confirmed = question.command_type == CONFIRM and question.operation is Operation.AUTHORIZE
+    out = confirmed and not question.awaiting_customer and not question.intent_abandoned
     return out and any(o.next_action is not None and o.status is TransactionStatus.PENDING for o in heard.observations or ())
 
 

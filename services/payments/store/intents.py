@@ -169,6 +169,7 @@ def sums(intents: Sequence[Intent], *, total: int, cancelled: bool) -> OrderSums
         pending=any(i.status in (IntentStatus.PROCESSING, IntentStatus.REQUIRES_ACTION) for i in count),
         held=sum(i.held for i in count),
         captured=sum(i.captured_amount for i in count),
+        free=any(i.free for i in count),
         returned=sum(i.returned for i in count),
     )
 
@@ -201,8 +202,8 @@ def new_intent(envelope: Envelope, intent: Intent) -> Statement:
     return Statement(
         """
         INSERT INTO payment_intents (id, store_id, environment, order_id, snapshot_id, provider, provider_account, status, currency,
-                                     requested_amount, created_at, updated_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
+                                     requested_amount, capture_wanted, created_at, updated_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)
         """,
         (
             intent.id,
@@ -215,6 +216,7 @@ def new_intent(envelope: Envelope, intent: Intent) -> Statement:
             intent.status.value,
             intent.currency,
             intent.requested_amount,
+            intent.capture_wanted,
             intent.created_at,
         ),
     )
@@ -252,7 +254,7 @@ def changed(before: Intent, after: Intent) -> Statement:
            SET provider_payment_id = $3, status = $4, authorized_amount = $5, captured_amount = $6, refunded_amount = $7,
                voided_amount = $8, charged_back_amount = $9, capture_reserved = $10, refund_reserved = $11, attention = $12,
                next_action = $13, authorization_expires_at = $14, abandoned = $15, holds_order = $16,
-               version = $17, updated_at = $18, overpaid_amount = $19, accepted = $20, superseded = $21
+               version = $17, updated_at = $18, overpaid_amount = $19, accepted = $20, superseded = $21, capture_wanted = $22
          WHERE id = $1 AND version = $2
         RETURNING id
         """,
@@ -278,6 +280,7 @@ def changed(before: Intent, after: Intent) -> Statement:
             after.overpaid_amount,
             json_text(after.accepted),
             after.superseded,
+            after.capture_wanted,
         ),
         must=True,
     )
@@ -290,6 +293,7 @@ def superseded(envelope: Envelope, order_id: UUID, *, but: UUID | None = None) -
         UPDATE payment_intents
            SET superseded = true, version = version + 1, updated_at = now()
          WHERE store_id = $1 AND environment = $2 AND order_id = $3 AND id IS DISTINCT FROM $4 AND NOT superseded
+           AND requested_amount > 0
         """,
         (envelope.store_id, envelope.environment.value, order_id, but),
     )
@@ -327,6 +331,22 @@ async def abandon_old(db: Connection, *, after_seconds: float, limit: int) -> li
          LIMIT $2
         """,
         after_seconds,
+        limit,
+    )
+    return [(row["id"], row["store_id"], row["environment"]) for row in rows]
+
+
+async def to_capture(db: Connection, *, limit: int) -> list[tuple[UUID, UUID, str]]:
+    """List submitted payments whose customer has acted and that nobody has gone on with."""
+    rows = await db.fetch(
+        """
+        SELECT id, store_id, environment
+          FROM payment_intents i
+         WHERE capture_wanted AND status = 'authorized'
+           AND NOT EXISTS (SELECT FROM payment_transactions t
+                            WHERE t.payment_intent_id = i.id AND (t.operation = 'capture' OR t.status IN ('pending', 'unknown')))
+         LIMIT $1
+        """,
         limit,
     )
     return [(row["id"], row["store_id"], row["environment"]) for row in rows]

@@ -92,6 +92,20 @@ def view_of(transaction: Transaction, facts: RowFacts, currency: str, *, now: da
     )
 
 
+def facts_of(envelope: Envelope, transaction: Transaction, *, now: datetime) -> RowFacts:
+    """Tell what a row that is added for what happened holds besides what the rules look at."""
+    return RowFacts(
+        id=transaction.id,
+        answers=transaction.id,
+        command_type="observed",
+        command_digest="",
+        actor=envelope.actor,
+        correlation_id=envelope.correlation_id,
+        created_at=now,
+        concluded_at=now,
+    )
+
+
 def changed(row: Transaction, *, now: datetime, next_look_seconds: float | None) -> Statement:
     """Write what was learnt about a row that is there, and in how many seconds it is to be looked at if it is still open."""
     return Statement(

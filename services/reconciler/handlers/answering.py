@@ -103,7 +103,9 @@ async def resolve_drift(work: Work, command: ResolveDrift, context: Reconciler) 
     if item is None:
         raise NotFound(f"There is no difference {command.drift_id}.")
     if item.status != "open":
-        raise AlreadySettled(f"It was {item.resolution} at {item.settled_at}.", {"status": item.status, "resolution": item.resolution})
+        raise AlreadySettled(
+            f"It was {item.resolution} at {item.settled_at}.", {"drift_status": item.status, "resolution": item.resolution}
+        )
 
     if Action(command.action) is Action.PROVIDER_IS_RIGHT:
         await _take_their_word(work, context, item)
@@ -129,7 +131,7 @@ async def _take_their_word(work: Work, context: Reconciler, item: DriftView) -> 
     if any((difference.type.value, difference.entry) == (item.type, item.entry) for difference in left):
         raise StillDiffers(
             "What the provider says of this can only be put right by hand, there or here; accept it with a reason when that is done.",
-            {"type": item.type, "key": item.key, "entry": item.entry},
+            {"drift_type": item.type, "key": item.key, "entry": item.entry},
         )
 
 

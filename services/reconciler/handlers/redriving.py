@@ -141,7 +141,7 @@ async def _waiting(work: Work, context: Reconciler, letter_id: UUID) -> Kept:
     if kept.view.status is not LetterStatus.WAITING:
         raise LetterSettled(
             f"It was {kept.view.status.value} by {kept.view.settled_by}.",
-            {"status": kept.view.status.value, "settled_by": kept.view.settled_by},
+            {"dead_letter_status": kept.view.status.value, "settled_by": kept.view.settled_by},
         )
     return kept
 
@@ -264,7 +264,7 @@ async def stop_redrive(work: Work, command: StopRedrive, context: Reconciler) ->
     if found is None:
         raise NotFound(f"There is no redrive {command.redrive_id}.")
     if found.status != "running":
-        raise RedriveEnded(f"It is {found.status}.", {"status": found.status})
+        raise RedriveEnded(f"It is {found.status}.", {"redrive_status": found.status})
 
     batch = work.batch()
     batch.add(redrive_rows.stopped(work.envelope, found.id))

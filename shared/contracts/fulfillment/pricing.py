@@ -148,7 +148,7 @@ class TableBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     zones: Annotated[list[ZoneBody], Meta(max_length=500)]
     tariffs: Annotated[list[TariffBody], Meta(max_length=500)]
-    volumetric_mm3_per_gram: Annotated[int, Meta(gt=0)] | None = None
+    volumetric_mm3_per_gram: Annotated[int, Meta(ge=1, le=100_000_000)] | None = None
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,11 +8,13 @@ import msgspec
 from msgspec import Meta
 
 from shared.contracts.fulfillment.pricing import RULE_CODES_MAX, PercentText, PostalPattern, RegionCode
-from shared.contracts.orders import Amount, CountryCode, CurrencyCode, ShortText
+from shared.contracts.orders import Amount, CountryCode, CurrencyCode, PositiveAmount, ShortText
 from shared.messages import Event, Message, Query
 
 PAGE_ROWS_MAX = 200
 EXPORT_PAGE_ROWS_MAX = 1_000
+# Of sales within a threshold, and of rules before each other.
+COUNT_MAX = 1_000_000_000
 
 
 # Tax: rules, registrations, exemptions
@@ -31,7 +33,7 @@ class RuleBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     level: Literal["country", "state", "county", "city", "district"] = "country"
     tax_code: Annotated[str, Meta(max_length=60)] = ""
     reason: Literal["standard_rated", "reduced_rated", "zero_rated", "product_exempt", "not_subject_to_tax"] = "standard_rated"
-    priority: int = 0
+    priority: Annotated[int, Meta(ge=-COUNT_MAX, le=COUNT_MAX)] = 0
     compound: bool = False
     taxed_above: Amount = 0
     taxed_up_to: Amount | None = None
@@ -103,9 +105,9 @@ class NexusBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     registration_number: Annotated[str, Meta(max_length=60)] = ""
     valid_from: date
     valid_to: date | None = None
-    threshold_amount: Annotated[int, Meta(gt=0)] | None = None
+    threshold_amount: PositiveAmount | None = None
     threshold_currency: CurrencyCode | None = None
-    threshold_count: Annotated[int, Meta(gt=0)] | None = None
+    threshold_count: Annotated[int, Meta(ge=1, le=COUNT_MAX)] | None = None
     # Whether both thresholds must be reached (as in New York), or either (as in Georgia).
     threshold_both: bool = False
     threshold_period: Literal["calendar_year", "current_or_previous_year", "rolling_12_months"] = "calendar_year"

@@ -36,5 +36,5 @@ class LabelFinal(Refusal):
 def moved(status: LabelStatus, to: LabelStatus) -> LabelStatus:
     """Move a label on; staying where it is moves nothing; refuses what carriers do not do."""
     if to is not status and to not in MOVES[status]:
-        raise LabelFinal(f"A label that is {status.value} cannot become {to.value}.", {"status": status.value, "wanted": to.value})
+        raise LabelFinal(f"A label that is {status.value} cannot become {to.value}.", {"label_status": status.value, "wanted": to.value})
     return to
