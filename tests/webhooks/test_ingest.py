@@ -9,15 +9,19 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import httpx
 import msgspec
 import pytest
 
-from deploy.sandbox.webhooks import Moods, Told
+from deploy.sandbox.webhooks import Moods, Outgoing, Told
+from deploy.state import free_port
 from services.gateway.domain import Role
+from services.webhooks.app import build
 from shared import telemetry
 from shared.ids import new_id
+from tests.proxy import a_proxy
 from tests.webhooks.test_signatures import PUBLISHED, PUBLISHED_KEY
-from tests.world import Answer, Payment, Place, World, a_world, until
+from tests.world import SANDBOX_KEY, WEBHOOK_SECRET, Answer, Payment, Place, World, a_world, until, webhooks_settings
 
 
 @pytest.fixture(scope="module")
@@ -485,34 +489,110 @@ class TestRetention:
         await until(bounded)
 
 
-class TestStalling:
-    async def test_is_told_by_readiness_and_a_metric(self, world: World) -> None:
-        told = an_event(world, {}, kind="customer.created")
-        await post(world, told)
-        await stands(world, told, "ignored")
-        ready = f"{world.webhooks_url}/health/ready"
-        assert (await world.http.get(ready)).status_code == 200
+class TestAnEventThatPaymentsCannotProcess:
+    """F6: it parks alone, with its reason, and everything else goes on."""
 
-        # As if nobody had worked on it.
-        stall = "UPDATE webhooks.webhook_events SET status = $2, received_at = now() - interval '10 minutes' WHERE provider_event_id = $1"
-        await world.change(stall, told.id, "received")
+    async def test_is_given_up_with_the_reason_and_replayed(self, world: World) -> None:
+        payment = await world.a_payment()
+        told, after = (an_event(world, msgspec.to_builtins(payment.at_the_provider())) for _ in range(2))
+        await world.change("ALTER TABLE payments.payment_intents RENAME TO elsewhere")
+        try:
+            await post(world, told)
+            dead = await stands(world, told, "dead")
+        finally:
+            await world.change("ALTER TABLE payments.elsewhere RENAME TO payment_intents")
 
-        async def stalled() -> Any:
-            answer = await world.http.get(ready)
-            return answer.json() if answer.status_code == 503 else None
+        assert [a["outcome"] for a in dead["attempts"]] == ["failing", "failing", "dead"]
+        assert "UndefinedTableError" in dead["event"]["last_error"]
+        await until(lambda: _metric_is(world, "tender_webhooks_dead", at_least=1))
+        assert (await world.http.get(f"{world.webhooks_url}/health/ready")).status_code == 200
+        # Whoever sent it has kept it: payments parks nothing of its own.
+        assert await world.rows("SELECT FROM payments.inbox WHERE state = 'parked'") == []
+        await post(world, after)
+        await stands(world, after, "processed")
+        replayed = await world.send("POST", f"/api/v1/admin/webhooks/events/{dead['event']['id']}/replay")
+        assert replayed.status == 201
+        await stands(world, told, "processed")
 
-        assert "waiting for" in (await until(stalled))["checks"]["processing"]
-        metrics = (await world.http.get(f"{world.webhooks_url}/metrics")).text
-        assert any(
-            float(line.split()[1]) >= 600 for line in metrics.splitlines() if line.startswith("tender_webhooks_oldest_pending_seconds ")
-        )
-        assert 'tender_webhooks_received_total{provider="sandbox",result="new"}' in metrics
-        await world.change(stall, told.id, "ignored")
+    async def test_for_want_of_the_provider_is_tried_again(self, world: World) -> None:
+        world.provider = "stripe"
+        try:
+            payment = await world.a_captured_payment()
+            await all_processed(world)
+            world.outgoing.moods = Moods(lost=1.0)
+            world.sandbox.books.add(payment.at_the_provider(), "refund", 2_500, reason="dashboard")
+            [told] = [t for t in world.outgoing.events.values() if t.type == "charge.refunded" and not t.accepted]
+            world.sandbox.api_key = "another"
+            await post(world, told)
 
-        async def well() -> bool:
-            return (await world.http.get(ready)).status_code == 200
+            failing = await stands(world, told, "failing")
+            world.sandbox.api_key = SANDBOX_KEY
+            await stands(world, told, "processed")
+        finally:
+            world.provider, world.sandbox.api_key, world.outgoing.moods = "sandbox", SANDBOX_KEY, Moods()
 
-        await until(well)
+        assert "the payment could not be read" in failing["event"]["last_error"]
+        assert (await payment.intent())["refunded_amount"] == 2_500
+
+
+class TestReadiness:
+    async def test_is_whether_events_can_be_kept(self, own_place: Place) -> None:
+        """F6: neither an event that waits, nor payments that is away, nor the broker keeps providers from posting."""
+        told, later = (Told(id=f"evt_{new_id().hex}", type="payment.x", body=b"{}") for _ in range(2))
+        async with a_proxy(own_place.amqp_of("webhooks")) as proxy:
+            settings = msgspec.structs.replace(webhooks_settings(own_place, new_id()), amqp_url=proxy.url, http_port=free_port())
+            async with build(settings).running() as parts:
+                assert (await _posted(parts.url, told)).status_code == 200
+                connection = await asyncpg.connect(own_place.database_url)
+                await until(lambda: connection.fetchval("SELECT count(*) FROM webhooks.webhook_attempts"))
+                await connection.execute("UPDATE webhooks.webhook_events SET received_at = now() - interval '1 hour'")
+                await until(lambda: _pending_seconds(parts.url))
+                assert (await _health(parts.url))[0] == 200
+            async with build(settings).running() as parts:
+                # What ./tender up waits for.
+                await until(lambda: _is_ready(parts.url))
+                await proxy.disconnect(b"webhooks")
+
+                async def shown() -> bool:
+                    status, checks = await _health(parts.url)
+                    assert status == 200
+                    return bool(checks["broker"] != "ok")
+
+                await until(shown)
+                assert (await _posted(parts.url, later)).status_code == 200
+                proxy.allow_all()
+            found = await connection.fetchval("SELECT count(*) FROM webhooks.webhook_events WHERE status = 'processed'")
+            await connection.close()
+        assert found == 0
+
+
+async def _posted(url: str, told: Told) -> httpx.Response:
+    async with httpx.AsyncClient() as http:
+        headers = Outgoing(url="", secret=WEBHOOK_SECRET).headers(told)
+        return await http.post(f"{url}/api/v1/webhooks/sandbox", content=told.body, headers=headers)
+
+
+async def _health(url: str) -> tuple[int, Mapping[str, str]]:
+    async with httpx.AsyncClient() as http:
+        answer = await http.get(f"{url}/health/ready")
+    return answer.status_code, answer.json()["checks"]
+
+
+async def _is_ready(url: str) -> bool:
+    return (await _health(url))[0] == 200
+
+
+async def _pending_seconds(url: str) -> bool:
+    async with httpx.AsyncClient() as http:
+        return _value((await http.get(f"{url}/metrics")).text, "tender_webhooks_oldest_pending_seconds") >= 3_600
+
+
+async def _metric_is(world: World, name: str, *, at_least: float) -> bool:
+    return _value((await world.http.get(f"{world.webhooks_url}/metrics")).text, name) >= at_least
+
+
+def _value(metrics: str, name: str) -> float:
+    return next(float(line.split()[1]) for line in metrics.splitlines() if line.startswith(f"{name} "))
 
 
 async def _of_order(world: World, payment: Payment) -> bool:

@@ -28,10 +28,11 @@ class NotKnownYet(Refusal):
 
 
 class EventUnreadable(Invalid):
-    """The adapter cannot read the event."""
+    """The adapter cannot read the event; a later release may be able to."""
 
     code = "event-unreadable"
     title = "The event cannot be read"
+    retry = Retry.AFTER
 
 
 async def take_event(work: Work, command: TakeEvent, context: Fulfillment) -> None:

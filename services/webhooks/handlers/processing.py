@@ -13,7 +13,7 @@ from shared.contracts.events import NOT_KNOWN_YET, EventTaken
 from shared.contracts.fulfillment import shipping
 from shared.contracts.webhooks import Process
 from shared.database import connected
-from shared.errors import NotFound, Problem
+from shared.errors import UNAVAILABLE, NotFound, Problem, Unavailable
 from shared.ids import new_id
 from shared.messages import Done, Envelope, Environment, Refused, Reply, done, encode, type_of
 from shared.work import Work
@@ -89,6 +89,8 @@ async def _hand_on(work: Work, context: Webhooks, event: Kept) -> Result:
             return Result(status=Status.IGNORED if ignored else Status.PROCESSED, taken=answer)
         case Refused(problem=Problem(code=code, detail=detail)) if code == NOT_KNOWN_YET:
             return Result(status=Status.WAITING, error=detail)
+        case Refused(problem=Problem(code=code, detail=detail)) if code == UNAVAILABLE:
+            raise Unavailable(f"{READERS[event.provider]}: {detail}")
         case Refused(problem=problem):
             raise Unreadable(f"{problem.code}: {problem.detail}")
 
@@ -133,11 +135,11 @@ async def match_waiting(context: Webhooks) -> None:
 
 
 async def measure(context: Webhooks) -> None:
-    """Tell the metrics, and readiness, whether events are being processed."""
-    pending = await store.pending(context.desk.pool)
-    telemetry.webhooks_pending.set(pending.count)
-    telemetry.webhooks_oldest_pending_seconds.set(pending.oldest_seconds)
-    context.stalled_seconds = pending.oldest_seconds
+    """Tell the metrics how many events wait, since when, and how many were given up."""
+    backlog = await store.backlog(context.desk.pool)
+    telemetry.webhooks_pending.set(backlog.pending)
+    telemetry.webhooks_oldest_pending_seconds.set(backlog.oldest_pending_seconds)
+    telemetry.webhooks_dead.set(backlog.dead)
 
 
 async def clean(context: Webhooks) -> None:
