@@ -27,6 +27,7 @@ KEEPALIVE_SECONDS = 4.0
 NOT_SENT_ATTEMPTS_MAX = 3
 RETRY_AFTER_MAX_SECONDS = 3600.0
 AUDIT_TEXT_MAX_CHARACTERS = 200
+INTEGER_BITS_MAX = 63
 
 
 # No connection, so nothing left.
@@ -92,7 +93,9 @@ def allowed(value: Any, names: frozenset[str]) -> Any:
         return {key: allowed(inner, names) for key, inner in value.items() if key in names}
     if isinstance(value, list):
         return [allowed(inner, names) for inner in value]
-    return value[:AUDIT_TEXT_MAX_CHARACTERS] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return value[:AUDIT_TEXT_MAX_CHARACTERS].replace("\0", "")
+    return f"a number over {INTEGER_BITS_MAX} bits" if isinstance(value, int) and value.bit_length() > INTEGER_BITS_MAX else value
 
 
 # Shorter texts say nothing of anybody, and are found everywhere.
@@ -108,6 +111,7 @@ def told_back(value: Any, secrets: Collection[str]) -> Any:
     if isinstance(value, str):
         for secret in filter(None, secrets):
             value = value.replace(secret, "[…]")
+        return value.replace("\0", "")
     return value
 
 
@@ -267,6 +271,6 @@ def _json(raw: bytes) -> dict[str, Any]:
         return {}
     try:
         value = msgspec.json.decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {"data": value}

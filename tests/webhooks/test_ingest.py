@@ -208,7 +208,10 @@ class TestMatching:
         assert found["event"]["attempt_count"] >= 2
 
     async def test_what_never_becomes_known_stops_being_looked_for_and_stays(self, world: World) -> None:
-        told = an_event(world, {"id": "pay_nobody", "currency": "EUR", "operations": [], "created_at": "2026-01-01T00:00:00+00:00"})
+        payment = await world.a_payment()
+        await all_processed(world)
+        await world.change("UPDATE payments.payment_intents SET provider_account = 'elsewhere' WHERE id = $1", payment.id)
+        told = an_event(world, msgspec.to_builtins(payment.at_the_provider()))
         await post(world, told)
         await stands(world, told, "waiting")
 
@@ -217,6 +220,56 @@ class TestMatching:
         )
 
         assert (await stands(world, told, "unmatched"))["event"]["next_attempt_at"] is None
+
+    async def test_a_strangers_event_is_ignored_at_once(self, world: World) -> None:
+        """C42, F15: nothing that was begun before it can turn out to be what it is about; it need not even be readable."""
+        ours = msgspec.to_builtins((await world.a_payment()).at_the_provider())
+        await all_processed(world)
+        refund = {**ours["operations"][0], "id": "ref_1", "kind": "refund", "reference": None}
+        strangers = [
+            {**ours, "id": "pay_stranger", "reference": reference, "operations": [{**refund, "amount": amount, "reference": None}]}
+            for reference in (None, "an order of theirs", 17, str(new_id()))
+            for amount in (500, -5)
+        ]
+        told = [an_event(world, body, kind="payment.refund.succeeded") for body in strangers]
+
+        await asyncio.gather(*(post(world, each) for each in told))
+
+        for each in told:
+            found = await stands(world, each, "ignored")
+            assert (found["event"]["attempt_count"], found["event"]["last_error"]) == (1, "pay_stranger is no payment of this store.")
+
+    async def test_an_event_of_another_stores_payment_is_ignored(self, world: World) -> None:
+        """F15: both stores use one account of the provider, whose events come to the addresses of both."""
+        payment = await world.a_payment()
+        await all_processed(world)
+        told = an_event(world, msgspec.to_builtins(payment.at_the_provider()))
+        whose = "UPDATE payments.payment_intents SET store_id = $2 WHERE id = $1"
+        await world.change("ALTER TABLE payments.payment_intents DISABLE TRIGGER ALL")
+        await world.change(whose, payment.id, new_id())
+
+        await post(world, told)
+        found = await stands(world, told, "ignored")
+
+        await world.change(whose, payment.id, world.store_id)
+        await world.change("ALTER TABLE payments.payment_intents ENABLE TRIGGER ALL")
+        assert "no payment of this store" in found["event"]["last_error"]
+
+    async def test_one_without_a_reference_waits_while_a_payment_has_no_name_yet(self, world: World) -> None:
+        """F15: what is being authorized while the event comes may be what it is about."""
+        world.outgoing.moods = Moods(lost=1.0)
+        order_id = await world.an_order()
+        snapshot = await world.a_snapshot(order_id)
+        paying = asyncio.create_task(world.authorize(order_id, snapshot, "tok_timeout_after_success"))
+        made = await until(lambda: _made(world, order_id))
+        told = an_event(world, {**msgspec.to_builtins(made), "reference": None})
+
+        await post(world, told)
+        await paying
+
+        found = await stands(world, told, "processed")
+        assert found["attempts"][0]["outcome"] == "waiting"
+        assert found["event"]["order_id"] == str(order_id)
 
     async def test_an_old_event_after_a_newer_one_changes_nothing(self, world: World) -> None:
         payment = await world.a_payment()
@@ -277,6 +330,10 @@ class TestMatching:
         intent = await payment.intent()
         assert intent["attention"] is not None
         assert intent["status"] == "conflicted"
+
+
+async def _made(world: World, order_id: UUID) -> Any:
+    return next((p for p in world.sandbox.books.payments.values() if p.order_id == str(order_id) and p.operations), None)
 
 
 async def _pending_transaction(world: World, order_id: UUID) -> UUID | None:

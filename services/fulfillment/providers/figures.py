@@ -9,9 +9,12 @@ import msgspec
 from services.fulfillment.domain.tax.engine import Line, Row
 from services.fulfillment.domain.tax.rules import Level, Place, Reason
 from services.fulfillment.providers import CarrierUnclear
-from shared.money import Money, TooManyDecimals, decimal_text, from_decimal_text
+from shared.money import AMOUNT_MAX_MINOR_UNITS, Money, TooManyDecimals, decimal_text, from_decimal_text
+from shared.provider_values import ID_MAX_CHARACTERS, ImplausibleValue, check_amount, check_text
 
 COMBINED = "combined"
+# What the column takes.
+RATE_PERCENT_END = 1000
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +26,15 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
     rate_percent: Decimal
     taxable_amount: int
     amount: int
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be kept."""
+        check_amount("taxable_amount", self.taxable_amount, least=-AMOUNT_MAX_MINOR_UNITS)
+        check_amount("amount", self.amount, least=-AMOUNT_MAX_MINOR_UNITS)
+        check_text("name", self.name, characters_max=ID_MAX_CHARACTERS)
+        check_text("region", self.region, characters_max=ID_MAX_CHARACTERS)
+        if not 0 <= self.rate_percent < RATE_PERCENT_END:
+            raise ImplausibleValue(f"{self.rate_percent} % is no rate of a tax")
 
 
 def rows_of(

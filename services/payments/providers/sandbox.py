@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -127,10 +127,15 @@ class SandboxPayments:
         if not event_type.startswith("payment."):
             return None
         try:
-            found = _payment(msgspec.json.decode(payload)["data"])
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError) as unfit:
+            named = msgspec.json.decode(payload, type=_Event).data
+            about = Observed(provider_payment_id=named.id, reference=_uuid(named.reference), observations=None)
+        except (msgspec.MsgspecError, ValueError) as unfit:
             raise Unreadable(f"{type(unfit).__name__}: {unfit}") from unfit
-        return Observed(provider_payment_id=found.provider_payment_id, reference=found.reference, observations=found.observations)
+        try:
+            found = _payment(msgspec.json.decode(payload)["data"])
+        except (msgspec.MsgspecError, ValueError) as unfit:
+            return msgspec.structs.replace(about, unreadable=f"{type(unfit).__name__}: {unfit}")
+        return msgspec.structs.replace(about, observations=found.observations)
 
 
 def _where(request: Request) -> tuple[str, str]:
@@ -172,40 +177,77 @@ def _legible(answer: Answer) -> Iterator[None]:
         raise unclear
     try:
         yield
-    except (KeyError, TypeError, ValueError) as unfit:
+    except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as unfit:
         raise unclear from unfit
 
 
+class _Named(msgspec.Struct, frozen=True):
+    """All of a payment that is read before it is known whose it is; a reference of somebody else may be anything."""
+
+    id: str
+    reference: Any = None
+
+
+class _Event(msgspec.Struct, frozen=True):
+    data: _Named
+
+
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class _Operation(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    kind: Operation
+    status: TransactionStatus
+    amount: int
+    reference: Any = None
+    reason: str | None = None
+    decline_code: str | None = None
+    next_action: NextAction | None = None
+
+
+class _Payment(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    currency: str
+    operations: list[_Operation]
+    reference: Any = None
+    authorization_expires_at: _Moment | None = None
+
+
+class _Made(_Payment, frozen=True, kw_only=True):
+    created_at: _Moment
+
+
 def _payment(body: Mapping[str, Any]) -> ProviderTransaction:
+    payment = msgspec.convert(body, _Made)
     return ProviderTransaction(
-        provider_payment_id=body["id"],
-        reference=_uuid(body.get("reference")),
+        provider_payment_id=payment.id,
+        reference=_uuid(payment.reference),
         observations=observations_of(body),
-        created_at=datetime.fromisoformat(body["created_at"]),
+        created_at=payment.created_at,
     )
 
 
 def observations_of(body: Mapping[str, Any]) -> tuple[Observation, ...]:
-    """Read what a payment of the sandbox shows: one observation for each of its operations."""
-    return tuple(_observation(body, operation) for operation in body["operations"])
+    """Read what a payment of the sandbox shows: one observation for each of its operations; raises msgspec.ValidationError, ValueError."""
+    payment = msgspec.convert(body, _Payment)
+    return tuple(_observation(payment, each, raw) for each, raw in zip(payment.operations, body["operations"], strict=True))
 
 
-def _observation(payment: Mapping[str, Any], operation: Mapping[str, Any]) -> Observation:
-    action = operation.get("next_action")
-    expires = payment.get("authorization_expires_at")
+def _observation(payment: _Payment, operation: _Operation, raw: Mapping[str, Any]) -> Observation:
     return Observation(
-        operation=Operation(operation["kind"]),
-        status=TransactionStatus(operation["status"]),
-        amount=operation["amount"],
-        currency=payment["currency"],
-        provider_payment_id=payment["id"],
-        provider_txn_id=operation["id"],
-        reference=_uuid(operation.get("reference")),
-        reason=operation.get("reason") or "",
-        decline_code=operation.get("decline_code"),
-        next_action=NextAction(type=action["type"], url=action["url"]) if action else None,
-        authorization_expires_at=datetime.fromisoformat(expires) if expires else None,
-        raw={key: value for key, value in operation.items() if key in AUDITED},
+        operation=operation.kind,
+        status=operation.status,
+        amount=operation.amount,
+        currency=payment.currency,
+        provider_payment_id=payment.id,
+        provider_txn_id=operation.id,
+        reference=_uuid(operation.reference),
+        reason=operation.reason or "",
+        decline_code=operation.decline_code,
+        next_action=operation.next_action,
+        authorization_expires_at=payment.authorization_expires_at,
+        raw={key: value for key, value in raw.items() if key in AUDITED},
     )
 
 
@@ -230,8 +272,8 @@ def _refused(prepared: Prepared, status: int, body: Mapping[str, Any], reference
     )
 
 
-def _uuid(text: str | None) -> UUID | None:
+def _uuid(value: Any) -> UUID | None:
     try:
-        return UUID(text) if text else None
+        return UUID(value) if isinstance(value, str) else None
     except ValueError:
         return None

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from services.webhooks.domain import PAYLOAD_MAX_BYTES, READERS, SETTLED, Status, wait_seconds
+from services.webhooks.domain import PAYLOAD_MAX_BYTES, READERS, SETTLED, UNREADABLE_TYPE, Status, wait_seconds
 from services.webhooks.handlers.context import Webhooks
 from services.webhooks.store import events as store
 from services.webhooks.store import merchants
@@ -73,6 +73,8 @@ async def _hand_on(work: Work, context: Webhooks, event: Kept) -> Result:
         return Result(status=Status.IGNORED, error=f"Nobody reads the events of {event.provider} yet.")
     if event.body is None:
         return Result(status=Status.IGNORED, error="Its payload is past its retention.")
+    if event.event_type == UNREADABLE_TYPE:
+        raise Unreadable("event-unreadable: its body is no JSON object, or one that cannot be read")
     if len(event.body) > PAYLOAD_MAX_BYTES:
         raise Unreadable(f"the payload has {len(event.body)} bytes, more than the {PAYLOAD_MAX_BYTES} that can be handed on")
     taken = TAKEN_BY[READERS[event.provider]](
@@ -81,12 +83,13 @@ async def _hand_on(work: Work, context: Webhooks, event: Kept) -> Result:
         event_id=event.provider_event_id,
         event_type=event.event_type,
         payload=event.body.decode(errors="replace"),
+        received_at=event.received_at,
     )
     match await _asked(work, context, taken):
         case Done(body=body):
             answer = msgspec.json.decode(body, type=EventTaken)
             ignored = answer.result == "ignored"
-            return Result(status=Status.IGNORED if ignored else Status.PROCESSED, taken=answer)
+            return Result(status=Status.IGNORED if ignored else Status.PROCESSED, error=answer.reason or None, taken=answer)
         case Refused(problem=Problem(code=code, detail=detail)) if code == NOT_KNOWN_YET:
             return Result(status=Status.WAITING, error=detail)
         case Refused(problem=Problem(code=code, detail=detail)) if code == UNAVAILABLE:

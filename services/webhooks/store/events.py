@@ -132,8 +132,13 @@ def attempted(envelope: Envelope, event_id: UUID, *, replays: UUID | None, outco
     """Write down one try at an event."""
     return Statement(
         "INSERT INTO webhook_attempts (id, event_id, command_id, replays, actor, outcome, error) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        (new_id(), event_id, envelope.id, replays, envelope.actor, outcome, None if error is None else error[:ERROR_MAX_CHARACTERS]),
+        (new_id(), event_id, envelope.id, replays, envelope.actor, outcome, _kept_error(error)),
     )
+
+
+def _kept_error(error: str | None) -> str | None:
+    # It may tell of what a stranger sent, with a NUL in it.
+    return None if error is None else error.replace("\0", "")[:ERROR_MAX_CHARACTERS]
 
 
 def stands(event_id: UUID, status: Status, *, error: str | None, order_id: UUID | None = None, look_again_seconds: float = 0) -> Statement:
@@ -149,7 +154,7 @@ def stands(event_id: UUID, status: Status, *, error: str | None, order_id: UUID 
                next_attempt_at = CASE WHEN $2 = 'waiting' THEN now() + make_interval(secs => $5) END
          WHERE id = $1
         """,
-        (event_id, status.value, None if error is None else error[:ERROR_MAX_CHARACTERS], order_id, look_again_seconds),
+        (event_id, status.value, _kept_error(error), order_id, look_again_seconds),
     )
 
 
