@@ -1,7 +1,7 @@
 """F6, F18: what a provider may write into an event and no table can hold is refused by name, and nobody else's event waits for it.
 
-What Postgres takes: text without NUL (postgresql.org/docs/current/datatype-character.html), bigint up to 2^63 - 1, an index entry of at most
-2704 bytes (src/include/access/nbtree.h, BTMaxItemSize). JSON may hold all of these (RFC 8259: any \\u escape, numbers of any size).
+What Postgres takes: text without NUL (postgresql.org/docs/current/datatype-character.html), bigint up to 2^63 - 1, an index entry of at
+most 2704 bytes (src/include/access/nbtree.h, BTMaxItemSize). JSON may hold all of these (RFC 8259: any escape, numbers of any size).
 """
 
 import asyncio

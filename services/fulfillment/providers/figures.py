@@ -66,11 +66,13 @@ def rows_of(
 
 
 def minor(value: Any, currency: str) -> int:
-    """Read a provider's decimal as minor units; raises CarrierUnclear for what is finer than the currency."""
+    """Read a provider's decimal as minor units; raises CarrierUnclear for what is finer than the currency or more than there is."""
     try:
-        return from_decimal_text(str(value if value is not None else 0), currency).amount
-    except TooManyDecimals as finer:
-        raise CarrierUnclear(f"an amount of {value} is finer than {currency}") from finer
+        amount = from_decimal_text(str(value if value is not None else 0), currency).amount
+        check_amount("amount", amount, least=-AMOUNT_MAX_MINOR_UNITS)
+    except (TooManyDecimals, ImplausibleValue) as unfit:
+        raise CarrierUnclear(f"an amount of {value!r:.50} {currency} cannot be: {unfit}") from unfit
+    return amount
 
 
 def decimal_of(amount: int, currency: str) -> str:
