@@ -389,7 +389,7 @@ _NOT_NOW = Problem(
 _FAILED = Problem(
     code="failed",
     title="The message could not be handled",
-    status=500,
+    status=503,
     detail="",
     retry=Retry.AFTER,
 )
