@@ -4,6 +4,9 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
+from shared.errors import Refusal
 from shared.money import AMOUNT_MAX_MINOR_UNITS
 
 # As many as Stripe promises (docs.stripe.com/upgrades, "255 characters"); an entry of an index of Postgres holds 2704 bytes.
@@ -19,6 +22,10 @@ CURRENCY = re.compile(r"[A-Z]{3}")
 
 class ImplausibleValue(ValueError):
     """A provider said something that cannot be: no such amount, text or moment is kept."""
+
+
+# What reading a provider's word may trip over, which then lies in the word.
+UNFIT = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, msgspec.MsgspecError, Refusal)
 
 
 def check_amount(name: str, amount: object, *, least: int) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from shared import telemetry
 from shared.dependencies import WARNING_INTERVAL_SECONDS, Throttle
-from shared.errors import Unavailable
+from shared.errors import Refusal, Unavailable
 from shared.stopping import stop
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ async def alone(what: str, item: Awaitable[None], facts: Mapping[str, str]) -> b
     try:
         await item
     except Exception as failure:
-        level = logging.WARNING if isinstance(failure, Unavailable) else logging.ERROR
+        level = logging.WARNING if isinstance(failure, Unavailable | Refusal) else logging.ERROR
         logger.log(level, "one of a round failed", exc_info=failure, extra={"tender": {"what": what, **facts}})
         return False
     return True

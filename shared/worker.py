@@ -254,6 +254,10 @@ class Worker(Generic[C]):
     async def _answer_again(self, received: Received, envelope: Envelope, seen: "inbox.Seen") -> str:
         if seen.reply is not None:
             self._desk.reply_soon(received.reply_to, envelope, seen.reply)
+        elif received.type in self._failures_answered:
+            # Parked by a release that did not answer its failures yet.
+            problem = msgspec.structs.replace(_FAILED, detail=f"It lies in the dead letters of {self._service}.")
+            self._desk.reply_soon(received.reply_to, envelope, encode_reply(Refused(problem)))
         await received.ack()
         return "repeated"
 

@@ -216,6 +216,15 @@ class TestStripe:
 
         assert not_refused(found) == {}
 
+    @pytest.mark.parametrize("kind", ["charge.dispute.created", "refund.created", "refund.failed", "charge.refund.updated"])
+    async def test_strangers_refunds_and_disputes_are_ignored_at_once(self, world: World, kind: str) -> None:
+        """C42, F15: whoever else uses the account is not waited for; before, for three days each."""
+        thing = {"id": "re_1", "object": "refund", "amount": 500, "currency": "eur", "status": "succeeded", "created": 1_767_225_600}
+
+        found = await all_end(world, "stripe", kind, {"it": msgspec.json.encode({**thing, "payment_intent": "pi_stranger"})})
+
+        assert found["it"][0] == "ignored"
+
 
 class TestCarriers:
     """A parcel that is not ours is ignored, one that is and cannot be kept is refused: neither is a crash."""

@@ -17,6 +17,7 @@ from shared.contracts.fulfillment.shipping import TakeEvent
 from shared.database import Connection, connected
 from shared.errors import Invalid, Refusal, Retry
 from shared.messages import done
+from shared.provider_values import UNFIT
 from shared.work import Work
 
 # By whom the webhooks of a carrier are sent, where it is not its own name.
@@ -60,8 +61,7 @@ async def take_event(work: Work, command: TakeEvent, context: Fulfillment) -> No
 def _read(carrier: Carrier, command: TakeEvent) -> CarrierNews:
     try:
         return carrier.read_event(command.event_type, command.payload.encode())
-    except Exception as unfit:
-        # Reading is pure, so whatever it trips over lies in the event.
+    except UNFIT as unfit:
         raise EventUnreadable(f"{command.event_type} of {command.provider}: {unfit}") from unfit
 
 

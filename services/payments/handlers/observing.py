@@ -7,7 +7,7 @@ from uuid import UUID
 from services.payments.domain import intents
 from services.payments.domain.intents import Observation, Operation, Source, TransactionStatus
 from services.payments.handlers.asking import Heard, Payments, keep_applied, listen, see, steps_to
-from services.payments.providers import Ambiguous, Observed, PaymentProvider
+from services.payments.providers import Ambiguous, Observed, PaymentProvider, Unreadable
 from services.payments.store import intents as intent_rows
 from shared import audit, telemetry
 from shared.contracts.events import NOT_KNOWN_YET, EventTaken
@@ -17,6 +17,7 @@ from shared.errors import Invalid, NotFound, Retry, Unavailable
 from shared.http_client import Call, NoAnswer, NotSent, recorded
 from shared.ids import new_id
 from shared.messages import done
+from shared.provider_values import UNFIT
 from shared.work import Work
 
 
@@ -71,8 +72,7 @@ async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
 def _read(provider: PaymentProvider, command: TakeEvent) -> Observed | None:
     try:
         return provider.observe(command.event_type, command.payload.encode())
-    except Exception as unfit:
-        # Reading is pure, so whatever it trips over lies in the event.
+    except (Unreadable, *UNFIT) as unfit:
         raise EventUnreadable(f"{command.event_type} of {command.provider}: {unfit}") from unfit
 
 
