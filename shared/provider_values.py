@@ -28,6 +28,11 @@ class ImplausibleValue(ValueError):
 UNFIT = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, msgspec.MsgspecError, Refusal)
 
 
+def why(unfit: Exception) -> str:
+    """Say what was wrong with a provider's word, without what of it could not be kept."""
+    return f"{type(unfit).__name__}: {unfit}"[:TEXT_MAX_CHARACTERS].replace("\0", "")
+
+
 def check_amount(name: str, amount: object, *, least: int) -> None:
     """Refuse what is no whole number of minor units from `least` to the most that we count."""
     check_number(name, amount, least=least, most=AMOUNT_MAX_MINOR_UNITS)

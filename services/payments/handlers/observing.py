@@ -92,7 +92,7 @@ async def _meant(
     Raises PaymentNotKnown where it may become known.
     """
     account, payment_id, reference = command.provider_account, observed.provider_payment_id, observed.reference
-    calls: Sequence[Call] | None = ()
+    calls: Sequence[Call] = ()
     async with connected(context.desk.pool) as db:
         find = partial(intent_rows.find_intent, provider_account=account, provider_payment_id=payment_id, reference=reference)
         may_become_known = partial(intent_rows.may_become_known, provider_account=account, reference=reference)
@@ -100,9 +100,10 @@ async def _meant(
         waited_for = found is None and not observed.strangers and await may_become_known(db, told_at=command.received_at)
     if waited_for:
         # Without a reference the provider's books may tell that it is a stranger's.
-        calls = await _strangers(provider, payment_id) if reference is None else None
-        if calls is None:
+        told = await _strangers(provider, payment_id) if reference is None else None
+        if told is None:
             raise PaymentNotKnown(f"No payment is known as {payment_id} yet.")
+        calls = told
     elif found is None:
         async with connected(context.desk.pool) as db:
             found = await find(db)  # It may have become known in between.

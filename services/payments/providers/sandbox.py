@@ -21,11 +21,14 @@ from services.payments.providers import (
     RefundRequest,
     Request,
     TransactionPage,
+    TransactionUnreadable,
     Unreadable,
+    UnreadableTransaction,
     VoidRequest,
 )
 from shared.contracts.payments import NextAction
 from shared.http_client import Answer, ProviderClient, retry_after_seconds, told_back
+from shared.provider_values import why
 
 REPLAY_WINDOW_SECONDS = 24 * 3600
 PAGE_ROWS = 100
@@ -115,7 +118,16 @@ class SandboxPayments:
         """Page through the sandbox's books by time of creation."""
         query = {"since": since.isoformat(), "until": until.isoformat(), "limit": str(PAGE_ROWS), "cursor": cursor or ""}
         answer = await self._client.call("list_transactions", "GET", "/v1/payments", query=query)
-        return TransactionPage(transactions=_page(answer), next=answer.body["next_cursor"])
+        read: list[ProviderTransaction] = []
+        unreadable: list[UnreadableTransaction] = []
+        for each in _rows(answer):
+            try:
+                read.append(_readable(each))
+            except TransactionUnreadable as unfit:
+                # A stranger's need not be readable.
+                if _uuid(each.get("reference")) is not None:
+                    unreadable.append(UnreadableTransaction(provider_payment_id=each["id"], reason=str(unfit)))
+        return TransactionPage(transactions=tuple(read), next=answer.body["next_cursor"], unreadable=tuple(unreadable))
 
     async def is_strangers(self, provider_payment_id: str) -> bool:
         """Tell whether a payment is in the sandbox's books and bears no reference of ours."""
@@ -127,14 +139,14 @@ class SandboxPayments:
         if not event_type.startswith("payment."):
             return None
         try:
-            named = msgspec.json.decode(payload, type=_Event).data
-            about = Observed(provider_payment_id=named.id, reference=_uuid(named.reference), observations=None)
+            data = msgspec.json.decode(payload, type=_Event).data
+            about = _about(data)
         except (msgspec.MsgspecError, ValueError) as unfit:
-            raise Unreadable(f"{type(unfit).__name__}: {unfit}") from unfit
+            raise Unreadable(why(unfit)) from unfit
         try:
-            found = _payment(msgspec.json.decode(payload)["data"])
+            found = _payment(data)
         except (msgspec.MsgspecError, ValueError) as unfit:
-            return msgspec.structs.replace(about, unreadable=f"{type(unfit).__name__}: {unfit}")
+            return msgspec.structs.replace(about, unreadable=why(unfit))
         return msgspec.structs.replace(about, observations=found.observations)
 
 
@@ -160,14 +172,32 @@ def _code(answer: Answer) -> str:
 def _shown(answer: Answer) -> ProviderTransaction:
     """Read the payment of an answer; raises Ambiguous when it shows none."""
     with _legible(answer):
-        return _payment(answer.body)
+        return _readable(answer.body)
 
 
 def _page(answer: Answer) -> tuple[ProviderTransaction, ...]:
+    return tuple(_readable(each) for each in _rows(answer))
+
+
+def _rows(answer: Answer) -> list[Mapping[str, Any]]:
     with _legible(answer):
-        # Without a cursor it is some other list.
-        _ = answer.body["next_cursor"]
-        return tuple(_payment(each) for each in answer.body["data"])
+        # Without a cursor, or of things without names, it is some other list.
+        _ = answer.body["next_cursor"], [_about(each) for each in answer.body["data"]]
+        return list(answer.body["data"])
+
+
+def _readable(body: Mapping[str, Any]) -> ProviderTransaction:
+    """Read a payment; raises TransactionUnreadable for one that bears its name and cannot be read otherwise."""
+    about = _about(body)
+    try:
+        return _payment(body)
+    except (msgspec.MsgspecError, ValueError) as unfit:
+        raise TransactionUnreadable(f"{about.provider_payment_id}: {why(unfit)}") from unfit
+
+
+def _about(body: Any) -> Observed:
+    named = msgspec.convert(body, _Named)
+    return Observed(provider_payment_id=named.id, reference=_uuid(named.reference), observations=None)
 
 
 @contextmanager
@@ -189,7 +219,7 @@ class _Named(msgspec.Struct, frozen=True):
 
 
 class _Event(msgspec.Struct, frozen=True):
-    data: _Named
+    data: dict[str, Any]
 
 
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
