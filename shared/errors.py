@@ -25,6 +25,10 @@ class Retry(StrEnum):
     NEW_METHOD = "new_method"
 
 
+# The code of the problem that says that somebody needed is away: the same again later.
+UNAVAILABLE = "unavailable"
+
+
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """One error as it travels: over the bus as it is, over HTTP as problem+json (RFC 9457)."""
 

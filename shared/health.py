@@ -1,7 +1,7 @@
 """Liveness, readiness and metrics, the same in every service."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from litestar import Litestar, MediaType, Response, get
@@ -19,8 +19,11 @@ def health_app(checks: dict[str, Check]) -> Litestar:
     return Litestar(health_routes(checks), openapi_config=None, logging_config=None)
 
 
-def health_routes(checks: dict[str, Check]) -> list[HTTPRouteHandler]:
-    """Make the three routes; a check answers nothing when all is well, else what is wrong."""
+def health_routes(checks: dict[str, Check], *, only_shown: Collection[str] = ()) -> list[HTTPRouteHandler]:
+    """Make the three routes; a check answers nothing when all is well, else what is wrong.
+
+    What the checks in `only_shown` find is told, and does not keep requests away.
+    """
     under_way: dict[str, asyncio.Task[str | None]] = {}
 
     async def trouble_of(name: str, check: Check) -> str | None:
@@ -43,7 +46,7 @@ def health_routes(checks: dict[str, Check]) -> list[HTTPRouteHandler]:
     @get("/health/ready", include_in_schema=False)
     async def ready() -> Response[dict[str, Any]]:
         found = dict(zip(checks, await asyncio.gather(*(trouble_of(name, check) for name, check in checks.items())), strict=True))
-        well = not any(found.values())
+        well = not any(trouble for name, trouble in found.items() if name not in only_shown)
         state = {name: trouble or "ok" for name, trouble in found.items()}
         return Response({"status": "ready" if well else "not ready", "checks": state}, status_code=200 if well else 503)
 

@@ -28,6 +28,7 @@ NOT_SENT_ATTEMPTS_MAX = 3
 RETRY_AFTER_MAX_SECONDS = 3600.0
 AUDIT_TEXT_MAX_CHARACTERS = 200
 AUDIT_LEVELS_MAX = 50
+INTEGER_BITS_MAX = 63
 
 
 # No connection, so nothing left.
@@ -95,7 +96,9 @@ def allowed(value: Any, names: frozenset[str], levels: int = AUDIT_LEVELS_MAX) -
         return {key: allowed(inner, names, levels - 1) for key, inner in value.items() if key in names}
     if isinstance(value, list):
         return [allowed(inner, names, levels - 1) for inner in value]
-    return value[:AUDIT_TEXT_MAX_CHARACTERS] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return value[:AUDIT_TEXT_MAX_CHARACTERS].replace("\0", "")
+    return f"a number over {INTEGER_BITS_MAX} bits" if isinstance(value, int) and value.bit_length() > INTEGER_BITS_MAX else value
 
 
 # Shorter texts say nothing of anybody, and are found everywhere.
@@ -111,6 +114,7 @@ def told_back(value: Any, secrets: Collection[str]) -> Any:
     if isinstance(value, str):
         for secret in filter(None, secrets):
             value = value.replace(secret, "[…]")
+        return value.replace("\0", "")
     return value
 
 
@@ -268,8 +272,7 @@ def _proxy_for(url: str) -> str | None:
 def _json(raw: bytes) -> dict[str, Any]:
     """Read an object; whatever else a body holds is nothing to anybody."""
     try:
-        # The database keeps no NUL in a text.
-        value = msgspec.json.decode(raw.replace(rb"\u0000", rb"\ufffd"))
+        value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

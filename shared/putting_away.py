@@ -15,6 +15,8 @@ from shared.work import Desk, Work
 
 # Whether a provider may have been called for a command.
 MayHaveLeft = Callable[[Connection, Envelope], Awaitable[bool]]
+# Told of a command that an operator has discarded, in the transaction that says so.
+Discarded = Callable[[Connection, Envelope], Awaitable[None]]
 
 
 class MayHaveBeenCarriedOut(Refusal):
@@ -36,8 +38,12 @@ async def nothing_leaves(db: Connection, envelope: Envelope) -> bool:
     return False
 
 
+async def nothing_else(db: Connection, envelope: Envelope) -> None:
+    """Leave it at that, where a service keeps nothing else about a command."""
+
+
 def attending(
-    service: str, desk: Desk, may_have_left: MayHaveLeft
+    service: str, desk: Desk, may_have_left: MayHaveLeft, discarded: Discarded = nothing_else
 ) -> tuple[
     dict[type[Message], Callable[[Work, Any, Any], Awaitable[None]]], dict[type[Query], Callable[[Envelope, Any, Any], Awaitable[Any]]]
 ]:
@@ -56,6 +62,8 @@ def attending(
                     "Retry it, which asks nobody twice, or settle it where unknown outcomes are listed.",
                     {"message_id": str(command.message_id)},
                 )
+            if command.replaced_by is None:
+                await discarded(db, target)
         desk.reply_soon(reply_to or "", target, reply)
 
         batch = work.batch()

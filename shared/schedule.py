@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from shared import telemetry
 from shared.dependencies import WARNING_INTERVAL_SECONDS, Throttle
-from shared.errors import Unavailable
+from shared.errors import Refusal, Unavailable
 from shared.stopping import stop
 
 logger = logging.getLogger(__name__)
@@ -52,3 +52,14 @@ class Job:
                     logger.error("a job failed", exc_info=bug, extra={"tender": {"job": self.name}})
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), self._every_seconds)
+
+
+async def alone(what: str, item: Awaitable[None], facts: Mapping[str, str]) -> bool:
+    """Carry out one item of a round; one that fails is logged, and holds up no other. Gives whether it went well."""
+    try:
+        await item
+    except Exception as failure:
+        level = logging.WARNING if isinstance(failure, Unavailable | Refusal) else logging.ERROR
+        logger.log(level, "one of a round failed", exc_info=failure, extra={"tender": {"what": what, **facts}})
+        return False
+    return True

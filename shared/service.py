@@ -20,7 +20,7 @@ from shared.messages import Event, Message, Query
 from shared.migrations import Owned, schema_trouble
 from shared.observing import telling
 from shared.outbox import Relay
-from shared.putting_away import MayHaveLeft, attending, nothing_leaves
+from shared.putting_away import Discarded, MayHaveLeft, attending, nothing_else, nothing_leaves
 from shared.schedule import Job
 from shared.settings import BusSettings
 from shared.stopping import stop
@@ -62,9 +62,11 @@ class Service(Generic[C]):
         schedules: RetrySchedules | None = None,
         failed: Mapping[type[Message], FailureHandler[C]] | None = None,
         may_have_left: MayHaveLeft = nothing_leaves,
+        discarded: Discarded = nothing_else,
         stopping: Callable[[C], None] = lambda _: None,
         together: Mapping[type[Event], Together[C]] | None = None,
         looking: Collection[type[Message]] = (),
+        failures_answered: Collection[type[Message]] = (),
     ) -> None:
         self.name = name
         self.settings = settings
@@ -79,9 +81,11 @@ class Service(Generic[C]):
         self._schedules = schedules or RetrySchedules()
         self._failed = failed or {}
         self._may_have_left = may_have_left
+        self._discarded = discarded
         self._stopping = stopping
         self._together = together or {}
         self._looking = looking
+        self._failures_answered = failures_answered
         self._leaving = False
 
     @asynccontextmanager
@@ -164,7 +168,7 @@ class Service(Generic[C]):
     async def _consumer(self, stack: AsyncExitStack, desk: Desk, context: C) -> Consumer | None:
         if not self._handlers and not self._queries:
             return None
-        commands, queries = attending(self.name, desk, self._may_have_left)
+        commands, queries = attending(self.name, desk, self._may_have_left, self._discarded)
         worker = Worker(
             service=self.name,
             desk=desk,
@@ -176,6 +180,7 @@ class Service(Generic[C]):
             failed=self._failed,
             together=self._together,
             looking=self._looking,
+            failures_answered=self._failures_answered,
             group_pause_seconds=self.settings.group_pause_seconds,
             # No more than that are ever in hand.
             group_max=min(GROUP_MAX, self.settings.prefetch),

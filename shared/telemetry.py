@@ -63,6 +63,7 @@ webhooks_received = Counter(
 )
 webhooks_processed = Counter("tender_webhooks_processed_total", "Tries at webhook events by what came of them.", ["provider", "result"])
 webhooks_pending = Gauge("tender_webhooks_pending", "Webhook events kept and not processed yet (10000 at most).")
+webhooks_dead = Gauge("tender_webhooks_dead", "Webhook events that could not be processed and wait for somebody (10000 at most).")
 webhooks_oldest_pending_seconds = Gauge("tender_webhooks_oldest_pending_seconds", "Age of the oldest webhook event not processed yet.")
 
 merchant_deliveries = Counter("tender_merchant_deliveries_total", "Tries at telling merchants, by what came of them.", ["result"])

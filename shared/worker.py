@@ -18,7 +18,7 @@ from shared import inbox, telemetry, topology
 from shared.backoff import trying
 from shared.bus import Letter, Publisher, Received, TooLarge, Unroutable, envelope_of, headers_of
 from shared.database import CONTENDED_ATTEMPTS_MAX, GroupCommit
-from shared.errors import Contended, Problem, Refusal, Retry, Unavailable
+from shared.errors import UNAVAILABLE, Contended, Problem, Refusal, Retry, Unavailable
 from shared.inbox import CameBefore, Inbox, State, digest_of
 from shared.messages import Envelope, Event, Message, Query, Refused, done, encode_reply, type_of
 from shared.work import Desk, Work
@@ -26,6 +26,7 @@ from shared.work import Desk, Work
 logger = logging.getLogger(__name__)
 
 TRACEBACK_MAX_BYTES = 4096
+REASON_MAX_CHARACTERS = 500
 GROUP_MAX = 32
 # The broker's own counters must not travel on: 4.x ignores them and cycle detection may drop the copy.
 STRIPPED_PREFIXES = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
@@ -96,6 +97,7 @@ class Worker(Generic[C]):
         group_pause_seconds: float = 0.0,
         group_max: int = GROUP_MAX,
         looking: Collection[type[Message]] = (),
+        failures_answered: Collection[type[Message]] = (),
     ) -> None:
         self._service = service
         self._desk = desk
@@ -110,6 +112,8 @@ class Worker(Generic[C]):
         self._queries = {type_of(kind): (msgspec.json.Decoder(kind), handler) for kind, handler in queries.items()}
         # Their handlers read by `Work.reading`, which looks in the inbox with what it reads.
         self._looking = {type_of(kind) for kind in looking}
+        # Their senders keep them and try again by a schedule of their own: a failure is answered, and neither retried nor parked here.
+        self._failures_answered = {type_of(kind) for kind in failures_answered}
         self._groups: dict[str, GroupCommit[_Arrived, bool]] = {
             type_of(kind): GroupCommit(partial(self._together, how), items_max=group_max, pause_seconds=group_pause_seconds)
             for kind, how in (together or {}).items()
@@ -250,6 +254,10 @@ class Worker(Generic[C]):
     async def _answer_again(self, received: Received, envelope: Envelope, seen: "inbox.Seen") -> str:
         if seen.reply is not None:
             self._desk.reply_soon(received.reply_to, envelope, seen.reply)
+        elif received.type in self._failures_answered:
+            # Parked by a release that did not answer its failures yet.
+            problem = msgspec.structs.replace(_FAILED, detail=f"It lies in the dead letters of {self._service}.")
+            self._desk.reply_soon(received.reply_to, envelope, encode_reply(Refused(problem)))
         await received.ack()
         return "repeated"
 
@@ -265,6 +273,8 @@ class Worker(Generic[C]):
         telemetry.say(logger, logging.INFO, "refused", {"type": kind, "code": problem.code, "detail": problem.detail})
 
     async def _try_later(self, received: Received, envelope: Envelope, digest: bytes, failure: Exception) -> str:
+        if received.type in self._failures_answered:
+            return await self._answer_failure(received, envelope, failure)
         poison = isinstance(failure, (Poison, DifferentContent))
         tier = None if poison else self._schedules.tier(failure, envelope.attempt)
         level = logging.WARNING if isinstance(failure, Unavailable) else logging.ERROR
@@ -288,6 +298,16 @@ class Worker(Generic[C]):
         await received.ack()
         return "retried"
 
+    async def _answer_failure(self, received: Received, envelope: Envelope, failure: Exception) -> str:
+        silent = isinstance(failure, Unavailable)
+        level = logging.WARNING if silent else logging.ERROR
+        logger.log(level, "a message failed", exc_info=failure, extra={"tender": {"type": received.type, "attempt": envelope.attempt}})
+        reason = f"{type(failure).__name__}: {failure}"[:REASON_MAX_CHARACTERS]
+        problem = msgspec.structs.replace(_NOT_NOW if silent else _FAILED, detail=str(failure) if silent else reason)
+        self._desk.reply_soon(received.reply_to, envelope, encode_reply(Refused(problem)))
+        await received.ack()
+        return "silent" if silent else "failed"
+
     async def _tell_failed(self, received: Received, envelope: Envelope, failure: Exception, *, last: bool) -> None:
         handler = self._failed.get(received.type)
         if handler is not None:
@@ -299,7 +319,7 @@ class Worker(Generic[C]):
         kept = {key: value for key, value in received.headers.items() if not key.startswith(STRIPPED_PREFIXES)}
         headers = kept if envelope is None else {**kept, **headers_of(envelope)}
         headers |= {
-            "dead_reason": f"{type(failure).__name__}: {failure}"[:500],
+            "dead_reason": f"{type(failure).__name__}: {failure}"[:REASON_MAX_CHARACTERS],
             "dead_attempts": 1 if envelope is None else envelope.attempt + 1,
             "dead_traceback": "".join(traceback.format_exception(failure)).encode()[-TRACEBACK_MAX_BYTES:].decode(errors="replace"),
             "dead_at": datetime.now(UTC).isoformat(),
@@ -362,10 +382,18 @@ class DifferentContent(Exception):
 
 
 _NOT_NOW = Problem(
-    code="unavailable",
+    code=UNAVAILABLE,
     title="This cannot be answered right now",
     status=503,
     detail="A service needed for the answer is not available; nothing was changed.",
     retry=Retry.AFTER,
     retry_after_seconds=1,
+)
+
+_FAILED = Problem(
+    code="failed",
+    title="The message could not be handled",
+    status=503,
+    detail="",
+    retry=Retry.AFTER,
 )

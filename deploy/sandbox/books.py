@@ -238,7 +238,7 @@ class Books:
                 self.add(payment, "authorize", payment.amount, status="pending", reference=reference)
             case _:
                 self._start_hold(payment)
-                amount = payment.amount // 2 if behaviour.authorize is Act.PARTIAL else payment.amount
+                amount = max(1, payment.amount // 2) if behaviour.authorize is Act.PARTIAL else payment.amount
                 self.add(payment, "authorize", amount, reference=reference)
                 self._capture_at_once(payment)
 

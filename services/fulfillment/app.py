@@ -110,6 +110,7 @@ def build(settings: Settings) -> Service[Fulfillment]:
         jobs=partial(_jobs, settings),
         schedules=RetrySchedules(bug=tuple(settings.retry_tiers_bug.split(","))),
         may_have_left=label_rows.may_have_left,
+        failures_answered=(shipping_messages.TakeEvent, books.FulfillmentHeal),
         together={IntentChanged: Together(handler=finalizing.payments_changed, about=lambda event: event.intent.order_id)},
     )
 

@@ -82,6 +82,7 @@ def build(settings: Settings) -> Service[Payments]:
         jobs=partial(_jobs, settings),
         schedules=RetrySchedules(bug=tuple(settings.retry_tiers_bug.split(","))),
         may_have_left=questions.may_have_left,
+        failures_answered=(messages.TakeEvent, TakeSettlements, books.PaymentsHeal),
         looking=(messages.Authorize, messages.Confirm, messages.Capture, messages.Void, messages.Refund),
     )
 

@@ -24,6 +24,7 @@ from services.webhooks.providers.shippo import SHIPPO
 from services.webhooks.providers.standard import STANDARD
 from services.webhooks.providers.stripe import STRIPE
 from services.webhooks.settings import Settings
+from services.webhooks.store import events as event_rows
 from services.webhooks.store import happenings as happening_rows
 from shared import credentials, happenings
 from shared.contracts import credentials as contract
@@ -101,6 +102,7 @@ def build(settings: Settings) -> Service[Webhooks]:
         handlers=COMMANDS,
         queries=QUERIES,
         failed=FAILED,
+        discarded=event_rows.discarded,
         jobs=partial(_jobs, settings),
         http=routes.api,
         checks=_checks,
@@ -162,8 +164,4 @@ def _checks(context: Webhooks) -> dict[str, Check]:
     async def replies() -> str | None:
         return context.replies.trouble
 
-    async def processing_events() -> str | None:
-        oldest, limit = context.stalled_seconds, context.settings.stalled_after_seconds
-        return f"an event has been waiting for {oldest:.0f} s, more than {limit:.0f}" if oldest > limit else None
-
-    return {"replies": replies, "processing": processing_events}
+    return {"replies": replies}

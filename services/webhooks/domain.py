@@ -1,5 +1,6 @@
 """The rules of webhooks: how an event stands, who is told of it, and how long it is waited for."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -16,6 +17,9 @@ BODY_MAX_BYTES = 1024 * 1024
 # A body over this cannot travel to whom it concerns as it is.
 PAYLOAD_MAX_BYTES = 200 * 1024
 SIGNATURE_TOLERANCE_SECONDS = 300
+EVENT_NAME_MAX_CHARACTERS = 255
+# The type of an event whose body cannot be read.
+UNREADABLE_TYPE = "unreadable"
 
 # An event of something not known yet is matched later: after so many seconds, again and again, for three days.
 MATCH_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0)
@@ -65,6 +69,16 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     happened_at: datetime | None
     payload: bytes
+
+
+def keepable(event: Event) -> Event:
+    """Name an event as it can be kept: an id that is too long for an index or holds NUL is replaced by its digest, a type is cut."""
+    named = len(event.id) <= EVENT_NAME_MAX_CHARACTERS and "\0" not in event.id
+    return msgspec.structs.replace(
+        event,
+        id=event.id if named else f"sha256:{hashlib.sha256(event.id.encode()).hexdigest()}",
+        type=event.type.replace("\0", "")[:EVENT_NAME_MAX_CHARACTERS],
+    )
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 PROBLEM_TYPE = "application/problem+json"
 TEXT_TYPE = "text/plain; charset=utf-8"
 RETRY_AFTER_SECONDS = 5
+# Without the broker webhooks are kept all the same, and worked on once it is back.
+ONLY_SHOWN = frozenset({"broker", "replies"})
 
 
 @post("/api/v1/webhooks/{provider:str}", status_code=200)
@@ -60,7 +62,7 @@ def _correlation(request: HttpRequest) -> str:
 def api(context: Webhooks, checks: dict[str, Check]) -> Litestar:
     """Put the ingest together."""
     app = Litestar(
-        [take, take_for_store, *health_routes(checks)],
+        [take, take_for_store, *health_routes(checks, only_shown=ONLY_SHOWN)],
         exception_handlers={Refusal: _refused, Unavailable: _unavailable, HTTPException: _http, Exception: _bug},
         request_max_body_size=BODY_MAX_BYTES,
         request_class=Received,

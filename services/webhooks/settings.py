@@ -72,7 +72,6 @@ class Settings(VaultSettings, frozen=True, kw_only=True):
     allow_private_endpoints: Annotated[
         bool, about("Whether merchants' endpoints may be http and in private networks: for trying things out.")
     ] = False
-    stalled_after_seconds: Annotated[float, about("How long an event may wait unprocessed before `/health/ready` says so.", gt=0)] = 300.0
     retry_tiers_bug: Annotated[
         str,
         several("The waits before a message is tried again that failed by an error of ours; then it is a dead letter.", TIERS_MILLISECONDS),

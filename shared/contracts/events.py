@@ -9,8 +9,9 @@ NOT_KNOWN_YET = "not-known-yet"
 
 
 class EventTaken(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of an event: applied, unchanged or ignored, and whose order it was about."""
+    """What came of an event: applied, unchanged or ignored (with a reason where it is a stranger's), and whose order it was about."""
 
     result: str
+    reason: str = ""
     order_id: UUID | None = None
     intent_id: UUID | None = None

@@ -134,6 +134,7 @@ class TakeEvent(Message, frozen=True, kw_only=True, tag="background.payments.tak
     event_id: str
     event_type: str
     payload: str
+    received_at: datetime
 
 
 class DecideOutcome(Message, frozen=True, kw_only=True, tag="payments.decide_outcome.v1"):

@@ -7,10 +7,14 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from shared.contracts.orders import Amount, CurrencyCode, ShortText, SignedAmount
+from shared.contracts.orders import Amount, CurrencyCode, ShortText
 from shared.messages import Message, Query
+from shared.provider_values import check_moment
 
 LINES_MAX = 200
+# In whichever currency the bank account has: a thousand times the largest payment.
+SETTLED_MAX_MINOR_UNITS = 10**18
+SettledAmount = Annotated[int, Meta(ge=-SETTLED_MAX_MINOR_UNITS, le=SETTLED_MAX_MINOR_UNITS)]
 UNSETTLED_ROWS_MAX = 200
 SHA256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -24,15 +28,21 @@ class SettlementLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     # Which operation of the payment it settles: capture, refund, chargeback, chargeback_reversal.
     operation: ShortText
     payment: ShortText
-    gross: SignedAmount
-    fee: SignedAmount
-    net: SignedAmount
+    gross: SettledAmount
+    fee: SettledAmount
+    net: SettledAmount
     currency: CurrencyCode
     # As the customer saw it, where the provider says so: positive, in the currency that was charged.
     customer_amount: Amount | None = None
     customer_currency: CurrencyCode | None = None
     payout: Annotated[str, Meta(max_length=200)] = ""
     settled_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a line that does not add up, or that was paid out at no time."""
+        if self.net != self.gross - self.fee:
+            raise ValueError(f"net {self.net} is not gross {self.gross} less fee {self.fee}")
+        check_moment("settled_at", self.settled_at)
 
 
 class TakeSettlements(Message, frozen=True, kw_only=True, tag="background.payments.take_settlements.v1"):

@@ -521,14 +521,30 @@ class TestTracking:
     async def test_a_webhook_that_overtakes_the_label_is_kept(self, world: World) -> None:
         order_id, label = await a_label(world)
         number = label["tracking_numbers"][0]
-        # As if we did not know the number yet.
+        # As if the carrier had not answered yet, so that we did not know the number.
+        bought = "UPDATE fulfillment.shipment_labels SET status = $2, next_look_at = now() + interval '1 hour' WHERE id = $1"
+        await world.change(bought, UUID(label["id"]), "buying")
         await world.change("UPDATE fulfillment.shipment_packages SET tracking_number = 'later' WHERE tracking_number = $1", number)
         await _move(world, number)
         waiting = "SELECT FROM webhooks.webhook_events WHERE status = 'waiting'"
         await until(lambda: world.rows(waiting))
         await world.change("UPDATE fulfillment.shipment_packages SET tracking_number = $1 WHERE tracking_number = 'later'", number)
+        await world.change(bought, UUID(label["id"]), "purchased")
 
         await until(lambda: is_at(world, order_id, "pre_transit"))
+
+    async def test_a_strangers_parcel_is_ignored_at_once(self, world: World) -> None:
+        """F15: the carrier's account may be used by others too."""
+        order_id, label = await a_label(world)
+        number = label["tracking_numbers"][0]
+        await world.change("UPDATE fulfillment.shipment_packages SET tracking_number = 'theirs' WHERE tracking_number = $1", number)
+
+        await _move(world, number)
+
+        ignored = "SELECT last_error FROM webhooks.webhook_events WHERE status = 'ignored' AND last_error IS NOT NULL"
+        [found] = await until(lambda: world.rows(ignored))
+        assert found["last_error"] == "No parcel of ours bears its number."
+        assert (await tracking(world, order_id))["status"] == "unknown"
 
     async def test_a_number_used_again_belongs_to_the_newer_label(self, world: World) -> None:
         old_order, old = await a_label(world)

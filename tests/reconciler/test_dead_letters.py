@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from deploy.sandbox.webhooks import Told
 from services.gateway.domain import Role
 from shared import topology
 from shared.bus import headers_of
@@ -175,6 +176,21 @@ class TestDiscard:
         seen = await show(world, letter["id"])
         assert (seen["fate"]["state"], seen["letter"]["status"]) == ("discarded", "discarded")
         assert await world.rows("SELECT 1 FROM payments.order_checkout_snapshots WHERE order_id = $1", order_id) == []
+
+    async def test_of_a_webhook_event_that_was_given_up_ignores_it(self, world: World) -> None:
+        body = b'{"id": "evt_unreadable", "type": "payment.x", "data": {"nonsense": true}}'
+        told = Told(id="evt_unreadable", type="payment.x", body=body)
+        sent = await world.http.post("/api/v1/webhooks/sandbox", content=body, headers=world.outgoing.headers(told))
+        assert sent.status_code == 200
+        event = "SELECT id, status, last_error FROM webhooks.webhook_events WHERE provider_event_id = 'evt_unreadable' AND status = $1"
+        [dead] = await until(lambda: world.rows(event, "dead"))
+
+        letter = await the_letter(world, dead["id"])
+        answer = await act(world, letter["id"], "discard", {"reason": "a test of the provider's"})
+
+        assert answer.status == 200, answer
+        [ignored] = await world.rows(event, "ignored")
+        assert ignored["last_error"] == f"An operator discarded it: {dead['last_error']}"
 
     async def test_needs_a_reason(self, world: World) -> None:
         _, _, letter = await _a_failed_quote(world)

@@ -61,6 +61,34 @@ async def test_what_happened_in_the_dashboard_is_learnt(world: World) -> None:
     await world.books_agree(payment.order_id)
 
 
+async def test_what_cannot_be_healed_is_one_difference_and_holds_up_no_other(world: World) -> None:
+    """F6: the provider gives one name to two refunds, which the ledger takes once."""
+    twice = [await world.a_captured_payment() for _ in range(2)]
+    for payment in twice:
+        await dashboard(world, payment, "refund", amount=100)
+    first, second = (payment.at_the_provider().operations[-1] for payment in twice)
+    second.id = first.id
+    other = await world.a_captured_payment()
+    await dashboard(world, other, "refund", amount=300)
+
+    run = await a_run(world)
+
+    found = await drift(world, run_id=run["id"])
+    assert sorted(brief(found)) == [
+        ("missing_locally", "refund", "healed"),
+        ("missing_locally", "refund", "healed"),
+        ("missing_locally", "refund", "open"),
+    ]
+    assert (await other.intent())["refunded_amount"] == 300
+    assert await world.rows("SELECT FROM payments.inbox WHERE state = 'parked'") == []
+    [left] = [item for item in found if item["status"] == "open"]
+    second.id = f"ref_{left['id']}"
+    payment = next(each for each in twice if each.at_the_provider().id == left["key"])
+    payment.at_the_provider().operations[-1].id = second.id
+    await a_run(world)
+    assert [(await each.intent())["refunded_amount"] for each in twice] == [100, 100]
+
+
 @pytest.mark.parametrize(
     ("how", "expected"),
     [

@@ -10,7 +10,7 @@ import pytest
 from deploy import settlements
 from shared.ids import new_id
 from tests.reconciler.books import drift
-from tests.world import Answer, Payment, Place, World, a_world
+from tests.world import MUG, Answer, Payment, Place, World, a_world
 
 # The columns of Stripe's itemized payout reconciliation report that its mapping reads, and some that it does not
 # (docs.stripe.com/reports/report-types/payout-reconciliation).
@@ -116,6 +116,50 @@ async def test_two_captures_of_one_payment_are_two_lines(world: World, tmp_path:
     [answer] = await brought_in(world, a_report(tmp_path, *lines))
 
     assert (answer["matched"], [each["result"] for each in answer["differing"]]) == (2, ["missing"])
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        {"gross": 10**19, "net": 10**19},
+        {"gross": 2**63, "net": 2**63},
+        {"net": 1},
+        {"customer_amount": -1},
+        {"settled_at": "0001-01-01T00:00:00+23:59"},
+        {"settled_at": "9999-12-31T23:59:59-23:59"},
+        {"settled_at": "2026-11-20T00:00:00"},
+        {"key": "k" * 10_000},
+        {"key": "a\0b"},
+    ],
+    ids=lambda unfit: "-".join(unfit),
+)
+async def test_a_line_that_no_table_can_hold_is_refused(world: World, tmp_path: Path, unfit: dict[str, Any]) -> None:
+    """F6: it was accepted, and its command died in payments."""
+    report = a_report(tmp_path, a_line("pi_1", "charge", "1.00"))
+    [piece] = report.pieces()
+    body = settlements.body_of(report, piece)
+    body["lines"] = [{**line, **unfit} for line in body["lines"]]
+
+    answer = await world.send("POST", "/api/v1/admin/reconciliation/settlements", body)
+
+    assert (answer.status, answer.code) == (422, "invalid-request")
+
+
+async def test_the_largest_payout_is_taken(world: World, tmp_path: Path) -> None:
+    """F1: a payment of 10^15 paid out in a currency of which a thousand times as many minor units are the same."""
+    line = a_line("pi_1", "charge", "1.00")
+    report = a_report(tmp_path, line)
+    [piece] = report.pieces()
+    body = settlements.body_of(report, piece)
+    payment = await world.a_payment(items=[{**MUG, "quantity": 1, "unit_price": 99_999_999}])
+    assert (await payment.capture()).status == 201
+    settled_line = {"payment": payment.at_the_provider().id, "gross": 10**18, "fee": 10**17, "net": 9 * 10**17}
+    body["lines"] = [{**body["lines"][0], **settled_line, "customer_amount": 99_999_999, "customer_currency": "EUR"}]
+
+    answer = await world.send("POST", "/api/v1/admin/reconciliation/settlements", body)
+
+    assert (answer.status, answer.json["matched"]) == (200, 1), answer
+    assert (await settled(world, payment))[0][1:4] == (10**18, 10**17, 9 * 10**17)
 
 
 async def test_what_no_report_has_mentioned_is_listed(world: World, tmp_path: Path) -> None:

@@ -9,15 +9,19 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import httpx
 import msgspec
 import pytest
 
-from deploy.sandbox.webhooks import Moods, Told
+from deploy.sandbox.webhooks import Moods, Outgoing, Told
+from deploy.state import free_port
 from services.gateway.domain import Role
+from services.webhooks.app import build
 from shared import telemetry
 from shared.ids import new_id
+from tests.proxy import a_proxy
 from tests.webhooks.test_signatures import PUBLISHED, PUBLISHED_KEY
-from tests.world import Answer, Payment, Place, World, a_world, until
+from tests.world import SANDBOX_KEY, WEBHOOK_SECRET, Answer, Payment, Place, World, a_world, until, webhooks_settings
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +208,10 @@ class TestMatching:
         assert found["event"]["attempt_count"] >= 2
 
     async def test_what_never_becomes_known_stops_being_looked_for_and_stays(self, world: World) -> None:
-        told = an_event(world, {"id": "pay_nobody", "currency": "EUR", "operations": [], "created_at": "2026-01-01T00:00:00+00:00"})
+        payment = await world.a_payment()
+        await all_processed(world)
+        await world.change("UPDATE payments.payment_intents SET provider_account = 'elsewhere' WHERE id = $1", payment.id)
+        told = an_event(world, msgspec.to_builtins(payment.at_the_provider()))
         await post(world, told)
         await stands(world, told, "waiting")
 
@@ -213,6 +220,56 @@ class TestMatching:
         )
 
         assert (await stands(world, told, "unmatched"))["event"]["next_attempt_at"] is None
+
+    async def test_a_strangers_event_is_ignored_at_once(self, world: World) -> None:
+        """C42, F15: nothing that was begun before it can turn out to be what it is about; it need not even be readable."""
+        ours = msgspec.to_builtins((await world.a_payment()).at_the_provider())
+        await all_processed(world)
+        refund = {**ours["operations"][0], "id": "ref_1", "kind": "refund", "reference": None}
+        strangers = [
+            {**ours, "id": "pay_stranger", "reference": reference, "operations": [{**refund, "amount": amount, "reference": None}]}
+            for reference in (None, "an order of theirs", 17, str(new_id()))
+            for amount in (500, -5)
+        ]
+        told = [an_event(world, body, kind="payment.refund.succeeded") for body in strangers]
+
+        await asyncio.gather(*(post(world, each) for each in told))
+
+        for each in told:
+            found = await stands(world, each, "ignored")
+            assert (found["event"]["attempt_count"], found["event"]["last_error"]) == (1, "pay_stranger is no payment of this store.")
+
+    async def test_an_event_of_another_stores_payment_is_ignored(self, world: World) -> None:
+        """F15: both stores use one account of the provider, whose events come to the addresses of both."""
+        payment = await world.a_payment()
+        await all_processed(world)
+        told = an_event(world, msgspec.to_builtins(payment.at_the_provider()))
+        whose = "UPDATE payments.payment_intents SET store_id = $2 WHERE id = $1"
+        await world.change("ALTER TABLE payments.payment_intents DISABLE TRIGGER ALL")
+        await world.change(whose, payment.id, new_id())
+
+        await post(world, told)
+        found = await stands(world, told, "ignored")
+
+        await world.change(whose, payment.id, world.store_id)
+        await world.change("ALTER TABLE payments.payment_intents ENABLE TRIGGER ALL")
+        assert "no payment of this store" in found["event"]["last_error"]
+
+    async def test_one_without_a_reference_waits_while_a_payment_has_no_name_yet(self, world: World) -> None:
+        """F15: what is being authorized while the event comes may be what it is about."""
+        world.outgoing.moods = Moods(lost=1.0)
+        order_id = await world.an_order()
+        snapshot = await world.a_snapshot(order_id)
+        paying = asyncio.create_task(world.authorize(order_id, snapshot, "tok_timeout_after_success"))
+        made = await until(lambda: _made(world, order_id))
+        told = an_event(world, {**msgspec.to_builtins(made), "reference": None})
+
+        await post(world, told)
+        await paying
+
+        found = await stands(world, told, "processed")
+        assert found["attempts"][0]["outcome"] == "waiting"
+        assert found["event"]["order_id"] == str(order_id)
 
     async def test_an_old_event_after_a_newer_one_changes_nothing(self, world: World) -> None:
         payment = await world.a_payment()
@@ -273,6 +330,10 @@ class TestMatching:
         intent = await payment.intent()
         assert intent["attention"] is not None
         assert intent["status"] == "conflicted"
+
+
+async def _made(world: World, order_id: UUID) -> Any:
+    return next((p for p in world.sandbox.books.payments.values() if p.order_id == str(order_id) and p.operations), None)
 
 
 async def _pending_transaction(world: World, order_id: UUID) -> UUID | None:
@@ -485,34 +546,110 @@ class TestRetention:
         await until(bounded)
 
 
-class TestStalling:
-    async def test_is_told_by_readiness_and_a_metric(self, world: World) -> None:
-        told = an_event(world, {}, kind="customer.created")
-        await post(world, told)
-        await stands(world, told, "ignored")
-        ready = f"{world.webhooks_url}/health/ready"
-        assert (await world.http.get(ready)).status_code == 200
+class TestAnEventThatPaymentsCannotProcess:
+    """F6: it parks alone, with its reason, and everything else goes on."""
 
-        # As if nobody had worked on it.
-        stall = "UPDATE webhooks.webhook_events SET status = $2, received_at = now() - interval '10 minutes' WHERE provider_event_id = $1"
-        await world.change(stall, told.id, "received")
+    async def test_is_given_up_with_the_reason_and_replayed(self, world: World) -> None:
+        payment = await world.a_payment()
+        told, after = (an_event(world, msgspec.to_builtins(payment.at_the_provider())) for _ in range(2))
+        await world.change("ALTER TABLE payments.payment_intents RENAME TO elsewhere")
+        try:
+            await post(world, told)
+            dead = await stands(world, told, "dead")
+        finally:
+            await world.change("ALTER TABLE payments.elsewhere RENAME TO payment_intents")
 
-        async def stalled() -> Any:
-            answer = await world.http.get(ready)
-            return answer.json() if answer.status_code == 503 else None
+        assert [a["outcome"] for a in dead["attempts"]] == ["failing", "failing", "dead"]
+        assert "UndefinedTableError" in dead["event"]["last_error"]
+        await until(lambda: _metric_is(world, "tender_webhooks_dead", at_least=1))
+        assert (await world.http.get(f"{world.webhooks_url}/health/ready")).status_code == 200
+        # Whoever sent it has kept it: payments parks nothing of its own.
+        assert await world.rows("SELECT FROM payments.inbox WHERE state = 'parked'") == []
+        await post(world, after)
+        await stands(world, after, "processed")
+        replayed = await world.send("POST", f"/api/v1/admin/webhooks/events/{dead['event']['id']}/replay")
+        assert replayed.status == 201
+        await stands(world, told, "processed")
 
-        assert "waiting for" in (await until(stalled))["checks"]["processing"]
-        metrics = (await world.http.get(f"{world.webhooks_url}/metrics")).text
-        assert any(
-            float(line.split()[1]) >= 600 for line in metrics.splitlines() if line.startswith("tender_webhooks_oldest_pending_seconds ")
-        )
-        assert 'tender_webhooks_received_total{provider="sandbox",result="new"}' in metrics
-        await world.change(stall, told.id, "ignored")
+    async def test_for_want_of_the_provider_is_tried_again(self, world: World) -> None:
+        world.provider = "stripe"
+        try:
+            payment = await world.a_captured_payment()
+            await all_processed(world)
+            world.outgoing.moods = Moods(lost=1.0)
+            world.sandbox.books.add(payment.at_the_provider(), "refund", 2_500, reason="dashboard")
+            [told] = [t for t in world.outgoing.events.values() if t.type == "charge.refunded" and not t.accepted]
+            world.sandbox.api_key = "another"
+            await post(world, told)
 
-        async def well() -> bool:
-            return (await world.http.get(ready)).status_code == 200
+            failing = await stands(world, told, "failing")
+            world.sandbox.api_key = SANDBOX_KEY
+            await stands(world, told, "processed")
+        finally:
+            world.provider, world.sandbox.api_key, world.outgoing.moods = "sandbox", SANDBOX_KEY, Moods()
 
-        await until(well)
+        assert "the payment could not be read" in failing["event"]["last_error"]
+        assert (await payment.intent())["refunded_amount"] == 2_500
+
+
+class TestReadiness:
+    async def test_is_whether_events_can_be_kept(self, own_place: Place) -> None:
+        """F6: neither an event that waits, nor payments that is away, nor the broker keeps providers from posting."""
+        told, later = (Told(id=f"evt_{new_id().hex}", type="payment.x", body=b"{}") for _ in range(2))
+        async with a_proxy(own_place.amqp_of("webhooks")) as proxy:
+            settings = msgspec.structs.replace(webhooks_settings(own_place, new_id()), amqp_url=proxy.url, http_port=free_port())
+            async with build(settings).running() as parts:
+                assert (await _posted(parts.url, told)).status_code == 200
+                connection = await asyncpg.connect(own_place.database_url)
+                await until(lambda: connection.fetchval("SELECT count(*) FROM webhooks.webhook_attempts"))
+                await connection.execute("UPDATE webhooks.webhook_events SET received_at = now() - interval '1 hour'")
+                await until(lambda: _pending_seconds(parts.url))
+                assert (await _health(parts.url))[0] == 200
+            async with build(settings).running() as parts:
+                # What ./tender up waits for.
+                await until(lambda: _is_ready(parts.url))
+                await proxy.disconnect(b"webhooks")
+
+                async def shown() -> bool:
+                    status, checks = await _health(parts.url)
+                    assert status == 200
+                    return bool(checks["broker"] != "ok")
+
+                await until(shown)
+                assert (await _posted(parts.url, later)).status_code == 200
+                proxy.allow_all()
+            found = await connection.fetchval("SELECT count(*) FROM webhooks.webhook_events WHERE status = 'processed'")
+            await connection.close()
+        assert found == 0
+
+
+async def _posted(url: str, told: Told) -> httpx.Response:
+    async with httpx.AsyncClient() as http:
+        headers = Outgoing(url="", secret=WEBHOOK_SECRET).headers(told)
+        return await http.post(f"{url}/api/v1/webhooks/sandbox", content=told.body, headers=headers)
+
+
+async def _health(url: str) -> tuple[int, Mapping[str, str]]:
+    async with httpx.AsyncClient() as http:
+        answer = await http.get(f"{url}/health/ready")
+    return answer.status_code, answer.json()["checks"]
+
+
+async def _is_ready(url: str) -> bool:
+    return (await _health(url))[0] == 200
+
+
+async def _pending_seconds(url: str) -> bool:
+    async with httpx.AsyncClient() as http:
+        return _value((await http.get(f"{url}/metrics")).text, "tender_webhooks_oldest_pending_seconds") >= 3_600
+
+
+async def _metric_is(world: World, name: str, *, at_least: float) -> bool:
+    return _value((await world.http.get(f"{world.webhooks_url}/metrics")).text, name) >= at_least
+
+
+def _value(metrics: str, name: str) -> float:
+    return next(float(line.split()[1]) for line in metrics.splitlines() if line.startswith(f"{name} "))
 
 
 async def _of_order(world: World, payment: Payment) -> bool:

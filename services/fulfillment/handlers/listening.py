@@ -1,5 +1,10 @@
 """What carriers tell by webhook: sights of parcels, and how labels stand."""
 
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from functools import partial
+from typing import TypeVar
+
 from services.fulfillment.domain.shipping.labels import MOVES, LabelStatus
 from services.fulfillment.domain.shipping.tracking import TrackingEvent
 from services.fulfillment.handlers import tracking, voiding
@@ -9,13 +14,16 @@ from services.fulfillment.store import labels, parcels
 from services.fulfillment.store.parcels import Parcel
 from shared.contracts.events import NOT_KNOWN_YET, EventTaken
 from shared.contracts.fulfillment.shipping import TakeEvent
-from shared.database import connected
+from shared.database import Connection, connected
 from shared.errors import Invalid, Refusal, Retry
 from shared.messages import done
+from shared.provider_values import UNFIT
 from shared.work import Work
 
 # By whom the webhooks of a carrier are sent, where it is not its own name.
 SENDERS = {"sandbox-carrier": "sandbox"}
+
+T = TypeVar("T")
 
 
 class NotKnownYet(Refusal):
@@ -28,23 +36,21 @@ class NotKnownYet(Refusal):
 
 
 class EventUnreadable(Invalid):
-    """The adapter cannot read the event."""
+    """The adapter cannot read the event; a later release may be able to."""
 
     code = "event-unreadable"
     title = "The event cannot be read"
+    retry = Retry.AFTER
 
 
 async def take_event(work: Work, command: TakeEvent, context: Fulfillment) -> None:
     """Take in a carrier's event; again it changes nothing."""
     carrier = context.carrier(work.envelope, SENDERS.get(command.provider, command.provider))
-    try:
-        news = carrier.read_event(command.event_type, command.payload.encode())
-    except ValueError as unfit:
-        raise EventUnreadable(str(unfit), {"provider": command.provider, "event_type": command.event_type}) from unfit
+    news = _read(carrier, command)
     if news.label_status is not None:
-        taken = await _label_stands(work, context, carrier, news)
+        taken = await _label_stands(work, context, carrier, news, told_at=command.received_at)
     elif news.events:
-        taken = await _seen(work, context, carrier, news)
+        taken = await _seen(work, context, carrier, news, told_at=command.received_at)
     else:
         taken = EventTaken(result="ignored")
     batch = work.batch()
@@ -52,7 +58,14 @@ async def take_event(work: Work, command: TakeEvent, context: Fulfillment) -> No
     await batch.commit()
 
 
-async def _seen(work: Work, context: Fulfillment, carrier: Carrier, news: CarrierNews) -> EventTaken:
+def _read(carrier: Carrier, command: TakeEvent) -> CarrierNews:
+    try:
+        return carrier.read_event(command.event_type, command.payload.encode())
+    except UNFIT as unfit:
+        raise EventUnreadable(f"{command.event_type} of {command.provider}: {unfit}") from unfit
+
+
+async def _seen(work: Work, context: Fulfillment, carrier: Carrier, news: CarrierNews, *, told_at: datetime) -> EventTaken:
     by_number: dict[str, list[TrackingEvent]] = {}
     for event in news.events:
         by_number.setdefault(event.tracking_number, []).append(event)
@@ -60,21 +73,40 @@ async def _seen(work: Work, context: Fulfillment, carrier: Carrier, news: Carrie
     async with connected(context.desk.pool) as db:
         for number, events in by_number.items():
             seen_at = min(event.occurred_at for event in events)
-            parcel = await parcels.by_number(db, work.envelope, carrier.carrier, number, seen_at=seen_at)
-            if parcel is None:
-                raise NotKnownYet(f"No parcel of ours bears the number {number}.", {"tracking_number": number})
-            found.append((parcel, events))
+            find = partial(parcels.by_number, db, work.envelope, carrier.carrier, number, seen_at=seen_at)
+            parcel = await _found(db, work, carrier, find, f"No parcel of ours bears the number {number}.", told_at=told_at)
+            if parcel is not None:
+                found.append((parcel, events))
+    if not found:
+        return EventTaken(result="ignored", reason="No parcel of ours bears its number.")
     new = [await tracking.take_in(work, context, parcel, events, source="webhook") for parcel, events in found]
     return EventTaken(result="applied" if any(new) else "unchanged", order_id=found[0][0].order_id)
 
 
-async def _label_stands(work: Work, context: Fulfillment, carrier: Carrier, news: CarrierNews) -> EventTaken:
+async def _found(
+    db: Connection, work: Work, carrier: Carrier, find: Callable[[], Awaitable[T | None]], missing: str, *, told_at: datetime
+) -> T | None:
+    """Find what is meant; nothing when it is a stranger's. Raises NotKnownYet where that may change."""
+    found = await find()
+    if found is not None:
+        return found
+    if await labels.any_being_bought(db, work.envelope, carrier.name, told_at=told_at):
+        raise NotKnownYet(missing)
+    return await find()  # It may have become known in between.
+
+
+async def _label_stands(work: Work, context: Fulfillment, carrier: Carrier, news: CarrierNews, *, told_at: datetime) -> EventTaken:
     status, name = news.label_status, news.provider_label_id
     assert status is not None, "it was looked at before"
+    assert name is not None, "adapters tell of labels by their names"
+    missing = f"No label of ours is {name}."
     async with connected(context.desk.pool) as db:
-        label = None if name is None else await labels.by_provider_id(db, work.envelope, carrier.name, name)
-    if label is None or label.status == "buying":
-        raise NotKnownYet(f"No label of ours is {name}.", {"provider_label_id": name})
+        find = partial(labels.by_provider_id, db, work.envelope, carrier.name, name)
+        label = await _found(db, work, carrier, find, missing, told_at=told_at)
+    if label is None:
+        return EventTaken(result="ignored", reason=missing)
+    if label.status == "buying":
+        raise NotKnownYet(missing)
     now = LabelStatus(label.status)
     if status is now or status not in MOVES[now]:
         return EventTaken(result="unchanged", order_id=label.order_id)

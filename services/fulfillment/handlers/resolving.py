@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import suppress
 
 import msgspec
 
@@ -20,6 +21,7 @@ from shared.errors import Contended
 from shared.http_client import recorded
 from shared.messages import type_of
 from shared.provider_answers import OUTCOME_UNKNOWN
+from shared.schedule import alone
 from shared.work import Work
 
 logger = logging.getLogger(__name__)
@@ -30,14 +32,17 @@ async def resolve_due(context: Fulfillment) -> None:
     async with connected(context.desk.pool) as db:
         due = await rows.take_due(db, lease_seconds=context.settings.lease_seconds)
     for label in due:
-        work = Work(context.desk, label.envelope(), kind=type_of(BuyLabel), digest=label.command_digest)
-        try:
-            if label.status == "buying":
-                await _find(work, context, label)
-            else:
-                await _ask_about_void(work, context, label)
-        except Contended:
-            continue  # Somebody else found it out.
+        if not await alone("look for a label", _look(context, label), {"label_id": str(label.id)}):
+            await context.desk.rows.write([rows.looked(label, again_seconds=step(LOOKS_SECONDS, label.looks))])
+
+
+async def _look(context: Fulfillment, label: Label) -> None:
+    work = Work(context.desk, label.envelope(), kind=type_of(BuyLabel), digest=label.command_digest)
+    with suppress(Contended):  # Somebody else found it out.
+        if label.status == "buying":
+            await _find(work, context, label)
+        else:
+            await _ask_about_void(work, context, label)
 
 
 async def _find(work: Work, context: Fulfillment, label: Label) -> None:

@@ -24,6 +24,7 @@ from shared.errors import Contended
 from shared.ids import new_id
 from shared.messages import Envelope
 from shared.provider_answers import OUTCOME_UNKNOWN
+from shared.schedule import alone
 from shared.work import Batch, Work
 
 logger = logging.getLogger(__name__)
@@ -86,15 +87,19 @@ async def look_for_due(context: Fulfillment) -> None:
     async with connected(context.desk.pool) as db:
         due = await rows.due(db, again_seconds=context.settings.track_every_seconds)
     for parcel in due:
-        carrier = context.carrier_of_numbers(parcel.store_id, parcel.environment, parcel.carrier)
-        if carrier is None or not carrier.capabilities.tracking:
-            continue
-        try:
-            events = await carrier.track(parcel.tracking_number, provider_label_id=parcel.provider_label_id)
-        except OUTCOME_UNKNOWN as silent:
-            facts = {"tracking_number": parcel.tracking_number, "reason": f"{type(silent).__name__}: {silent}"}
-            telemetry.say(logger, logging.INFO, "a parcel could not be looked for", facts)
-            continue
+        await alone("look for a parcel", _look_for(context, parcel), {"tracking_number": parcel.tracking_number})
+
+
+async def _look_for(context: Fulfillment, parcel: Parcel) -> None:
+    carrier = context.carrier_of_numbers(parcel.store_id, parcel.environment, parcel.carrier)
+    if carrier is None or not carrier.capabilities.tracking:
+        return
+    try:
+        events = await carrier.track(parcel.tracking_number, provider_label_id=parcel.provider_label_id)
+    except OUTCOME_UNKNOWN as silent:
+        facts = {"tracking_number": parcel.tracking_number, "reason": f"{type(silent).__name__}: {silent}"}
+        telemetry.say(logger, logging.INFO, "a parcel could not be looked for", facts)
+    else:
         await take_in(_work(context, parcel), context, parcel, events, source="poll")
 
 

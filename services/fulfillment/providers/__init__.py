@@ -16,6 +16,9 @@ from shared.contracts.orders import Address, OrderContent
 from shared.errors import Refusal
 from shared.http_client import Answer
 from shared.provider_answers import AnswerFormat
+from shared.provider_values import ID_MAX_CHARACTERS, check_amount, check_currency, check_moment, check_number, check_text
+
+TRANSIT_DAYS_MAX = 1_000
 
 
 class Unsupported(Refusal):
@@ -75,6 +78,16 @@ class CarrierRate(msgspec.Struct, frozen=True, kw_only=True):
     transit_days: int | None = None
     expires_at: datetime | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what could not be kept."""
+        check_text("provider_rate_id", self.provider_rate_id, characters_min=1, characters_max=ID_MAX_CHARACTERS)
+        check_text("service", self.service, characters_min=1, characters_max=ID_MAX_CHARACTERS)
+        check_amount("amount", self.amount, least=0)
+        check_currency(self.currency)
+        if self.transit_days is not None:
+            check_number("transit_days", self.transit_days, least=0, most=TRANSIT_DAYS_MAX)
+        check_moment("expires_at", self.expires_at)
+
 
 class LabelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The label to buy, exactly; repeats are the same."""
@@ -97,6 +110,11 @@ class BoughtPackage(msgspec.Struct, frozen=True, kw_only=True):
     media_type: str
     document: bytes
 
+    def __post_init__(self) -> None:
+        """Refuse what could not be kept."""
+        check_text("tracking_number", self.tracking_number, characters_min=1, characters_max=ID_MAX_CHARACTERS)
+        check_text("media_type", self.media_type, characters_min=1, characters_max=ID_MAX_CHARACTERS)
+
 
 class Bought(msgspec.Struct, frozen=True, kw_only=True):
     """A label as the carrier's books hold it."""
@@ -107,6 +125,12 @@ class Bought(msgspec.Struct, frozen=True, kw_only=True):
     packages: tuple[BoughtPackage, ...]
     status: LabelStatus = LabelStatus.PURCHASED
 
+    def __post_init__(self) -> None:
+        """Refuse what could not be kept."""
+        check_text("provider_label_id", self.provider_label_id, characters_min=1, characters_max=ID_MAX_CHARACTERS)
+        check_amount("amount", self.amount, least=0)
+        check_currency(self.currency)
+
 
 class CarrierNews(msgspec.Struct, frozen=True, kw_only=True):
     """What a carrier's webhook tells: sights of a parcel, or how a label stands."""
@@ -115,6 +139,10 @@ class CarrierNews(msgspec.Struct, frozen=True, kw_only=True):
     provider_label_id: str | None = None
     label_status: LabelStatus | None = None
     reference: UUID | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a name that cannot be."""
+        check_text("provider_label_id", self.provider_label_id, characters_min=1, characters_max=ID_MAX_CHARACTERS)
 
 
 class Carrier(Protocol):
@@ -172,6 +200,13 @@ class LabelRecord(msgspec.Struct, frozen=True, kw_only=True):
     status: LabelStatus
     made_at: datetime
     reference: UUID | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be kept."""
+        check_text("provider_label_id", self.provider_label_id, characters_min=1, characters_max=ID_MAX_CHARACTERS)
+        check_amount("amount", self.amount, least=0)
+        check_currency(self.currency)
+        check_moment("made_at", self.made_at)
 
 
 class LabelPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,9 +8,12 @@ import msgspec
 
 from services.fulfillment.domain.tax.engine import Line, Row
 from services.fulfillment.domain.tax.rules import Level, Place, Reason
-from shared.money import Money, decimal_text, from_decimal_text
+from shared.money import AMOUNT_MAX_MINOR_UNITS, Money, decimal_text, from_decimal_text
+from shared.provider_values import ID_MAX_CHARACTERS, ImplausibleValue, check_amount, check_text
 
 COMBINED = "combined"
+# What the column takes.
+RATE_PERCENT_END = 1000
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +25,15 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
     rate_percent: Decimal
     taxable_amount: int
     amount: int
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be kept."""
+        check_amount("taxable_amount", self.taxable_amount, least=-AMOUNT_MAX_MINOR_UNITS)
+        check_amount("amount", self.amount, least=-AMOUNT_MAX_MINOR_UNITS)
+        check_text("name", self.name, characters_max=ID_MAX_CHARACTERS)
+        check_text("region", self.region, characters_max=ID_MAX_CHARACTERS)
+        if not 0 <= self.rate_percent < RATE_PERCENT_END:
+            raise ImplausibleValue(f"{self.rate_percent} % is no rate of a tax")
 
 
 def rows_of(
@@ -53,8 +65,10 @@ def rows_of(
 
 
 def minor(value: Any, currency: str) -> int:
-    """Read a provider's decimal as minor units; raises TooManyDecimals for what is finer than the currency."""
-    return from_decimal_text(str(value if value is not None else 0), currency).amount
+    """Read a provider's decimal as minor units; raises ValueError or Refusal for what is finer than the currency or more than there is."""
+    amount = from_decimal_text(str(value if value is not None else 0), currency).amount
+    check_amount("amount", amount, least=-AMOUNT_MAX_MINOR_UNITS)
+    return amount
 
 
 def decimal_of(amount: int, currency: str) -> str:

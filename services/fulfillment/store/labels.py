@@ -16,6 +16,8 @@ from shared.database import Connection, Pool, Record, Statement, connected
 from shared.messages import Envelope, Environment
 
 DUE_ROWS_MAX = 50
+# The clocks of two services' databases.
+CLOCKS_DIFFER_SECONDS = 60.0
 TRIED_CALLS_MAX = 20
 
 
@@ -150,6 +152,24 @@ async def by_provider_id(db: Connection, envelope: Envelope, carrier: str, provi
         provider_label_id,
     )
     return None if row is None else _label(row)
+
+
+async def any_being_bought(db: Connection, envelope: Envelope, carrier: str, *, told_at: datetime) -> bool:
+    """Tell whether a label of which the carrier's names are still to be learnt was asked for before the carrier spoke."""
+    found: bool = await db.fetchval(
+        """
+        SELECT EXISTS (SELECT
+                         FROM shipment_labels
+                        WHERE status = 'buying' AND carrier = $3 AND created_at <= $4::timestamptz + make_interval(secs => $5)
+                          AND (store_id, environment) IS NOT DISTINCT FROM ($1, $2))
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        carrier,
+        told_at,
+        CLOCKS_DIFFER_SECONDS,
+    )
+    return found
 
 
 async def at_carrier(db: Connection, carrier: str, keys: Sequence[str], references: Sequence[UUID]) -> list[Label]:

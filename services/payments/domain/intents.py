@@ -9,6 +9,16 @@ from uuid import UUID
 import msgspec
 
 from shared.contracts.payments import NextAction
+from shared.provider_values import (
+    ID_MAX_CHARACTERS,
+    TEXT_MAX_CHARACTERS,
+    URL_MAX_CHARACTERS,
+    check_amount,
+    check_currency,
+    check_json,
+    check_moment,
+    check_text,
+)
 
 
 class Operation(StrEnum):
@@ -191,6 +201,23 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     next_action: NextAction | None = None
     authorization_expires_at: datetime | None = None
     raw: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        """Refuse what the ledger could not keep, whoever brings it: an answer, an event, a page of a provider's books."""
+        named = self.provider_txn_id is not None
+        # What no provider names is our own conclusion that nothing was done, and a void releases what is left, also if that is nothing.
+        check_amount("amount", self.amount, least=1 if named and self.operation is not Operation.VOID else 0)
+        if named or self.currency:
+            check_currency(self.currency)
+        check_text("provider_payment_id", self.provider_payment_id, characters_max=ID_MAX_CHARACTERS)
+        check_text("provider_txn_id", self.provider_txn_id, characters_min=1, characters_max=ID_MAX_CHARACTERS)
+        check_text("reason", self.reason, characters_max=TEXT_MAX_CHARACTERS)
+        check_text("decline_code", self.decline_code, characters_max=ID_MAX_CHARACTERS)
+        if self.next_action is not None:
+            check_text("next_action.type", self.next_action.type, characters_max=ID_MAX_CHARACTERS)
+            check_text("next_action.url", self.next_action.url, characters_max=URL_MAX_CHARACTERS)
+        check_moment("authorization_expires_at", self.authorization_expires_at)
+        check_json("raw", self.raw)
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from shared import audit, telemetry
 from shared.database import connected
 from shared.ids import new_id
 from shared.messages import Envelope, Environment
+from shared.schedule import alone
 from shared.work import Work
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ async def abandon_old(context: Payments) -> None:
     async with connected(context.desk.pool) as db:
         old = await intent_rows.abandon_old(db, after_seconds=context.settings.abandon_after_seconds, limit=ROWS_MAX)
     for intent_id, store_id, environment in old:
-        await _abandon(context, _work(context, store_id, environment), intent_id)
+        abandoning = _abandon(context, _work(context, store_id, environment), intent_id)
+        await alone("abandon a payment", abandoning, {"intent_id": str(intent_id)})
     if old:
         context.wake_resolver()
 
@@ -39,7 +41,8 @@ async def give_back(context: Payments) -> None:
     """Release lapsed holds, and void or refund what succeeded after it was abandoned."""
     async with connected(context.desk.pool) as db:
         due = await intent_rows.to_give_back(db, limit=ROWS_MAX)
-    await asyncio.gather(*(_give_back(context, *each) for each in due))
+    giving = (alone("give money back", _give_back(context, *each), {"intent_id": str(each[0])}) for each in due)
+    await asyncio.gather(*giving)
 
 
 async def capture_submitted(context: Payments) -> None:

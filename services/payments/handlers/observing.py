@@ -1,6 +1,7 @@
 """What happens at the provider without us: a webhook, a poll or a finding becomes an observation like any other."""
 
 from collections.abc import Sequence
+from functools import partial
 from uuid import UUID
 
 from services.payments.domain import intents
@@ -16,6 +17,7 @@ from shared.errors import Invalid, NotFound, Retry, Unavailable
 from shared.http_client import Call, NoAnswer, NotSent, recorded
 from shared.ids import new_id
 from shared.messages import done
+from shared.provider_values import UNFIT
 from shared.work import Work
 
 
@@ -38,23 +40,17 @@ class EventUnreadable(Invalid):
 async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
     """Take in a provider's event: what it says is one more observation, whenever and however often it comes."""
     provider = context.provider(work.envelope, command.provider, account=command.provider_account)
-    try:
-        observed = provider.observe(command.event_type, command.payload.encode())
-    except Unreadable as unfit:
-        raise EventUnreadable(f"{command.event_type} of {command.provider}: {unfit}") from unfit
+    observed = _read(provider, command)
     if observed is None:
-        await _ignore(work, ())
+        await _ignore(work)
         return
-    # Who is meant is known before anything is asked: an event of ours that says enough costs the provider no call.
-    intent_id = await _intent_of(work, context, command.provider_account, observed.provider_payment_id, observed.reference)
+    # Who is meant is known before anything is asked: a stranger's event need not be readable.
+    intent_id, calls = await _meant(work, context, provider, command, observed)
     if intent_id is None:
-        if observed.strangers:
-            await _ignore(work, ())
-            return
-        if observed.reference is None and (calls := await _strangers(provider, observed.provider_payment_id)) is not None:
-            await _ignore(work, calls)
-            return
-        raise PaymentNotKnown(f"No payment is known as {observed.provider_payment_id} yet.")
+        await _ignore(work, f"{observed.provider_payment_id} is no payment of this store.", calls)
+        return
+    if observed.unreadable:
+        raise EventUnreadable(f"{command.event_type} of {command.provider}: {observed.unreadable}")
     heard = await _said(provider, observed)
     seen = await see(context, work, intent_id)
     telemetry.bind({"order_id": str(seen.intent.order_id), "intent_id": str(intent_id)})
@@ -73,12 +69,46 @@ async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
     context.wake_resolver()
 
 
-async def _ignore(work: Work, calls: Sequence[Call]) -> None:
+def _read(provider: PaymentProvider, command: TakeEvent) -> Observed | None:
+    try:
+        return provider.observe(command.event_type, command.payload.encode())
+    except (Unreadable, *UNFIT) as unfit:
+        raise EventUnreadable(f"{command.event_type} of {command.provider}: {unfit}") from unfit
+
+
+async def _ignore(work: Work, reason: str = "", calls: Sequence[Call] = ()) -> None:
     batch = work.batch()
     if calls:
         batch.add(*audit.called(work.envelope, None, calls))
-    batch.conclude(done(EventTaken(result="ignored")))
+    batch.conclude(done(EventTaken(result="ignored", reason=reason)))
     await batch.commit()
+
+
+async def _meant(
+    work: Work, context: Payments, provider: PaymentProvider, command: TakeEvent, observed: Observed
+) -> tuple[UUID | None, Sequence[Call]]:
+    """Find the payment of this store that is meant; nothing when it is another's, with the calls that were made to learn so.
+
+    Raises PaymentNotKnown where it may become known.
+    """
+    account, payment_id, reference = command.provider_account, observed.provider_payment_id, observed.reference
+    calls: Sequence[Call] = ()
+    async with connected(context.desk.pool) as db:
+        find = partial(intent_rows.find_intent, provider_account=account, provider_payment_id=payment_id, reference=reference)
+        may_become_known = partial(intent_rows.may_become_known, provider_account=account, reference=reference)
+        found = await find(db)
+        waited_for = found is None and not observed.strangers and await may_become_known(db, told_at=command.received_at)
+    if waited_for:
+        # Without a reference the provider's books may tell that it is a stranger's.
+        told = await _strangers(provider, payment_id) if reference is None else None
+        if told is None:
+            raise PaymentNotKnown(f"No payment is known as {payment_id} yet.")
+        calls = told
+    elif found is None:
+        async with connected(context.desk.pool) as db:
+            found = await find(db)  # It may have become known in between.
+    intent_id, *owner = found or (None,)
+    return intent_id if owner == [work.envelope.store_id, work.envelope.environment.value] else None, calls
 
 
 async def _strangers(provider: PaymentProvider, provider_payment_id: str) -> Sequence[Call] | None:
@@ -121,13 +151,17 @@ async def _intent_of(work: Work, context: Payments, account: str, provider_payme
 
 async def observe(work: Work, command: Observe, context: Payments) -> None:
     """Take in what a provider says of a payment; a payment not known yet is waited for."""
+    try:
+        observation = _observation(command)
+    except ValueError as unfit:
+        raise EventUnreadable(str(unfit)) from unfit
     intent_id = await _intent_of(work, context, command.provider_account, command.provider_payment_id, command.reference)
     if intent_id is None:
         raise Unavailable(f"no payment is known as {command.provider_payment_id} yet")
     seen = await see(context, work, intent_id)
     telemetry.bind({"order_id": str(seen.intent.order_id), "intent_id": str(intent_id)})
     source = Source(command.origin)
-    applied = intents.observe(seen.intent, seen.transactions, [_observation(command)], source=source, ids=[new_id()])
+    applied = intents.observe(seen.intent, seen.transactions, [observation], source=source, ids=[new_id()])
     batch = work.batch()
     intent = keep_applied(batch, work, seen, applied, source=source, why=command.operation)
     batch.conclude(done(intent_rows.view(intent)))

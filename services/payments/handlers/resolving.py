@@ -8,14 +8,16 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from services.payments.domain.intents import Observation, Operation, Source, TransactionStatus
-from services.payments.handlers.asking import Heard, Payments, ask, conclude, confirming
+from services.payments.handlers.asking import LOOKS_SECONDS, Heard, Payments, ask, conclude, confirming
 from services.payments.providers import PaymentProvider
 from services.payments.store import questions
 from services.payments.store.questions import Question
 from shared import telemetry
+from shared.backoff import step
 from shared.contracts.payments import Confirm
 from shared.database import connected
 from shared.messages import type_of
+from shared.schedule import alone
 from shared.work import Work
 
 logger = logging.getLogger(__name__)
@@ -27,11 +29,17 @@ NOT_EXECUTED = "not_executed"
 async def resolve_due(context: Payments) -> None:
     """Go on with every open question that is due and that nobody works on."""
     due = await questions.take_due(context.desk.pool, lease_seconds=context.settings.lease_seconds)
-    await asyncio.gather(*(resolve(context, question) for question in due))
+    await asyncio.gather(*(_resolve_alone(context, question) for question in due))
     async with connected(context.desk.pool) as db:
         count, oldest_seconds = await questions.unknown_outcomes(db)
     telemetry.unknown_outcomes.labels("payments").set(count)
     telemetry.oldest_unknown_seconds.labels("payments").set(oldest_seconds)
+
+
+async def _resolve_alone(context: Payments, question: Question) -> None:
+    if not await alone("resolve a payment", resolve(context, question), {"transaction_id": str(question.transaction_id)}):
+        # Looked at again like any that nobody answered, not at every round.
+        await context.desk.rows.write([questions.unknown(question, look_again_seconds=step(LOOKS_SECONDS, question.looks))])
 
 
 async def resolve(context: Payments, question: Question) -> None:

@@ -10,6 +10,7 @@ from services.payments.domain.intents import Observation, Operation
 from shared.contracts.fulfillment.pricing import Figures, Price, QuoteRates, RatesView
 from shared.messages import Envelope
 from shared.provider_answers import IndeterminateResponse
+from shared.provider_values import ID_MAX_CHARACTERS, check_moment, check_text
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,12 +101,21 @@ class ProviderTransaction(msgspec.Struct, frozen=True, kw_only=True):
     observations: tuple[Observation, ...]
     created_at: datetime
 
+    def __post_init__(self) -> None:
+        """Refuse a name or a time that cannot be."""
+        check_text("provider_payment_id", self.provider_payment_id, characters_min=1, characters_max=ID_MAX_CHARACTERS)
+        check_moment("created_at", self.created_at)
+
 
 class UnreadableTransaction(msgspec.Struct, frozen=True, kw_only=True):
     """A payment of ours in a provider's books that is not written as its adapter reads it, and why."""
 
     provider_payment_id: str
     reason: str
+
+    def __post_init__(self) -> None:
+        """Refuse a name that cannot be."""
+        check_text("provider_payment_id", self.provider_payment_id, characters_min=1, characters_max=ID_MAX_CHARACTERS)
 
 
 class TransactionPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,10 +137,16 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     observations: tuple[Observation, ...] | None
     # Its object would bear a reference of ours and does not: somebody else's, unless we know the payment by its id.
     strangers: bool = False
+    # Why the observations of a payment cannot be read; a stranger's need not be.
+    unreadable: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a name that cannot be."""
+        check_text("provider_payment_id", self.provider_payment_id, characters_min=1, characters_max=ID_MAX_CHARACTERS)
 
 
 class Unreadable(Exception):
-    """An event of a provider is not written as this adapter reads it."""
+    """An event of a provider is not written as this adapter reads it, so that not even whose it is can be told."""
 
 
 # What the handlers call an answer that proves nothing.

@@ -7,13 +7,11 @@ import msgspec
 from shared.bus import Unroutable
 from shared.contracts.fulfillment.pricing import Figures, Price, ProviderMetadata, QuoteRates, RatesView, ShippingRate
 from shared.contracts.orders import OrderContent
-from shared.errors import Refusal, Unavailable
+from shared.errors import UNAVAILABLE, Refusal, Unavailable
 from shared.ids import new_id
 from shared.messages import Done, Envelope, Query
 from shared.replies import Replies
 
-# What a service says that cannot answer at all; what its rules say is passed on, also that somebody else is silent.
-NOT_NOW = "unavailable"
 AS_ORDERED = ProviderMetadata(name="as-ordered", capabilities={}, browser={})
 
 V = TypeVar("V")
@@ -44,7 +42,8 @@ class FulfillmentPricing:
             raise Unavailable(str(missing)) from missing
         if isinstance(answer, Done):
             return msgspec.json.decode(answer.body, type=kind)
-        if answer.problem.code == NOT_NOW:
+        # What its rules say is passed on, also that somebody else is silent.
+        if answer.problem.code == UNAVAILABLE:
             raise Unavailable(f"fulfillment: {answer.problem.detail}")
         raise Refusal.of(answer.problem)
 

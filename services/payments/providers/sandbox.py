@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -19,12 +19,15 @@ from services.payments.providers import (
     RefundRequest,
     Request,
     TransactionPage,
+    TransactionUnreadable,
     Unreadable,
+    UnreadableTransaction,
     VoidRequest,
 )
 from shared.contracts.payments import NextAction
 from shared.http_client import Answer, ProviderClient, told_back
 from shared.provider_answers import AnswerFormat, IndeterminateResponse, ProviderError, text_of
+from shared.provider_values import why
 
 REPLAY_WINDOW_SECONDS = 24 * 3600
 PAGE_ROWS = 100
@@ -121,7 +124,16 @@ class SandboxPayments:
         """Page through the sandbox's books by time of creation."""
         query = {"since": since.isoformat(), "until": until.isoformat(), "limit": str(PAGE_ROWS), "cursor": cursor or ""}
         answer = await self._client.call("list_transactions", "GET", "/v1/payments", query=query)
-        return TransactionPage(transactions=_page(answer), next=answer.body["next_cursor"])
+        read: list[ProviderTransaction] = []
+        unreadable: list[UnreadableTransaction] = []
+        for each in _rows(answer):
+            try:
+                read.append(_readable(each))
+            except TransactionUnreadable as unfit:
+                # A stranger's need not be readable.
+                if _uuid(each.get("reference")) is not None:
+                    unreadable.append(UnreadableTransaction(provider_payment_id=each["id"], reason=str(unfit)))
+        return TransactionPage(transactions=tuple(read), next=answer.body["next_cursor"], unreadable=tuple(unreadable))
 
     async def is_strangers(self, provider_payment_id: str) -> bool:
         """Tell whether a payment is in the sandbox's books and bears no reference of ours."""
@@ -133,10 +145,15 @@ class SandboxPayments:
         if not event_type.startswith("payment."):
             return None
         try:
-            found = _payment(msgspec.json.decode(payload)["data"])
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError) as unfit:
-            raise Unreadable(f"{type(unfit).__name__}: {unfit}") from unfit
-        return Observed(provider_payment_id=found.provider_payment_id, reference=found.reference, observations=found.observations)
+            data = msgspec.json.decode(payload, type=_Event).data
+            about = _about(data)
+        except (msgspec.MsgspecError, ValueError) as unfit:
+            raise Unreadable(why(unfit)) from unfit
+        try:
+            found = _payment(data)
+        except (msgspec.MsgspecError, ValueError) as unfit:
+            return msgspec.structs.replace(about, unreadable=why(unfit))
+        return msgspec.structs.replace(about, observations=found.observations)
 
 
 def _where(request: Request) -> tuple[str, str]:
@@ -163,7 +180,7 @@ ANSWERS = AnswerFormat(provider="sandbox", read_error=_error, refusing_statuses=
 
 def _shown(answer: Answer) -> ProviderTransaction:
     with ANSWERS.reading():
-        return _payment(ANSWERS.shown(answer))
+        return _readable(ANSWERS.shown(answer))
 
 
 def _meant(found: ProviderTransaction, *, ours: bool) -> ProviderTransaction:
@@ -174,42 +191,97 @@ def _meant(found: ProviderTransaction, *, ours: bool) -> ProviderTransaction:
 
 
 def _page(answer: Answer) -> tuple[ProviderTransaction, ...]:
+    return tuple(_readable(each) for each in _rows(answer))
+
+
+def _rows(answer: Answer) -> list[Mapping[str, Any]]:
     with ANSWERS.reading():
-        # Without a cursor it is some other list.
-        _ = ANSWERS.shown(answer)["next_cursor"]
-        return tuple(_payment(each) for each in answer.body["data"])
+        # Without a cursor, or of things without names, it is some other list.
+        _ = ANSWERS.shown(answer)["next_cursor"], [_about(each) for each in answer.body["data"]]
+        return list(answer.body["data"])
+
+
+def _readable(body: Mapping[str, Any]) -> ProviderTransaction:
+    """Read a payment; raises TransactionUnreadable for one that bears its name and cannot be read otherwise."""
+    about = _about(body)
+    try:
+        return _payment(body)
+    except (msgspec.MsgspecError, ValueError) as unfit:
+        raise TransactionUnreadable(f"{about.provider_payment_id}: {why(unfit)}") from unfit
+
+
+def _about(body: Any) -> Observed:
+    named = msgspec.convert(body, _Named)
+    return Observed(provider_payment_id=named.id, reference=_uuid(named.reference), observations=None)
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """All of a payment that is read before it is known whose it is; a reference of somebody else may be anything."""
+
+    id: str
+    reference: Any = None
+
+
+class _Event(msgspec.Struct, frozen=True):
+    data: dict[str, Any]
+
+
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class _Operation(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    kind: Operation
+    status: TransactionStatus
+    amount: int
+    reference: Any = None
+    reason: str | None = None
+    decline_code: str | None = None
+    next_action: NextAction | None = None
+
+
+class _Payment(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    currency: str
+    operations: list[_Operation]
+    reference: Any = None
+    authorization_expires_at: _Moment | None = None
+
+
+class _Made(_Payment, frozen=True, kw_only=True):
+    created_at: _Moment
 
 
 def _payment(body: Mapping[str, Any]) -> ProviderTransaction:
+    payment = msgspec.convert(body, _Made)
     return ProviderTransaction(
-        provider_payment_id=body["id"],
-        reference=_uuid(body.get("reference")),
+        provider_payment_id=payment.id,
+        reference=_uuid(payment.reference),
         observations=observations_of(body),
-        created_at=datetime.fromisoformat(body["created_at"]),
+        created_at=payment.created_at,
     )
 
 
 def observations_of(body: Mapping[str, Any]) -> tuple[Observation, ...]:
-    """Read what a payment of the sandbox shows: one observation for each of its operations."""
-    return tuple(_observation(body, operation) for operation in body["operations"])
+    """Read what a payment of the sandbox shows: one observation for each of its operations; raises msgspec.ValidationError, ValueError."""
+    payment = msgspec.convert(body, _Payment)
+    return tuple(_observation(payment, each, raw) for each, raw in zip(payment.operations, body["operations"], strict=True))
 
 
-def _observation(payment: Mapping[str, Any], operation: Mapping[str, Any]) -> Observation:
-    action = operation.get("next_action")
-    expires = payment.get("authorization_expires_at")
+def _observation(payment: _Payment, operation: _Operation, raw: Mapping[str, Any]) -> Observation:
     return Observation(
-        operation=Operation(operation["kind"]),
-        status=TransactionStatus(operation["status"]),
-        amount=operation["amount"],
-        currency=payment["currency"],
-        provider_payment_id=payment["id"],
-        provider_txn_id=operation["id"],
-        reference=_uuid(operation.get("reference")),
-        reason=operation.get("reason") or "",
-        decline_code=operation.get("decline_code"),
-        next_action=NextAction(type=action["type"], url=action["url"]) if action else None,
-        authorization_expires_at=datetime.fromisoformat(expires) if expires else None,
-        raw={key: value for key, value in operation.items() if key in AUDITED},
+        operation=operation.kind,
+        status=operation.status,
+        amount=operation.amount,
+        currency=payment.currency,
+        provider_payment_id=payment.id,
+        provider_txn_id=operation.id,
+        reference=_uuid(operation.reference),
+        reason=operation.reason or "",
+        decline_code=operation.decline_code,
+        next_action=operation.next_action,
+        authorization_expires_at=payment.authorization_expires_at,
+        raw={key: value for key, value in raw.items() if key in AUDITED},
     )
 
 
@@ -232,8 +304,8 @@ def _refused(prepared: Prepared, status: int, error: ProviderError, reference: U
     )
 
 
-def _uuid(text: str | None) -> UUID | None:
+def _uuid(value: Any) -> UUID | None:
     try:
-        return UUID(text) if text else None
+        return UUID(value) if isinstance(value, str) else None
     except ValueError:
         return None

@@ -17,6 +17,8 @@ from shared.messages import Envelope
 
 # How long a provider's no to a release of ours is left alone before it is asked again.
 GIVE_BACK_PAUSE_SECONDS = 3600.0
+# The clocks of two services' databases.
+CLOCKS_DIFFER_SECONDS = 60.0
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,6 +197,31 @@ async def find_intent(
         reference,
     )
     return None if row is None else (row["id"], row["store_id"], row["environment"])
+
+
+async def may_become_known(db: Connection, *, provider_account: str, reference: UUID | None, told_at: datetime) -> bool:
+    """Tell whether a payment that is not known as its provider calls it may be ours all the same.
+
+    Our row is written before its provider is asked, so it is there for a reference of ours; without one it may be any of which the
+    provider's name is still to be learnt, and which was there when the provider spoke.
+    """
+    found: bool = await db.fetchval(
+        """
+        SELECT CASE WHEN $2::uuid IS NOT NULL THEN EXISTS (SELECT FROM payment_transactions WHERE id = $2)
+                    ELSE EXISTS (SELECT
+                                   FROM payment_transactions t
+                                   JOIN payment_intents i ON i.id = t.payment_intent_id
+                                  WHERE t.status IN ('pending', 'unknown') AND t.operation = 'authorize'
+                                    AND t.created_at <= $3::timestamptz + make_interval(secs => $4)
+                                    AND i.provider_account = $1 AND i.provider_payment_id IS NULL)
+               END
+        """,
+        provider_account,
+        reference,
+        told_at,
+        CLOCKS_DIFFER_SECONDS,
+    )
+    return found
 
 
 def new_intent(envelope: Envelope, intent: Intent) -> Statement:

@@ -12,14 +12,13 @@ from services.reconciler.settings import Settings
 from shared.bus import Unroutable
 from shared.contracts import books
 from shared.contracts.books import Domain, Healed
-from shared.errors import Refusal, Unavailable
+from shared.errors import UNAVAILABLE, Refusal, Unavailable
 from shared.ids import new_id
 from shared.messages import Done, Envelope, Environment, Message, Query, Reply, encode, type_of
 from shared.replies import Replies
 from shared.work import Desk
 
 V = TypeVar("V")
-NOT_NOW = "unavailable"
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -95,7 +94,7 @@ class Reconciler:
 def _body(answer: Reply) -> bytes:
     if isinstance(answer, Done):
         return bytes(answer.body)
-    if answer.problem.code == NOT_NOW:
+    if answer.problem.code == UNAVAILABLE:
         raise Unavailable(answer.problem.detail)
     raise Refusal.of(answer.problem)
 

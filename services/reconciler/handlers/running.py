@@ -17,7 +17,7 @@ from services.reconciler.store.drift import Found
 from services.reconciler.store.runs import Run
 from shared import telemetry
 from shared.backoff import step
-from shared.contracts.books import Keys, Pair, Pairs
+from shared.contracts.books import Heal, Keys, Pair, Pairs
 from shared.database import Statement, connected
 from shared.errors import Contended, Refusal, Unavailable
 from shared.leases import lease_kept
@@ -127,7 +127,7 @@ async def _differences(context: Reconciler, run: Run, owner: Owner, envelope: En
     for key, differences in suspects.items():
         if any(difference.heals for difference in differences):
             await context.pace(run.environment, run.provider)
-            await context.heal(envelope, owner.heal(domain=run.domain, provider=run.provider, key=key))
+            await _heal(context, envelope, owner.heal(domain=run.domain, provider=run.provider, key=key))
     again = {pair.key: pair for pair in await _look(context, run, owner, envelope, list(suspects))}
     found: list[Found] = []
     for key, before in suspects.items():
@@ -137,6 +137,15 @@ async def _differences(context: Reconciler, run: Run, owner: Owner, envelope: En
         found += [Found(difference, order_id, False) for difference in now]
         found += [Found(difference, order_id, True) for difference in _healed(before, now)]
     return tuple(found)
+
+
+async def _heal(context: Reconciler, envelope: Envelope, command: Heal) -> None:
+    try:
+        await context.heal(envelope, command)
+    except Refusal as refused:
+        # It stays a difference, and holds up no other.
+        facts = {"key": command.key, "code": refused.problem().code, "reason": refused.detail}
+        telemetry.say(logger, logging.WARNING, "a difference cannot be healed", facts)
 
 
 def _healed(before: Sequence[Difference], now: Sequence[Difference]) -> list[Difference]:

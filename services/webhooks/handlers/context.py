@@ -36,7 +36,6 @@ class Webhooks:
         self.replies = replies
         self.schemes = schemes
         self.keeping: GroupCommit[Arrival, bool] = GroupCommit(self._keep)
-        self.stalled_seconds = 0.0
         # By this process's monotonic clock: when the last refused request was kept as a sample.
         self.sampled_at_seconds = 0.0
         self.messenger = messenger

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from services.webhooks.domain import PAYLOAD_MAX_BYTES, READERS, SETTLED, Status, wait_seconds
+from services.webhooks.domain import PAYLOAD_MAX_BYTES, READERS, SETTLED, UNREADABLE_TYPE, Status, wait_seconds
 from services.webhooks.handlers.context import Webhooks
 from services.webhooks.store import events as store
 from services.webhooks.store import merchants
@@ -13,7 +13,7 @@ from shared.contracts.events import NOT_KNOWN_YET, EventTaken
 from shared.contracts.fulfillment import shipping
 from shared.contracts.webhooks import Process
 from shared.database import connected
-from shared.errors import NotFound, Problem
+from shared.errors import UNAVAILABLE, NotFound, Problem, Unavailable
 from shared.ids import new_id
 from shared.messages import Done, Envelope, Environment, Refused, Reply, done, encode, type_of
 from shared.work import Work
@@ -73,6 +73,8 @@ async def _hand_on(work: Work, context: Webhooks, event: Kept) -> Result:
         return Result(status=Status.IGNORED, error=f"Nobody reads the events of {event.provider} yet.")
     if event.body is None:
         return Result(status=Status.IGNORED, error="Its payload is past its retention.")
+    if event.event_type == UNREADABLE_TYPE:
+        raise Unreadable("event-unreadable: its body is no JSON object, or one that cannot be read")
     if len(event.body) > PAYLOAD_MAX_BYTES:
         raise Unreadable(f"the payload has {len(event.body)} bytes, more than the {PAYLOAD_MAX_BYTES} that can be handed on")
     taken = TAKEN_BY[READERS[event.provider]](
@@ -81,14 +83,17 @@ async def _hand_on(work: Work, context: Webhooks, event: Kept) -> Result:
         event_id=event.provider_event_id,
         event_type=event.event_type,
         payload=event.body.decode(errors="replace"),
+        received_at=event.received_at,
     )
     match await _asked(work, context, taken):
         case Done(body=body):
             answer = msgspec.json.decode(body, type=EventTaken)
             ignored = answer.result == "ignored"
-            return Result(status=Status.IGNORED if ignored else Status.PROCESSED, taken=answer)
+            return Result(status=Status.IGNORED if ignored else Status.PROCESSED, error=answer.reason or None, taken=answer)
         case Refused(problem=Problem(code=code, detail=detail)) if code == NOT_KNOWN_YET:
             return Result(status=Status.WAITING, error=detail)
+        case Refused(problem=Problem(code=code, detail=detail)) if code == UNAVAILABLE:
+            raise Unavailable(f"{READERS[event.provider]}: {detail}")
         case Refused(problem=problem):
             raise Unreadable(f"{problem.code}: {problem.detail}")
 
@@ -133,11 +138,11 @@ async def match_waiting(context: Webhooks) -> None:
 
 
 async def measure(context: Webhooks) -> None:
-    """Tell the metrics, and readiness, whether events are being processed."""
-    pending = await store.pending(context.desk.pool)
-    telemetry.webhooks_pending.set(pending.count)
-    telemetry.webhooks_oldest_pending_seconds.set(pending.oldest_seconds)
-    context.stalled_seconds = pending.oldest_seconds
+    """Tell the metrics how many events wait, since when, and how many were given up."""
+    backlog = await store.backlog(context.desk.pool)
+    telemetry.webhooks_pending.set(backlog.pending)
+    telemetry.webhooks_oldest_pending_seconds.set(backlog.oldest_pending_seconds)
+    telemetry.webhooks_dead.set(backlog.dead)
 
 
 async def clean(context: Webhooks) -> None:

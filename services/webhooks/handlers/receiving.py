@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 from uuid import UUID
 
-from services.webhooks.domain import Account, Event, Incoming, NotGenuine, UnknownProvider
+from services.webhooks.domain import Account, Event, Incoming, NotGenuine, UnknownProvider, keepable
 from services.webhooks.handlers.context import Webhooks
 from services.webhooks.store import events as store
 from services.webhooks.store.events import Arrival
@@ -52,7 +52,7 @@ def _arrival(account: Account, event: Event, headers: dict[str, str], correlatio
     )
     # The event's id is its first command's, so that a replay says whom it repeats.
     process = command_parcel(Process(event_id=envelope.id), envelope)
-    return Arrival(id=envelope.id, account=account, event=event, headers=headers, process=process)
+    return Arrival(id=envelope.id, account=account, event=keepable(event), headers=headers, process=process)
 
 
 async def _turn_away(context: Webhooks, provider: str, reasons: tuple[str, ...], headers: dict[str, str], body: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from services.webhooks.domain import SIGNATURE_TOLERANCE_SECONDS, Account, Event, Incoming
+from services.webhooks.domain import SIGNATURE_TOLERANCE_SECONDS, UNREADABLE_TYPE, Account, Event, Incoming
 
 UNKNOWN_TYPE = "unknown"
 
@@ -97,9 +97,9 @@ def read_json(incoming: Incoming, *, id_prefix: str = "") -> Event:
     """Read the id, type and time where most providers write them; without an id the body's own digest is one."""
     try:
         facts = msgspec.json.decode(incoming.body, type=_Facts)
-    except msgspec.DecodeError:
-        # Genuine all the same: it is kept, and whoever reads it will say what is wrong.
-        facts = _Facts()
+    except (msgspec.DecodeError, RecursionError):
+        # Genuine all the same, so it is kept: somebody has to look at it.
+        facts = _Facts(type=UNREADABLE_TYPE)
     found = facts.event_id or facts.id
     named = isinstance(found, str) and found.startswith(id_prefix)
     kinds = (facts.type, facts.event_type, facts.event, facts.description)
@@ -117,11 +117,13 @@ def digest(body: bytes) -> str:
 
 
 def moment(value: Any) -> datetime | None:
-    """Read Unix seconds or ISO 8601; nothing when it is neither."""
+    """Read Unix seconds or ISO 8601; nothing when it is neither, or no time that can be kept."""
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return datetime.fromtimestamp(value, UTC)
         found = datetime.fromisoformat(value) if isinstance(value, str) else None
+        if found is None or found.tzinfo is None:
+            return found and found.replace(tzinfo=UTC)
+        return found.astimezone(UTC)
     except (ValueError, OverflowError, OSError):
         return None
-    return found.replace(tzinfo=UTC) if found is not None and found.tzinfo is None else found

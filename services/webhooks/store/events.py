@@ -20,6 +20,7 @@ REJECTIONS_KEPT_MAX = 1_000
 REJECTIONS_KEPT_HOURS = 24
 REJECTED_BODY_MAX_BYTES = 2_048
 MATCH_ROWS_MAX = 100
+COUNTED_MAX = 10_000
 # By so much the clock that ids were made by and the database's may differ.
 CLOCKS_APART = timedelta(minutes=1)
 # Nothing came in before or will come in after, and what is further away no id can bear.
@@ -131,8 +132,13 @@ def attempted(envelope: Envelope, event_id: UUID, *, replays: UUID | None, outco
     """Write down one try at an event."""
     return Statement(
         "INSERT INTO webhook_attempts (id, event_id, command_id, replays, actor, outcome, error) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        (new_id(), event_id, envelope.id, replays, envelope.actor, outcome, None if error is None else error[:ERROR_MAX_CHARACTERS]),
+        (new_id(), event_id, envelope.id, replays, envelope.actor, outcome, _kept_error(error)),
     )
+
+
+def _kept_error(error: str | None) -> str | None:
+    # It may tell of what a stranger sent, with a NUL in it.
+    return None if error is None else error.replace("\0", "")[:ERROR_MAX_CHARACTERS]
 
 
 def stands(event_id: UUID, status: Status, *, error: str | None, order_id: UUID | None = None, look_again_seconds: float = 0) -> Statement:
@@ -148,7 +154,7 @@ def stands(event_id: UUID, status: Status, *, error: str | None, order_id: UUID 
                next_attempt_at = CASE WHEN $2 = 'waiting' THEN now() + make_interval(secs => $5) END
          WHERE id = $1
         """,
-        (event_id, status.value, None if error is None else error[:ERROR_MAX_CHARACTERS], order_id, look_again_seconds),
+        (event_id, status.value, _kept_error(error), order_id, look_again_seconds),
     )
 
 
@@ -180,28 +186,43 @@ async def due(db: Connection) -> list[Waiting]:
     return [Waiting(**dict(row)) for row in rows]
 
 
-class Pending(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept and not processed yet."""
+class Backlog(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept and not processed: still tried, and given up."""
 
-    count: int
-    oldest_seconds: float
+    pending: int
+    oldest_pending_seconds: float
+    dead: int
 
 
-async def pending(pool: Pool) -> Pending:
-    """Tell how much is not processed yet, and since when; what waits to be matched is not late."""
+async def backlog(pool: Pool) -> Backlog:
+    """Count what is not processed yet and what was given up; what waits to be matched is not late."""
     async with connected(pool) as db:
         row = await db.fetchrow(
             """
-            SELECT count(*) AS count, coalesce(extract(epoch FROM now() - min(received_at)), 0)::float8 AS oldest_seconds
+            SELECT count(*) AS pending, coalesce(extract(epoch FROM now() - min(received_at)), 0)::float8 AS oldest_pending_seconds,
+                   (SELECT count(*) FROM (SELECT FROM webhook_events WHERE status = 'dead' LIMIT $1) AS given_up) AS dead
               FROM (SELECT received_at
                       FROM webhook_events
                      WHERE status IN ('received', 'failing')
                      ORDER BY received_at
-                     LIMIT 10000) AS oldest
-            """
+                     LIMIT $1) AS oldest
+            """,
+            COUNTED_MAX,
         )
     assert row is not None, "an aggregate has one row"
-    return Pending(**dict(row))
+    return Backlog(**dict(row))
+
+
+async def discarded(db: Connection, envelope: Envelope) -> None:
+    """Ignore the event that was given up with this command, which an operator has discarded."""
+    await db.execute(
+        """
+        UPDATE webhook_events e
+           SET status = 'ignored', last_error = 'An operator discarded it: ' || coalesce(last_error, ''), processed_at = now()
+         WHERE status = 'dead' AND EXISTS (SELECT FROM webhook_attempts a WHERE a.event_id = e.id AND a.command_id = $1)
+        """,
+        envelope.id,
+    )
 
 
 _VIEW = """

@@ -190,6 +190,7 @@ class TakeEvent(Message, frozen=True, kw_only=True, tag="background.fulfillment.
     event_id: str
     event_type: str
     payload: str
+    received_at: datetime
 
 
 class TrackingChanged(Event, frozen=True, kw_only=True, tag="fulfillment.tracking_changed.v1"):

@@ -7,6 +7,11 @@ from enum import StrEnum
 
 import msgspec
 
+from shared.provider_values import ID_MAX_CHARACTERS, TEXT_MAX_CHARACTERS, check_moment, check_number, check_text
+
+# So many times nobody sees one parcel.
+SEQUENCE_MAX = 1_000_000
+
 
 class TrackingStatus(StrEnum):
     """How a parcel stands with its carrier."""
@@ -62,6 +67,15 @@ class TrackingEvent(msgspec.Struct, frozen=True, kw_only=True):
     estimated_delivery: datetime | None = None
     # Put in by an operator, who may say that a delivery was none.
     correction: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be kept, whoever brings it: a webhook or an answer."""
+        check_text("tracking_number", self.tracking_number, characters_min=1, characters_max=ID_MAX_CHARACTERS)
+        for name, text in (("code", self.code), ("detail", self.detail), ("location", self.location)):
+            check_text(name, text, characters_max=TEXT_MAX_CHARACTERS)
+        check_number("sequence", self.sequence, least=0, most=SEQUENCE_MAX)
+        check_moment("occurred_at", self.occurred_at)
+        check_moment("estimated_delivery", self.estimated_delivery)
 
     @property
     def key(self) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -156,7 +156,7 @@ class PaymentIntent(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     status: str
     created: int
-    amount_received: int = 0
+    amount_received: Annotated[int, msgspec.Meta(ge=0)] = 0
     metadata: dict[str, str] | None = None
     latest_charge: str | Charge | None = None
     last_payment_error: PaymentError | None = None
