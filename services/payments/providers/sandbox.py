@@ -105,9 +105,12 @@ class SandboxPayments:
         return None if _code(answer) == MISSING else _shown(answer)
 
     async def find_by_reference(
-        self, reference: UUID, *, operation: Operation, provider_payment_id: str | None
+        self, reference: UUID, *, operation: Operation, provider_payment_id: str | None, provider_txn_id: str | None = None
     ) -> ProviderTransaction | None:
         """Find the payment that one of our transactions made or changed."""
+        if provider_payment_id is not None and provider_txn_id is not None:
+            known = await self.get_transaction(provider_payment_id)
+            return known if known is not None and known.shows(operation, reference, provider_txn_id) else None
         found = _page(await self._client.call("find_by_reference", "GET", "/v1/payments", query={"reference": str(reference)}))
         return found[0] if found else None
 
