@@ -1,5 +1,6 @@
 """The sandbox's own books: payments and their operations, kept in a file of its own, and its rules about amounts."""
 
+import asyncio
 import bisect
 import sqlite3
 from collections.abc import Callable
@@ -21,6 +22,14 @@ class Refused(Exception):
         self.status, self.code, self.facts = status, code, facts
 
 
+class Later(msgspec.Struct, frozen=True):
+    """What time will do to an operation."""
+
+    status: str
+    at: str
+    decline_code: str | None = None
+
+
 class Operation(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One thing that happened to a payment."""
 
@@ -35,6 +44,20 @@ class Operation(msgspec.Struct, kw_only=True, omit_defaults=True):
     final: bool = False
     next_action: dict[str, str] | None = None
     metadata: dict[str, str] = {}
+    # The dispute that took or gave back its money.
+    dispute: str | None = None
+    later: Later | None = None
+    # When it ended, where that was later than it began.
+    ended_at: str | None = None
+
+
+class Dispute(msgspec.Struct, kw_only=True):
+    """A cardholder's objection, in Stripe's words; its money is moved by chargebacks and their reversals."""
+
+    id: str
+    amount: int
+    status: str
+    created_at: str
 
 
 class Payment(msgspec.Struct, kw_only=True):
@@ -49,6 +72,7 @@ class Payment(msgspec.Struct, kw_only=True):
     created_at: str
     authorization_expires_at: str | None
     operations: list[Operation]
+    disputes: list[Dispute] = []
     # What only some faces know.
     metadata: dict[str, str] = {}
     capture_method: str = "manual"
@@ -78,7 +102,16 @@ class Payment(msgspec.Struct, kw_only=True):
     def refundable(self) -> int:
         """What can still be given back."""
         lost = self.moved("chargeback") - self.moved("chargeback_reversal")
-        return self.moved("capture") - self.moved("refund") - lost
+        on_its_way = sum(o.amount for o in self.operations if o.kind == "refund" and o.status == "pending")
+        return self.moved("capture") - self.moved("refund") - on_its_way - lost
+
+    def of(self, dispute: Dispute) -> list[Operation]:
+        """List what a dispute moved."""
+        return [o for o in self.operations if o.dispute == dispute.id and o.status == "succeeded"]
+
+    def lost_by(self, dispute: Dispute) -> int:
+        """Tell how much a dispute has taken and not given back."""
+        return sum(o.amount if o.kind == "chargeback" else -o.amount for o in self.of(dispute))
 
     @property
     def behaviour(self) -> Behaviour:
@@ -107,13 +140,18 @@ class Books:
         self._ids: list[str] = []
         self.check_amounts = True
         self.check_keys = True
-        # Told of every change of a payment: the change's name, the payment, and the operation that changed.
-        self.tell: Callable[[str, Payment, Operation], None] = lambda *_: None
+        # Told of every change of a payment: the change's name, the payment, and the operation or dispute that changed.
+        self.tell: Callable[[str, Payment, Operation | Dispute], None] = lambda *_: None
+        # Has something done in so many seconds; where nobody does, time is noticed when a payment is looked at.
+        self.wake: Callable[[float, Callable[[], object]], asyncio.TimerHandle | None] = lambda *_: None
+        self._alarms: list[asyncio.TimerHandle] = []
         for _, body in self._db.execute("SELECT id, body FROM payments ORDER BY id"):
             self._index(msgspec.json.decode(body, type=Payment))
 
     def close(self) -> None:
         """Close the file."""
+        for alarm in self._alarms:
+            alarm.cancel()
         self._db.close()
 
     def _index(self, payment: Payment) -> None:
@@ -156,6 +194,10 @@ class Books:
         expires = payment.authorization_expires_at
         if expires is not None and payment.held > 0 and datetime.fromisoformat(expires) <= now():
             self.add(payment, "void", payment.held, reason="expired")
+        for operation in payment.operations:
+            due = operation.later
+            if due is not None and datetime.fromisoformat(due.at) <= now():
+                self.settle(payment, operation, due.status, decline_code=due.decline_code)
         return payment
 
     def page(self, *, after: str, since: datetime | None, until: datetime | None, limit: int) -> tuple[list[Payment], str | None]:
@@ -187,10 +229,21 @@ class Books:
         operation = Operation(
             id=f"{kind[:3]}_{new_id().hex}", kind=kind, amount=amount, status=status, created_at=now().isoformat(), **facts
         )
+        dispute = _disputed(payment, operation) if kind in DISPUTED_MONEY and operation.dispute is None else None
+        operation.dispute = operation.dispute if dispute is None else dispute.id
         payment.operations.append(operation)
         self.keep(payment)
+        if dispute is not None:
+            self.tell(f"payment.dispute.{_stage(dispute.status, opened=kind == 'chargeback')}", payment, dispute)
         self.tell(f"payment.{kind}.{status}", payment, operation)
         return operation
+
+    def settle(self, payment: Payment, operation: Operation, status: str, *, decline_code: str | None = None) -> Payment:
+        """Have a refund end, or fail after it had succeeded."""
+        operation.status, operation.decline_code, operation.later, operation.ended_at = status, decline_code, None, now().isoformat()
+        self.keep(payment)
+        self.tell(f"payment.{operation.kind}.{status}", payment, operation)
+        return payment
 
     def authorize(self, body: dict[str, Any], base_url: str) -> Payment:
         """Hold an amount as the payment method has it."""
@@ -306,8 +359,85 @@ class Books:
             return payment
         if self.check_amounts and amount > payment.refundable:
             raise Refused(400, "amount_too_large", f"{amount} is more than the {payment.refundable} that can be refunded")
-        self.add(payment, "refund", amount, **facts)
+        act, later = payment.behaviour.refund, None
+        if act in (Act.SUCCEED_LATER, Act.FAIL_LATER):
+            at = (now() + timedelta(seconds=payment.behaviour.later_seconds)).isoformat()
+            fails = act is Act.FAIL_LATER
+            later = Later("failed", at, payment.behaviour.decline_code) if fails else Later("succeeded", at)
+            alarm = self.wake(payment.behaviour.later_seconds, lambda: self._lapsed(payment))
+            self._alarms += [] if alarm is None else [alarm]
+        status = "pending" if act in (Act.PENDING, Act.SUCCEED_LATER) else "succeeded"
+        self.add(payment, "refund", amount, status=status, later=later, **facts)
         return payment
+
+    def settle_refund(self, payment: Payment, status: str, body: dict[str, Any]) -> Payment:
+        """Have a refund succeed, fail or be cancelled: the one that is named, else the latest that still can."""
+        ends = {"refund_succeed": "succeeded", "refund_fail": "failed", "refund_cancel": "failed"}
+        code = None if status == "refund_succeed" else body.get("reason") or REFUND_FAILURES[status]
+        movable = ("pending", "succeeded") if ends[status] == "failed" else ("pending",)
+        refunds = [o for o in payment.operations if o.kind == "refund" and o.status in movable and body.get("id") in (None, o.id)]
+        if not refunds:
+            raise Refused(400, "no_such_refund", "There is no refund of which that could become")
+        return self.settle(payment, refunds[-1], ends[status], decline_code=code)
+
+    def dispute(self, payment: Payment, body: dict[str, Any]) -> Payment:
+        """Open a dispute, or have the latest (or the one that is named) turn, and move its money as Stripe does.
+
+        `returned` is what a lost one gives back all the same (support.stripe.com: "partially won"); `withdrawn` has one that was
+        prevented take its money, as Visa's Rapid Dispute Resolution does.
+        """
+        status, amount = _text(body, "status"), body.get("amount", payment.amount)
+        found = [d for d in payment.disputes if body.get("id") in (None, d.id)]
+        known = None if body.get("new") or not found else found[-1]
+        dispute = known or Dispute(id=f"dp_{new_id().hex}", amount=amount, status=status, created_at=now().isoformat())
+        if known is None:
+            payment.disputes.append(dispute)
+        dispute.status = status
+        self.keep(payment)
+        self.tell(f"payment.dispute.{_stage(status, opened=known is None)}", payment, dispute)
+        self._move_disputed(payment, dispute, body)
+        return payment
+
+    def _move_disputed(self, payment: Payment, dispute: Dispute, body: dict[str, Any]) -> None:
+        out = payment.lost_by(dispute)
+        taken = dispute.status == "lost" or (dispute.status == "prevented" and bool(body.get("withdrawn")))
+        taken = taken or (dispute.status in DISPUTED and not payment.of(dispute))
+        if taken and out == 0:
+            self.add(payment, "chargeback", dispute.amount, reason="fraudulent", dispute=dispute.id)
+        back = out if dispute.status == "won" or (dispute.status == "prevented" and not taken) else body.get("returned", 0)
+        if back > 0:
+            self.add(payment, "chargeback_reversal", back, dispute=dispute.id)
+
+
+# Why a refund failed where nobody says it (docs.stripe.com/api/refunds/object#refund_object-failure_reason).
+REFUND_FAILURES = {"refund_fail": "expired_or_canceled_card", "refund_cancel": "merchant_request"}
+# What has taken the money and is not decided.
+DISPUTED = frozenset({"needs_response", "under_review", "appeal_needs_response", "appeal_under_review"})
+CLOSED = frozenset({"won", "lost", "prevented", "warning_closed"})
+
+
+DISPUTED_MONEY = ("chargeback", "chargeback_reversal")
+
+
+def _disputed(payment: Payment, operation: Operation) -> Dispute | None:
+    """Find the dispute of money that was just moved without one: a new one, or the latest that still holds any."""
+    if operation.kind == "chargeback":
+        made = Dispute(
+            id=f"dp_{operation.id.split('_', 1)[1]}", amount=operation.amount, status="needs_response", created_at=operation.created_at
+        )
+        payment.disputes.append(made)
+        return made
+    holding = [d for d in payment.disputes if payment.lost_by(d) > 0]
+    if not holding:
+        return None
+    holding[-1].status = "won" if operation.amount >= payment.lost_by(holding[-1]) else "lost"
+    return holding[-1]
+
+
+def _stage(status: str, *, opened: bool) -> str:
+    if opened:
+        return "created"
+    return "closed" if status in CLOSED else "updated"
 
 
 def _positive(body: dict[str, Any]) -> int:

@@ -32,6 +32,7 @@ class Control(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 DASHBOARD = ("capture", "refund", "void", "chargeback", "chargeback_reversal")
+REFUNDS = ("refund_succeed", "refund_fail", "refund_cancel")
 
 
 @get("/3ds/{payment_id:str}", media_type=MediaType.HTML)
@@ -98,9 +99,13 @@ async def control_payment(request: HttpRequest, payment_id: FromPath[str], kind:
     payment, body = books.get(payment_id), OWN.read(await request.body())
     if kind in ("approve", "decline"):
         return shown(books.decide(payment, passed=kind == "approve"))
+    if kind in REFUNDS:
+        return shown(books.settle_refund(payment, kind, body))
+    if kind == "dispute":
+        return shown(books.dispute(payment, body))
     if kind not in DASHBOARD:
-        raise Refused(404, "unknown_kind", f"approve, decline, {', '.join(DASHBOARD)}")
-    books.add(payment, kind, int(body.get("amount", payment.amount)), reason="dashboard")
+        raise Refused(404, "unknown_kind", f"approve, decline, dispute, {', '.join((*REFUNDS, *DASHBOARD))}")
+    books.add(payment, kind, int(body.get("amount", payment.amount)), status=str(body.get("status", "succeeded")), reason="dashboard")
     return shown(payment)
 
 

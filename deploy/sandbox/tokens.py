@@ -20,6 +20,8 @@ class Act(StrEnum):
     PARTIAL = "partial"
     BUSY_ONCE = "busy_once"
     PENDING = "pending"
+    SUCCEED_LATER = "succeed_later"
+    FAIL_LATER = "fail_later"
 
 
 class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +36,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     refund: Act = Act.SUCCEED
     decline_code: str = "generic_decline"
     authorization_lifetime_seconds: float = 7 * 24 * 3600
+    # How long what succeeds or fails later takes.
+    later_seconds: float = 2.0
     disputed: bool = False
 
 
@@ -93,6 +97,11 @@ TOKENS: dict[str, Behaviour] = {
     "tok_capture_slow": Behaviour(about="Capture takes a second, then succeeds.", capture=Act.SLOW),
     "tok_void_timeout": Behaviour(about="Void happens, but its answer never comes in time.", void=Act.SUCCEED_SILENTLY),
     "tok_refund_declined": Behaviour(about="Refund is declined.", refund=Act.DECLINE, decline_code="refund_declined"),
+    "tok_refund_pending": Behaviour(about="Refund stays pending until the control endpoint settles it.", refund=Act.PENDING),
+    "tok_refund_succeeds_later": Behaviour(about="Refund is pending and succeeds two seconds later.", refund=Act.SUCCEED_LATER),
+    "tok_refund_fails_later": Behaviour(
+        about="Refund succeeds, and fails two seconds later.", refund=Act.FAIL_LATER, decline_code="expired_or_canceled_card"
+    ),
     "tok_refund_500_once": Behaviour(about="Refund answers 500 once, then succeeds.", refund=Act.FAIL_ONCE),
     "tok_refund_timeout": Behaviour(about="Refund happens, but its answer never comes in time.", refund=Act.SUCCEED_SILENTLY),
 }
@@ -111,7 +120,9 @@ STRIPE_METHODS: dict[str, Behaviour] = {
     "pm_card_chargeDeclinedFraudulent": TOKENS["tok_declined_fraudulent"],
     "pm_card_threeDSecure2Required": TOKENS["tok_3ds"],
     "pm_card_createDispute": TOKENS["tok_dispute"],
-    "pm_card_refundFail": TOKENS["tok_refund_declined"],
+    # Cards 4000000000007726 and 4000000000005126.
+    "pm_card_pendingRefund": TOKENS["tok_refund_succeeds_later"],
+    "pm_card_refundFail": TOKENS["tok_refund_fails_later"],
 }
 
 METHODS: dict[str, Behaviour] = {**TOKENS, **STRIPE_METHODS}

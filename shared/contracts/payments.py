@@ -446,11 +446,20 @@ class UnknownPage(msgspec.Struct, frozen=True, kw_only=True):
 # Events
 
 
+class FailedRefund(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund that gave nothing back: it was not carried out, or it failed or was cancelled, perhaps after it had succeeded."""
+
+    transaction_id: UUID
+    amount: int
+    decline_code: str | None
+
+
 class IntentChanged(Event, frozen=True, kw_only=True, tag="payments.intent_changed.v1"):
     """An intent has other amounts or another status; older versions than known are to be ignored."""
 
     intent: IntentView
     order_status: str
+    failed_refunds: tuple[FailedRefund, ...] = ()
 
 
 MESSAGES: tuple[type[Message], ...] = (

@@ -25,7 +25,7 @@ class SettlementLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     # What the provider calls the line.
     key: ShortText
     category: ShortText
-    # Which operation of the payment it settles: capture, refund, chargeback, chargeback_reversal.
+    # Which operation of the payment it settles: capture, refund, refund_failure, chargeback, chargeback_reversal.
     operation: ShortText
     payment: ShortText
     gross: SettledAmount

@@ -9,8 +9,11 @@ import pytest
 from deploy.sandbox.tokens import DECLINE_CODES, TOKENS
 from tests.world import TOTAL, Payment, World, until
 
-# Outcomes that a token reaches at once; the rest is told below.
-AUTHORIZED_AT_ONCE = ("tok_success", "tok_slow", "tok_authorization_expires", "tok_dispute", "tok_void_timeout")
+# Outcomes that a token reaches at once; the rest is told below, and the life of refunds in test_lives.py.
+AUTHORIZED_AT_ONCE = (
+    *("tok_success", "tok_slow", "tok_authorization_expires", "tok_dispute", "tok_void_timeout"),
+    *("tok_refund_pending", "tok_refund_succeeds_later", "tok_refund_fails_later"),
+)
 
 
 class TestTokens:

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.sandbox.server import Sandbox
 from deploy.state import free_port
-from services.payments.domain.intents import Observation, Operation, TransactionStatus
+from services.payments.domain.intents import NO_MONEY, Observation, Operation, TransactionStatus
 from services.payments.providers import (
     Ambiguous,
     AuthorizeRequest,
@@ -262,7 +262,57 @@ class TestLater:
 
         seen = await ask(subject.provider, a_refund(authorized.provider_payment_id, 100))
 
-        assert of(seen, Operation.REFUND) == [(TransactionStatus.DECLINED, 100)]
+        assert [(status in NO_MONEY, amount) for status, amount in of(seen, Operation.REFUND)] == [(True, 100)]
+
+    @pytest.mark.parametrize("end", ["refund_succeed", "refund_fail", "refund_cancel"])
+    async def test_a_refund_that_is_pending_ends_as_its_provider_says(self, subject: Subject, end: str) -> None:
+        """C06: docs.stripe.com/refunds, pending while the balance does not cover it."""
+        (authorized,) = await ask(subject.provider, an_authorization("tok_refund_pending"))
+        payment_id = authorized.provider_payment_id
+        await ask(subject.provider, a_capture(payment_id, AMOUNT))
+        request = a_refund(payment_id, 100)
+
+        seen = await ask(subject.provider, request)
+        shown = await found(subject, request)
+        subject.sandbox.books.settle_refund(subject.sandbox.books.get(payment_id), end, {})
+
+        assert of(seen, Operation.REFUND) == [(TransactionStatus.PENDING, 100)]
+        assert shown is not None
+        assert of(shown.observations, Operation.REFUND) == [(TransactionStatus.PENDING, 100)]
+        expected = DONE if end == "refund_succeed" else TransactionStatus.FAILED
+        assert await books(subject, payment_id, Operation.REFUND) == [(expected, 100)]
+
+    async def test_a_refund_that_fails_after_it_succeeded_is_shown_as_failed(self, subject: Subject) -> None:
+        """C05: card 4000000000005126 (docs.stripe.com/testing, "Asynchronous failure")."""
+        payment_id = await a_payment(subject)
+        await ask(subject.provider, a_capture(payment_id, AMOUNT))
+
+        seen = await ask(subject.provider, a_refund(payment_id, 100))
+        subject.sandbox.books.settle_refund(subject.sandbox.books.get(payment_id), "refund_fail", {})
+
+        assert of(seen, Operation.REFUND)[-1] == (DONE, 100)
+        after = await subject.provider.get_transaction(payment_id)
+        assert after is not None
+        [refund] = [o for o in after.observations if o.operation is Operation.REFUND]
+        assert (refund.status, refund.decline_code) == (TransactionStatus.FAILED, "expired_or_canceled_card")
+
+    async def test_what_bears_no_reference_of_ours_is_found_by_the_providers_name_for_it(self, subject: Subject) -> None:
+        """C07: a refund made in the dashboard."""
+        payment_id = await a_payment(subject)
+        await ask(subject.provider, a_capture(payment_id, AMOUNT))
+        subject.in_the_dashboard(payment_id, "refund", 100)
+        there = await subject.provider.get_transaction(payment_id)
+        assert there is not None
+        [name] = [o.provider_txn_id for o in there.observations if o.operation is Operation.REFUND]
+
+        async def look(operation: Operation, txn: str | None) -> ProviderTransaction | None:
+            return await subject.provider.find_by_reference(
+                new_id(), operation=operation, provider_payment_id=payment_id, provider_txn_id=txn
+            )
+
+        assert await look(Operation.REFUND, name) == there
+        assert [await look(Operation.REFUND, txn) for txn in ("re_other", None)] == [None, None]
+        assert await look(Operation.CHARGEBACK, name) is None
 
     async def test_what_is_done_in_the_dashboard_shows_in_the_books(self, subject: Subject) -> None:
         payment_id = await a_payment(subject)

@@ -39,6 +39,18 @@ class TestLedger:
         with pytest.raises(asyncpg.RestrictViolationError, match="cannot go from succeeded back to pending"):
             await _as_payments(world, "UPDATE payment_transactions SET status = 'pending' WHERE payment_intent_id = $1", payment.id)
 
+    async def test_a_refund_that_came_back_never_succeeds_again_and_nothing_else_comes_back(self, world: World) -> None:
+        """C05: only a refund fails after it succeeded, and that is final."""
+        payment = await world.a_captured_payment()
+        await payment.refund(100)
+        change = "UPDATE payment_transactions SET status = $2, processed_amount = $3 WHERE payment_intent_id = $1 AND operation = $4"
+
+        with pytest.raises(asyncpg.RestrictViolationError, match="cannot go from succeeded back to failed"):
+            await _as_payments(world, change, payment.id, "failed", 0, "capture")
+        await _as_payments(world, change, payment.id, "failed", 0, "refund")
+        with pytest.raises(asyncpg.RestrictViolationError, match="has come back cannot become succeeded"):
+            await _as_payments(world, change, payment.id, "succeeded", 100, "refund")
+
     async def test_one_order_has_one_active_payment(self, world: World) -> None:
         payment = await world.a_payment()
 

@@ -89,6 +89,40 @@ async def test_what_cannot_be_healed_is_one_difference_and_holds_up_no_other(wor
     assert [(await each.intent())["refunded_amount"] for each in twice] == [100, 100]
 
 
+async def test_a_refund_that_failed_and_a_dispute_that_turned_unheard_are_learnt(world: World) -> None:
+    """C05, C18 (F4, F14): nothing was told of either; the books say it."""
+    payment, disputed = await world.a_captured_payment(), await world.a_captured_payment()
+    assert (await payment.refund(2500)).status == 201
+    await dashboard(world, payment, "refund_fail")
+    for status in ("needs_response", "won", "lost"):
+        await dashboard(world, disputed, "dispute", status=status, amount=4000)
+
+    run = await a_run(world)
+
+    found = sorted(brief(await drift(world, run_id=run["id"])))
+    lost = ("missing_locally", "chargeback", "healed")
+    assert found == [lost, lost, ("missing_locally", "chargeback_reversal", "healed"), ("status", "refund", "healed")]
+    assert ((await payment.intent())["status"], (await payment.intent())["refunded_amount"]) == ("captured", 0)
+    assert (await disputed.intent())["charged_back_amount"] == 4000
+    for each in (payment, disputed):
+        await world.books_agree(each.order_id)
+    again = await a_run(world)
+    assert await drift(world, run_id=again["id"]) == []
+
+
+async def test_a_refund_that_is_pending_on_both_sides_hides_nothing(world: World) -> None:
+    """C06: what is pending for days is no difference, and no reason to overlook one."""
+    payment = await world.a_captured_payment()
+    await dashboard(world, payment, "refund", amount=100, status="pending")
+    await a_run(world)
+    assert (await payment.intent())["refund_reserved"] == 100
+    await make_drift(world, "payments", payment.at_the_provider().id, forget=True)
+
+    run = await a_run(world)
+
+    assert brief(await drift(world, run_id=run["id"])) == [("missing_at_provider", "", "open")]
+
+
 @pytest.mark.parametrize(
     ("how", "expected"),
     [

@@ -9,7 +9,7 @@ import pytest
 
 from deploy import settlements
 from shared.ids import new_id
-from tests.reconciler.books import drift
+from tests.reconciler.books import a_run, drift
 from tests.world import MUG, Answer, Payment, Place, World, a_world
 
 # The columns of Stripe's itemized payout reconciliation report that its mapping reads, and some that it does not
@@ -80,6 +80,22 @@ async def test_matched_with_the_ledger_fees_and_all_and_once(world: World, tmp_p
     run = (await world.send("GET", f"/api/v1/admin/reconciliation/runs/{first['run_id']}")).json
     assert (run["source"], run["status"], run["compared"]) == ("settlement", "completed", 4)
     assert await drift(world, status="open") == []
+
+
+async def test_a_refund_that_failed_is_settled_by_both_its_lines(world: World, tmp_path: Path) -> None:
+    """C05: what a refund took and what its failure gave back (docs.stripe.com/reports/reporting-categories, "refund_failure")."""
+    payment = await world.a_captured_payment()
+    await payment.refund(2_000)
+    failed = f"{world.sandbox.base_url}/control/payments/{payment.at_the_provider().id}/refund_fail"
+    assert (await world.http.post(failed)).status_code == 200
+    await a_run(world)
+    lines = [a_line(payment, "refund_failure", "20.00"), a_line(payment, "refund", "-20.00"), a_line(payment, "refund", "-20.00")]
+
+    [answer] = await brought_in(world, a_report(tmp_path, *lines))
+
+    assert (answer["matched"], len(answer["differing"])) == (2, 1)
+    shown = await settled(world, payment)
+    assert [each[:2] for each in shown][:2] == [("refund_failure", 2_000), ("refund", -2_000)]
 
 
 async def test_settled_in_another_currency_by_what_the_customer_saw(world: World, tmp_path: Path) -> None:

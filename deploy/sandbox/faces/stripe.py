@@ -256,6 +256,8 @@ async def refund(request: HttpRequest) -> Response[bytes]:
         payment = paid(body)
         if payment.moved("capture") == 0 and sandbox.books.check_amounts:
             raise Refused(400, "charge_not_captured", "This payment has no captured charge to refund.")
+        if any(payment.lost_by(d) > 0 for d in payment.disputes) and sandbox.books.check_amounts:
+            raise Refused(400, "charge_disputed", f"Charge {objects.charge_id(payment)} has been charged back; cannot issue a refund.")
         if payment.refundable <= 0 and sandbox.books.check_amounts:
             raise Refused(400, "charge_already_refunded", f"Charge {objects.charge_id(payment)} has already been refunded.")
         amount = _integer(body, "amount") if "amount" in body else payment.refundable
@@ -269,22 +271,30 @@ async def refund(request: HttpRequest) -> Response[bytes]:
 
 @get("/v1/refunds")
 async def list_refunds(request: HttpRequest) -> Response[bytes]:
-    return _operations(request, objects.REFUNDS, objects.refund, "/v1/refunds")
+    return _listed(request, _refunds, "/v1/refunds")
 
 
 @get("/v1/refunds/{refund_id:str}")
 async def read_refund(request: HttpRequest, refund_id: FromPath[str]) -> Response[bytes]:
-    return _operation(request, objects.REFUNDS, refund_id, objects.refund)
+    return _one(request, _refunds, refund_id)
 
 
 @get("/v1/disputes")
 async def list_disputes(request: HttpRequest) -> Response[bytes]:
-    return _operations(request, frozenset({"chargeback"}), objects.dispute, "/v1/disputes")
+    return _listed(request, _disputes, "/v1/disputes")
 
 
 @get("/v1/disputes/{dispute_id:str}")
 async def read_dispute(request: HttpRequest, dispute_id: FromPath[str]) -> Response[bytes]:
-    return _operation(request, frozenset({"chargeback"}), dispute_id, objects.dispute)
+    return _one(request, _disputes, dispute_id)
+
+
+def _refunds(payment: Payment) -> list[Thing]:
+    return [objects.refund(payment, o) for o in reversed(payment.operations) if o.kind in objects.REFUNDS]
+
+
+def _disputes(payment: Payment) -> list[Thing]:
+    return [objects.dispute(payment, d) for d in reversed(payment.disputes)]
 
 
 @get("/v1/balance_transactions/{transaction_id:str}")
@@ -364,17 +374,17 @@ def _payment(books: Books, payment_id: str, *, status: int = 404) -> Payment:
     return books.get(payment_id)
 
 
-def _operations(request: HttpRequest, kinds: frozenset[str], write: Callable[[Payment, Operation], Thing], url: str) -> Response[bytes]:
+def _listed(request: HttpRequest, things_of: Callable[[Payment], list[Thing]], url: str) -> Response[bytes]:
     query, books = nested(request.query_params.multi_items()), sandbox_of(request).read(request)
     payments = [_payment(books, query["payment_intent"])] if "payment_intent" in query else _payments(books)
-    rows = [write(p, o) for p in payments for o in reversed(p.operations) if o.kind in kinds]
+    rows = [thing for p in payments for thing in things_of(p)]
     return _answer(_list(rows, lambda row: str(row["id"]), lambda row: row, query, url))
 
 
-def _operation(request: HttpRequest, kinds: frozenset[str], wanted: str, write: Callable[[Payment, Operation], Thing]) -> Response[bytes]:
+def _one(request: HttpRequest, things_of: Callable[[Payment], list[Thing]], wanted: str) -> Response[bytes]:
     for payment in _payments(sandbox_of(request).read(request)):
-        for operation in payment.operations:
-            if operation.kind in kinds and (thing := write(payment, operation))["id"] == wanted:
+        for thing in things_of(payment):
+            if thing["id"] == wanted:
                 return _answer(thing)
     raise Refused(404, "resource_missing", f"No such object: '{wanted}'", param="id")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from deploy.sandbox.books import Operation, Payment
+from deploy.sandbox.books import Dispute, Operation, Payment
 from deploy.sandbox.faces.stripe_objects import Thing, charge, dispute, payment_intent, refund, status_of
 from deploy.sandbox.faces.stripe_versions import EVENTS_OF_EVERY_REFUND, before, spoken
 from deploy.sandbox.webhooks import Told
@@ -41,8 +41,12 @@ class StripeEvents:
         return {"Content-Type": "application/json; charset=utf-8", "Stripe-Signature": f"t={timestamp},v1={signature}"}
 
 
-def events_of(kind: str, payment: Payment, operation: Operation) -> Iterator[tuple[str, Thing]]:
+def events_of(kind: str, payment: Payment, changed: Operation | Dispute) -> Iterator[tuple[str, Thing]]:
     """Name the events of one change, each with its object as it is now."""
+    if isinstance(changed, Dispute):
+        yield f"charge.dispute.{kind.rpartition('.')[2]}", dispute(payment, changed)
+        return
+    operation = changed
     match kind:
         case "payment.authorize.succeeded":
             yield "charge.succeeded", charge(payment)
@@ -60,19 +64,24 @@ def events_of(kind: str, payment: Payment, operation: Operation) -> Iterator[tup
             if operation.reason == "expired":
                 yield "charge.expired", charge(payment)
             yield from _payment_changed(payment)
-        case "payment.refund.succeeded" | "payment.let_go.succeeded":
+        case "payment.refund.succeeded" if operation.ended_at is not None:
+            yield from _refund_changed(payment, operation, "refund.updated")
+        case "payment.refund.succeeded" | "payment.refund.pending" | "payment.let_go.succeeded":
             if not before(EVENTS_OF_EVERY_REFUND):
                 yield "refund.created", refund(payment, operation)
             yield "charge.refunded", charge(payment)
-        case "payment.refund.declined":
-            yield ("charge.refund.updated" if before(EVENTS_OF_EVERY_REFUND) else "refund.failed"), refund(payment, operation)
-        case "payment.chargeback.succeeded":
-            yield "charge.dispute.created", dispute(payment, operation)
-            yield "charge.dispute.funds_withdrawn", dispute(payment, operation)
-        case "payment.chargeback_reversal.succeeded":
-            disputed = next(o for o in payment.operations if o.kind == "chargeback")
-            yield "charge.dispute.closed", dispute(payment, disputed)
-            yield "charge.dispute.funds_reinstated", dispute(payment, disputed)
+        case "payment.refund.failed" | "payment.refund.declined":
+            yield from _refund_changed(payment, operation, "refund.failed", "refund.updated")
+        case "payment.chargeback.succeeded" | "payment.chargeback_reversal.succeeded":
+            moved = "withdrawn" if operation.kind == "chargeback" else "reinstated"
+            for each in (d for d in payment.disputes if d.id == operation.dispute):
+                yield f"charge.dispute.funds_{moved}", dispute(payment, each)
+
+
+def _refund_changed(payment: Payment, operation: Operation, *names: str) -> Iterator[tuple[str, Thing]]:
+    for name in () if before(EVENTS_OF_EVERY_REFUND) else names:
+        yield name, refund(payment, operation)
+    yield "charge.refund.updated", refund(payment, operation)
 
 
 def _payment_changed(payment: Payment) -> Iterator[tuple[str, Thing]]:

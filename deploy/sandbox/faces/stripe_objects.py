@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from deploy.sandbox.books import Operation, Payment
+from deploy.sandbox.books import Dispute, Operation, Payment
 from deploy.sandbox.faces.stripe_versions import LATEST_CHARGE, NO_REFUND_OF_THE_REST, before
 from deploy.sandbox.tokens import DECLINE_CODES
 
@@ -113,7 +113,7 @@ def charge(payment: Payment) -> Thing:
         "currency": payment.currency,
         "customer": None,
         "description": None,
-        "disputed": any(o.kind == "chargeback" for o in payment.operations),
+        "disputed": bool(payment.disputes),
         "failure_balance_transaction": None,
         "failure_code": None if succeeded else _code(authorization),
         "failure_message": None if succeeded else "Your card was declined.",
@@ -168,8 +168,11 @@ def refunds_of(payment: Payment, *, rows_max: int = REFUNDS_SHOWN_MAX) -> Thing:
 
 
 def refund(payment: Payment, operation: Operation) -> Thing:
-    """Write a refund."""
-    failed = operation.status == "declined"
+    """Write a refund: what the account's owner cancelled is canceled, all else that came to nothing failed."""
+    failed = operation.status in ("declined", "failed")
+    status = {"declined": "failed", "failed": "canceled" if operation.decline_code == "merchant_request" else "failed"}
+    # A pending one of a card waits for a balance that covers it (docs.stripe.com/refunds).
+    pending = {"pending_reason": "insufficient_funds"} if operation.status == "pending" else {}
     return {
         "id": f"re_{_bare(operation.id)}",
         "object": "refund",
@@ -180,14 +183,15 @@ def refund(payment: Payment, operation: Operation) -> Thing:
         "currency": payment.currency,
         "customer": None,
         "destination_details": {"card": {"type": "refund"}, "type": "card"},
-        "failure_reason": operation.decline_code if failed else None,
+        **({"failure_balance_transaction": f"txn_{_bare(operation.id)}", "failure_reason": operation.decline_code} if failed else {}),
         "metadata": operation.metadata,
         "payment_intent": payment.id,
         "payment_method": None,
+        **pending,
         "reason": operation.reason if operation.reason in REFUND_REASONS else None,
         "receipt_number": None,
         "source_transfer_reversal": None,
-        "status": "failed" if failed else "succeeded",
+        "status": status.get(operation.status, operation.status),
         "transfer_reversal": None,
     }
 
@@ -216,27 +220,52 @@ def balance_transaction(payment: Payment) -> Thing:
     }
 
 
-def dispute(payment: Payment, operation: Operation) -> Thing:
-    """Write a dispute: it is won once the sandbox's dashboard has reversed it."""
-    won = any(o.kind == "chargeback_reversal" for o in payment.operations)
+def dispute(payment: Payment, disputed: Dispute) -> Thing:
+    """Write a dispute with what it took and gave back."""
+    inquiry = disputed.status.startswith("warning_")
     return {
-        "id": f"dp_{_bare(operation.id)}",
+        "id": disputed.id,
         "object": "dispute",
-        "amount": operation.amount,
-        "balance_transactions": [],
+        "amount": disputed.amount,
+        "balance_transactions": [_moved(payment, disputed, each) for each in payment.of(disputed)],
         "charge": charge_id(payment),
-        "created": seconds(operation.created_at),
+        "created": seconds(disputed.created_at),
         "currency": payment.currency,
         "enhanced_eligibility_types": [],
         "evidence": {},
         "evidence_details": {"due_by": None, "has_evidence": False, "past_due": False, "submission_count": 0},
-        "is_charge_refundable": False,
+        "is_charge_refundable": inquiry,
         "livemode": False,
         "metadata": {},
         "payment_intent": payment.id,
-        "payment_method_details": {"card": {"brand": "visa", "case_type": "chargeback", "network_reason_code": "10.4"}, "type": "card"},
+        "payment_method_details": {
+            "card": {"brand": "visa", "case_type": "inquiry" if inquiry else "chargeback", "network_reason_code": "10.4"},
+            "type": "card",
+        },
         "reason": "fraudulent",
-        "status": "won" if won else "needs_response",
+        "status": disputed.status,
+    }
+
+
+def _moved(payment: Payment, disputed: Dispute, operation: Operation) -> Thing:
+    back = operation.kind == "chargeback_reversal"
+    return {
+        "id": f"txn_{_bare(operation.id)}",
+        "object": "balance_transaction",
+        "amount": operation.amount if back else -operation.amount,
+        "available_on": seconds(operation.created_at),
+        "balance_type": "payments",
+        "created": seconds(operation.created_at),
+        "currency": payment.currency,
+        "description": f"Chargeback {'reversal' if back else 'withdrawal'} for {charge_id(payment)}",
+        "exchange_rate": None,
+        "fee": 0,
+        "fee_details": [],
+        "net": operation.amount if back else -operation.amount,
+        "reporting_category": "dispute_reversal" if back else "dispute",
+        "source": disputed.id,
+        "status": "available",
+        "type": "adjustment",
     }
 
 

@@ -39,7 +39,7 @@ def our_side(intent: Intent, transactions: Sequence[Transaction]) -> Side:
         ),
         made_at=intent.created_at,
         order_id=intent.order_id,
-        in_flight=any(row.open and not row.awaiting_customer for row in transactions),
+        in_flight=any(row.open and not (row.awaiting_customer or row.accepted) for row in transactions),
     )
 
 

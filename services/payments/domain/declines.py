@@ -76,7 +76,7 @@ def declined(intent: Intent, transaction: Transaction) -> Problem:
         "intent_status": intent.status.value,
         "provider": intent.provider,
     }
-    if transaction.status is TransactionStatus.FAILED:
+    if transaction.status is TransactionStatus.FAILED and not transaction.came_back:
         return Problem(
             code="payment-not-executed",
             title="The operation was not executed",

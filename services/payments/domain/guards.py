@@ -90,9 +90,9 @@ VOIDABLE = frozenset(
 
 
 def check_nothing_open(transactions: Sequence[Transaction]) -> None:
-    """Refuse a second operation while one is under way."""
+    """Refuse a second operation while one is under way; a refund that its provider has keeps nobody waiting, its amount is reserved."""
     for transaction in transactions:
-        if transaction.open and not transaction.awaiting_customer:
+        if transaction.open and not (transaction.awaiting_customer or transaction.accepted):
             facts = {
                 "operation": transaction.operation.value,
                 "transaction_id": str(transaction.id),

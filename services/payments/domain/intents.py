@@ -33,7 +33,7 @@ class Operation(StrEnum):
 
 
 class TransactionStatus(StrEnum):
-    """Where one operation stands; it only moves on, in this order."""
+    """Where one operation stands; it only moves on, in this order. A refund alone may fail after it succeeded."""
 
     PENDING = "pending"
     UNKNOWN = "unknown"
@@ -44,6 +44,7 @@ class TransactionStatus(StrEnum):
 
 RANK = {status: rank for rank, status in enumerate(TransactionStatus)}
 OPEN = frozenset({TransactionStatus.PENDING, TransactionStatus.UNKNOWN})
+NO_MONEY = frozenset({TransactionStatus.DECLINED, TransactionStatus.FAILED})
 
 
 class IntentStatus(StrEnum):
@@ -110,6 +111,16 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     def open(self) -> bool:
         """Whether its outcome is still to be learnt."""
         return self.status in OPEN
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it is a refund that its provider has and has not carried out yet, which may take days: nothing waits for it."""
+        return self.operation is Operation.REFUND and self.open and self.provider_txn_id is not None
+
+    @property
+    def came_back(self) -> bool:
+        """Whether it is a refund that its provider's books show as failed or cancelled, which is final: it moved nothing in the end."""
+        return self.operation is Operation.REFUND and self.status in NO_MONEY and self.processed_amount == 0
 
     @property
     def moved(self) -> int:
@@ -200,6 +211,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     decline_code: str | None = None
     next_action: NextAction | None = None
     authorization_expires_at: datetime | None = None
+    # Concluded from what a provider does not show, so that whatever it has shown goes before.
+    inferred: bool = False
     raw: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
@@ -427,9 +440,14 @@ def _first_sight(observation: Observation, fresh: UUID, source: Source, intent: 
 
 
 def _advance(row: Transaction, observation: Observation, intent: Intent, source: Source) -> Transaction:
-    money, no_money = TransactionStatus.SUCCEEDED, (TransactionStatus.DECLINED, TransactionStatus.FAILED)
-    contradicts = (row.status is money and observation.status in no_money) or (row.status in no_money and observation.status is money)
-    ahead = RANK[observation.status] > RANK[row.status]
+    if row.operation is Operation.REFUND and observation.status in NO_MONEY and observation.provider_txn_id is not None:
+        return _come_back(row, observation)
+    if row.came_back or (observation.inferred and row.open and row.provider_txn_id is not None):
+        return row
+    money = TransactionStatus.SUCCEEDED
+    contradicts = (row.status is money and observation.status in NO_MONEY) or (row.status in NO_MONEY and observation.status is money)
+    accepted = row.operation is Operation.REFUND and row.open and observation.provider_txn_id is not None
+    ahead = RANK[observation.status] > RANK[row.status] or (accepted and row.status is TransactionStatus.UNKNOWN)
     status = observation.status if ahead else row.status
     waits = observation.next_action is not None and not (row.confirming and source is Source.WEBHOOK)
     processed = row.processed_amount
@@ -446,6 +464,24 @@ def _advance(row: Transaction, observation: Observation, intent: Intent, source:
         decline_code=row.decline_code or observation.decline_code,
         reason=row.reason or observation.reason,
         raw=observation.raw if ahead or not row.raw else row.raw,
+    )
+
+
+def _come_back(row: Transaction, observation: Observation) -> Transaction:
+    """A refund failed or was cancelled, before or after it succeeded: the money is here again, and whatever was told before is older.
+
+    Neither status is ever left again (docs.stripe.com/refunds#failed-refunds, docs.stripe.com/api/refunds/cancel).
+    """
+    news = not row.came_back or RANK[observation.status] > RANK[row.status]
+    return msgspec.structs.replace(
+        row,
+        status=observation.status if news else row.status,
+        processed_amount=0,
+        provider_txn_id=row.provider_txn_id or observation.provider_txn_id,
+        contradicted=False,
+        decline_code=(observation.decline_code if news else None) or row.decline_code,
+        reason=row.reason or observation.reason,
+        raw=observation.raw if news or not row.raw else row.raw,
     )
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from services.payments.domain.declines import conflicted, declined
-from services.payments.domain.intents import Applied, Intent, Observation, Operation, Source, Transaction, TransactionStatus
+from services.payments.domain.intents import NO_MONEY, Applied, Intent, Observation, Operation, Source, Transaction, TransactionStatus
 from services.payments.domain.intents import observe as apply
 from services.payments.domain.orders import OrderStatus, order_status
 from services.payments.providers import Ambiguous, ConfirmRequest, PaymentProvider, Prepared, Pricing, Request
@@ -20,7 +20,7 @@ from services.payments.store.ledger import RowFacts
 from services.payments.store.questions import Question
 from shared import audit, telemetry
 from shared.backoff import step, trying
-from shared.contracts.payments import IntentChanged, PaymentView
+from shared.contracts.payments import FailedRefund, IntentChanged, PaymentView
 from shared.credentials import Adapters, Credential, Wallet, tried
 from shared.database import CONTENDED_ATTEMPTS_MAX, connected
 from shared.errors import Contended, Invalid, Unavailable
@@ -326,8 +326,20 @@ def keep_applied(
             reason = f"{happened}: payment is {then.status.value}"
             batch.add(orders.status_changed(work.envelope, intent.order_id, before=before, after=status, reason=reason, source=where))
         before = status
-    batch.tell([IntentChanged(intent=intent_rows.view(intent), order_status=after.value)])
+    failed = _failed_refunds(seen, applied)
+    batch.tell([IntentChanged(intent=intent_rows.view(intent), order_status=after.value, failed_refunds=failed)])
     return intent
+
+
+def _failed_refunds(seen: Seen, applied: Applied) -> tuple[FailedRefund, ...]:
+    """List the refunds of which it is news that they gave nothing back."""
+    before = {row.id: row.status for row in seen.transactions}
+    news = (row for row in (*applied.changed, *applied.added) if row.status in NO_MONEY and before.get(row.id) not in NO_MONEY)
+    return tuple(
+        FailedRefund(transaction_id=row.id, amount=row.amount, decline_code=row.decline_code)
+        for row in news
+        if row.operation is Operation.REFUND
+    )
 
 
 def _order_status(seen: Seen, intent: Intent) -> OrderStatus:

@@ -195,7 +195,7 @@ async def _try_to_remember(
         # It was asked before: only the resolver goes on with it.
         context.wake_resolver()
         return None
-    unknown = next((t for t in seen.transactions if t.status is TransactionStatus.UNKNOWN), None)
+    unknown = next((t for t in seen.transactions if t.status is TransactionStatus.UNKNOWN and not t.accepted), None)
     if unknown is not None and resolve_first:
         due = await questions.take_one(context.desk.pool, unknown.id, lease_seconds=context.settings.lease_seconds)
         if due is not None:

@@ -72,9 +72,12 @@ def _confirmation_unheard(question: Question, heard: Heard) -> bool:
 
 
 async def look_up(provider: PaymentProvider, question: Question) -> tuple[Observation, ...]:
-    """Ask what the provider's books show of a question, by our reference."""
+    """Ask what the provider's books show of a question, by our reference or by what the provider calls it."""
     found = await provider.find_by_reference(
-        question.transaction_id, operation=question.operation, provider_payment_id=question.provider_payment_id
+        question.transaction_id,
+        operation=question.operation,
+        provider_payment_id=question.provider_payment_id,
+        provider_txn_id=question.provider_txn_id,
     )
     return () if found is None else found.observations
 
@@ -92,6 +95,8 @@ async def _absent(context: Payments, provider: PaymentProvider, question: Questi
             lambda: provider.send(prepared, idempotency_key=question.idempotency_key, reference=question.transaction_id),
         )
     proof_after = provider.capabilities.absence_is_proof_after_seconds
+    if question.provider_txn_id is not None:
+        return Heard(observations=None, calls=looked.calls, trouble="the provider has shown it before, so that its absence proves nothing")
     if proof_after is not None and question.age_seconds >= proof_after and not question.awaiting_customer:
         return Heard(observations=(_never_executed(question),), calls=looked.calls)
     return Heard(observations=None, calls=looked.calls, trouble="the provider does not know it, which is no proof yet")
@@ -114,5 +119,6 @@ def _never_executed(question: Question) -> Observation:
         provider_txn_id=None,
         reference=question.transaction_id,
         decline_code=NOT_EXECUTED,
+        inferred=True,
         raw={"evidence": "not found by reference", "age_seconds": round(question.age_seconds), "looks": question.looks},
     )

@@ -31,18 +31,22 @@ async def take_settlements(work: Work, command: TakeSettlements, context: Paymen
         intents = [each.intent.id for each in own]
         known = await rows.known(db, work.envelope, provider.account, [line.key for line in command.lines], intents)
     repeated = {each.line_key for each in known}
-    settled = {each.transaction_id for each in known if each.transaction_id is not None}
+    # By whether the line brought money in: a refund that failed has a line of either kind.
+    settled: dict[bool, set[UUID]] = {True: set(), False: set()}
+    for each in known:
+        if each.transaction_id is not None:
+            settled[each.gross > 0].add(each.transaction_id)
 
     answers: list[LineMatched] = []
     fresh: list[tuple[SettlementLine, LineMatched, UUID]] = []
     for line in command.lines:
-        said = _said(line, by_payment.get(line.payment), repeated, settled)
+        said = _said(line, by_payment.get(line.payment), repeated, settled[line.gross > 0])
         answers.append(said)
         if said.result != "repeated" and line.payment in by_payment:
             fresh.append((line, said, by_payment[line.payment].intent.id))
             repeated.add(line.key)
         if said.result == "matched" and said.transaction_id is not None:
-            settled.add(said.transaction_id)
+            settled[line.gross > 0].add(said.transaction_id)
 
     batch = work.batch()
     if fresh:

@@ -106,6 +106,11 @@ class ProviderTransaction(msgspec.Struct, frozen=True, kw_only=True):
         check_text("provider_payment_id", self.provider_payment_id, characters_min=1, characters_max=ID_MAX_CHARACTERS)
         check_moment("created_at", self.created_at)
 
+    def shows(self, operation: Operation, reference: UUID, provider_txn_id: str | None) -> bool:
+        """Tell whether it shows an operation, by our reference or by what the provider calls it."""
+        of_its_kind = [o for o in self.observations if o.operation is operation]
+        return any(o.reference == reference or (provider_txn_id is not None and o.provider_txn_id == provider_txn_id) for o in of_its_kind)
+
 
 class UnreadableTransaction(msgspec.Struct, frozen=True, kw_only=True):
     """A payment of ours in a provider's books that is not written as its adapter reads it, and why."""
@@ -181,11 +186,12 @@ class PaymentProvider(Protocol):
         ...
 
     async def find_by_reference(
-        self, reference: UUID, *, operation: Operation, provider_payment_id: str | None
+        self, reference: UUID, *, operation: Operation, provider_payment_id: str | None, provider_txn_id: str | None = None
     ) -> ProviderTransaction | None:
         """Find the payment that one of our transactions made or changed; nothing when its books do not show that it did.
 
-        `provider_payment_id` is the payment it was to change, where that is known.
+        `provider_payment_id` is the payment it was to change, `provider_txn_id` what the provider calls the operation itself, where
+        that is known: what was done without us bears no reference of ours.
         """
         ...
 

@@ -112,9 +112,12 @@ class SandboxPayments:
         return _meant(found, ours=found.provider_payment_id == provider_payment_id)
 
     async def find_by_reference(
-        self, reference: UUID, *, operation: Operation, provider_payment_id: str | None
+        self, reference: UUID, *, operation: Operation, provider_payment_id: str | None, provider_txn_id: str | None = None
     ) -> ProviderTransaction | None:
         """Find the payment that one of our transactions made or changed."""
+        if provider_payment_id is not None and provider_txn_id is not None:
+            known = await self.get_transaction(provider_payment_id)
+            return known if known is not None and known.shows(operation, reference, provider_txn_id) else None
         found = _page(await self._client.call("find_by_reference", "GET", "/v1/payments", query={"reference": str(reference)}))
         if not found:
             return None

@@ -26,7 +26,8 @@ SQL = """
       FROM known_transactions t
      UNION ALL
     SELECT coalesce(t.concluded_at, t.created_at), 'transaction', t.operation || ' ' || t.status, t.correlation_id, t.actor, t.id::text,
-           json_build_object('amount', coalesce(t.processed_amount, t.amount), 'currency', t.currency, 'provider', t.provider,
+           json_build_object('amount', CASE WHEN t.status = 'succeeded' THEN coalesce(t.processed_amount, t.amount) ELSE t.amount END,
+                             'currency', t.currency, 'provider', t.provider,
                              'provider_txn_id', t.provider_txn_id, 'decline_code', t.decline_code, 'intent_id', t.payment_intent_id)::text
       FROM known_transactions t
      WHERE t.status <> 'pending'

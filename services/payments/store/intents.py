@@ -391,10 +391,11 @@ async def to_give_back(db: Connection, *, limit: int) -> list[tuple[UUID, UUID, 
                 SELECT id, store_id, environment
                   FROM payment_intents
                  WHERE abandoned AND (authorized_amount > captured_amount + voided_amount
-                                      OR captured_amount > refunded_amount + charged_back_amount)) AS due
+                                      OR (captured_amount > refunded_amount + charged_back_amount
+                                          AND captured_amount > refunded_amount + charged_back_amount + refund_reserved))) AS due
          WHERE NOT EXISTS (SELECT FROM payment_transactions t
                             WHERE t.payment_intent_id = due.id
-                              AND (t.status IN ('pending', 'unknown')
+                              AND ((t.status IN ('pending', 'unknown') AND NOT (t.operation = 'refund' AND t.provider_txn_id IS NOT NULL))
                                    OR (t.source = 'job' AND t.status IN ('failed', 'declined')
                                        AND t.created_at > now() - make_interval(secs => $2))))
          LIMIT $1

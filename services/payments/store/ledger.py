@@ -111,10 +111,11 @@ def changed(row: Transaction, *, now: datetime, next_look_seconds: float | None)
     return Statement(
         """
         UPDATE payment_transactions
-           SET status = CASE WHEN status = 'unknown' AND $2 = 'pending' THEN status ELSE $2 END,
+           SET status = CASE WHEN status = 'unknown' AND $2 = 'pending' AND NOT (operation = 'refund' AND $4::text IS NOT NULL) THEN status
+                             ELSE $2 END,
                processed_amount = $3, provider_txn_id = $4, contradicted = $5, awaiting_customer = $6, decline_code = $7, reason = $8,
                raw_response_redacted = $9,
-               concluded_at = CASE WHEN $2 IN ('pending', 'unknown') THEN NULL ELSE coalesce(concluded_at, $10) END,
+               concluded_at = CASE WHEN $2 IN ('pending', 'unknown') THEN NULL WHEN status = $2 THEN concluded_at ELSE $10 END,
                next_look_at = coalesce(now() + make_interval(secs => $11), next_look_at),
                -- A row still open belongs to whoever holds its lease, unless it is they who let it go.
                lease_expires_at = CASE WHEN $2 IN ('pending', 'unknown') AND $11::float8 IS NULL THEN lease_expires_at ELSE now() END

@@ -39,6 +39,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     provider: str
     provider_account: str
     provider_payment_id: str | None
+    # What the provider calls the operation, once it has shown it.
+    provider_txn_id: str | None
     prepared: Prepared | None
     # The same as it lies in the row, wrapped for ourselves.
     request: bytes
@@ -108,6 +110,7 @@ def asked(
         provider=intent.provider,
         provider_account=intent.provider_account,
         provider_payment_id=intent.provider_payment_id,
+        provider_txn_id=None,
         prepared=prepared,
         request=request,
         idempotency_key=outbound_key(transaction.id),
@@ -156,7 +159,7 @@ async def renew(pool: Pool, question: Question, *, lease_seconds: float) -> bool
 
 
 _QUESTION = """
-    t.id, t.payment_intent_id, i.order_id, t.operation, i.provider, t.provider_account, i.provider_payment_id, t.request,
+    t.id, t.payment_intent_id, i.order_id, t.operation, i.provider, t.provider_account, i.provider_payment_id, t.provider_txn_id, t.request,
     t.provider_idempotency_key, t.lease_token, t.looks, extract(epoch FROM now() - t.created_at)::float8 AS age_seconds,
     t.awaiting_customer, i.abandoned, t.answers, t.store_id, t.environment, t.actor, t.correlation_id, t.command_type, t.command_digest
 """
@@ -171,6 +174,7 @@ def _question(row: Record) -> Question:
         provider=row["provider"],
         provider_account=row["provider_account"],
         provider_payment_id=row["provider_payment_id"],
+        provider_txn_id=row["provider_txn_id"],
         prepared=None,
         request=row["request"],
         idempotency_key=row["provider_idempotency_key"],
@@ -282,7 +286,9 @@ def unknown(question: Question, *, look_again_seconds: float) -> Statement:
     return Statement(
         """
         UPDATE payment_transactions
-           SET status = CASE WHEN awaiting_customer THEN status ELSE 'unknown' END,
+           -- A refund that its provider has stays pending: what it does not say today it will say another day.
+           SET status = CASE WHEN awaiting_customer OR (operation = 'refund' AND provider_txn_id IS NOT NULL) THEN status
+                             ELSE 'unknown' END,
                lease_expires_at = now(), next_look_at = now() + make_interval(secs => $3)
          WHERE id = $1 AND lease_token = $2 AND status IN ('pending', 'unknown')
         """,

@@ -17,17 +17,18 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     line_key: str
     transaction_id: UUID | None
     payment_intent_id: UUID
+    gross: int
 
 
 async def known(db: Connection, envelope: Envelope, account: str, keys: Sequence[str], intents: Sequence[UUID]) -> list[Known]:
     """Read what is settled already: of these lines, and of these payments."""
     rows = await db.fetch(
         """
-        SELECT line_key, transaction_id, payment_intent_id
+        SELECT line_key, transaction_id, payment_intent_id, gross
           FROM payment_settlements
          WHERE store_id = $1 AND environment = $2 AND provider_account = $3 AND line_key = ANY($4::text[])
          UNION
-        SELECT line_key, transaction_id, payment_intent_id FROM payment_settlements WHERE payment_intent_id = ANY($5::uuid[])
+        SELECT line_key, transaction_id, payment_intent_id, gross FROM payment_settlements WHERE payment_intent_id = ANY($5::uuid[])
         """,
         envelope.store_id,
         envelope.environment.value,

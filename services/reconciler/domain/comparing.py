@@ -7,6 +7,8 @@ import msgspec
 
 from shared.contracts.books import Entry, EntryStatus, Pair, Side
 
+# What may be open for days, its amount reserved, and can fail after it was done; all else that is done on one side only waits for an end.
+REFUNDS = frozenset({"refund"})
 REASON_MAX_CHARACTERS = 200
 
 
@@ -89,7 +91,7 @@ def _entries(ours: Side, theirs: Side) -> list[Difference]:
             found += _between(theirs.key, mine, entry, in_flight=ours.in_flight)
         elif (first := _counterpart(entry, matched)) is not None and entry.status is EntryStatus.DONE:
             found.append(Difference(type=DriftType.DUPLICATE, key=theirs.key, entry=_name(entry), ours=first, theirs=entry))
-        elif entry.status is EntryStatus.DONE:
+        elif entry.status is EntryStatus.DONE or (entry.status is EntryStatus.OPEN and entry.kind in REFUNDS):
             found.append(Difference(type=DriftType.MISSING_LOCALLY, key=theirs.key, entry=_name(entry), theirs=entry, heals=True))
     for entry in left:
         if entry.status is EntryStatus.DONE:
@@ -128,4 +130,5 @@ def _between(key: str, ours: Entry, theirs: Entry, *, in_flight: bool) -> list[D
     if theirs.status is EntryStatus.OPEN and ours.status is EntryStatus.NOT_DONE:
         # Given up here and still open there: nothing moved, and what may yet move will be told.
         return []
-    return differs(DriftType.STATUS, heals=ours.status is not EntryStatus.DONE)
+    came_back = ours.kind in REFUNDS and theirs.status is EntryStatus.NOT_DONE
+    return differs(DriftType.STATUS, heals=ours.status is not EntryStatus.DONE or came_back)

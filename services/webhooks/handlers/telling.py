@@ -1,6 +1,7 @@
 """Telling the merchant: what happened becomes an event with a number of its order, and a delivery for each address."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -19,10 +20,9 @@ from shared.work import Work
 
 async def tell_of_payment(work: Work, event: IntentChanged, context: Webhooks) -> None:
     """Tell what became of a payment; what is older than was told before is left away."""
-    intent = event.intent
     [ground] = await merchants.grounds(context.desk.pool, [_asked(work, event)])
     batch = work.batch()
-    news = intent.version > ground.version
+    news = _is_news(event, ground)
     if news:
         batch.add(*merchants.told([_telling(work, event, ground)]))
     batch.conclude(done({"told": news}))
@@ -34,7 +34,7 @@ async def tell_of_payment(work: Work, event: IntentChanged, context: Webhooks) -
 async def tell_of_payments(works: Sequence[Work], events: Sequence[IntentChanged], context: Webhooks) -> list[bool]:
     """Tell what became of payments of different orders, with one read and one write."""
     grounds = await merchants.grounds(context.desk.pool, [_asked(work, event) for work, event in zip(works, events, strict=True)])
-    news = [event.intent.version > ground.version for event, ground in zip(events, grounds, strict=True)]
+    news = [_is_news(event, ground) for event, ground in zip(events, grounds, strict=True)]
     told = [(work, _telling(work, event, ground)) for work, event, ground, new in zip(works, events, grounds, news, strict=True) if new]
     if told:
         finished = all_finished([(work.envelope, work.digest) for work, _ in told], works[0].kind, encode_reply(done({"told": True})))
@@ -48,19 +48,28 @@ def _asked(work: Work, event: IntentChanged) -> tuple[Envelope, UUID, UUID, str]
     return work.envelope, event.intent.order_id, event.intent.id, _kind_of(event)
 
 
+def _is_news(event: IntentChanged, ground: Ground) -> bool:
+    # That a refund failed is told once, however late: no later event says it.
+    return event.intent.version > ground.version or bool(event.failed_refunds)
+
+
 def _kind_of(event: IntentChanged) -> str:
-    return f"payment.{event.intent.status}"
+    # The status of a payment does not say that a refund of it came to nothing.
+    return "payment.refund_failed" if event.failed_refunds else f"payment.{event.intent.status}"
 
 
 def _telling(work: Work, event: IntentChanged, ground: Ground) -> Telling:
     intent = event.intent
+    data: dict[str, Any] = {"payment": intent, "order_status": event.order_status}
+    if event.failed_refunds:
+        data["failed_refunds"] = event.failed_refunds
     told = MerchantEvent(
         id=work.envelope.id,
         type=_kind_of(event),
         order_id=intent.order_id,
         sequence=ground.last + 1,
         created_at=ground.now,
-        data=msgspec.Raw(msgspec.json.encode({"payment": intent, "order_status": event.order_status})),
+        data=msgspec.Raw(msgspec.json.encode(data)),
     )
     return Telling(envelope=work.envelope, event=told, subject_id=intent.id, version=intent.version, endpoint_ids=ground.endpoints)
 

@@ -335,16 +335,22 @@ EVENTS: list[tuple[str, dict[str, Any], list[tuple[str, TransactionStatus, int]]
     ),
 ]
 
+MOVES_NOTHING = ("warning_needs_response", "warning_under_review", "warning_closed", "prevented")
+LOST = ("chargeback", DONE, 900)
 # A refund or a dispute in the books, and what it means.
 RETURNS: list[tuple[str, dict[str, Any], list[tuple[str, TransactionStatus, int]]]] = [
     ("refund", {"status": "succeeded"}, [("refund", DONE, 300)]),
     ("refund", {"status": "pending"}, [("refund", PENDING, 300)]),
     ("refund", {"status": "requires_action"}, [("refund", PENDING, 300)]),
-    ("refund", {"status": "failed", "failure_reason": "expired_or_canceled_card"}, [("refund", DECLINED, 300)]),
-    ("refund", {"status": "canceled"}, [("refund", DECLINED, 300)]),
-    *(("dispute", {"status": s}, []) for s in ("warning_needs_response", "warning_under_review", "warning_closed", "prevented")),
-    *(("dispute", {"status": s}, [("chargeback", DONE, 900)]) for s in ("needs_response", "under_review", "lost")),
-    ("dispute", {"status": "won"}, [("chargeback", DONE, 900), ("chargeback_reversal", DONE, 900)]),
+    ("refund", {"status": "failed", "failure_reason": "expired_or_canceled_card"}, [("refund", FAILED, 300)]),
+    ("refund", {"status": "canceled"}, [("refund", FAILED, 300)]),
+    *(("dispute", {"status": s, "balance_transactions": []}, []) for s in MOVES_NOTHING),
+    *(
+        ("dispute", {"status": s}, [LOST])
+        for s in ("needs_response", "under_review", "appeal_needs_response", "appeal_under_review", "lost")
+    ),
+    # What it gives back is listed a little later than it is won.
+    ("dispute", {"status": "won"}, [LOST, ("chargeback_reversal", DONE, 900)]),
 ]
 
 

@@ -62,6 +62,25 @@ async def disputed(stripe: Stripe) -> str:
     return payment_id
 
 
+async def refund_failed(stripe: Stripe) -> str:
+    payment_id = await refunded(stripe)
+    stripe.sandbox.books.settle_refund(stripe.at_stripe(payment_id), "refund_fail", {})
+    return payment_id
+
+
+async def won(stripe: Stripe) -> str:
+    payment_id = await disputed(stripe)
+    stripe.sandbox.books.dispute(stripe.at_stripe(payment_id), {"status": "won"})
+    return payment_id
+
+
+async def inquired(stripe: Stripe) -> str:
+    payment_id = await captured(stripe)
+    for status in ("warning_needs_response", "warning_closed"):
+        stripe.sandbox.books.dispute(stripe.at_stripe(payment_id), {"status": status})
+    return payment_id
+
+
 HOLD = ["charge.succeeded", "payment_intent.amount_capturable_updated"]
 CAPTURE = [*HOLD, "charge.captured", "payment_intent.succeeded"]
 # A change, and the events of a payment that ends with it; each in the words of the documentation.
@@ -84,6 +103,16 @@ EVENTS: list[tuple[Change, list[str]]] = [
     (refunded, [*CAPTURE, "refund.created", "charge.refunded"]),
     # "Occurs whenever a customer disputes a charge with their bank." "Occurs when funds are removed from your account due to a dispute."
     (disputed, [*CAPTURE, "charge.dispute.created", "charge.dispute.funds_withdrawn"]),
+    # "Occurs whenever a refund has failed." "Occurs whenever a refund is updated." Of cards the last is told as before.
+    (refund_failed, [*CAPTURE, "refund.created", "charge.refunded", "refund.failed", "refund.updated", "charge.refund.updated"]),
+    # "Occurs when a dispute is closed and the dispute status changes to lost, warning_closed, or won." "Occurs when funds are reinstated
+    # to your account after a dispute is closed. This includes partially refunded payments."
+    (
+        won,
+        [*CAPTURE, "charge.dispute.created", "charge.dispute.funds_withdrawn", "charge.dispute.closed", "charge.dispute.funds_reinstated"],
+    ),
+    # An inquiry takes nothing.
+    (inquired, [*CAPTURE, "charge.dispute.created", "charge.dispute.closed"]),
 ]
 # Of the rest the PaymentIntent says more.
 SAYS_NOTHING = {"charge.succeeded", "charge.failed"}

@@ -139,7 +139,7 @@ class StripePayments:
         return await self._whole(_payment_of(answer, provider_payment_id), void=void)
 
     async def find_by_reference(
-        self, reference: UUID, *, operation: Operation, provider_payment_id: str | None
+        self, reference: UUID, *, operation: Operation, provider_payment_id: str | None, provider_txn_id: str | None = None
     ) -> ProviderTransaction | None:
         """Find the payment that one of our transactions made or changed."""
         if provider_payment_id is None:
@@ -149,8 +149,7 @@ class StripePayments:
             until = made + timedelta(seconds=MADE_WITHIN_SECONDS) if searched else datetime.now(UTC)
             return found or await self._look_through(reference, since=made - timedelta(seconds=MADE_BEFORE_SECONDS), until=until)
         found = await self._get(provider_payment_id, void=reference if operation is Operation.VOID else None)
-        shown = found is not None and any(o.operation is operation and o.reference == reference for o in found.observations)
-        return found if shown else None
+        return found if found is not None and found.shows(operation, reference, provider_txn_id) else None
 
     async def _search(self, reference: UUID) -> tuple[bool, ProviderTransaction | None]:
         """Find by metadata; tells whether the account can search at all (in some countries none can)."""

@@ -65,7 +65,7 @@ class PaymentError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
-    """An amount given back; `pending` and `requires_action` are not yet, `failed` and `canceled` never were."""
+    """An amount given back; `pending` and `requires_action` are not yet, `failed` and `canceled` are not any more, or never were."""
 
     id: str
     amount: int
@@ -90,8 +90,19 @@ class Refunds(msgspec.Struct, frozen=True):
     has_more: bool = False
 
 
+class Movement(msgspec.Struct, frozen=True, kw_only=True):
+    """A balance transaction of a dispute, in the currency of the account's balance: what left it is negative."""
+
+    id: str
+    amount: int
+    currency: str
+    created: int = 0
+    # Fees of a dispute may be listed beside its money (docs.stripe.com/reports/reporting-categories).
+    reporting_category: str = "dispute"
+
+
 class Dispute(msgspec.Struct, frozen=True, kw_only=True):
-    """A cardholder's objection; once it is more than an inquiry the money is gone until it is won."""
+    """A cardholder's objection, what it took and gave back, and how it stands."""
 
     id: str
     amount: int
@@ -100,6 +111,7 @@ class Dispute(msgspec.Struct, frozen=True, kw_only=True):
     created: int = 0
     payment_intent: str | None = None
     reason: str = ""
+    balance_transactions: list[Movement] | None = None
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True):
@@ -262,14 +274,10 @@ def _uncounted(intent: PaymentIntent, refunds: Sequence[Refund]) -> bool:
 
 
 def _returned(refunds: Sequence[Refund], disputes: Sequence[Dispute]) -> Iterator[Observation]:
-    moments: list[tuple[int, tuple[Observation, ...]]] = [(refund.created, (refund_observed(refund),)) for refund in reversed(refunds)]
-    moments += [(dispute.created, tuple(_lost(dispute))) for dispute in reversed(disputes)]
-    for _, observations in sorted(moments, key=lambda moment: moment[0]):
-        yield from observations
-    # When a dispute was won it does not say; it takes months.
-    for dispute in reversed(disputes):
-        if dispute.status == "won":
-            yield _disputed(dispute, Operation.CHARGEBACK_REVERSAL)
+    moments = [(refund.created, refund_observed(refund)) for refund in reversed(refunds)]
+    moments += [moment for dispute in reversed(disputes) for moment in _disputed(dispute)]
+    for _, observation in sorted(moments, key=lambda moment: moment[0]):
+        yield observation
 
 
 def _authorization(intent: PaymentIntent) -> Iterator[Observation]:
@@ -384,10 +392,10 @@ def refund_observed(refund: Refund) -> Observation:
         case "succeeded":
             status = TransactionStatus.SUCCEEDED
         case "failed" | "canceled":
-            status = TransactionStatus.DECLINED
+            status = TransactionStatus.FAILED
         case _:
             status = TransactionStatus.PENDING
-    failed = status is TransactionStatus.DECLINED
+    failed = status is TransactionStatus.FAILED
     return Observation(
         operation=Operation.REFUND,
         status=status,
@@ -402,20 +410,54 @@ def refund_observed(refund: Refund) -> Observation:
     )
 
 
-def _lost(dispute: Dispute) -> Iterator[Observation]:
-    # Nothing moves by an inquiry, nor by what was prevented or refunded in time; by everything else the money is gone at first.
-    if not dispute.status.startswith("warning_") and dispute.status not in ("prevented", "charge_refunded"):
-        yield _disputed(dispute, Operation.CHARGEBACK)
+# What moves no money, unless its balance transactions show that it did: an inquiry, and what was prevented or refunded in time.
+MOVES_NOTHING = frozenset({"warning_needs_response", "warning_under_review", "warning_closed", "prevented", "charge_refunded"})
+# When a dispute ended it does not say; it takes months.
+LATE = 1 << 62
 
 
-def _disputed(dispute: Dispute, operation: Operation) -> Observation:
+def _disputed(dispute: Dispute) -> Iterator[tuple[int, Observation]]:
+    """Tell what a dispute took and gave back, each movement by a name of its own, and when.
+
+    It is withdrawn, given back when it is won, in part also when it is lost (support.stripe.com, "partially won"), and withdrawn
+    again when what was won is lost after all: each adds a balance transaction, and only the first two need be listed
+    (docs.stripe.com/api/disputes/object). So they say what moved, and the status what is not listed of it, or not yet.
+    """
+    taken, back, net = 0, 0, 0
+    for moment, amount in _movements(dispute):
+        net += amount
+        operation = Operation.CHARGEBACK if amount < 0 else Operation.CHARGEBACK_REVERSAL
+        taken, back = (taken + 1, back) if amount < 0 else (taken, back + 1)
+        yield moment, _moved(dispute, operation, abs(amount), taken if amount < 0 else back)
+    if dispute.status == "won" and net < 0:
+        yield LATE, _moved(dispute, Operation.CHARGEBACK_REVERSAL, -net, back + 1)
+    if dispute.status == "lost" and net == 0 and taken > 0:
+        yield LATE, _moved(dispute, Operation.CHARGEBACK, dispute.amount, taken + 1)
+
+
+def _movements(dispute: Dispute) -> list[tuple[int, int]]:
+    """List when how much of a dispute's money moved, in the currency of the payment."""
+    if dispute.balance_transactions is None:
+        return [] if dispute.status in MOVES_NOTHING else [(dispute.created, -dispute.amount)]
+    listed = [each for each in dispute.balance_transactions if each.amount and each.reporting_category.startswith("dispute")]
+    in_order = sorted(listed, key=lambda each: each.created)
+    if all(each.currency == dispute.currency for each in listed):
+        return [(each.created, each.amount) for each in in_order]
+    # An account in another currency: what was debited first stands for the whole, and no more comes back, whatever a rate has become.
+    whole = next((abs(each.amount) for each in in_order if each.amount < 0), dispute.amount)
+    shares = (min(dispute.amount, abs(each.amount) * dispute.amount // whole) for each in in_order)
+    return [(each.created, share if each.amount > 0 else -share) for each, share in zip(in_order, shares, strict=True)]
+
+
+def _moved(dispute: Dispute, operation: Operation, amount: int, number: int) -> Observation:
+    currency = dispute.currency.upper()
     return Observation(
         operation=operation,
         status=TransactionStatus.SUCCEEDED,
-        amount=from_stripe(dispute.amount, dispute.currency.upper()),
-        currency=dispute.currency.upper(),
+        amount=from_stripe(amount, currency),
+        currency=currency,
         provider_payment_id=dispute.payment_intent or "",
-        provider_txn_id=dispute.id,
+        provider_txn_id=dispute.id if number == 1 else f"{dispute.id}:{number}",
         reason=dispute.reason,
         raw={"status": dispute.status},
     )

@@ -1,0 +1,35 @@
+-- A refund that its provider has may be pending for days: its amount is reserved, and everything else goes on beside it. What the
+-- provider has not shown yet is still asked one at a time, so that a void never runs beside a capture.
+DROP INDEX one_open_transaction;
+CREATE UNIQUE INDEX one_open_transaction ON payment_transactions (payment_intent_id)
+ WHERE status IN ('pending', 'unknown') AND NOT awaiting_customer AND provider_txn_id IS NULL;
+
+-- The ledger only moves on: pending < unknown < failed < declined < succeeded. A success that comes after a decline is a
+-- fact about money and wins; the row is marked as contradicted. Amounts and keys never change, rows never go.
+-- A refund alone can fail after it succeeded: then it moved nothing in the end (its processed amount is 0), and that is final. One of
+-- which nobody knew whether its provider had it is pending again once the provider shows it.
+CREATE OR REPLACE FUNCTION ledger_moves_on() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    ranks CONSTANT text[] := ARRAY['pending', 'unknown', 'failed', 'declined', 'succeeded'];
+    comes_back boolean;
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        RAISE EXCEPTION 'ledger rows are never deleted' USING ERRCODE = 'restrict_violation';
+    END IF;
+    comes_back := OLD.operation = 'refund' AND NEW.status IN ('failed', 'declined') AND NEW.processed_amount = 0;
+    IF array_position(ranks, NEW.status) < array_position(ranks, OLD.status) AND NOT comes_back
+       AND NOT (OLD.operation = 'refund' AND OLD.status = 'unknown' AND NEW.provider_txn_id IS NOT NULL) THEN
+        RAISE EXCEPTION 'a transaction cannot go from % back to %', OLD.status, NEW.status USING ERRCODE = 'restrict_violation';
+    END IF;
+    IF OLD.operation = 'refund' AND OLD.status IN ('failed', 'declined') AND OLD.processed_amount = 0 AND NOT comes_back THEN
+        RAISE EXCEPTION 'a refund that has come back cannot become %', NEW.status USING ERRCODE = 'restrict_violation';
+    END IF;
+    IF (NEW.id, NEW.payment_intent_id, NEW.operation, NEW.amount, NEW.idempotency_key, NEW.command_id,
+        NEW.provider_idempotency_key, NEW.provider_account, NEW.request)
+       IS DISTINCT FROM
+       (OLD.id, OLD.payment_intent_id, OLD.operation, OLD.amount, OLD.idempotency_key, OLD.command_id,
+        OLD.provider_idempotency_key, OLD.provider_account, OLD.request) THEN
+        RAISE EXCEPTION 'amounts, keys and requests in the ledger never change' USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+END $$;
