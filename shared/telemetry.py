@@ -35,6 +35,7 @@ http_requests = Histogram(
     ["service", "method", "route", "status"],
     buckets=LATENCY_BUCKETS_SECONDS,
 )
+http_refused = Counter("tender_http_refused_total", "Connections and requests refused before they were read, by why.", ["code"])
 messages_handled = Histogram(
     "tender_message_seconds",
     "Time to handle one message, by what became of it.",
