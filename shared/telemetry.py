@@ -62,6 +62,9 @@ idempotency_answers = Counter("tender_idempotency_answers_total", "Keyed request
 webhooks_received = Counter(
     "tender_webhooks_received_total", "Webhooks by provider and what they turned out to be.", ["provider", "result"]
 )
+webhook_secrets_unfit = Counter(
+    "tender_webhook_secrets_unfit_total", "Tries to verify a webhook that passed over a secret which is none.", ["provider"]
+)
 webhooks_processed = Counter("tender_webhooks_processed_total", "Tries at webhook events by what came of them.", ["provider", "result"])
 webhooks_pending = Gauge("tender_webhooks_pending", "Webhook events kept and not processed yet (10000 at most).")
 webhooks_oldest_pending_seconds = Gauge("tender_webhooks_oldest_pending_seconds", "Age of the oldest webhook event not processed yet.")
