@@ -5,15 +5,14 @@ import contextlib
 import errno
 import socket
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.errors import Clear, Problem, Retry, problem_body
-from shared.gathering import Gathering
 from shared.health import Check, health_app
+from shared.http_limits import HttpLimits
 from shared.settings import BusSettings
 
 # Longer than clients and load balancers (60 s by default: nginx, AWS) keep a connection they do not use: who closes first breaks
@@ -49,10 +48,14 @@ class HttpServer:
         listeners = _listeners(self._settings.http_host, self._settings.http_port, self._name)
         host, port = self._settings.http_host, listeners[0].getsockname()[1]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        limits = HttpLimits(
+            connections_max=self._settings.http_connections_max,
+            connections_per_address_max=self._settings.http_connections_per_address_max,
+        )
         config = uvicorn.Config(
             self._answer,
             interface="asgi3",
-            http=GatheringHttp,
+            http=limits.protocol,  # type: ignore[arg-type]
             loop="none",
             lifespan="off",
             ws="none",
@@ -65,6 +68,7 @@ class HttpServer:
         )
         self._server = Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=listeners))
+        self._watching = asyncio.create_task(limits.watch())
         while not self._server.started and not self._serving.done():
             await asyncio.sleep(STARTED_POLL_SECONDS)
         return self
@@ -80,6 +84,8 @@ class HttpServer:
         """Listen no more, and finish the requests in hand within the grace period."""
         self._server.should_exit = True
         await self._serving
+        self._watching.cancel()
+        await asyncio.wait({self._watching})
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         await self._app(scope, receive, send)
@@ -102,14 +108,6 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave them alone."""
         yield
-
-
-class GatheringHttp(HttpToolsProtocol):
-    """HTTP whose answers are one write, head and body."""
-
-    def connection_made(self, transport: Any) -> None:
-        """Take a connection."""
-        super().connection_made(cast(asyncio.Transport, Gathering(transport)))
 
 
 def _listeners(host: str, port: int, name: str) -> list[socket.socket]:

@@ -131,6 +131,18 @@ class BusSettings(EnvironmentSettings, frozen=True, kw_only=True):
             le=PORT_MAX,
         ),
     ] = 0
+    http_connections_max: Annotated[
+        int,
+        about("The most connections of HTTP clients at a time, fewer where the process may open few files.", unit="connections", ge=1),
+    ] = 4_000
+    http_connections_per_address_max: Annotated[
+        int,
+        about(
+            "The most of them from one address (IPv6: one /64 network); raise it to the above behind a proxy.",
+            unit="connections",
+            ge=1,
+        ),
+    ] = 1_000
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], about("The least level that is logged, as JSON lines on stderr.")
     ] = "INFO"

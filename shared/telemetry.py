@@ -35,6 +35,7 @@ http_requests = Histogram(
     ["service", "method", "route", "status"],
     buckets=LATENCY_BUCKETS_SECONDS,
 )
+http_refused = Counter("tender_http_refused_total", "Connections and requests refused before they were read, by why.", ["code"])
 messages_handled = Histogram(
     "tender_message_seconds",
     "Time to handle one message, by what became of it.",
@@ -60,6 +61,9 @@ oldest_drift_seconds = Gauge("tender_oldest_drift_seconds", "Age of the oldest d
 idempotency_answers = Counter("tender_idempotency_answers_total", "Keyed requests by how they were answered.", ["how"])
 webhooks_received = Counter(
     "tender_webhooks_received_total", "Webhooks by provider and what they turned out to be.", ["provider", "result"]
+)
+webhook_secrets_unfit = Counter(
+    "tender_webhook_secrets_unfit_total", "Tries to verify a webhook that passed over a secret which is none.", ["provider"]
 )
 webhooks_processed = Counter("tender_webhooks_processed_total", "Tries at webhook events by what came of them.", ["provider", "result"])
 webhooks_pending = Gauge("tender_webhooks_pending", "Webhook events kept and not processed yet (10000 at most).")

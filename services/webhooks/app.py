@@ -14,6 +14,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from services.webhooks import handlers, routes
 from services.webhooks.domain import configured_accounts
 from services.webhooks.handlers import Webhooks, delivering, processing
+from services.webhooks.handlers.context import check_accounts, checking
 from services.webhooks.handlers.posting import Messenger
 from services.webhooks.providers import Scheme
 from services.webhooks.providers.adyen import ADYEN_PLATFORM, Adyen
@@ -33,6 +34,7 @@ from shared.contracts import webhooks as messages
 from shared.contracts.credentials import Use
 from shared.contracts.payments import IntentChanged
 from shared.credentials import Wallet
+from shared.errors import Unavailable
 from shared.health import Check
 from shared.messages import Message, Query
 from shared.migrations import Owned
@@ -45,6 +47,7 @@ from shared.worker import CommandHandler, FailureHandler, QueryHandler, RetrySch
 OWNED = Owned(name="webhooks", files=Path(__file__).parent / "schema", also=("credentials",))
 TOLD = contract.TOLD["webhooks"]
 CERTIFICATE_TIMEOUT_SECONDS = 5.0
+CERTIFICATE_MAX_BYTES = 64 * 1024
 
 COMMANDS: dict[type[Message], CommandHandler[Webhooks]] = {
     messages.Process: handlers.process,
@@ -116,7 +119,8 @@ async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Webhooks]:
     accounts = configured_accounts(settings.webhook_accounts)
     paypal = any(account.provider == "paypal" for account in accounts)
     known = schemes(fetch=fetch, authorities=_authorities(settings.paypal_authorities_file) if paypal else ())
-    wallet = Wallet(desk.pool, settings.key_source, [Use.WEBHOOKS])
+    check_accounts(accounts, known)
+    wallet = Wallet(desk.pool, settings.key_source, [Use.WEBHOOKS], checking(known))
     await wallet.refresh()
     messenger = Messenger(allow_private=settings.allow_private_endpoints, timeout_seconds=settings.delivery_timeout_seconds)
     async with Replies(settings.amqp_url, desk.publisher, name=OWNED.name) as replies:
@@ -141,10 +145,20 @@ def _authorities(file: str) -> list[x509.Certificate]:
 
 
 async def fetch(url: str) -> bytes:
-    """Fetch a certificate from a provider's host, never through a proxy."""
+    """Fetch a certificate from a provider's host, never through a proxy; raises Unavailable."""
     timeout = aiohttp.ClientTimeout(total=CERTIFICATE_TIMEOUT_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url, allow_redirects=False) as answer:
-        return await answer.read() if answer.status == 200 else b""
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url, allow_redirects=False) as answer:
+            if answer.status != 200:
+                return b""
+            body = b""
+            async for piece in answer.content.iter_chunked(CERTIFICATE_MAX_BYTES):
+                body += piece
+                if len(body) > CERTIFICATE_MAX_BYTES:
+                    return b""
+            return body
+    except (aiohttp.ClientError, TimeoutError, OSError) as silent:
+        raise Unavailable(f"PayPal's certificate: {type(silent).__name__}") from silent
 
 
 def _jobs(settings: Settings, context: Webhooks) -> Sequence[Job]:

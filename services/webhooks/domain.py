@@ -55,8 +55,12 @@ class Status(StrEnum):
 SETTLED = frozenset({Status.PROCESSED, Status.IGNORED})
 
 
+# Between the values of a header that was repeated; no value can hold one.
+LINE_BREAK = "\n"
+
+
 class Incoming(msgspec.Struct, frozen=True):
-    """A request as it came: its headers in lower case, repeated ones joined by commas, and its exact bytes."""
+    """A request as it came: its headers in lower case, repeated ones joined by line breaks, and its exact bytes."""
 
     headers: Mapping[str, str]
     body: bytes

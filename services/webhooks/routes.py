@@ -4,12 +4,12 @@ import logging
 from uuid import UUID
 
 import msgspec
-from litestar import Litestar, Response, post
-from litestar.exceptions import HTTPException
+from litestar import Litestar, Response, get, post
+from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.params import FromPath
 
-from services.webhooks.domain import BODY_MAX_BYTES, Incoming
-from services.webhooks.handlers import Webhooks, receive
+from services.webhooks.domain import BODY_MAX_BYTES, LINE_BREAK, Incoming
+from services.webhooks.handlers import Webhooks, answer_challenge, receive
 from shared import telemetry
 from shared.errors import Problem, Refusal, Retry, Unavailable, problem_body
 from shared.health import Check, health_routes
@@ -24,6 +24,8 @@ TEXT_TYPE = "text/plain; charset=utf-8"
 RETRY_AFTER_SECONDS = 5
 # Without the broker webhooks are kept all the same, and worked on once it is back.
 ONLY_SHOWN = frozenset({"broker", "replies"})
+# The one provider that asks, before it posts, whether an address is ours.
+BRAINTREE = "braintree"
 
 
 @post("/api/v1/webhooks/{provider:str}", status_code=200)
@@ -34,6 +36,23 @@ async def take(request: HttpRequest, provider: FromPath[str]) -> Response[bytes]
 @post("/api/v1/webhooks/{provider:str}/{store_id:uuid}", status_code=200)
 async def take_for_store(request: HttpRequest, provider: FromPath[str], store_id: FromPath[UUID]) -> Response[bytes]:
     return await _take(request, provider, store_id)
+
+
+@get("/api/v1/webhooks/{provider:str}", status_code=200, sync_to_thread=False)
+def register(request: HttpRequest, provider: FromPath[str]) -> Response[bytes]:
+    return _register(request, provider, None)
+
+
+@get("/api/v1/webhooks/{provider:str}/{store_id:uuid}", status_code=200, sync_to_thread=False)
+def register_for_store(request: HttpRequest, provider: FromPath[str], store_id: FromPath[UUID]) -> Response[bytes]:
+    return _register(request, provider, store_id)
+
+
+def _register(request: HttpRequest, provider: str, store_id: UUID | None) -> Response[bytes]:
+    if provider != BRAINTREE:
+        raise MethodNotAllowedException(headers={"Allow": "POST"})
+    challenge = request.query_params.get("bt_challenge", "")
+    return Written(answer_challenge(request.app.state.webhooks, provider, store_id, challenge), media_type=TEXT_TYPE)
 
 
 async def _take(request: HttpRequest, provider: str, store_id: UUID | None) -> Response[bytes]:
@@ -48,7 +67,7 @@ def _headers(request: HttpRequest) -> dict[str, str]:
     headers: dict[str, str] = {}
     for raw_name, raw_value in request.scope["headers"]:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]},{value}" if name in headers else value
+        headers[name] = f"{headers[name]}{LINE_BREAK}{value}" if name in headers else value
     return headers
 
 
@@ -62,7 +81,7 @@ def _correlation(request: HttpRequest) -> str:
 def api(context: Webhooks, checks: dict[str, Check]) -> Litestar:
     """Put the ingest together."""
     app = Litestar(
-        [take, take_for_store, *health_routes(checks, only_shown=ONLY_SHOWN)],
+        [take, take_for_store, register, register_for_store, *health_routes(checks, only_shown=ONLY_SHOWN)],
         exception_handlers={Refusal: _refused, Unavailable: _unavailable, HTTPException: _http, Exception: _bug},
         request_max_body_size=BODY_MAX_BYTES,
         request_class=Received,

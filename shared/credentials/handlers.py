@@ -21,9 +21,9 @@ from shared.contracts.credentials import (
     VerifyCredential,
     place_of,
 )
-from shared.credentials.wallet import Credential, Wallet, revision_of
+from shared.credentials.wallet import Credential, CredentialUnfit, Wallet, revision_of
 from shared.database import Connection, Record, Statement, connected
-from shared.errors import Invalid, NotFound, Outcome, Refusal, Unavailable
+from shared.errors import NotFound, Outcome, Refusal, Unavailable
 from shared.ids import new_id
 from shared.messages import Envelope, Environment, done
 from shared.vault import BrokenSeal, UnknownKey, of_text
@@ -35,13 +35,6 @@ FIELD_MAX_CHARACTERS = 4096
 FINGERPRINT_DIGITS = 16
 # What adapters say of a provider that does not know the key, or not for this.
 REJECTED = re.compile(r"answered 40[13]\b")
-
-
-class CredentialUnfit(Invalid):
-    """A credential is not what its provider's consists of."""
-
-    code = "credential-unfit"
-    title = "This is not a credential of this provider"
 
 
 class WrongEnvironment(Refusal):
@@ -68,6 +61,7 @@ async def put(work: Work, command: PutCredential, context: Context) -> None:
     kind = _kind(context.wallet, command.use, command.provider)
     fields = await _opened(work.envelope, command, context.wallet)
     _check(kind, fields, work.envelope.environment)
+    context.wallet.check(command.provider, fields)
 
     async with connected(context.wallet.pool) as db:
         revision = await revision_of(db)

@@ -1,7 +1,7 @@
 """The wallet: every credential of a service, opened, as of the last change that was seen; and what is sealed with old keys."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -11,7 +11,7 @@ import msgspec
 from shared import telemetry
 from shared.contracts.credentials import Use, place_of
 from shared.database import Connection, Pool, Record, connected
-from shared.errors import Outcome, Refusal
+from shared.errors import Invalid, Outcome, Refusal
 from shared.messages import Environment
 from shared.schedule import Job
 from shared.settings import BusSettings, about
@@ -73,11 +73,25 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.provider}:{self.environment.value}:{self.store_id}"
 
 
-class Wallet:
-    """Every credential of a service, opened, as of the last change that was seen."""
+class CredentialUnfit(Invalid):
+    """A credential is not what its provider's consists of."""
 
-    def __init__(self, pool: Pool, source: KeySource, uses: Sequence[Use]) -> None:
+    code = "credential-unfit"
+    title = "This is not a credential of this provider"
+
+
+def any_fields(provider: str, fields: Mapping[str, str]) -> None:
+    """Take any credential, for the provider alone can tell."""
+
+
+class Wallet:
+    """Every credential of a service, opened, as of the last change that was seen; `check` raises CredentialUnfit for one that is none."""
+
+    def __init__(
+        self, pool: Pool, source: KeySource, uses: Sequence[Use], check: Callable[[str, Mapping[str, str]], None] = any_fields
+    ) -> None:
         self.uses = frozenset(uses)
+        self.check = check
         self.pool = pool
         self._source = source
         self._keys_changed_at = -1.0

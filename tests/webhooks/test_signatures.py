@@ -21,6 +21,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from services.webhooks.app import schemes
 from services.webhooks.domain import Account, Incoming
 from services.webhooks.providers import Opened
+from services.webhooks.providers.paypal import FETCHES_MAX
+from shared.errors import Unavailable
 from shared.ids import new_id
 from shared.messages import Environment
 
@@ -390,18 +392,22 @@ class PayPalOfTheTests:
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self.certificate = authority.issues(name, self.key, days=days)
         self.fetched: list[str] = []
+        self.silent = False
         trust = authority if trusted else Authority()
         self.scheme = schemes(fetch=self._fetch, authorities=[trust.certificate])["paypal"]
 
     async def _fetch(self, url: str) -> bytes:
         self.fetched.append(url)
+        if self.silent:
+            raise Unavailable("PayPal is silent")
         return self.certificate.public_bytes(Encoding.PEM)
 
-    def headers(self, body: bytes) -> dict[str, str]:
-        text = f"69cd13f0-d67a-11e5-baa3-778b53f4ae55|2016-02-18T20:01:35Z|{WEBHOOK_ID}|{zlib.crc32(body)}".encode()
+    def headers(self, body: bytes, *, ago: timedelta = timedelta()) -> dict[str, str]:
+        at = (datetime.now(UTC) - ago).strftime("%Y-%m-%dT%H:%M:%SZ")
+        text = f"69cd13f0-d67a-11e5-baa3-778b53f4ae55|{at}|{WEBHOOK_ID}|{zlib.crc32(body)}".encode()
         return {
             "paypal-transmission-id": "69cd13f0-d67a-11e5-baa3-778b53f4ae55",
-            "paypal-transmission-time": "2016-02-18T20:01:35Z",
+            "paypal-transmission-time": at,
             "paypal-transmission-sig": base64.b64encode(self.key.sign(text, padding.PKCS1v15(), SHA256())).decode(),
             "paypal-cert-url": CERTIFICATE_URL,
             "paypal-auth-algo": "SHA256withRSA",
@@ -436,6 +442,11 @@ class TestPayPal:
             "https://api.paypal.com.evil.example/cert",
             "https://api.paypal.com@evil.example/cert",
             "https://api.paypal.com:8443/cert",
+            "https://api.paypal.com/cert",
+            f"{CERTIFICATE_URL}?1",
+            f"{CERTIFICATE_URL}#1",
+            f"{CERTIFICATE_URL}/../x",
+            CERTIFICATE_URL.replace("certs/", "certs/%2e%2e/"),
             "file:///etc/passwd",
         ],
     )
@@ -453,6 +464,33 @@ class TestPayPal:
         paypal = PayPalOfTheTests(**how)
 
         assert (await paypal.open(PAYPAL_BODY, paypal.headers(PAYPAL_BODY))).genuine == ()
+
+    async def test_is_asked_again_when_paypal_is_silent(self) -> None:
+        paypal = PayPalOfTheTests()
+        paypal.silent = True
+
+        with pytest.raises(Unavailable):
+            await paypal.open(PAYPAL_BODY, paypal.headers(PAYPAL_BODY))
+        paypal.silent = False
+
+        assert (await paypal.open(PAYPAL_BODY, paypal.headers(PAYPAL_BODY))).genuine
+
+    async def test_made_up_addresses_are_looked_at_a_few_times_a_minute(self) -> None:
+        paypal = PayPalOfTheTests(trusted=False)
+        invented = [CERTIFICATE_URL.replace("CERT-", f"CERT-{number}-") for number in range(FETCHES_MAX)]
+
+        for url in invented:
+            assert (await paypal.open(PAYPAL_BODY, {**paypal.headers(PAYPAL_BODY), "paypal-cert-url": url})).genuine == ()
+        with pytest.raises(Unavailable):
+            await paypal.open(PAYPAL_BODY, paypal.headers(PAYPAL_BODY))
+
+        assert paypal.fetched == invented
+
+    @pytest.mark.parametrize(("days", "taken"), [(0, 1), (3.9, 1), (4.1, 0), (5 * 365, 0), (-0.1, 0)])
+    async def test_what_was_sent_long_ago_is_refused(self, days: float, taken: int) -> None:
+        paypal = PayPalOfTheTests()
+
+        assert len((await paypal.open(PAYPAL_BODY, paypal.headers(PAYPAL_BODY, ago=timedelta(days=days)))).genuine) == taken
 
     async def test_refuses_another_webhook_id_and_another_algorithm(self) -> None:
         paypal = PayPalOfTheTests()

@@ -29,7 +29,7 @@ class Ingest:
         self._url = url.rstrip("/")
         self._session: aiohttp.ClientSession | None = None
 
-    async def forward(self, path: str, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> tuple[int, str, bytes]:
+    async def forward(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> tuple[int, str, bytes]:
         """Send a request on; gives the answer's status, media type and body."""
         if not self._url:
             raise NoWebhooks("No webhooks are taken here.")
@@ -42,7 +42,7 @@ class Ingest:
             )
         kept = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers if n.decode("latin-1").lower() not in NOT_FORWARDED]
         try:
-            async with self._session.post(self._url + path, data=body, headers=kept, allow_redirects=False) as answer:
+            async with self._session.request(method, self._url + path, data=body, headers=kept, allow_redirects=False) as answer:
                 return answer.status, answer.content_type, await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as silent:
             raise Unavailable(f"webhooks: {type(silent).__name__}") from silent

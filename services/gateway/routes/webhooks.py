@@ -31,6 +31,7 @@ FORWARDED = {
     400: "The request cannot be read.",
     401: "The signature is not valid.",
     404: "No webhooks are taken from this provider.",
+    405: "This provider asks for nothing; it posts.",
     413: "The body is too large.",
     503: "It cannot be kept right now; send it again.",
 }
@@ -89,9 +90,33 @@ async def take_for_store(request: HttpRequest, provider: FromPath[str], store_id
     return await _forward(request)
 
 
+@get(
+    "/webhooks/{provider:str}",
+    security=[{}],
+    tags=["Webhooks"],
+    summary="Where Braintree asks whether the address is ours",
+    responses=_forwarded(),
+)
+async def register(request: HttpRequest, provider: FromPath[str]) -> Response[bytes]:
+    return await _forward(request)
+
+
+@get(
+    "/webhooks/{provider:str}/{store_id:uuid}",
+    security=[{}],
+    tags=["Webhooks"],
+    summary="The same, for one of several stores",
+    responses=_forwarded(),
+)
+async def register_for_store(request: HttpRequest, provider: FromPath[str], store_id: FromPath[UUID]) -> Response[bytes]:
+    return await _forward(request)
+
+
 async def _forward(request: HttpRequest) -> Response[bytes]:
     path = request.scope["raw_path"].decode("ascii")
-    status, kind, body = await gateway_of(request).ingest.forward(path, request.scope["headers"], await request.body())
+    if request.method == "GET":
+        path += f"?{request.scope['query_string'].decode('ascii', 'replace')}"
+    status, kind, body = await gateway_of(request).ingest.forward(request.method, path, request.scope["headers"], await request.body())
     return Response(body, status_code=status, media_type=kind)
 
 
@@ -166,4 +191,4 @@ async def replay_many(request: HttpRequest, data: JSONBody[RangeBody]) -> Respon
     return await carry_out(request, lambda _: wanted, data=data)
 
 
-ROUTES = [take, take_for_store, list_events, read_event, replay, replay_many]
+ROUTES = [take, take_for_store, register, register_for_store, list_events, read_event, replay, replay_many]

@@ -11,12 +11,13 @@ from services.webhooks.handlers.endpoints import (
     rotate_secret,
 )
 from services.webhooks.handlers.processing import process, process_failed
-from services.webhooks.handlers.receiving import receive
+from services.webhooks.handlers.receiving import answer_challenge, receive
 from services.webhooks.handlers.replaying import get_event, list_events, replay, replay_many
 from services.webhooks.handlers.telling import catch_up, tell_of_payment, tell_of_payments
 
 __all__ = [
     "Webhooks",
+    "answer_challenge",
     "catch_up",
     "delete_endpoint",
     "get_event",

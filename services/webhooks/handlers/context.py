@@ -3,18 +3,48 @@
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
+import msgspec
+
 from services.webhooks.domain import DELIVERIES_OUT_MAX, DELIVERIES_OUT_PER_ENDPOINT_MAX, Account, accounts_of
 from services.webhooks.handlers.errands import Errands
 from services.webhooks.handlers.posting import Messenger
-from services.webhooks.providers import Scheme
+from services.webhooks.providers import Scheme, SecretUnfit
 from services.webhooks.settings import Settings
 from services.webhooks.store import events as store
 from services.webhooks.store.events import Arrival
+from shared import telemetry
 from shared.contracts.credentials import Use
-from shared.credentials import Credential, Wallet
+from shared.credentials import Credential, CredentialUnfit, Wallet
 from shared.database import GroupCommit
 from shared.replies import Replies
+from shared.settings import SettingsRefused
 from shared.work import Desk
+
+
+def checking(schemes: Mapping[str, Scheme]) -> Callable[[str, Mapping[str, str]], None]:
+    """Make the check of a secret that a store gives; it raises CredentialUnfit for one that its provider cannot sign with."""
+
+    def check(provider: str, fields: Mapping[str, str]) -> None:
+        try:
+            schemes[provider].check_secret(fields["secret"])
+        except SecretUnfit as unfit:
+            raise CredentialUnfit(f"This is no secret of {provider}: {unfit}.", {"field": "fields.secret"}) from None
+
+    return check
+
+
+def check_accounts(accounts: Sequence[Account], schemes: Mapping[str, Scheme]) -> None:
+    """Raise SettingsRefused if the installation's own accounts hold what is no provider's, or no provider's secret."""
+    for account in accounts:
+        if account.provider not in schemes:
+            raise SettingsRefused(f"WEBHOOK_ACCOUNTS: {account.provider} is no provider whose webhooks are taken")
+        for secret in account.secrets:
+            try:
+                schemes[account.provider].check_secret(secret)
+            except SecretUnfit as unfit:
+                raise SettingsRefused(
+                    f"WEBHOOK_ACCOUNTS: a secret of {account.account} is no secret of {account.provider}: {unfit}"
+                ) from None
 
 
 class Webhooks:
@@ -46,11 +76,25 @@ class Webhooks:
         self.wallet = wallet
         self._accounts = accounts
 
-    def accounts_of(self, provider: str, store_id: UUID | None) -> list[Account]:
-        """List the accounts that a request to this address may belong to: the installation's, and those that stores gave a secret for."""
+    def accounts_of(self, provider: str, scheme: Scheme, store_id: UUID | None) -> list[Account]:
+        """List the accounts that a request to this address may belong to, with their usable secrets.
+
+        At the address that names no store these are the installation's alone: what anybody may have tried does not grow with the stores.
+        """
         known = self.wallet.of_provider(provider, Use.WEBHOOKS)
-        own = accounts_of([credential for credential in known if store_id in (None, credential.store_id)])
-        return [a for a in (*self._accounts, *own) if a.provider == provider and store_id in (None, a.store_id)]
+        own = accounts_of([credential for credential in known if credential.store_id == store_id])
+        here = [a for a in (*self._accounts, *own) if a.provider == provider and store_id in (None, a.store_id)]
+        usable = [msgspec.structs.replace(a, secrets=tuple(s for s in a.secrets if self._usable(scheme, a, s))) for a in here]
+        return [account for account in usable if account.secrets]
+
+    def _usable(self, scheme: Scheme, account: Account, secret: str) -> bool:
+        # One that was given before it was looked at costs its own account's webhooks, and nobody else's.
+        try:
+            scheme.check_secret(secret)
+        except SecretUnfit:
+            telemetry.webhook_secrets_unfit.labels(account.provider).inc()
+            return False
+        return True
 
     async def try_credential(self, credential: Credential) -> tuple[str, str]:
         """A secret that webhooks are signed with is tried by the next webhook alone."""

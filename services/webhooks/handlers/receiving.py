@@ -7,6 +7,8 @@ from uuid import UUID
 
 from services.webhooks.domain import Account, Event, Incoming, NotGenuine, UnknownProvider, keepable
 from services.webhooks.handlers.context import Webhooks
+from services.webhooks.providers import Forged, Scheme
+from services.webhooks.providers.braintree import challenge_answer
 from services.webhooks.store import events as store
 from services.webhooks.store.events import Arrival
 from shared import telemetry
@@ -20,13 +22,16 @@ logger = logging.getLogger(__name__)
 # What a sender proves itself with towards us, or its browser's leavings, is not kept.
 HEADERS_LEFT_OUT = frozenset({"authorization", "cookie", "proxy-authorization"})
 SAMPLE_EVERY_SECONDS = 0.1
+REASON_MAX_CHARACTERS = 500
+# What is kept of a refused request's headers, in all and of each.
+SAMPLED_HEADERS_MAX_CHARACTERS = 4_096
+SAMPLED_HEADER_MAX_CHARACTERS = 512
+SIGNATURE_WORDS = ("sign", "hmac", "webhook", "svix", "paypal", "type")
 
 
 async def receive(context: Webhooks, provider: str, store_id: UUID | None, incoming: Incoming, *, correlation_id: str) -> bytes:
     """Keep what a provider sent; gives what the provider wants to hear once it is durable."""
-    scheme, accounts = context.schemes.get(provider), context.accounts_of(provider, store_id)
-    if scheme is None or not accounts:
-        raise UnknownProvider(f"No webhooks of {provider} are taken here.")
+    scheme, accounts = _at(context, provider, store_id)
 
     opened = await scheme.open(incoming, accounts, now=datetime.now(UTC))
 
@@ -38,6 +43,23 @@ async def receive(context: Webhooks, provider: str, store_id: UUID | None, incom
         await _turn_away(context, provider, opened.forged, headers, incoming.body)
         raise NotGenuine("The request is not signed as it should be.")
     return scheme.accepted
+
+
+def answer_challenge(context: Webhooks, provider: str, store_id: UUID | None, challenge: str) -> bytes:
+    """Answer Braintree, which asks whether an address is ours before it posts to it."""
+    _, accounts = _at(context, provider, store_id)
+    try:
+        return challenge_answer(accounts[0].secrets[0], challenge)
+    except Forged:
+        raise NotGenuine("The request is not a challenge.") from None
+
+
+def _at(context: Webhooks, provider: str, store_id: UUID | None) -> tuple[Scheme, list[Account]]:
+    scheme = context.schemes.get(provider)
+    accounts = [] if scheme is None else context.accounts_of(provider, scheme, store_id)
+    if scheme is None or not accounts:
+        raise UnknownProvider(f"No webhooks of {provider} are taken here.")
+    return scheme, accounts
 
 
 def _arrival(account: Account, event: Event, headers: dict[str, str], correlation_id: str) -> Arrival:
@@ -57,9 +79,26 @@ def _arrival(account: Account, event: Event, headers: dict[str, str], correlatio
 
 async def _turn_away(context: Webhooks, provider: str, reasons: tuple[str, ...], headers: dict[str, str], body: bytes) -> None:
     telemetry.webhooks_received.labels(provider, "forged").inc()
-    telemetry.say(logger, logging.WARNING, "a webhook is not genuine", {"provider": provider, "reason": "; ".join(reasons)[:500]})
+    telemetry.say(
+        logger, logging.WARNING, "a webhook is not genuine", {"provider": provider, "reason": "; ".join(reasons)[:REASON_MAX_CHARACTERS]}
+    )
     # A flood of forgeries must not become a flood of rows.
     if time.monotonic() - context.sampled_at_seconds < SAMPLE_EVERY_SECONDS:
         return
     context.sampled_at_seconds = time.monotonic()
-    await store.keep_rejection(context.desk.pool, provider=provider, reason="; ".join(reasons)[:500], headers=headers, body=body)
+    await store.keep_rejection(
+        context.desk.pool, provider=provider, reason="; ".join(reasons)[:REASON_MAX_CHARACTERS], headers=_sample(headers), body=body
+    )
+
+
+def _sample(headers: dict[str, str]) -> dict[str, str]:
+    kept: dict[str, str] = {}
+    room = SAMPLED_HEADERS_MAX_CHARACTERS
+    # What is about the signature first: the rest is what a sender can make up.
+    for name, value in sorted(headers.items(), key=lambda each: not any(word in each[0] for word in SIGNATURE_WORDS)):
+        short = value[:SAMPLED_HEADER_MAX_CHARACTERS]
+        room -= len(name) + len(short)
+        if room < 0:
+            break
+        kept[name] = short
+    return kept

@@ -1,5 +1,7 @@
 """How the providers sign what they send, and how it is told what they sent."""
 
+import asyncio
+import base64
 import hashlib
 import hmac
 from collections.abc import Callable, Sequence
@@ -8,13 +10,21 @@ from typing import Any, Protocol
 
 import msgspec
 
-from services.webhooks.domain import SIGNATURE_TOLERANCE_SECONDS, UNREADABLE_TYPE, Account, Event, Incoming
+from services.webhooks.domain import LINE_BREAK, SIGNATURE_TOLERANCE_SECONDS, UNREADABLE_TYPE, Account, Event, Incoming
 
 UNKNOWN_TYPE = "unknown"
+# A shared secret shorter than this can be guessed; providers' own are longer (Standard Webhooks: 24 to 64).
+SECRET_MIN_BYTES = 16
+# Hashing more than this is left to a thread, so that nobody else waits for it.
+HASHED_ON_LOOP_MAX_BYTES = 64 * 1024
 
 
 class Forged(Exception):
     """A signature does not match; the text is for our log, never for the sender."""
+
+
+class SecretUnfit(Exception):
+    """A secret cannot be one that this provider signs with; the text says why, and quotes nothing of it."""
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -29,6 +39,10 @@ class Scheme(Protocol):
 
     accepted: bytes
 
+    def check_secret(self, secret: str) -> None:
+        """Raise SecretUnfit for what cannot be a secret of this provider."""
+        ...
+
     async def open(self, incoming: Incoming, accounts: Sequence[Account], *, now: datetime) -> Opened:
         """Tell what is genuine in a request, and whose it is."""
         ...
@@ -39,12 +53,27 @@ class WholeBody:
 
     accepted = b""
 
-    def __init__(self, check: Callable[[Incoming, Account, str, datetime], None], read: Callable[[Incoming], Event]) -> None:
+    def __init__(
+        self,
+        check: Callable[[Incoming, Account, str, datetime], None],
+        read: Callable[[Incoming], Event],
+        check_secret: Callable[[str], None] | None = None,
+    ) -> None:
         self._check = check
         self._read = read
+        self._check_secret = check_secret or insist_on_length
+
+    def check_secret(self, secret: str) -> None:
+        """Raise SecretUnfit for what cannot be a secret of this provider."""
+        self._check_secret(secret)
 
     async def open(self, incoming: Incoming, accounts: Sequence[Account], *, now: datetime) -> Opened:
         """Try every active secret of every account."""
+        if len(incoming.body) > HASHED_ON_LOOP_MAX_BYTES:
+            return await asyncio.to_thread(self._open, incoming, accounts, now)
+        return self._open(incoming, accounts, now)
+
+    def _open(self, incoming: Incoming, accounts: Sequence[Account], now: datetime) -> Opened:
         reasons: list[str] = []
         for account in accounts:
             for secret in account.secrets:
@@ -57,12 +86,31 @@ class WholeBody:
         return Opened((), tuple(reasons[:1]) or ("no secret is configured",))
 
 
+def insist_on_length(secret: str) -> None:
+    """Refuse a shared secret that could be guessed."""
+    if len(secret.encode()) < SECRET_MIN_BYTES:
+        raise SecretUnfit(f"it has fewer than {SECRET_MIN_BYTES} bytes")
+
+
+def key_of_base64(text: str) -> bytes:
+    """Decode a key, which is written as base64 is and in no other way; raises SecretUnfit."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as broken:
+        raise SecretUnfit("it is not base64") from broken
+
+
 def header(incoming: Incoming, name: str) -> str:
     """Read a header that a genuine request has."""
     value = incoming.headers.get(name)
     if value is None:
         raise Forged(f"{name} is missing")
     return value
+
+
+def lines(incoming: Incoming, name: str) -> list[str]:
+    """Read every line of a header that a genuine request has at least one of."""
+    return header(incoming, name).split(LINE_BREAK)
 
 
 def insist(given: Sequence[str], *expected: str) -> None:

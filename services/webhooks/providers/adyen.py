@@ -1,37 +1,58 @@
 """Adyen: each item of a batch bears its own signature over named fields; its platform webhooks sign the body (Adyen util.py)."""
 
+import asyncio
 import base64
 import binascii
 import hmac
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
 from services.webhooks.domain import Account, Event, Incoming
-from services.webhooks.providers import Forged, Opened, WholeBody, header, insist, moment, read_json
+from services.webhooks.providers import (
+    HASHED_ON_LOOP_MAX_BYTES,
+    UNKNOWN_TYPE,
+    Opened,
+    SecretUnfit,
+    WholeBody,
+    header,
+    insist,
+    moment,
+    read_json,
+)
+
+# docs.adyen.com/development-resources/webhooks: a batch has up to six items today, and an HMAC key 32 bytes.
+ITEMS_MAX = 100
+KEY_BYTES = 32
+# A body nested without end is one more way to be no batch.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class _Amount(msgspec.Struct):
     value: int | None = None
-    currency: str = ""
+    currency: str | None = None
 
 
 class _Additional(msgspec.Struct):
-    hmac_signature: str = msgspec.field(default="", name="hmacSignature")
+    hmac_signature: str | None = msgspec.field(default=None, name="hmacSignature")
 
 
 class _Item(msgspec.Struct, rename="camel"):
-    psp_reference: str = ""
-    original_reference: str = ""
-    merchant_account_code: str = ""
-    merchant_reference: str = ""
-    amount: _Amount = msgspec.field(default_factory=_Amount)
-    event_code: str = ""
-    success: str = ""
-    event_date: str = ""
-    additional_data: _Additional = msgspec.field(default_factory=_Additional)
+    psp_reference: str | None = None
+    original_reference: str | None = None
+    merchant_account_code: str | None = None
+    merchant_reference: str | None = None
+    amount: _Amount | None = None
+    event_code: str | None = None
+    success: str | bool | None = None
+    event_date: str | None = None
+    additional_data: _Additional | None = None
+
+    @property
+    def outcome(self) -> str:
+        """Whether it succeeded, as it is signed."""
+        return str(self.success).lower() if isinstance(self.success, bool) else self.success or ""
 
 
 class _Wrapped(msgspec.Struct):
@@ -47,16 +68,31 @@ class Adyen:
 
     accepted = b"[accepted]"
 
+    def check_secret(self, secret: str) -> None:
+        """Raise SecretUnfit for what cannot be a secret of this provider."""
+        _check_secret(secret)
+
     async def open(self, incoming: Incoming, accounts: Sequence[Account], *, now: datetime) -> Opened:
         """Judge each item on its own."""
+        if len(incoming.body) > HASHED_ON_LOOP_MAX_BYTES:
+            return await asyncio.to_thread(self._open, incoming, accounts)
+        return self._open(incoming, accounts)
+
+    def _open(self, incoming: Incoming, accounts: Sequence[Account]) -> Opened:
         try:
             wrapped = msgspec.json.decode(incoming.body, type=_Batch).notification_items
-            items = [(bytes(each.item), msgspec.json.decode(each.item, type=_Item)) for each in wrapped]
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return Opened((), ("the body is not a batch of notifications",))
+        if len(wrapped) > ITEMS_MAX:
+            return Opened((), (f"the batch has more than {ITEMS_MAX} items",))
         genuine: list[tuple[Account, Event]] = []
         forged: list[str] = []
-        for raw, item in items:
+        for raw in dict.fromkeys(bytes(each.item) for each in wrapped):
+            try:
+                item = msgspec.json.decode(raw, type=_Item)
+            except UNREADABLE:
+                forged.append("an item cannot be read")
+                continue
             account = next((a for a in accounts if any(_matches(item, secret) for secret in a.secrets)), None)
             if account is None:
                 forged.append(f"the signature of {item.psp_reference or 'an item'} does not match")
@@ -67,37 +103,44 @@ class Adyen:
 
 def signed_text(item: _Item) -> str:
     """Write what an item's signature covers: fields joined by colons, nothing escaped, what is missing empty."""
-    value = "" if item.amount.value is None else str(item.amount.value)
-    fields: list[Any] = [
+    amount = item.amount or _Amount()
+    fields = [
         item.psp_reference,
         item.original_reference,
         item.merchant_account_code,
         item.merchant_reference,
-        value,
-        item.amount.currency,
+        None if amount.value is None else str(amount.value),
+        amount.currency,
         item.event_code,
-        item.success,
+        item.outcome,
     ]
-    return ":".join(fields)
+    return ":".join(field or "" for field in fields)
 
 
 def _matches(item: _Item, secret: str) -> bool:
-    return hmac.compare_digest(_mac(secret, signed_text(item).encode()).encode(), item.additional_data.hmac_signature.encode())
+    given = "" if item.additional_data is None else item.additional_data.hmac_signature or ""
+    return hmac.compare_digest(_mac(secret, signed_text(item).encode()).encode(), given.encode())
 
 
 def _mac(secret: str, content: bytes) -> str:
+    return base64.b64encode(hmac.digest(binascii.unhexlify(secret), content, "sha256")).decode()
+
+
+def _check_secret(secret: str) -> None:
     try:
-        key = binascii.unhexlify(secret)
-    except (binascii.Error, ValueError) as broken:
-        raise Forged("a key of ours is not hexadecimal") from broken
-    return base64.b64encode(hmac.digest(key, content, "sha256")).decode()
+        size = len(binascii.unhexlify(secret))
+    except ValueError as broken:
+        raise SecretUnfit("it is not hexadecimal") from broken
+    if size != KEY_BYTES:
+        raise SecretUnfit(f"it has not {KEY_BYTES} bytes, written as {2 * KEY_BYTES} hexadecimal digits")
 
 
 def _event(raw: bytes, item: _Item) -> Event:
     # Adyen names no event; the same code, reference and outcome is the same notification sent again.
+    code = item.event_code or ""
     return Event(
-        id=f"{item.event_code}:{item.psp_reference}:{item.success}",
-        type=item.event_code,
+        id=f"{code}:{item.psp_reference or ''}:{item.outcome}",
+        type=code or UNKNOWN_TYPE,
         happened_at=moment(item.event_date),
         payload=raw,
     )
@@ -107,4 +150,4 @@ def _check_platform(incoming: Incoming, _: Account, secret: str, __: datetime) -
     insist([header(incoming, "hmacsignature")], _mac(secret, incoming.body))
 
 
-ADYEN_PLATFORM = WholeBody(_check_platform, read_json)
+ADYEN_PLATFORM = WholeBody(_check_platform, read_json, _check_secret)

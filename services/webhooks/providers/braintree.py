@@ -9,9 +9,10 @@ from datetime import datetime
 from urllib.parse import parse_qs
 
 from services.webhooks.domain import Account, Event, Incoming
-from services.webhooks.providers import UNKNOWN_TYPE, Forged, WholeBody, digest, insist, moment
+from services.webhooks.providers import UNKNOWN_TYPE, Forged, SecretUnfit, WholeBody, digest, insist, insist_on_length, moment
 
 _KIND = re.compile(rb"<kind>([a-z_]+)</kind>")
+_CHALLENGE = re.compile(r"[a-f0-9]{20,32}")
 _TIME = re.compile(rb"<timestamp[^>]*>([^<]+)</timestamp>")
 
 
@@ -26,12 +27,31 @@ def _form(incoming: Incoming) -> tuple[str, str]:
 def _check(incoming: Incoming, _: Account, secret: str, __: datetime) -> None:
     """Check with a secret of the form `public_key:private_key`."""
     pairs, payload = _form(incoming)
-    public_key, private_key = secret.split(":", 1)
-    key = hashlib.sha1(private_key.encode(), usedforsecurity=False).digest()
+    public_key, key = _keys(secret)
     given = [signature for name, _, signature in (pair.partition("|") for pair in pairs.split("&")) if name == public_key]
     # Whether the payload's last line break is covered differs between senders.
     expected = [hmac.digest(key, text.encode(), "sha1").hex() for text in (payload, payload + "\n")]
     insist(given, *expected)
+
+
+def _keys(secret: str) -> tuple[str, bytes]:
+    public_key, _, private_key = secret.partition(":")
+    return public_key, hashlib.sha1(private_key.encode(), usedforsecurity=False).digest()
+
+
+def _check_secret(secret: str) -> None:
+    public_key, _, private_key = secret.partition(":")
+    if not public_key:
+        raise SecretUnfit("it is not written as public_key:private_key")
+    insist_on_length(private_key)
+
+
+def challenge_answer(secret: str, challenge: str) -> bytes:
+    """Answer what Braintree asks an address that is being registered (webhook_notification_gateway.py, verify); raises Forged."""
+    if not _CHALLENGE.fullmatch(challenge):
+        raise Forged("this is not a challenge of Braintree's")
+    public_key, key = _keys(secret)
+    return f"{public_key}|{hmac.digest(key, challenge.encode(), 'sha1').hex()}".encode()
 
 
 def _read(incoming: Incoming) -> Event:
@@ -49,4 +69,4 @@ def _read(incoming: Incoming) -> Event:
     )
 
 
-BRAINTREE = WholeBody(_check, _read)
+BRAINTREE = WholeBody(_check, _read, _check_secret)

@@ -1,9 +1,12 @@
 """PayPal: RSA over a digest of the request, with a certificate fetched from PayPal alone (PayPal-Python-SDK, notifications.py)."""
 
 import base64
+import re
+import time
 import zlib
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -14,13 +17,23 @@ from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from services.webhooks.domain import Account, Incoming
-from services.webhooks.providers import Forged, Opened, header, read_json
+from services.webhooks.providers import Forged, Opened, SecretUnfit, header, moment, read_json
+from shared.errors import Unavailable
 
 # Nothing is fetched from anywhere else, whatever a request says.
 CERTIFICATE_HOSTS = frozenset({"api.paypal.com", "api-m.paypal.com", "api.sandbox.paypal.com", "api-m.sandbox.paypal.com"})
 NAME_SUFFIX = ".paypal.com"
 ALGORITHM = "SHA256withRSA"
+# Neither a query nor anything else can make many addresses of one certificate.
+CERTIFICATE_PATH = re.compile(r"/v1/notifications/certs/[A-Za-z0-9-]{1,64}")
 CERTIFICATES_MAX = 16
+# Whoever makes addresses up has so many looked at in a minute, and none of them twice.
+FETCHES_MAX = 20
+FETCHES_SECONDS = 60.0
+# PayPal tries again for three days (developer.paypal.com, webhooks); what is older is somebody's replay.
+TRANSMITTED_WITHIN = timedelta(days=4)
+TRANSMITTED_AHEAD = timedelta(minutes=5)
+WEBHOOK_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 
 Fetch = Callable[[str], Awaitable[bytes]]
 
@@ -34,10 +47,19 @@ class PayPal:
         self._fetch = fetch
         self._authorities = authorities
         self._known: dict[str, list[x509.Certificate]] = {}
+        # By this process's monotonic clock: when certificates were fetched, and which could not be used.
+        self._fetched_at: deque[float] = deque(maxlen=FETCHES_MAX)
+        self._useless: deque[str] = deque(maxlen=FETCHES_MAX)
+
+    def check_secret(self, secret: str) -> None:
+        """Raise SecretUnfit for what cannot be a webhook's id."""
+        if not WEBHOOK_ID.fullmatch(secret):
+            raise SecretUnfit("it is not the id of a webhook")
 
     async def open(self, incoming: Incoming, accounts: Sequence[Account], *, now: datetime) -> Opened:
         """Fetch the certificate from its pinned host, check whose it is, then try every webhook id."""
         try:
+            _check_transmitted(header(incoming, "paypal-transmission-time"), now)
             key = await self._key(header(incoming, "paypal-cert-url"), now)
             signature = _decoded(header(incoming, "paypal-transmission-sig"))
             if header(incoming, "paypal-auth-algo") != ALGORITHM:
@@ -52,8 +74,9 @@ class PayPal:
 
     async def _key(self, url: str, now: datetime) -> rsa.RSAPublicKey:
         parts = urlsplit(url)
-        if parts.scheme != "https" or parts.netloc not in CERTIFICATE_HOSTS:
-            raise Forged("the certificate is said to lie elsewhere")
+        here = parts.scheme == "https" and parts.netloc in CERTIFICATE_HOSTS and CERTIFICATE_PATH.fullmatch(parts.path)
+        if not here or parts.query or parts.fragment or url in self._useless:
+            raise Forged("the certificate is said to lie elsewhere, or is none")
         chain = self._known.get(url) or await self._fetched(url)
         leaf = chain[0]
         self._check_chain(leaf, chain[1:], now)
@@ -65,9 +88,14 @@ class PayPal:
         return key
 
     async def _fetched(self, url: str) -> list[x509.Certificate]:
+        now = time.monotonic()
+        if len(self._fetched_at) == FETCHES_MAX and now - self._fetched_at[0] < FETCHES_SECONDS:
+            raise Unavailable("too many certificates of PayPal's are asked for")
+        self._fetched_at.append(now)
         try:
             return x509.load_pem_x509_certificates(await self._fetch(url))
         except ValueError as broken:
+            self._useless.append(url)
             raise Forged("the certificate cannot be read") from broken
 
     def _check_chain(self, leaf: x509.Certificate, between: Sequence[x509.Certificate], now: datetime) -> None:
@@ -88,6 +116,12 @@ def signed_text(incoming: Incoming, webhook_id: str) -> bytes:
     """Write what the signature covers; the webhook id is the one configured, never the event's."""
     transmission, time = header(incoming, "paypal-transmission-id"), header(incoming, "paypal-transmission-time")
     return f"{transmission}|{time}|{webhook_id}|{zlib.crc32(incoming.body) & 0xFFFFFFFF}".encode()
+
+
+def _check_transmitted(text: str, now: datetime) -> None:
+    sent = moment(text)
+    if sent is None or not -TRANSMITTED_AHEAD <= now - sent <= TRANSMITTED_WITHIN:
+        raise Forged("the time of transmission is outside the tolerance")
 
 
 def _matches(key: rsa.RSAPublicKey, signature: bytes, text: bytes) -> bool:

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 
 from services.webhooks.domain import Account, Incoming
-from services.webhooks.providers import WholeBody, header, insist, read_json
+from services.webhooks.providers import WholeBody, header, insist, lines, read_json
 
 
 def _check_easypost(incoming: Incoming, _: Account, secret: str, __: datetime) -> None:
@@ -19,7 +19,7 @@ def _check_easypost(incoming: Incoming, _: Account, secret: str, __: datetime) -
 def _check_mollie(incoming: Incoming, _: Account, secret: str, __: datetime) -> None:
     """`X-Mollie-Signature: sha256=…`, which may repeat (mollie-api-php, SignatureValidator.php)."""
     expected = f"sha256={_hex(secret.encode(), incoming.body)}"
-    given = [part.strip() for part in header(incoming, "x-mollie-signature").split(",")]
+    given = [part.strip() for line in lines(incoming, "x-mollie-signature") for part in line.split(",")]
     insist(given, expected)
 
 

@@ -37,10 +37,10 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     process: Parcel
 
     @property
-    def key(self) -> tuple[UUID, str, str, str]:
+    def key(self) -> tuple[UUID, str, str, str, str]:
         """By what a repeat is known."""
         account = self.account
-        return account.store_id, account.environment.value, account.provider, self.event.id
+        return account.store_id, account.environment.value, account.provider, account.account, self.event.id
 
 
 async def keep(pool: Pool, arrivals: Sequence[Arrival], *, head_start_seconds: float) -> list[bool]:
@@ -56,7 +56,7 @@ async def keep(pool: Pool, arrivals: Sequence[Arrival], *, head_start_seconds: f
               INSERT INTO webhook_events (id, store_id, environment, provider, account, provider_event_id, event_type, happened_at)
               SELECT * FROM unnest($7::uuid[], $8::uuid[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[],
                                    $14::timestamptz[])
-              ON CONFLICT (store_id, environment, provider, provider_event_id) DO NOTHING
+              ON CONFLICT (store_id, environment, provider, account, provider_event_id) DO NOTHING
               RETURNING id, received_at),
             kept AS (
               INSERT INTO webhook_payloads (event_id, received_at, headers, body)
@@ -83,15 +83,20 @@ async def keep(pool: Pool, arrivals: Sequence[Arrival], *, head_start_seconds: f
 
 
 async def keep_rejection(pool: Pool, *, provider: str, reason: str, headers: dict[str, str], body: bytes) -> None:
-    """Keep a sample of what was refused."""
+    """Keep a sample of what was refused, in place of the oldest once there are many."""
     async with connected(pool) as db:
         await db.execute(
-            "INSERT INTO webhook_rejections (id, provider, reason, headers, body_start) VALUES ($1, $2, $3, $4, $5)",
+            """
+            WITH old AS (
+              DELETE FROM webhook_rejections WHERE id <= (SELECT id FROM webhook_rejections ORDER BY id DESC OFFSET $6 LIMIT 1))
+            INSERT INTO webhook_rejections (id, provider, reason, headers, body_start) VALUES ($1, $2, $3, $4, $5)
+            """,
             new_id(),
             provider,
             reason,
             msgspec.json.encode(headers).decode(),
             body[:REJECTED_BODY_MAX_BYTES],
+            REJECTIONS_KEPT_MAX - 1,
         )
 
 
