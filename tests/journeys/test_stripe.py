@@ -375,5 +375,19 @@ class TestLimits:
         assert len(payment.at_the_provider().metadata) <= 50
         await world.books_agree(payment.order_id)
 
+    @pytest.mark.parametrize("amounts", [(10_000, None), (400, 400), (400, 300), (300, 400)])
+    async def test_a_declined_capture_claims_nothing_of_the_next(self, world: World, amounts: tuple[int, int | None]) -> None:
+        """Whether a declined call leaves its metadata no documentation says, so the next capture takes the note away."""
+        payment = await world.a_payment("tok_capture_declined")
+        declined = [await payment.capture(amounts[0]) for _ in range(2)]
+        payment.at_the_provider().payment_method = "pm_card_visa"
+
+        answer = await payment.capture(amounts[1])
+
+        assert {each.status for each in declined} == {402}
+        assert (answer.status, answer.json["intent"]["captured_amount"]) == (201, amounts[1] or 10_000)
+        assert answer.json["intent"]["attention"] is None
+        await world.books_agree(payment.order_id)
+
 
 ITEM = {"product_variant_id": "0192f0c1-7e00-7000-8000-000000000001", "name": "Mug", "quantity": 1}

@@ -6,6 +6,7 @@ import msgspec
 
 from services.payments.domain import guards, orders
 from services.payments.domain.intents import (
+    NO_MONEY,
     Intent,
     IntentStatus,
     Observation,
@@ -110,6 +111,7 @@ async def capture(work: Work, command: Capture, context: Payments) -> None:
             currency=intent.currency,
             final=command.final,
             earlier=_captured(seen.transactions),
+            undone=tuple(t.id for t in seen.transactions if t.operation is Operation.CAPTURE and t.status in NO_MONEY),
         )
 
     await _operate(work, command, context, plan)

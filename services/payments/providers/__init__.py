@@ -54,7 +54,7 @@ class Captured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaptureRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Take an amount that is held; `earlier` is what we have captured of it before, the oldest first."""
+    """Take an amount that is held; `earlier` is what we have captured of it before, the oldest first, and `undone` what took nothing."""
 
     reference: UUID
     provider_payment_id: str
@@ -62,6 +62,7 @@ class CaptureRequest(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     final: bool
     earlier: tuple[Captured, ...] = ()
+    undone: tuple[UUID, ...] = ()
 
 
 class VoidRequest(msgspec.Struct, frozen=True, kw_only=True):

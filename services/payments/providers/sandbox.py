@@ -86,7 +86,7 @@ class SandboxPayments:
     def prepare(self, request: Request) -> Prepared:
         """Write the exact call for a request."""
         operation, path = _where(request)
-        left_out = ("provider_payment_id", "earlier")
+        left_out = ("provider_payment_id", "earlier", "undone")
         body = {key: value for key, value in msgspec.to_builtins(request).items() if key not in left_out and value is not None}
         return Prepared(operation=operation, method="POST", path=path, body=msgspec.json.encode(body))
 

@@ -23,6 +23,8 @@ METADATA_VALUE_MAX_CHARACTERS = 500
 CAPTURES_MAX = 50
 # So many earlier captures go into one key of metadata: a reference and an amount take 46 of its 500 characters.
 CAPTURES_A_KEY = 10
+# So many notes of captures that took nothing are unset at a time: a request has fifty keys at most.
+UNSET_MAX = 20
 REFUND_REASONS = frozenset({"duplicate", "fraudulent", "requested_by_customer"})
 # With every payment comes its charge, and with that its first ten refunds.
 WITH_CHARGE = "latest_charge.refunds"
@@ -83,6 +85,8 @@ def _capture(request: CaptureRequest, *, multicapture: bool) -> dict[str, Any]:
         "metadata": {
             f"{objects.CAPTURE_PREFIX}{request.reference.hex}": f"{amount} {objects.FINAL}" if final else str(amount),
             **_together(request.earlier, request.currency),
+            # A declined capture may have left its note, which would claim the money of this one.
+            **{f"{objects.CAPTURE_PREFIX}{reference.hex}": "" for reference in request.undone[-UNSET_MAX:]},
         },
         "expand": [WITH_CHARGE],
     }
