@@ -94,7 +94,9 @@ class TestSecrets:
         assert (answer.status, answer.code, answer.json["field"]) == (422, "credential-unfit", "fields.secret")
         assert secret not in answer.response.text or len(secret) < 3
 
-    @pytest.mark.parametrize(("provider", "secret"), [("standard", a_secret(24, of=b"tests")), ("svix", a_secret(64, of=b"tests")), ("adyen", PUBLISHED_KEY)])
+    @pytest.mark.parametrize(
+        ("provider", "secret"), [("standard", a_secret(24, of=b"tests")), ("svix", a_secret(64, of=b"tests")), ("adyen", PUBLISHED_KEY)]
+    )
     async def test_what_is_one_is_taken(self, world: World, provider: str, secret: str) -> None:
         assert (await put_secret(world, provider, secret)).status == 200
 
