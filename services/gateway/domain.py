@@ -156,6 +156,17 @@ class Overloaded(Refusal):
     retry_after_seconds = 1
 
 
+class TooManyInHand(Refusal):
+    """This store or caller has as many requests under way as one may; the others' go on."""
+
+    code = "too-many-in-hand"
+    title = "Too many of your requests are under way"
+    status = 429
+    outcome = Outcome.NOT_ATTEMPTED
+    retry = Retry.SAME_KEY
+    retry_after_seconds = 1
+
+
 class CardNumberRefused(Refusal):
     """A card number came in; only tokens may."""
 

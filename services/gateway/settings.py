@@ -66,6 +66,12 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     requests_in_flight_max: Annotated[
         int, about("Requests in hand beyond which others are answered 503, before a key is claimed.", unit="requests", ge=1)
     ] = 512
+    requests_in_flight_per_store_max: Annotated[
+        int, about("The most of these places that one store's requests take; more are answered 429.", unit="requests", ge=1)
+    ] = 384
+    requests_in_flight_per_token_max: Annotated[
+        int, about("The most of these places that one shopper's or customer's token takes; more are answered 429.", unit="requests", ge=1)
+    ] = 16
     webhooks_url: Annotated[str, url("The webhooks service, to which the gateway passes on what providers post to its host.", *HTTP)] = ""
     cors_origins: Annotated[
         str, about("Origins whose browsers may call the API, separated by commas.", form="list of origins", check=_no_origins)
@@ -74,6 +80,13 @@ class Settings(BusSettings, frozen=True, kw_only=True):
         float, about("Requests a second that one key may send to one gateway process.", unit="requests a second", gt=0)
     ] = 1000.0
     rate_burst: Annotated[int, about("Requests that one key may send at once to one gateway process.", unit="requests", ge=1)] = 2000
+    token_rate_per_second: Annotated[
+        float,
+        about("Requests a second that one shopper's or customer's token may send to one gateway process.", unit="requests a second", gt=0),
+    ] = 10.0
+    token_rate_burst: Annotated[
+        int, about("Requests that one such token may send at once to one gateway process.", unit="requests", ge=1)
+    ] = 100
     checkout_token_lifetime_seconds: Annotated[int, about("How long a checkout token is valid.", ge=1)] = 3600
     customer_token_lifetime_seconds: Annotated[int, about("How long a customer token is valid.", ge=1)] = 3600
 

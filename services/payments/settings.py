@@ -28,6 +28,9 @@ class Settings(VaultSettings, frozen=True, kw_only=True):
     pricing_timeout_seconds: Annotated[
         float, about("How long a quote waits for fulfillment, which waits for carriers and tax engines.", gt=0)
     ] = 8.0
+    declines_per_order_max: Annotated[
+        int, about("Declined payments of one order within ten minutes, beyond which the provider is not asked.", unit="payments", ge=1)
+    ] = 10
     lease_seconds: Annotated[
         float,
         about(

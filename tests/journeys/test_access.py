@@ -209,6 +209,17 @@ class TestLimits:
         assert answers[2].code == "rate-limited"
         assert answers[2].headers["Retry-After"] == "1"
 
+    async def test_a_token_has_a_rate_of_its_own(self, own_place: Place) -> None:
+        async with a_world(own_place, gateway={"token_rate_per_second": 0.01, "token_rate_burst": 2}) as world:
+            order_id = await world.an_order()
+            token = (await world.send("POST", f"/api/v1/admin/orders/{order_id}/checkout-token")).json["token"]
+            answers = [await world.quote(order_id, token=token) for _ in range(3)]
+            beside = await world.send("GET", f"/api/v1/admin/orders/{order_id}")
+
+        assert [answer.status for answer in answers] == [201, 201, 429]
+        assert answers[2].code == "rate-limited"
+        assert beside.status == 200
+
     async def test_overload_is_shed_before_a_key_is_claimed(self, own_place: Place) -> None:
         async with a_world(own_place, gateway={"requests_in_flight_max": 0}) as world:
             answer = await world.put_order(new_id(), ORDER)

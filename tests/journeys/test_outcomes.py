@@ -45,6 +45,20 @@ class TestTokens:
         ledger = await world.ledger(order_id)
         assert (ledger["order_status"], ledger["payments"][0]["intent"]["status"]) == ("open", "declined")
 
+    async def test_one_card_after_the_other_is_stopped(self, world: World) -> None:
+        """Security report M14, row 98: whoever tries cards asks the provider a few times, and then no more for a while."""
+        order_id = await world.an_order()
+        snapshot_id = await world.a_snapshot(order_id)
+
+        answers = [await world.authorize(order_id, snapshot_id, "tok_declined_insufficient_funds") for _ in range(12)]
+
+        assert [answer.status for answer in answers] == [402] * 10 + [429] * 2
+        assert (answers[-1].code, answers[-1].json["retry"], answers[-1].headers["Retry-After"]) == ("too-many-declines", "after", "600")
+        assert len([p for p in world.sandbox.books.payments.values() if p.order_id == str(order_id)]) == 10
+        later = "UPDATE payments.payment_intents SET updated_at = updated_at - interval '10 minutes' WHERE order_id = $1"
+        await world.change(later, order_id)
+        assert (await world.authorize(order_id, snapshot_id)).status == 201
+
     @pytest.mark.parametrize("token", ["tok_500_once", "tok_429_once"])
     async def test_a_passing_failure_ends_authorized(self, world: World, token: str) -> None:
         payment = await world.a_payment(token)

@@ -40,6 +40,7 @@ from services.gateway.handlers.commands import (
 )
 from services.gateway.handlers.idempotency import Answer, Driver, IdempotencyStore, Interim
 from services.gateway.handlers.ingest import Ingest
+from services.gateway.handlers.places import TOKEN_ROLES, Places
 from services.gateway.handlers.sealing import Sealing
 from services.gateway.settings import Settings
 from services.gateway.store import Claim, Kept, sessions
@@ -68,7 +69,7 @@ class Gateway:
 
     def __init__(self, *, desk: Desk, settings: Settings, replies: Replies) -> None:
         self.settings = settings
-        self.in_flight = 0
+        self.places = Places(settings)
         self.live_pages = 0
         self.pool = desk.pool
         self.replies = replies
@@ -103,11 +104,12 @@ class Gateway:
             telemetry.mark({"store_id": str(principal.store_id), "environment": principal.environment.value})
         if len(self._buckets) >= BUCKETS_MAX:
             self._buckets.clear()
+        settings, of_token = self.settings, principal.role in TOKEN_ROLES
         self._buckets[principal.id] = draw(
             self._buckets.get(principal.id),
             now_seconds=time.monotonic(),
-            rate_per_second=self.settings.rate_per_second,
-            burst=self.settings.rate_burst,
+            rate_per_second=settings.token_rate_per_second if of_token else settings.rate_per_second,
+            burst=settings.token_rate_burst if of_token else settings.rate_burst,
         )
 
     def _bearer_of(self, token: str) -> Principal | None:
@@ -143,9 +145,7 @@ class Gateway:
     # Commands
 
     def admit(self) -> None:
-        """Refuse work before a key is claimed when there is too much of it or its reply could not arrive."""
-        if self.in_flight >= self.settings.requests_in_flight_max:
-            raise Overloaded("Too many requests are under way.", {"in_flight": self.in_flight})
+        """Refuse work before a key is claimed when its reply could not arrive."""
         if self.replies.trouble is not None:
             raise Overloaded("The message broker cannot be reached.", {})
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Container, Mapping
+from collections.abc import Awaitable, Callable, Container, Coroutine, Mapping
 from contextlib import suppress
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -30,6 +31,8 @@ WATCH_FIRST_SECONDS = 0.05
 KEEP_PAUSE_SECONDS = 0.02
 KEEP_STOP_TIMEOUT_SECONDS = 5.0
 WATCH_MAX_SECONDS = 0.5
+# Nearly all answers are there by then; only whoever waits longer is looked after, so that a place is not kept for nobody.
+UNWATCHED_SECONDS = 1.0
 
 FIRST, JOINED, REPLAYED = (telemetry.idempotency_answers.labels(how) for how in ("first", "joined", "replayed"))
 
@@ -38,6 +41,19 @@ class Interim(msgspec.Struct, frozen=True):
     """What can be said so far: an answer that is not kept, because whoever asks again with the same key gets to hear how it went on."""
 
     body: bytes
+
+
+async def _never() -> None:
+    await asyncio.Event().wait()
+
+
+async def _first(task: "asyncio.Task[Answer]", gone: Callable[[], Coroutine[Any, Any, None]], *, timeout_seconds: float) -> None:
+    """Wait for an answer, as long as there is somebody who wants it."""
+    if timeout_seconds <= 0:
+        return
+    leaving: asyncio.Task[Any] = asyncio.create_task(gone())
+    await asyncio.wait({task, leaving}, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+    await stop(leaving)
 
 
 # Carries an operation out; nothing means that its outcome is not known yet.
@@ -91,8 +107,8 @@ class IdempotencyStore:
         self._running: dict[UUID, asyncio.Task[Answer]] = {}
         self._keeping: dict[UUID, asyncio.Task[None]] = {}
 
-    async def execute(self, request: Claim, *, wait_seconds: float) -> Answer:
-        """Carry a request out once and answer it, or say that it is still being carried out when the wait ends."""
+    async def execute(self, request: Claim, *, wait_seconds: float, gone: Callable[[], Coroutine[Any, Any, None]] = _never) -> Answer:
+        """Carry a request out once and answer it, or say that it is still being carried out when the wait ends or whoever asks is gone."""
         kept = await self._claims.submit(request)
         if kept.request_hash != request.request_hash:
             raise KeyReused("Take a new key for another request.", {"operation_id": str(kept.operation_id)})
@@ -105,8 +121,15 @@ class IdempotencyStore:
         (FIRST if kept.claimed_now else JOINED).inc()
         task = await self._task_of(kept)
         if task is None:
-            return await self._watch(kept, wait_seconds)
-        await asyncio.wait({task}, timeout=wait_seconds)
+            watching = asyncio.create_task(self._watch(kept, wait_seconds))
+            await _first(watching, gone, timeout_seconds=wait_seconds)
+            if watching.done():
+                return watching.result()
+            await stop(watching)
+            return Answer(operation_id=kept.operation_id, command_type=kept.command_type)
+        await asyncio.wait({task}, timeout=min(wait_seconds, UNWATCHED_SECONDS))
+        if not task.done():
+            await _first(task, gone, timeout_seconds=wait_seconds - UNWATCHED_SECONDS)
         return task.result() if task.done() else Answer(operation_id=kept.operation_id, command_type=kept.command_type)
 
     async def sweep(self) -> None:

@@ -187,14 +187,17 @@ async def execute(request: HttpRequest, key: str, command: Message, digest: byte
         traceparent=telemetry.traceparent(),
     )
     gateway.admit()
-    gateway.in_flight += 1
-    try:
+    with gateway.places.taking(principal, key):
         await gateway.reach_broker()
-        answer = await gateway.idempotency.execute(claim, wait_seconds=wait_seconds)
-    finally:
-        gateway.in_flight -= 1
+        answer = await gateway.idempotency.execute(claim, wait_seconds=wait_seconds, gone=lambda: _gone(request))
     _bind_intent(answer)
     return answer
+
+
+async def _gone(request: HttpRequest) -> None:
+    """Wait until the client has hung up; its body has been read, so nothing else comes."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def answered(gateway: Gateway, answer: Answer) -> Response[Any]:

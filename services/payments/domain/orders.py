@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -11,7 +12,7 @@ from services.payments.domain.intents import Intent, IntentStatus
 from shared.addresses import in_form
 from shared.contracts.orders import Address, OrderContent, TaxBehavior, TaxLine
 from shared.contracts.payments import NormalizedAddress, SnapshotLine, Totals
-from shared.errors import Invalid, Outcome, Refusal
+from shared.errors import Invalid, Outcome, Refusal, Retry
 from shared.money import AMOUNT_MAX_MINOR_UNITS, exponent
 
 
@@ -65,6 +66,21 @@ class AmountMismatch(Refusal):
     code = "amount-mismatch"
     title = "The amount is not the quoted one"
     outcome = Outcome.CONFLICT
+
+
+# Within so long so many payments of an order may be declined.
+DECLINES_WITHIN_SECONDS = 600
+
+
+class TooManyDeclines(Refusal):
+    """Somebody tries one card after the other; the provider is asked no more for a while."""
+
+    code = "too-many-declines"
+    title = "Too many payments of this order were declined"
+    status = 429
+    outcome = Outcome.NOT_ATTEMPTED
+    retry = Retry.AFTER
+    retry_after_seconds = DECLINES_WITHIN_SECONDS
 
 
 class OrderCancelled(Refusal):
@@ -202,6 +218,14 @@ def check_changeable(before: OrderContent, after: OrderContent, payments: Sequen
             raise OrderLocked("A payment waits for its customer; void it first, then change the order.", facts)
         if payment.holds_order:
             raise OrderLocked("End the payment first, then change the order.", facts)
+
+
+def check_declines(payments: Sequence[Intent], *, now: datetime, declines_max: int) -> None:
+    """Refuse another payment after too many declined ones lately."""
+    since = now - timedelta(seconds=DECLINES_WITHIN_SECONDS)
+    declined = sum(payment.status is IntentStatus.DECLINED and payment.updated_at > since for payment in payments)
+    if declined >= declines_max:
+        raise TooManyDeclines("Come back later, or have the shop look at the order.", {"declined": declined})
 
 
 def check_snapshot(*, expired: bool, snapshot_hash: bytes, order_hash: bytes, differing: list[str], cancelled: bool) -> None:

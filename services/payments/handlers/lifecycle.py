@@ -275,6 +275,7 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Be
         raise NotFound(f"Order {command.order_id} has no snapshot {command.snapshot_id}.")
     differing = [] if snapshot.priced_hash == order.priced_hash else await _differing(work, command, context)
     _check_payable(order, snapshot, command, differing)
+    orders.check_declines(order.intents, now=order.now, declines_max=context.settings.declines_per_order_max)
     provider = context.provider(work.envelope, snapshot.provider)
     _check_currency(provider, snapshot.currency)
 
