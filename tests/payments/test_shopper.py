@@ -200,6 +200,22 @@ class TestAnotherCard:
 
         assert (answer.status, answer.code, answer.json["decline_code"]) == (409, "payment-not-executed", "released")
 
+    @pytest.mark.parametrize("more", [{}, {"payment_method": "tok_success"}], ids=["no card", "a card"])
+    async def test_a_way_to_ship_that_costs_nothing_ends_it_too(self, world: World, more: dict[str, Any]) -> None:
+        """F11, C33: what waits is for a dearer way to ship the same order, which comes to nothing now."""
+        payment = await _waiting(world)
+        snapshot_id = await world.a_snapshot(payment.order_id)
+        await world.change("UPDATE payments.order_checkout_snapshots SET total = 0 WHERE id = $1", UUID(snapshot_id))
+
+        path = f"/api/v1/checkout/orders/{payment.order_id}/payments/authorize"
+        answer = await world.send("POST", path, {"snapshot_id": snapshot_id, **more}, role=Role.CHECKOUT)
+
+        assert (answer.status, answer.json["intent"]["status"], answer.json["intent"]["requested_amount"]) == (201, "captured", 0)
+        first, second = (p["intent"] for p in (await world.ledger(payment.order_id))["payments"])
+        assert (first["status"], first["superseded"], second["superseded"]) == ("voided", True, False)
+        assert (await world.ledger(payment.order_id))["order_status"] == "paid"
+        assert (payment.at_the_provider().released, len(_theirs(world, payment.order_id))) == (True, 1)
+
     async def test_a_cart_edit_is_told_which_payment_waits(self, world: World) -> None:
         """F11, C20: domain rule: what is priced is locked while a payment is active."""
         payment = await _waiting(world)
