@@ -264,7 +264,7 @@ class Worker(Generic[C]):
     async def _refuse(self, envelope: Envelope, kind: str, digest: bytes, problem: Problem) -> None:
         work = Work(self._desk, envelope, kind=kind, digest=digest)
         reply = Refused(problem)
-        if problem.definitive:
+        if problem.definitive and kind not in self._failures_answered:
             batch = work.batch()
             batch.conclude_for(envelope, kind=kind, digest=digest, reply=reply)
             await batch.commit()

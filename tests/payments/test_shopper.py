@@ -202,6 +202,22 @@ class TestAnotherCard:
 
         assert (answer.status, answer.code, answer.json["decline_code"]) == (409, "payment-not-executed", "released")
 
+    @pytest.mark.parametrize("more", [{}, {"payment_method": "tok_success"}], ids=["no card", "a card"])
+    async def test_a_way_to_ship_that_costs_nothing_ends_it_too(self, world: World, more: dict[str, Any]) -> None:
+        """F11, C33: what waits is for a dearer way to ship the same order, which comes to nothing now."""
+        payment = await _waiting(world)
+        snapshot_id = await world.a_snapshot(payment.order_id)
+        await world.change("UPDATE payments.order_checkout_snapshots SET total = 0 WHERE id = $1", UUID(snapshot_id))
+
+        path = f"/api/v1/checkout/orders/{payment.order_id}/payments/authorize"
+        answer = await world.send("POST", path, {"snapshot_id": snapshot_id, **more}, role=Role.CHECKOUT)
+
+        assert (answer.status, answer.json["intent"]["status"], answer.json["intent"]["requested_amount"]) == (201, "captured", 0)
+        first, second = (p["intent"] for p in (await world.ledger(payment.order_id))["payments"])
+        assert (first["status"], first["superseded"], second["superseded"]) == ("voided", True, False)
+        assert (await world.ledger(payment.order_id))["order_status"] == "paid"
+        assert (payment.at_the_provider().released, len(_theirs(world, payment.order_id))) == (True, 1)
+
     async def test_a_cart_edit_is_told_which_payment_waits(self, world: World) -> None:
         """F11, C20: domain rule: what is priced is locked while a payment is active."""
         payment = await _waiting(world)
@@ -351,6 +367,50 @@ class TestSubmitted:
 
         assert (answer.status, answer.json["decline_code"], answer.json["intent_status"]) == (402, "capture_declined", "authorized")
         assert _held(world, payment.order_id) == [TOTAL]
+
+    @pytest.mark.parametrize("whose", ["the same", "another"])
+    async def test_a_submit_whose_capture_is_declined_is_told_that_it_is_held(self, world: World, whose: str) -> None:
+        """F12: after 3DS as without it, authorized and not captured is a result of its own (tests/journeys/test_submit_payment.py)."""
+        order_id, key = await world.an_order(), new_id().hex
+        body = {"payment_method": "tok_3ds", "snapshot_id": await world.a_snapshot(order_id), "return_url": "https://shop.example/back"}
+        payment = Payment(world, order_id, UUID((await _submit(world, order_id, key=key, body=body)).json["intent"]["id"]))
+        _pass(payment)
+        payment.at_the_provider().payment_method = "tok_capture_declined"
+
+        how = {"key": key, "body": body} if whose == "the same" else {"method": "tok_success"}
+        answer = await _submit(world, order_id, **how)
+
+        assert (answer.status, answer.json["result"]) == (201, "authorized_not_captured")
+        assert (answer.json["intent"]["id"], answer.json["intent"]["status"]) == (str(payment.id), "authorized")
+        assert answer.json["capture_problem"]["decline_code"] == "capture_declined"
+        assert [t["operation"] for t in await payment.transactions()] == ["authorize", "capture"]
+
+    async def test_whoever_does_not_wait_reads_at_the_operation_that_the_customer_must_act(self, world: World) -> None:
+        """F12: its answer is not kept with the key, and whoever asked with `Prefer: respond-async` hears it all the same."""
+        order_id, key, later = await world.an_order(), new_id().hex, {"Prefer": "respond-async"}
+        body = {"payment_method": "tok_3ds", "snapshot_id": await world.a_snapshot(order_id), "return_url": "https://shop.example/back"}
+        location = (await _submit(world, order_id, key=key, body=body, headers=later)).response.headers["Location"]
+
+        async def heard() -> Any:
+            operation = await world.operation(location)
+            return operation if operation["response"] else None
+
+        first = await until(heard)
+        payment = Payment(world, order_id, UUID(first["response"]["body"]["intent"]["id"]))
+        _pass(payment)
+        assert (first["status"], first["response"]["status"], first["response"]["body"]["result"]) == (
+            "requires_action",
+            201,
+            "requires_action",
+        )
+        assert first["response"]["body"]["intent"]["next_action"]["url"]
+        await _submit(world, order_id, key=key, body=body, headers=later)
+
+        async def ended() -> Any:
+            operation = await world.operation(location)
+            return operation if operation["status"] == "completed" else None
+
+        assert (await until(ended))["response"]["body"]["result"] == "captured"
 
     @pytest.mark.parametrize("weather", ["late", "silent", "busy"])
     async def test_trouble_on_the_way_is_got_over(self, world: World, weather: str) -> None:

@@ -27,6 +27,9 @@ SAMPLE_MAX_BYTES = 8 * 1024
 # braintree_python, tests/integration: the keys of its own tests, whose private key is as long as all are.
 BRAINTREE_PUBLIC, BRAINTREE_PRIVATE = "integration_public_key", "integration_private_key"
 
+# Of an account that payments does not know (any more).
+SECRET_OF_GONE = "whsec_" + base64.b64encode(b"gone" * 8).decode()
+
 
 @pytest.fixture(scope="module")
 async def world(place: Place) -> AsyncIterator[World]:
@@ -34,6 +37,7 @@ async def world(place: Place) -> AsyncIterator[World]:
     accounts = [
         {**common, "provider": "braintree", "store_id": new_id(), "account": "b", "secrets": [f"{BRAINTREE_PUBLIC}:{BRAINTREE_PRIVATE}"]},
         {**common, "provider": "adyen", "store_id": new_id(), "account": "a", "secrets": [PUBLISHED_KEY]},
+        {**common, "provider": "sandbox", "store_id": new_id(), "account": "sandbox:gone", "secrets": [SECRET_OF_GONE]},
     ]
     async with a_world(place, webhooks={"accounts": accounts}) as made:
         yield made
@@ -309,3 +313,18 @@ async def test_two_accounts_of_a_store_may_use_one_event_id(place: Place) -> Non
         rows = await world.rows("SELECT account FROM webhooks.webhook_events WHERE store_id = $1", store_id)
 
     assert sorted(row["account"] for row in rows) == ["account-0", "account-1"]
+
+
+class TestNoKey:
+    async def test_an_event_refused_for_want_of_a_key_is_read_anew_when_it_is_sent_once_more(self, world: World) -> None:
+        """F6, C08: a dead letter that is retried has the id that was refused; with the key back it must not be answered from memory."""
+        event_id = f"msg_{new_id().hex}"
+        assert await post_standard(world, SECRET_OF_GONE, "sandbox", event_id=event_id) == 200
+
+        async def given_up() -> str | None:
+            found = await world.rows("SELECT status, last_error FROM webhooks.webhook_events WHERE provider_event_id = $1", event_id)
+            return str(found[0]["last_error"]) if found and found[0]["status"] == "dead" else None
+
+        assert "provider-not-configured" in await until(given_up)
+        kept = "SELECT i.message_id FROM payments.inbox i JOIN webhooks.webhook_events e USING (store_id) WHERE e.provider_event_id = $1"
+        assert await world.rows(kept, event_id) == []

@@ -60,8 +60,9 @@ KEY_CACHE_SECONDS = 1.0
 KEY_CACHE_ROWS_MAX = 10_000
 # Every shopper's token has a bucket; forgetting them all at once forgives a burst, no more.
 BUCKETS_MAX = 100_000
-# As payments calls a payment whose customer must act first.
-REQUIRES_ACTION = "requires_action"
+# As payments calls a payment whose customer must act first, and one whose money is held.
+REQUIRES_ACTION, AUTHORIZED = "requires_action", "authorized"
+PAYING_STEPS = frozenset({type_of(payments.Authorize), type_of(payments.Confirm)})
 
 
 class Gateway:
@@ -296,24 +297,47 @@ class Gateway:
         )
         authorized = await self._step(kept, steps, "authorize", authorize)
         if not authorized.definitive or authorized.status >= 400:
-            return _passed_on(authorized)
+            return await self._refused(kept, steps, authorized)
         payment = msgspec.json.decode(authorized.body or b"", type=payments.PaymentView)
         if payment.intent.status == REQUIRES_ACTION and authorized.replayed:
             # Whoever submits it again may have been to the bank; payments goes on to the capture.
-            confirm = payments.Confirm(order_id=command.order_id, intent_id=payment.intent.id, idempotency_key=_step_key(kept, "confirm"))
-            confirmed = await self._step(kept, steps, "confirm", confirm, key=f"confirm {new_id()}")
+            confirmed = await self._confirm(kept, steps, command.order_id, payment.intent.id)
             if not confirmed.definitive or confirmed.status >= 400:
-                return _passed_on(confirmed)
+                return await self._refused(kept, steps, confirmed)
             payment = msgspec.json.decode(confirmed.body or b"", type=payments.PaymentView)
         if payment.intent.status == REQUIRES_ACTION:
             return Interim(msgspec.json.encode(_result(payment, steps)))
-        if payment.intent.status != "authorized":
+        if payment.intent.status != AUTHORIZED:
             return done(_result(payment, steps))
         capture = payments.Capture(order_id=command.order_id, intent_id=payment.intent.id, idempotency_key=_step_key(kept, "capture"))
         captured = await self._step(kept, steps, "capture", capture)
         if not captured.definitive:
             return None
         return done(_submitted(payment, captured, steps))
+
+    async def _confirm(self, kept: Kept, steps: dict[str, UUID], order_id: UUID, intent_id: UUID) -> Answer:
+        confirm = payments.Confirm(order_id=order_id, intent_id=intent_id, idempotency_key=_step_key(kept, "confirm"))
+        return await self._step(kept, steps, "confirm", confirm, key=f"confirm {new_id()}")
+
+    async def _refused(self, kept: Kept, steps: dict[str, UUID], refused: Answer) -> Reply | None:
+        """A step's refusal is the whole's, unless it was the capture that payments went on to: the money is held all the same."""
+        held = _Held() if refused.body is None or not refused.definitive else msgspec.json.decode(refused.body, type=_Held)
+        if held.intent_status != AUTHORIZED or held.intent_id is None:
+            return _passed_on(refused)
+        command = msgspec.json.decode(kept.command or b"", type=SubmitPayment)
+        stands = await self._confirm(kept, steps, command.order_id, held.intent_id)
+        if not stands.definitive or stands.status >= 400:
+            return _passed_on(stands)
+        return done(_submitted(msgspec.json.decode(stands.body or b"", type=payments.PaymentView), refused, steps))
+
+    def interim(self, kept: Kept, steps: list[Kept]) -> bytes | None:
+        """Tell a submitted payment whose customer must act, which is not the end of its operation."""
+        last = steps[-1] if steps else None
+        if kept.completed or last is None or last.response_code not in (200, 201) or last.command_type not in PAYING_STEPS:
+            return None
+        payment = msgspec.json.decode(self.idempotency.body_of(last) or b"", type=payments.PaymentView)
+        named = {step.command_type.split(".")[1]: step.operation_id for step in steps}
+        return msgspec.json.encode(_result(payment, named)) if payment.intent.status == REQUIRES_ACTION else None
 
     async def _step(self, parent: Kept, steps: dict[str, UUID], name: str, command: Message, *, key: str = "") -> Answer:
         body = encode(command)
@@ -338,6 +362,13 @@ class Gateway:
 
 class _Snapshot(msgspec.Struct):
     snapshot_id: UUID
+
+
+class _Held(msgspec.Struct):
+    """What a refusal says of the payment that it is about."""
+
+    intent_id: UUID | None = None
+    intent_status: str = ""
 
 
 def _envelope(kept: Kept) -> Envelope:

@@ -9,6 +9,8 @@ from litestar import Response, get
 from litestar.params import FromPath
 
 from services.gateway.domain import Principal, Role
+from services.gateway.handlers.commands import SUCCESS_STATUS
+from services.gateway.handlers.gateway import REQUIRES_ACTION
 from services.gateway.routes.answers import ANYONE, documented, gateway_of, principal_of
 from services.gateway.store import Kept
 from shared.errors import NotFound
@@ -47,7 +49,9 @@ class OperationView(msgspec.Struct, frozen=True, kw_only=True):
     before_request=ANYONE,
     tags=["Operations"],
     summary="Ask what became of a request",
-    responses=documented(200, OperationView, "The operation and, once it has ended, its answer.", keyed=False),
+    responses=documented(
+        200, OperationView, "The operation and, once it has ended or its customer must act (`requires_action`), its answer.", keyed=False
+    ),
 )
 async def get_operation(request: HttpRequest, operation_id: FromPath[UUID]) -> Response[Any]:
     gateway = gateway_of(request)
@@ -57,17 +61,20 @@ async def get_operation(request: HttpRequest, operation_id: FromPath[UUID]) -> R
     kept, steps = found
     stored = gateway.idempotency.body_of(kept)
     body = None if stored is None else gateway.revealed(kept.command_type, kept.response_code or 0, stored)
+    code, interim = kept.response_code or 0, gateway.interim(kept, steps)
+    if interim is not None:
+        code, body = SUCCESS_STATUS[kept.command_type], interim
     return Response(
         OperationView(
             operation_id=kept.operation_id,
             type=kept.command_type,
-            status=_status(kept),
+            status=REQUIRES_ACTION if interim is not None else _status(kept),
             created_at=kept.created_at,
             correlation_id=kept.correlation_id,
-            response=None if body is None else OperationAnswer(status=kept.response_code or 0, body=msgspec.Raw(body)),
+            response=None if body is None else OperationAnswer(status=code, body=msgspec.Raw(body)),
             steps=[OperationStep(operation_id=s.operation_id, type=s.command_type, status=_status(s)) for s in steps],
         ),
-        headers={} if kept.completed else {"Retry-After": "1"},
+        headers={} if kept.completed or interim is not None else {"Retry-After": "1"},
     )
 
 

@@ -49,7 +49,8 @@ async def capture_submitted(context: Payments) -> None:
     """Go on to the capture of submitted payments whose customers have acted, whoever told of it."""
     async with connected(context.desk.pool) as db:
         due = await intent_rows.to_capture(db, limit=ROWS_MAX)
-    await asyncio.gather(*(_capture_submitted(context, *each) for each in due))
+    capturing = (alone("capture a submitted payment", _capture_submitted(context, *each), {"intent_id": str(each[0])}) for each in due)
+    await asyncio.gather(*capturing)
 
 
 async def keep_audit_partitions(context: Payments) -> None:

@@ -76,9 +76,17 @@ async def _answer_with(intent: Intent, waiting: "_Waiting", work: Work, context:
     """Its customer had acted after all: what is held by now is the answer, if it is what was asked for."""
     if intent.status not in guards.PAID_OR_HELD or intent.requested_amount != waiting.amount or intent.currency != waiting.currency:
         raise guards.active_payment(intent)
+    await _go_on_or_tell(intent, work, context)
+
+
+async def _go_on_or_tell(intent: Intent, work: Work, context: Payments) -> None:
+    """Its customer has acted: capture it if it was submitted, else tell how it stands."""
     if intent.to_be_captured and await capture_submitted(work, context, intent.id):
         return
     seen = await see(context, work, intent.id)
+    if intent.to_be_captured:
+        # Somebody else captures it: whoever asks comes back to hear how that went.
+        guards.check_nothing_open(seen.transactions)
     await _tell_again(work, seen, next(t for t in seen.transactions if t.operation is Operation.AUTHORIZE))
 
 
@@ -292,7 +300,10 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Be
         updated_at=order.now,
     )
     waiting = next((other for other in order.intents if other.holds_order), None)
-    if intent.free and waiting is None:
+    if intent.free and waiting is not None:
+        # It waits for a dearer way to ship the same.
+        return _Waiting(waiting, snapshot.total, snapshot.currency)
+    if intent.free:
         await _paid_without_money(work, order, intent)
         return None
     place = payment_method_place(work.envelope.store_id, work.envelope.environment.value, order.id)
@@ -343,7 +354,7 @@ async def _paid_without_money(work: Work, order: order_rows.Payable, intent: Int
     """Pay an order with nothing to pay, which concerns no provider."""
     row = Transaction(id=new_id(), operation=Operation.AUTHORIZE, amount=0, processed_amount=0, status=TransactionStatus.SUCCEEDED)
     intent = fold(intent, [row])
-    sums = intent_rows.sums([*order.intents, intent], total=order.total, cancelled=order.cancelled)
+    sums = intent_rows.sums([intent], total=order.total, cancelled=order.cancelled)
     after = orders.order_status(sums)
     reason = f"authorize: payment is {intent.status.value}, there is nothing to pay"
     view = PaymentView(
@@ -351,6 +362,8 @@ async def _paid_without_money(work: Work, order: order_rows.Payable, intent: Int
         transaction=ledger.view_of(row, ledger.facts_of(work.envelope, row, now=order.now), intent.currency, now=order.now),
     )
     batch = work.batch()
+    if order.intents:
+        batch.add(intent_rows.superseded(work.envelope, order.id))
     batch.add(
         order_rows.stands(work.envelope, order.id, revision=order.revision, status=after),
         order_rows.status_changed(work.envelope, order.id, before=order.status, after=after, reason=reason, source=Source.API.value),
@@ -396,8 +409,7 @@ async def _continued(work: Work, command: Confirm, context: Payments) -> Questio
         return None
     if not row.open:
         # The bank told us before the customer did.
-        if not (seen.intent.to_be_captured and await capture_submitted(work, context, seen.intent.id)):
-            await _tell_again(work, seen, row)
+        await _go_on_or_tell(seen.intent, work, context)
         return None
     guards.check_nothing_open(seen.transactions)
     guards.check_confirmable(seen.intent)
