@@ -294,6 +294,15 @@ async def _declined_and_held(world: World) -> Payment:
     return payment
 
 
+async def _submitted(world: World) -> Payment:
+    """Submit a payment whose customer has to act."""
+    order_id = await world.an_order()
+    submitted = {"snapshot_id": await world.a_snapshot(order_id), "payment_method": "tok_3ds"}
+    answer = await world.send("POST", f"/api/v1/checkout/orders/{order_id}/submit-payment", submitted)
+    assert answer.json["result"] == "requires_action", answer
+    return Payment(world, order_id, UUID(answer.json["intent"]["id"]))
+
+
 async def _tells(payment: Payment) -> None:
     there = await theirs(payment)
     payment.world.sandbox.books.tell("payment.authorize.succeeded", there, there.operations[0])
@@ -312,6 +321,26 @@ class TestAHoldAfterADecline:
         assert other.code == "payment-already-active"
         assert (await payment.capture()).status == 201
         assert (await order_of(payment))["status"] == "paid"
+
+    async def test_that_is_accepted_beside_another_payment_is_not_captured_for_having_been_submitted(self, attentive: World) -> None:
+        """F9, F12: submitted, declined after 3DS, paid otherwise; held after all, it is let go, not taken a second time."""
+        attentive.provider = "sandbox"
+        payment, other = await _submitted(attentive), await _submitted(attentive)
+        there = attentive.sandbox.books.decide(await theirs(payment), passed=False)
+        await until(lambda: _has(payment, "status", "declined"))
+        second = await _again(payment)
+        assert (await second.capture()).status == 201
+        there.operations[0].status = "succeeded"
+        attentive.sandbox.books.keep(there)
+        await _tells(payment)
+
+        assert (await accept(payment)).json["status"] == "authorized"
+
+        # Once this one is captured, whoever captures what was submitted has looked.
+        attentive.sandbox.books.decide(await theirs(other), passed=True)
+        await until(lambda: _has(other, "captured_amount", TOTAL))
+        assert (await payment.void()).json["intent"]["voided_amount"] == TOTAL
+        assert ((await payment.intent())["captured_amount"], (await order_of(payment))["overpaid_amount"]) == (0, 0)
 
     async def test_that_is_accepted_beside_another_payment_is_not_captured(self, attentive: World) -> None:
         payment = await _declined_and_held(attentive)
@@ -442,6 +471,22 @@ class TestMoneyTooMuch:
         order = await order_of(first)
         assert (order["status"], order["overpaid_amount"]) == ("paid", 0)
         assert (await attentive.put_order(first.order_id, {**ORDER, "cancelled": True})).code == "order-locked"
+
+    async def test_that_went_back_already_pays_nothing_when_it_is_accepted(self, attentive: World) -> None:
+        """F10, F13: captured after its void and given back with more; the order is still open, and stays payable."""
+        attentive.provider = "sandbox"
+        first = await attentive.a_payment()
+        assert (await first.void()).status == 201
+        declined = await attentive.authorize(first.order_id, await attentive.a_snapshot(first.order_id), "tok_declined_insufficient_funds")
+        assert declined.status == 402
+        await happens(first, "capture", TOTAL)
+        await happens(first, "refund", TOTAL + 5)
+
+        assert (await accept(first)).json["status"] == "refunded"
+
+        assert (await order_of(first))["status"] == "open"
+        assert (await (await _again(first)).capture()).status == 201
+        assert (await order_of(first))["status"] == "paid"
 
     async def test_that_a_dispute_gave_back_is_too_much_when_it_is_won(self, attentive: World) -> None:
         attentive.provider = "sandbox"

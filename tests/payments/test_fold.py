@@ -229,7 +229,8 @@ class TestOverpayment:
 
         ends = [(i.status, i.attention is None, i.overpaid_amount, i.refunded_amount, i.captured_amount) for i in (one, other)]
         assert ends[0] == ends[1]
-        if early >= len(story):
+        # A refund that is under way for which too little is left ends by itself.
+        if early >= len(story) and one.refund_reserved == 0:
             assert one.status is not IntentStatus.CONFLICTED
 
     @pytest.mark.parametrize(("reserved", "available"), [(0, 5), (3, 2), (5, 0), (8, 0)])
@@ -324,7 +325,8 @@ class TestGuards:
         assert guards.done_with_key(rows, Operation.CAPTURE, "other", 1_000) is None
         assert guards.done_with_key(rows, Operation.CAPTURE, "another", 1_000) is None
         assert guards.done_with_key(rows, Operation.VOID, "k", None) is None
-        assert guards.done_with_key(rows, Operation.CAPTURE, "open", 2_000) is None
+        with pytest.raises(guards.OperationInProgress):
+            guards.done_with_key(rows, Operation.CAPTURE, "open", 2_000)
         with pytest.raises(guards.KeyUsed) as refused:
             guards.done_with_key(rows, Operation.CAPTURE, "k", 1_001)
         assert refused.value.problem().status == 422

@@ -30,7 +30,7 @@ def a_refund(**facts: object) -> Transaction:
 def said(status: TransactionStatus, *, of: Transaction | None = None, txn: str | None = "re_1", **facts: object) -> Observation:
     """What the provider says of it; a refund made in its dashboard bears no reference of ours."""
     reference = None if of is None else of.id
-    return msgspec.structs.replace(seen(Operation.REFUND, 400, txn="", status=status, reference=reference), provider_txn_id=txn, **facts)
+    return msgspec.structs.replace(seen(Operation.REFUND, 400, txn="r", status=status, reference=reference), provider_txn_id=txn, **facts)
 
 
 def not_executed(refund: Transaction, **facts: object) -> Observation:
@@ -87,6 +87,17 @@ def test_money_that_moved_after_a_proof_that_it_did_not_is_a_contradiction_until
     assert (later.status, ended[-1].status, ended[-1].contradicted) == (IntentStatus.CAPTURED, FAILED, False)
 
 
+@pytest.mark.parametrize("order", list(permutations((PENDING, SUCCEEDED, FAILED))), ids=str)
+def test_money_too_much_that_was_accepted_and_then_given_back_in_vain_needs_attention_again(order: tuple[TransactionStatus, ...]) -> None:
+    """F9: nobody means to keep it who had it given back; kept after all, it is accepted once more."""
+    intent = intents.accept(intents.fold(an_intent(superseded=True, holds_order=False), TAKEN), TAKEN)
+
+    failed, rows = told(intent, TAKEN, [said(each) for each in order])
+
+    assert (intent.overpaid_amount, failed.overpaid_amount, intent.attention is None) == (0, AMOUNT, True)
+    assert intents.accept(failed, rows).attention is None
+
+
 @pytest.mark.parametrize("operation", [o for o in Operation if o is not Operation.REFUND])
 @pytest.mark.parametrize("first", [SUCCEEDED, FAILED])
 def test_of_all_else_two_ends_are_a_contradiction(operation: Operation, first: TransactionStatus) -> None:
@@ -115,6 +126,16 @@ class TestWhilePending:
         assert guards.amount_to_refund(intent, None, None) == 5_600
         with pytest.raises(guards.AmountExceeded):
             guards.amount_to_refund(intent, 5_601, None)
+
+    def test_its_key_makes_no_second_one(self) -> None:
+        """C06: also when the gateway has forgotten the key, which a refund that is pending for a month outlives."""
+        refund = a_refund(idempotency_key="k", provider_txn_id="re_1")
+
+        with pytest.raises(guards.OperationInProgress):
+            guards.done_with_key((*TAKEN, refund), Operation.REFUND, "k", 400)
+        with pytest.raises(guards.KeyUsed):
+            guards.done_with_key((*TAKEN, refund), Operation.REFUND, "k", 401)
+        assert guards.done_with_key((*TAKEN, refund), Operation.REFUND, "another", 400) is None
 
     def test_one_that_was_not_known_to_be_there_is_pending_again(self) -> None:
         refund = a_refund(status=TransactionStatus.UNKNOWN)

@@ -104,11 +104,14 @@ def check_nothing_open(transactions: Sequence[Transaction]) -> None:
 
 
 def done_with_key(transactions: Sequence[Transaction], operation: Operation, key: str, amount: int | None) -> Transaction | None:
-    """Find what this key did, long after the gateway has forgotten it; refuses it for another amount."""
+    """Find what this key did, long after the gateway has forgotten it; refuses it for another amount, and while it is not done."""
     for transaction in transactions:
-        if transaction.operation is operation and transaction.idempotency_key == key and not transaction.open:
+        if transaction.operation is operation and transaction.idempotency_key == key:
+            facts = {"transaction_id": str(transaction.id), "amount": transaction.amount}
             if amount is not None and amount != transaction.amount:
-                raise KeyUsed("Take a new key for another request.", {"transaction_id": str(transaction.id), "amount": transaction.amount})
+                raise KeyUsed("Take a new key for another request.", facts)
+            if transaction.open:
+                raise OperationInProgress(f"The {operation.value} of this key is under way.", facts)
             return transaction
     return None
 

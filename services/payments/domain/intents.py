@@ -193,8 +193,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def to_be_captured(self) -> bool:
-        """Whether it was submitted, waited for its customer, and is held by now."""
-        return self.capture_wanted and self.status is IntentStatus.AUTHORIZED
+        """Whether it was submitted, waited for its customer, and is held by now for an order that still wants it."""
+        return self.capture_wanted and self.status is IntentStatus.AUTHORIZED and not self.superseded
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
@@ -295,7 +295,7 @@ def _released(transactions: Sequence[Transaction]) -> bool:
 
 def accept(intent: Intent, transactions: Sequence[Transaction]) -> Intent:
     """Take the facts of a ledger as they are: none of them needs attention any more, until there are others."""
-    rows = {str(t.id): t.moved for t in transactions if t.moved}
+    rows = {str(t.id): t.moved for t in transactions if t.moved or t.came_back}
     sums = {c.key: c.size for c in (*_contradictions(intent, transactions), _overpayment(intent, transactions))}
     return fold(msgspec.structs.replace(intent, accepted={**rows, **sums}), transactions)
 
@@ -330,7 +330,11 @@ def _contradictions(intent: Intent, transactions: Sequence[Transaction]) -> Iter
 def _overpayment(intent: Intent, transactions: Sequence[Transaction]) -> _Contradiction:
     owed = 0 if intent.superseded or intent.abandoned else intent.requested_amount
     size = max(0, intent.captured_amount - intent.returned - owed)
-    return _excess(intent, transactions, "overpaid", size, f"{size} was taken that the order does not owe", by={Operation.CAPTURE})
+    text = f"{size} was taken that the order does not owe"
+    excess = _excess(intent, transactions, "overpaid", size, text, by={Operation.CAPTURE})
+    # Whoever had it given back did not mean to keep it.
+    given_back_in_vain = size > 0 and any(t.came_back and str(t.id) not in intent.accepted for t in transactions)
+    return msgspec.structs.replace(excess, accepted=excess.accepted and not given_back_in_vain)
 
 
 def _excess(

@@ -40,7 +40,9 @@ async def accept_facts(work: Work, command: AcceptFacts, context: Payments) -> N
     if command.version != intent.version:
         facts = {"expected": command.version, "current": intent.version, "attention": intent.attention}
         raise PaymentChanged(f"The payment is at version {intent.version}; look at it again.", facts)
-    pays = fits and (intent.held > 0 or intent.captured_amount > 0) and not any(other.holds_order for other in seen.others)
+    # Money that went back already pays nothing, and would lock its order for good.
+    there = intent.held > 0 or intent.captured_amount > intent.returned
+    pays = fits and there and not any(other.holds_order for other in seen.others)
     accepted = intents.accept(_for_its_order(intent) if pays else intent, seen.transactions)
     if accepted.attention == intent.attention:
         detail = "Nothing about it contradicts." if intent.attention is None else "What is under way has to end first."

@@ -369,7 +369,7 @@ async def to_capture(db: Connection, *, limit: int) -> list[tuple[UUID, UUID, st
         """
         SELECT id, store_id, environment
           FROM payment_intents i
-         WHERE capture_wanted AND status = 'authorized'
+         WHERE capture_wanted AND status = 'authorized' AND NOT superseded
            AND NOT EXISTS (SELECT FROM payment_transactions t
                             WHERE t.payment_intent_id = i.id AND (t.operation = 'capture' OR t.status IN ('pending', 'unknown')))
          ORDER BY random()  -- Those that cannot be captured for long must not be all that is tried.
