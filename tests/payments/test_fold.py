@@ -336,6 +336,15 @@ class TestGuards:
         with pytest.raises(guards.AmountExceeded):
             guards.amount_to_capture(intents.fold(an_intent(), [HELD]), amount, None)
 
+    def test_a_capture_of_all_takes_what_the_order_owes_where_more_is_held(self) -> None:
+        """C44: an authorization that was raised in the dashboard and accepted; more is captured by saying how much."""
+        held = intents.fold(an_intent(), [row("authorize", AMOUNT + 5_000)])
+        accepted = intents.accept(held, [row("authorize", AMOUNT + 5_000)])
+        part = intents.fold(an_intent(), [HELD, row("capture", 4_000)])
+
+        assert guards.amount_to_capture(msgspec.structs.replace(accepted, status=IntentStatus.AUTHORIZED), None, None) == AMOUNT
+        assert guards.amount_to_capture(part, None, None) == AMOUNT - 4_000
+
     def test_a_void_takes_what_is_held_and_nothing_where_the_customer_is_waited_for(self) -> None:
         part = intents.fold(an_intent(), [HELD, row("capture", 4_000)])
         waiting = intents.fold(an_intent(), [row("authorize", AMOUNT, "pending", awaiting_customer=True)])

@@ -117,11 +117,14 @@ def done_with_key(transactions: Sequence[Transaction], operation: Operation, key
 
 
 def amount_to_capture(intent: Intent, amount: int | None, currency: str | None) -> int:
-    """Decide what a capture takes: what was asked, or all that is left; refuses more."""
+    """Decide what a capture takes: what was asked, or all that is left of what the order owes; refuses more than is held."""
     _check_not_free(intent, "captured")
     _check_state(intent, CAPTURABLE, "captured")
     if intent.superseded:
         raise WrongState("The order went on without this payment; it can only be voided.", _amounts(intent))
+    owed = intent.requested_amount - intent.captured_amount - intent.capture_reserved
+    if amount is None and 0 < owed < intent.capturable:
+        amount = owed  # More is held than was asked for; whoever wants it says so.
     return _amount(intent, amount, currency, available=intent.capturable, verb="captured")
 
 
