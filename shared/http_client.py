@@ -130,9 +130,9 @@ def left_out(value: Any, names: frozenset[str]) -> set[str]:
 def retry_after_seconds(headers: Mapping[str, str]) -> float:
     """Read how long a provider wants to be left alone: whole seconds or a date (RFC 9110 10.2.3), bounded; else nothing."""
     text = headers.get("retry-after", "").strip()
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return min(float(text), RETRY_AFTER_MAX_SECONDS)
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(OverflowError, ValueError, TypeError):
         wanted = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
         return min(max(0.0, wanted), RETRY_AFTER_MAX_SECONDS)
     return 0.0
@@ -273,6 +273,6 @@ def _json(raw: bytes) -> dict[str, Any]:
     """Read an object; whatever else a body holds is nothing to anybody."""
     try:
         value = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return {}
     return value if isinstance(value, dict) else {}

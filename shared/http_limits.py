@@ -213,9 +213,10 @@ class LimitedHttp(HttpToolsProtocol):
     def _refuse(self, problem: Problem) -> None:
         telemetry.http_refused.labels(problem.code).inc()
         begun = cast("RequestResponseCycle | None", self.cycle)
-        # Whoever said nothing is told nothing, and in the middle of another answer there is no place for one.
+        # Whoever said nothing is told nothing, and where an earlier request's answer is owed there is no place for another.
         silent = begun is None and not self.url and self._head_bytes == self._untold_bytes == 0 and problem is SLOW_REQUEST
-        if not silent and (begun is None or begun.response_complete or not begun.response_started):
+        owed = begun is not None and not begun.response_complete and (begun.response_started or not begun.more_body or bool(self.pipeline))
+        if not (silent or owed):
             self.transport.write(_answer(problem))
         if begun is not None:
             begun.response_complete = begun.disconnected = True

@@ -35,6 +35,7 @@ SHAPES = {
     "a proxy's problem": b'{"type": "about:blank", "title": "Not Found", "status": 404, "detail": "Not found"}',
     "a list of things": b'[{"id": "x"}]',
     "too deep": b"[" * 5000,
+    "no utf-8": b'{"id": "pi_1", "object": "payment_intent", "description": "caf\xe9"}',
 }
 # On the wire there are more of them: interim ones, those without a body, and bodies that end too early.
 STATUSES_ON_THE_WIRE = (100, 103, 200, 204, 205, 302, 304, 400, 404, 408, 502)
@@ -132,6 +133,16 @@ class TestEveryStatus:
             found += await _unless(UNKNOWN, {**adapter.changes, **adapter.looks}, made, str(status))
 
         assert found == []
+
+
+# How long to wait, in words that are no number and no date (RFC 9110, 10.2.3).
+PAUSES = ("", "\N{SUPERSCRIPT TWO}", "1.5", "-1", "soon", "Mon, 30 Nov 99999999999999999999 00:00:00 GMT")
+
+
+@pytest.mark.parametrize("text", PAUSES)
+def test_a_pause_that_cannot_be_read_is_none(text: str) -> None:
+    """F3: whatever an intermediary writes into a header, the outcome stays open, and is told so."""
+    assert http_client.retry_after_seconds({"retry-after": text}) == 0.0
 
 
 class TestOnTheWire:

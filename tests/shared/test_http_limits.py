@@ -225,6 +225,40 @@ async def _drip(writer: asyncio.StreamWriter, sent: bytes) -> None:
             await writer.drain()
 
 
+WHOLE = b"POST /whole HTTP/1.1\r\nhost: shop\r\ncontent-length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param(b"NONSENSE\r\n\r\n", id="nonsense"),
+        pytest.param(b"GET / HTTP/1.1\r\nho", id="half a head"),
+        pytest.param(b"GET /" + b"a" * 20_000, id="a long address"),
+        pytest.param(WHOLE + b"NONSENSE\r\n\r\n", id="a good one and nonsense"),
+        pytest.param(CHUNKED + b"z", id="a bad body"),
+    ],
+)
+@pytest.mark.usefixtures("hurried")
+async def test_what_follows_a_request_in_hand_is_not_answered_in_its_place(taken: Taken, after: bytes) -> None:
+    """F3: whoever waits for the answer to the first would take it for its own, though the first is carried out."""
+    taken.gate.clear()
+    reader, writer = await taken.connect()
+    writer.write(WHOLE)
+
+    async def in_hand() -> bool:
+        return len(taken.bodies) == 1
+
+    await until(in_hand)
+
+    writer.write(after)
+    async with asyncio.timeout(ANSWERED_WITHIN_SECONDS):
+        answer = await _read(reader)
+    taken.gate.set()
+    writer.close()
+
+    assert answer == b""
+
+
 @pytest.mark.usefixtures("hurried")
 async def test_a_connection_that_says_nothing_is_closed_without_a_word(taken: Taken) -> None:
     reader, writer = await taken.connect()

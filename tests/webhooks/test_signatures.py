@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from services.webhooks.app import schemes
-from services.webhooks.domain import Account, Incoming
+from services.webhooks.domain import UNREADABLE_TYPE, Account, Incoming
 from services.webhooks.providers import Opened
 from services.webhooks.providers.paypal import FETCHES_MAX
 from shared.errors import Unavailable
@@ -242,6 +242,13 @@ class TestTime:
     async def test_is_checked_in_both_directions(self, vector: Vector) -> None:
         assert [len((await _open(vector, later_seconds=by)).genuine) for by in (-301, -300, 300, 301)] == [0, 1, 1, 0]
 
+    @pytest.mark.parametrize("digits", [13, 400, 5_000])
+    async def test_of_many_digits_is_refused(self, vector: Vector, digits: int) -> None:
+        """F18: no float holds 400 digits, and Python reads no number of 5000."""
+        timed = {name: value.replace(str(vector.at), "9" * digits) for name, value in vector.headers.items()}
+
+        assert (await _open(vector, headers=timed)).genuine == ()
+
 
 class TestStripe:
     async def test_ignores_other_schemes_and_takes_any_of_several_signatures(self) -> None:
@@ -255,6 +262,17 @@ class TestStripe:
 class TestMollie:
     async def test_takes_a_repeated_header(self) -> None:
         assert (await _open(MOLLIE, headers={"x-mollie-signature": f"sha256=00,{MOLLIE.headers['x-mollie-signature']}"})).genuine
+
+
+class TestWhatIsNoText:
+    async def test_is_kept_all_the_same(self) -> None:
+        """F6: a genuine body that is no UTF-8 (RFC 8259, 8.1) is kept for somebody to look at, not answered with an error of ours."""
+        body = b'{"id":"event_1","type":"caf\xe9"}'
+        signature = hmac.digest(MOLLIE.secret.encode(), body, "sha256").hex()
+
+        [(_, event)] = (await _open(MOLLIE, body=body, headers={"x-mollie-signature": f"sha256={signature}"})).genuine
+
+        assert (event.type, event.payload) == (UNREADABLE_TYPE, body)
 
 
 # adyen-python test/UtilTest.py

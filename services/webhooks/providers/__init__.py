@@ -15,6 +15,8 @@ from services.webhooks.domain import LINE_BREAK, SIGNATURE_TOLERANCE_SECONDS, UN
 UNKNOWN_TYPE = "unknown"
 # A shared secret shorter than this can be guessed; providers' own are longer (Standard Webhooks: 24 to 64).
 SECRET_MIN_BYTES = 16
+# Ten until the year 2286; Python reads no number of thousands of digits.
+TIMESTAMP_MAX_DIGITS = 12
 # Hashing more than this is left to a thread, so that nobody else waits for it.
 HASHED_ON_LOOP_MAX_BYTES = 64 * 1024
 
@@ -122,7 +124,7 @@ def insist(given: Sequence[str], *expected: str) -> None:
 def check_time(timestamp: str, now: datetime) -> None:
     """Refuse a time-stamp in Unix seconds that is too old or too far ahead."""
     # Digits alone: Python would also read "+1", "1_0" and digits of other scripts.
-    if not (timestamp.isascii() and timestamp.isdigit()):
+    if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= TIMESTAMP_MAX_DIGITS):
         raise Forged("the time-stamp cannot be read")
     if abs(now.timestamp() - int(timestamp)) > SIGNATURE_TOLERANCE_SECONDS:
         raise Forged("the time-stamp is outside the tolerance")
@@ -145,7 +147,7 @@ def read_json(incoming: Incoming, *, id_prefix: str = "") -> Event:
     """Read the id, type and time where most providers write them; without an id the body's own digest is one."""
     try:
         facts = msgspec.json.decode(incoming.body, type=_Facts)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         # Genuine all the same, so it is kept: somebody has to look at it.
         facts = _Facts(type=UNREADABLE_TYPE)
     found = facts.event_id or facts.id

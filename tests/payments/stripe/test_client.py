@@ -18,6 +18,7 @@ from services.payments.providers import (
     AuthorizeRequest,
     CaptureRequest,
     PaymentProvider,
+    RefundRequest,
     Request,
     Unreadable,
     VoidRequest,
@@ -433,6 +434,22 @@ class TestEvents:
     def test_what_says_nothing_of_a_payment_is_left_alone(self, stripe: PaymentProvider, kind: str, thing: dict[str, Any]) -> None:
         assert stripe.observe(kind, an_event(thing)) is None
 
+    # docs.stripe.com/api/balance/balance_object and /api/invoices/upcoming have no id, a discount's may be null;
+    # docs.stripe.com/api/v2/core/events: thin events hold no object.
+    @pytest.mark.parametrize(
+        ("kind", "payload"),
+        [
+            ("balance.available", an_event({"object": "balance", "available": []})),
+            ("invoice.upcoming", an_event({"object": "invoice", "amount_due": 500})),
+            ("checkout.session.completed", an_event({"id": "cs_1", "payment_intent": {"id": "pi_1"}})),
+            ("v2.core.event_destination.ping", b'{"id": "evt_1", "object": "v2.core.event", "type": "v2.core.event_destination.ping"}'),
+            ("v1.billing.meter.no_meter_found", b'{"id": "evt_1", "object": "v2.core.event", "data": {"validation_start": "2026"}}'),
+        ],
+    )
+    def test_what_is_about_something_else_need_not_be_readable(self, stripe: PaymentProvider, kind: str, payload: bytes) -> None:
+        """F7: an endpoint may be sent every kind of event; a kind that we do not read is no event that cannot be read."""
+        assert stripe.observe(kind, payload) is None
+
     @pytest.mark.parametrize(
         ("kind", "thing"),
         [
@@ -481,6 +498,47 @@ class TestNonsense:
             await send(stripe, an_authorization())
         with pytest.raises(Ambiguous, match="cannot be read"):
             await stripe.get_transaction(_newest(sandbox).id)
+
+
+def _another(**changes: Any) -> dict[str, Any]:
+    return {**INTENT, "id": "pi_9", "metadata": {"tender_reference": str(new_id())}, **changes}
+
+
+def _an_error(told: dict[str, Any], *, kind: str = "invalid_request_error") -> dict[str, Any]:
+    return {"error": {"type": kind, "code": "payment_intent_unexpected_state", "payment_intent": told}}
+
+
+VOID = VoidRequest(reference=new_id(), provider_payment_id="pi_1")
+GIVE_BACK = RefundRequest(reference=new_id(), provider_payment_id="pi_1", amount=300, currency="EUR", reason="")
+CANCELED = _another(status="canceled")
+DECLINED_ELSEWHERE = _another(status="requires_payment_method", last_payment_error=ERROR)
+# What an intermediary kept for another request, and answers ours with.
+KEPT: dict[str, tuple[Request, int, dict[str, Any]]] = {
+    "another payment's refund": (GIVE_BACK, 200, {**REFUND, "payment_intent": "pi_9", "metadata": {"tender_reference": str(new_id())}}),
+    "another refund of ours": (GIVE_BACK, 200, {**REFUND, "metadata": {"tender_reference": str(new_id())}}),
+    "the dashboard's refund": (GIVE_BACK, 200, REFUND),
+    "a refund refused": (GIVE_BACK, 400, _an_error(_another(status="succeeded"))),
+    "a void after another's": (VOID, 400, _an_error(CANCELED)),
+    "a capture refused": (a_capture("pi_1"), 400, _an_error(CANCELED)),
+    "an authorization declined": (an_authorization(), 402, _an_error(DECLINED_ELSEWHERE, kind="card_error")),
+    "an authorization refused, though held": (an_authorization(), 400, _an_error(_another())),
+}
+
+
+class TestKeptForAnotherRequest:
+    """F3: an intermediary's answer about something else proves nothing of ours."""
+
+    @pytest.mark.parametrize(("request_of_ours", "status", "body"), KEPT.values(), ids=KEPT)
+    async def test_leaves_the_outcome_open(
+        self, stripe: PaymentProvider, monkeypatch: pytest.MonkeyPatch, request_of_ours: Request, status: int, body: dict[str, Any]
+    ) -> None:
+        async def answered(*_: Any) -> Answer:
+            return Answer(status, body, {})
+
+        monkeypatch.setattr(ProviderClient, "_exchange", answered)
+
+        with pytest.raises(Ambiguous, match="another payment"):
+            await send(stripe, request_of_ours)
 
 
 def _newest(sandbox: Sandbox) -> Payment:

@@ -20,6 +20,9 @@ METADATA = [
     {f"cap_{'0' * 32}": "a lot", f"cap_{'z' * 32}": "7000", f"cap_{'1' * 31}": "7000", f"cap_{'2' * 32}": ""},
     {"caps_2": f"{'3' * 32}:x {'4' * 31}:7000 {'5' * 32}", "tender_order": "none", "tender_reason": "\x00"},
     {f"cap_{'6' * 32}": "9" * 13, f"cap_{'7' * 32}": "-7000"},
+    # No UUIDv7 (RFC 9562, 5.7), or one that no calendar of Python's holds: its milliseconds end in the year 10889.
+    {f"cap_{'0' * 32}": "7000", f"cap_{'0' * 31}1": "7000 final", "caps_0": f"{'0' * 31}2:7000"},
+    {f"cap_{'f' * 32}": "7000 final", f"cap_{'f' * 12}7fff8fff{'f' * 12}": "100 final", "caps_9": f"{'e' * 32}:1"},
 ]
 
 

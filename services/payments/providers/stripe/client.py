@@ -234,6 +234,8 @@ class StripePayments:
 
     def observe(self, event_type: str, payload: bytes) -> Observed | None:
         """Read an event by the object it holds; what says too little, or as another version has it, is to be read from the books."""
+        if not event_type.startswith(TOLD_OF):
+            return None  # Of other kinds not all hold an object with an id (invoice.upcoming, balance.available), or one at all (v2).
         try:
             event = msgspec.json.decode(payload)
             return _observed(event_type, event["data"]["object"], version=event.get("api_version"))
@@ -241,6 +243,8 @@ class StripePayments:
             raise Unreadable(f"{type(unfit).__name__}: {unfit}") from unfit
 
 
+# What events of a payment, its charges, refunds and disputes are called.
+TOLD_OF = ("payment_intent.", "refund.", "charge.")
 # From this version on a PaymentIntent is written as we read it: before, it held its charges and no `latest_charge`
 # (docs.stripe.com/changelog/2022-11-15). Versions of our release's name differ by additions alone (docs.stripe.com/api/versioning).
 FIRST_LIKE_OURS = "2022-11-15"
@@ -325,16 +329,29 @@ def _rows(answer: Answer) -> list[dict[str, Any]]:
 
 def _shown(prepared: Prepared, answer: Answer, reference: UUID) -> tuple[Observation, ...]:
     if prepared.operation == "refund":
-        return (objects.refund_observed(msgspec.convert(_shown_object(answer, "refund"), Refund)),)
+        refund = msgspec.convert(_shown_object(answer, "refund"), Refund)
+        _meant(refund.payment_intent, ours=refund.reference == reference)
+        return (objects.refund_observed(refund),)
     void = reference if prepared.operation == "void" else None
     intent = msgspec.convert(_shown_object(answer, "payment_intent"), PaymentIntent)
-    changed = f"{urlsplit(prepared.path).path}/".startswith(f"{requests.path_of(intent.id)}/")
-    _meant(intent.id, ours=intent.reference == reference if prepared.operation == "authorize" else changed)
+    _meant(intent.id, ours=_is_about(prepared, intent, reference))
     return objects.transaction(intent, void=void).observations
+
+
+def _is_about(prepared: Prepared, payment: PaymentIntent | Owned, reference: UUID) -> bool:
+    """Tell whether a payment is the one that a call made or was to change."""
+    if prepared.operation == "authorize":
+        return payment.reference == reference
+    if prepared.operation == "refund":
+        return bool(requests.fields_of_form(prepared.body)["payment_intent"] == payment.id)
+    return f"{urlsplit(prepared.path).path}/".startswith(f"{requests.path_of(payment.id)}/")
 
 
 def _refused(prepared: Prepared, answer: Answer, reference: UUID) -> tuple[Observation, ...]:
     error, told = _error(answer), answer.body["error"].get("payment_intent")
+    if told is not None:
+        owned = msgspec.convert(told, Owned)
+        _meant(owned.id, ours=_is_about(prepared, owned, reference))
     if told is not None and prepared.operation == "authorize":
         shown = objects.transaction(msgspec.convert(told, PaymentIntent)).observations
         # A payment that was made and not confirmed, because the request was bad, waits for nothing.

@@ -29,11 +29,13 @@ CAPTURE_PREFIX = "cap_"
 CAPTURES_PREFIX = "caps_"
 FINAL = "final"
 
+# A reference of ours is a UUIDv7 (RFC 9562, 5.7), made before the year 2527.
+OURS = "0[0-9a-f]{11}7[0-9a-f]{3}[89ab][0-9a-f]{15}"
 # A capture of ours, as it notes itself: under a key of its own, or among ten under one. No amount of Stripe's has more than 12 digits.
-CAPTURE_KEY = re.compile(r"cap_([0-9a-f]{32})")
+CAPTURE_KEY = re.compile(rf"cap_({OURS})")
 CAPTURE_NOTE = re.compile(r"([0-9]{1,12})( final)?")
 CAPTURES_KEY = re.compile(r"caps_[0-9]{1,2}")
-CAPTURES_NOTE = re.compile(r"([0-9a-f]{32}):([0-9]{1,12})")
+CAPTURES_NOTE = re.compile(rf"({OURS}):([0-9]{{1,12}})")
 
 # What a Refund says that stands for a hold which lapsed (stripe-python 16.1.0, Refund.reason).
 LAPSED_REFUND = "expired_uncaptured_charge"
