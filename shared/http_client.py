@@ -27,6 +27,8 @@ KEEPALIVE_SECONDS = 4.0
 NOT_SENT_ATTEMPTS_MAX = 3
 RETRY_AFTER_MAX_SECONDS = 3600.0
 AUDIT_TEXT_MAX_CHARACTERS = 200
+# A page of a hundred payments with all that is asked for of each has a few hundred KiB.
+ANSWER_MAX_BYTES = 16 * 1024 * 1024
 AUDIT_LEVELS_MAX = 50
 INTEGER_BITS_MAX = 63
 
@@ -220,7 +222,7 @@ class ProviderClient:
         async with session.request(
             method, self._base_url + path, data=body, headers=headers, params=query, allow_redirects=False, proxy=self._proxy
         ) as response:
-            raw = await response.read()
+            raw = await _read(response)
             return Answer(response.status, _json(raw), {name.lower(): value for name, value in response.headers.items()})
 
     def _opened(self) -> aiohttp.ClientSession:
@@ -267,6 +269,17 @@ def _proxy_for(url: str) -> str | None:
     """Find the proxy that the environment names for a host (HTTPS_PROXY, NO_PROXY), as other programs do."""
     parts = urlsplit(url)
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Read a body; one without end is none, as if it had been cut off."""
+    pieces, size = [], 0
+    async for piece in response.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > ANSWER_MAX_BYTES:
+            raise aiohttp.ClientPayloadError(f"the answer has more than {ANSWER_MAX_BYTES} bytes")
+    return b"".join(pieces)
 
 
 def _json(raw: bytes) -> dict[str, Any]:

@@ -215,8 +215,10 @@ class LimitedHttp(HttpToolsProtocol):
         begun = cast("RequestResponseCycle | None", self.cycle)
         # Whoever said nothing is told nothing, and where an earlier request's answer is owed there is no place for another.
         silent = begun is None and not self.url and self._head_bytes == self._untold_bytes == 0 and problem is SLOW_REQUEST
+        # Neither has whoever was answered and goes on sending the body.
+        answered = begun is not None and begun.response_complete and self._in_body
         owed = begun is not None and not begun.response_complete and (begun.response_started or not begun.more_body or bool(self.pipeline))
-        if not (silent or owed):
+        if not (silent or answered or owed):
             self.transport.write(_answer(problem))
         if begun is not None:
             begun.response_complete = begun.disconnected = True

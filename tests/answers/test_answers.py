@@ -161,3 +161,13 @@ class TestOnTheWire:
         await made.close()
 
         assert found == []
+
+    async def test_an_answer_without_end_is_none(self, server: Scripted, adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(http_client, "ANSWER_MAX_BYTES", 100_000)
+        made, look = adapter.make(server.url), next(iter(adapter.looks))
+        server.reply = Reply(200, b'{"data": "' + b"x" * 200_000 + b'"}')
+
+        found = await _unless(UNKNOWN, {look: adapter.looks[look]}, made, "an answer without end")
+
+        await made.close()
+        assert found == []

@@ -217,7 +217,8 @@ class EasyPost:
         if request.document == "zpl":
             # It was made as a PDF, so that a quote need not know how it will be printed.
             path = f"/v2/shipments/{shipment['id']}/label"
-            converted = ANSWERS.shown(await self._client.call("convert_label", "GET", path, query={"file_format": "ZPL"}))
+            answer = await self._client.call("convert_label", "GET", path, query={"file_format": "ZPL"})
+            converted = _shipment(ANSWERS.shown(answer), shipment["id"])
             url = converted["postage_label"]["label_zpl_url"]
         price = _money(shipment["selected_rate"])
         package = BoughtPackage(
