@@ -12,6 +12,7 @@ import asyncpg
 import pypdfium2
 import pytest
 
+from deploy.sandbox import server
 from services.gateway.domain import Role
 from shared import topology
 from shared.bus import Letter, Publisher, headers_of
@@ -209,6 +210,25 @@ class TestLabels:
 
 
 class TestOnlyOnce:
+    async def test_a_quote_whose_pricing_came_late_keeps_one_way_to_ship(self, own_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is asked for again; of two ways to ship a label would not know which is meant."""
+        monkeypatch.setattr(server, "SLOW_SECONDS", 0.8)
+        async with a_world(own_place, fulfillment={"rates_timeout_seconds": 4.0}, payments={"pricing_timeout_seconds": 0.5}) as world:
+            await shop.set_up(world, carriers=["sandbox"])
+            world.sandbox.weather = {"slow": 1.0}
+            order_id = await an_order(world)
+            quoting = asyncio.create_task(quote(world, order_id, shipping_service="ground"))
+            drafts = "SELECT FROM fulfillment.shipments WHERE order_id = $1"
+            await until(lambda: world.rows(drafts, order_id))
+            world.sandbox.weather = {}
+
+            snapshot = await ok(await quoting)
+            kept = await world.rows(drafts, order_id)
+            asked = await world.rows("SELECT FROM fulfillment.shipment_rates WHERE order_id = $1", order_id)
+
+        assert snapshot["totals"]["shipping"] > 0
+        assert (len(kept), len(asked)) == (1, 2 * len(snapshot["shipping_rates"]))
+
     async def test_raced_one_label_is_bought(self, world: World) -> None:
         order = new_id()
         order_id, _ = await a_quoted_order(world, shipping_address=at(order))

@@ -50,12 +50,16 @@ def drafted(
     ship_from: Address | None,
     packages: tuple[PackageBody, ...],
 ) -> Statement:
-    """Write what a snapshot's customer chose."""
+    """Write what a snapshot's customer chose; what is worked out for the same snapshot again takes its place."""
     return Statement(
         """
         INSERT INTO shipments (id, store_id, environment, order_id, snapshot_id, status, carrier, service, amount, currency, rate_id,
                                content, ship_from, packages)
         VALUES ($1, $2, $3, $4, $5, 'draft', $6, $7, $8, $9, $10, $11, $12, $13)
+        ON CONFLICT (store_id, environment, snapshot_id) DO UPDATE
+           SET carrier = EXCLUDED.carrier, service = EXCLUDED.service, amount = EXCLUDED.amount, currency = EXCLUDED.currency,
+               rate_id = EXCLUDED.rate_id, content = EXCLUDED.content, ship_from = EXCLUDED.ship_from, packages = EXCLUDED.packages
+         WHERE shipments.status = 'draft'
         """,
         (
             shipment_id,

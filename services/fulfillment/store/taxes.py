@@ -59,11 +59,13 @@ class Quoted(msgspec.Struct, frozen=True, kw_only=True):
 def quoted(
     envelope: Envelope, order_id: UUID, snapshot_id: UUID, quote: TaxQuote, *, priced_hash: str, tax_hash: str, expires_at: datetime
 ) -> Statement:
-    """Keep a quoted tax until it is finalized."""
+    """Keep a quoted tax until it is finalized; what is worked out for the same snapshot again takes its place."""
     return Statement(
         """
         INSERT INTO tax_quotes (store_id, environment, snapshot_id, order_id, priced_hash, tax_hash, quote, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        ON CONFLICT (store_id, environment, snapshot_id) DO UPDATE
+           SET priced_hash = EXCLUDED.priced_hash, tax_hash = EXCLUDED.tax_hash, quote = EXCLUDED.quote, expires_at = EXCLUDED.expires_at
         """,
         (
             envelope.store_id,

@@ -29,7 +29,6 @@ from shared.contracts.payments import (
 )
 from shared.database import connected
 from shared.errors import NotFound
-from shared.ids import new_id
 from shared.messages import Envelope, done
 from shared.money import Money, converted, current_exponent
 from shared.vault import personal_place
@@ -114,7 +113,8 @@ async def quote(work: Work, command: Quote, context: Payments) -> None:
     provider = context.provider(work.envelope, name)
 
     reference, notices = _reference(ground, stale_after_days=context.settings.fx_stale_after_days)
-    snapshot_id, expires_at = new_id(), ground.now + timedelta(seconds=ground.policy.quote_lifetime_seconds)
+    # Asked again, by another try or another copy of the command, fulfillment keeps one answer.
+    snapshot_id, expires_at = work.envelope.id, ground.now + timedelta(seconds=ground.policy.quote_lifetime_seconds)
     figures = await context.pricing.figures(
         work.envelope,
         Price(
