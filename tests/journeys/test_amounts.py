@@ -145,6 +145,16 @@ class TestTheMostThereIs:
 
         await until(lambda: has(payment, refunded_amount=MOST, status="refunded"))
 
+    async def test_is_taken_after_all_and_given_back(self, whole: World) -> None:
+        payment = await the_most(whole)
+        assert (await payment.void()).status == 201
+        other = await whole.authorize(payment.order_id, await whole.a_snapshot(payment.order_id))
+
+        await at_the_provider(whole, payment, "capture", MOST)
+
+        await until(lambda: has(payment, overpaid_amount=MOST))
+        assert other.status == 201
+
     async def test_is_charged_back_in_the_end(self, whole: World) -> None:
         payment = await the_most(whole)
         assert (await payment.capture()).status == 201

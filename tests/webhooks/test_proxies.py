@@ -14,6 +14,7 @@ from aiohttp import web
 from services.webhooks.app import fetch
 from services.webhooks.handlers.posting import Messenger
 from services.webhooks.store.deliveries import Due
+from shared.errors import Unavailable
 from shared.http_client import ProviderClient
 from shared.ids import new_id
 
@@ -104,7 +105,7 @@ async def test_merchants_are_not(proxy: Proxy, allow_private: bool) -> None:
 
 
 async def test_the_certificate_of_paypal_is_not(proxy: Proxy) -> None:
-    with pytest.raises(aiohttp.ClientConnectorDNSError):
+    with pytest.raises(Unavailable, match="ClientConnectorDNSError"):
         await fetch(f"{UNKNOWN}/certificate")
 
     assert proxy.asked == []
