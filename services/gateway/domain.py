@@ -160,7 +160,7 @@ class TooManyInHand(Refusal):
     """This store or caller has as many requests under way as one may; the others' go on."""
 
     code = "too-many-in-hand"
-    title = "Too many of your requests are under way"
+    title = "Too many requests in progress"
     status = 429
     outcome = Outcome.NOT_ATTEMPTED
     retry = Retry.SAME_KEY

@@ -173,10 +173,23 @@ async def ask(context: Payments, question: Question, call: Callable[[], Awaitabl
 async def remember(work: Work, context: Payments, seen: Seen, row: Transaction, request: Request, *, idempotency_key: str) -> Question:
     """Write down what is about to be asked of a provider, if the payment still is as it was seen."""
     provider = context.provider(work.envelope, seen.intent.provider, account=seen.intent.provider_account)
-    prepared = provider.prepare(request)
-    asked = questions.asked(
+    asked = recorded_call(work, context, seen, seen.intent, row, provider.prepare(request), idempotency_key=idempotency_key)
+    _, reservation = intent_rows.reserved(seen.intent, row)
+    batch = work.batch()
+    if work.kind != JOB:
+        batch.begin()
+    batch.add(reservation, asked.statement)
+    await batch.commit()
+    return asked.question
+
+
+def recorded_call(
+    work: Work, context: Payments, seen: Seen, intent: Intent, row: Transaction, prepared: Prepared, *, idempotency_key: str
+) -> questions.Asked:
+    """Make the statement that records an exact call before it is made."""
+    return questions.asked(
         work.envelope,
-        seen.intent,
+        intent,
         row,
         prepared,
         request=context.pinned(row.id, prepared),
@@ -186,13 +199,6 @@ async def remember(work: Work, context: Payments, seen: Seen, row: Transaction, 
         lease_seconds=context.settings.lease_seconds,
         now=seen.now,
     )
-    _, reservation = intent_rows.reserved(seen.intent, row)
-    batch = work.batch()
-    if work.kind != JOB:
-        batch.begin()
-    batch.add(reservation, asked.statement)
-    await batch.commit()
-    return asked.question
 
 
 async def call(work: Work, context: Payments, question: Question) -> Heard:

@@ -16,7 +16,7 @@ from services.payments.domain.intents import (
     TransactionStatus,
     fold,
 )
-from services.payments.handlers.asking import Payments, ask, conclude, confirming, reply_of, see
+from services.payments.handlers.asking import Payments, ask, conclude, confirming, recorded_call, reply_of, see
 from services.payments.handlers.resolving import resolve
 from services.payments.handlers.waiting_payments import capture_submitted, end_waiting
 from services.payments.providers import (
@@ -245,18 +245,7 @@ async def _tell_again(work: Work, seen: Seen, row: Transaction) -> None:
 def _ask_in(
     batch: Batch, work: Work, context: Payments, seen: Seen, intent: Intent, row: Transaction, prepared: Prepared, idempotency_key: str
 ) -> _Begun:
-    asked = questions.asked(
-        work.envelope,
-        intent,
-        row,
-        prepared,
-        request=context.pinned(row.id, prepared),
-        idempotency_key=idempotency_key,
-        command_type=work.kind,
-        command_digest=work.digest,
-        lease_seconds=context.settings.lease_seconds,
-        now=seen.now,
-    )
+    asked = recorded_call(work, context, seen, intent, row, prepared, idempotency_key=idempotency_key)
     batch.add(asked.statement)
     return _Begun(asked.question, seen.after_asking(intent, asked.row, asked.facts))
 

@@ -21,7 +21,7 @@ from services.payments.providers import (
 from services.payments.providers.stripe.amounts import from_stripe, to_stripe
 from services.payments.providers.stripe.requests import fields_of_form, form, prepare
 from shared.ids import new_id
-from tests.provider_facts.stripe.library import unfit_form
+from tests.provider_facts.stripe.sdk_types import unfit_form
 
 # The library's types are the judge (stripe-python 16.1.0, version 2026-10-28.endive, MIT).
 TYPED: dict[str, type] = {

@@ -9,7 +9,7 @@ from stripe import params
 
 from services.payments.providers.stripe import objects
 from tests.provider_facts.stripe.conftest import HELD, Stripe
-from tests.provider_facts.stripe.library import NONE, lacking, may_be_null, unfit_form, unfit_object
+from tests.provider_facts.stripe.sdk_types import NONE, lacking, may_be_null, unfit_form, unfit_object
 
 KINDS: dict[str, type] = {
     "balance_transaction": library.BalanceTransaction,
