@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ from services.reconciler.app import build as build_reconciler
 from services.reconciler.settings import Settings as ReconcilerSettings
 from services.webhooks.app import build as build_webhooks
 from services.webhooks.settings import Settings as WebhooksSettings
+from shared.health import health_app
 from shared.run import run
 from tests.faults import points
 
@@ -88,6 +90,9 @@ class Nursery:
 
 def _serve(requests: str, answers: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody waits for the dead, so the system buries them.
+    health_app({})  # Its first application imports what all of them need.
+    gc.collect()
+    gc.freeze()  # So that no service that is forked has to go through it.
     with open(requests, "rb") as incoming, open(answers, "wb", buffering=0) as outgoing:
         for line in incoming:
             birth = msgspec.json.decode(line, type=Birth)

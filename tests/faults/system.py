@@ -28,6 +28,7 @@ from tests.world import (
     World,
     a_key,
     a_sandbox,
+    http_client,
     until,
     vault_keys,
     webhooks_settings,
@@ -123,9 +124,9 @@ class System:
 
     async def _ready(self, name: str) -> bool:
         assert self._children[name].running, "\n".join(self.log(name).read_text().splitlines()[-LOG_TAIL_LINES:])
-        async with httpx.AsyncClient() as http:
+        async with http_client(self.url(name)) as http:
             with contextlib.suppress(httpx.HTTPError):
-                return (await http.get(f"{self.url(name)}/health/ready")).status_code == 200
+                return (await http.get("/health/ready")).status_code == 200
         return False
 
     def _environment(self, name: str) -> dict[str, str]:

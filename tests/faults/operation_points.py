@@ -1,10 +1,8 @@
-"""A process is killed at every await that leaves it, one after the other: the retry gets the true answer, once."""
+"""A service is killed at every await of an operation that leaves the process, one after the other: the retry gets the true answer, once."""
 
 from pathlib import Path
 from typing import Any
 from uuid import UUID
-
-import pytest
 
 from shared.ids import new_id
 from tests.faults.dying import Dying, Send
@@ -22,31 +20,22 @@ GATEWAY_POINTS = (
 )
 
 
-# Where a provider is asked for several things in a row (F11, F12), which does not depend on whom.
-SEVERAL_STEPS = ["another card", "confirm submitted"]
-CASES = [
-    *(("payments", "sandbox", PAYMENTS_POINTS, operation) for operation in [*OPERATIONS, *SEVERAL_STEPS]),
-    *(("gateway", "sandbox", GATEWAY_POINTS, operation) for operation in OPERATIONS),
-    *(("payments", "stripe", PAYMENTS_POINTS, operation) for operation in OPERATIONS),
-]
-
-
-@pytest.mark.parametrize(("victim", "provider", "wanted", "operation"), CASES, ids=[f"{case[0]}-{case[1]}-{case[3]}" for case in CASES])
-async def test_dying_at_any_point_costs_nothing(
-    nursery: Nursery, own_place: Place, tmp_path: Path, victim: str, provider: str, wanted: tuple[str, ...], operation: str
+async def die_at_every_point(
+    nursery: Nursery, place: Place, folder: Path, *, victim: str, operation: str, wanted: tuple[str, ...], provider: str = "sandbox"
 ) -> None:
-    async with a_system(nursery, own_place, tmp_path, provider=provider, customer_look_seconds=3600) as (system, world):
-        ground = _Ground(system, world, tmp_path, victim, operation)
-        seen = await ground.points()
+    """Kill the victim at each point of an operation; insist that the points wanted were among them."""
+    async with a_system(nursery, place, folder, provider=provider, customer_look_seconds=3600) as (system, world):
+        dying = DyingOperation(system, world, folder, victim, operation)
+        points = await dying.points()
 
-        for at in range(1, len(seen) + 1):
-            await ground.dies_at(at)
+        for at in range(1, len(points) + 1):
+            await dying.dies_at(at)
 
-        await _nothing_is_left_over(world)
-    assert [want for want in wanted if not any(want in name for name in seen)] == [], seen
+        await nothing_is_left_over(world)
+    assert [want for want in wanted if not any(want in name for name in points)] == [], points
 
 
-class _Ground(Dying):
+class DyingOperation(Dying):
     """An operation on a payment."""
 
     def __init__(self, system: System, world: World, folder: Path, victim: str, operation: str) -> None:
@@ -91,41 +80,7 @@ class _Ground(Dying):
         return payment.order_id, lambda **how: payment.void(key=key, **how)
 
 
-async def test_dying_while_facts_are_accepted(nursery: Nursery, own_place: Place, tmp_path: Path) -> None:
-    """F10: an operator's word is taken and written down once."""
-    async with a_system(nursery, own_place, tmp_path) as (system, world):
-        ground = _Accepting(system, world, tmp_path, "payments")
-        seen = await ground.points()
-        # Up to its only write; the way back is that of the operations above.
-        written = 1 + next(at for at, name in enumerate(seen) if name.startswith("after WITH"))
-
-        for at in range(1, written + 1):
-            await ground.dies_at(at)
-
-        await _nothing_is_left_over(world)
-
-
-class _Accepting(Dying):
-    """The facts of a payment of which half was approved."""
-
-    async def prepared(self) -> tuple[UUID, Send]:
-        world, key = self.world, new_id().hex
-        order_id = await world.an_order()
-        answer = await world.authorize(order_id, await world.a_snapshot(order_id), "tok_partial_approval")
-        assert answer.code == "provider-mismatch"
-        payment = Payment(world, order_id, UUID(answer.json["intent_id"]))
-        body = {"version": (await payment.intent())["version"], "reason": "half of it will do"}
-        path = f"/api/v1/admin/orders/{order_id}/payments/{payment.id}/accept"
-        return order_id, lambda **how: world.send("POST", path, body, key=key, **how)
-
-    async def check(self, order_id: UUID, at: int) -> None:
-        [payment] = (await self.world.ledger(order_id))["payments"]
-        assert (payment["intent"]["status"], payment["intent"]["attention"]) == ("authorized", None), at
-        sql = "SELECT reason FROM payments.admin_audit WHERE action = 'payment.accept' AND subject = $1"
-        assert [row["reason"] for row in await self.world.rows(sql, payment["intent"]["id"])] == ["half of it will do"], at
-
-
-async def _nothing_is_left_over(world: World) -> None:
+async def nothing_is_left_over(world: World) -> None:
     """Insist that every command, key, event and outcome has found its end, and that nothing went to the dead letters."""
 
     async def clean() -> bool:
