@@ -42,7 +42,7 @@ def test(arguments: tuple[str, ...]) -> None:
     if not arguments:
         _run_checks(missing)
     instance = Instance(home(), f"test-{os.getpid()}")
-    choice = Choice(use_docker="TENDER_TEST_DOCKER" in os.environ, use_local="TENDER_TEST_LOCAL" in os.environ)
+    choice = Choice(use_docker="TENDER_TEST_DOCKER" in os.environ, use_local="TENDER_TEST_LOCAL" in os.environ, durable=False)
     try:
         with servers(instance, choice, say) as found:
             env = {

