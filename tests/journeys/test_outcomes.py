@@ -313,3 +313,17 @@ class TestDisagreement:
         assert await until(lambda: _status(world, payment.order_id, "captured"))
 
         assert (await payment.intent())["voided_amount"] == TOTAL - 1_000
+
+    async def test_the_rest_of_a_hold_lapses_after_a_refund_too(self, world: World) -> None:
+        payment = await world.a_payment()
+        await payment.capture(1_000)
+        await payment.refund(400)
+        expired = "UPDATE payments.payment_intents SET authorization_expires_at = now() WHERE id = $1"
+
+        await world.change(expired, payment.id)
+
+        async def released() -> bool:
+            return bool((await payment.intent())["voided_amount"] == TOTAL - 1_000)
+
+        await until(released)
+        await world.books_agree(payment.order_id)

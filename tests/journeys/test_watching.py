@@ -133,6 +133,8 @@ class TestOrders:
 class TestAttention:
     async def test_lists_conflicts_and_holds_that_end(self, world: World) -> None:
         ending, frozen = await world.a_payment(), await world.a_payment()
+        await ending.capture(1_000)
+        await ending.refund(400)
         await _change(world, "authorization_expires_at = now() + interval '3 hours'", ending)
         await _change(world, "attention = 'their books say more'", frozen)
 

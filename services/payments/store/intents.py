@@ -387,7 +387,9 @@ async def to_give_back(db: Connection, *, limit: int) -> list[tuple[UUID, UUID, 
         SELECT id, store_id, environment
           FROM (SELECT id, store_id, environment
                   FROM payment_intents
-                 WHERE status IN ('authorized', 'partially_captured') AND authorization_expires_at <= now()
+                 WHERE status IN ('authorized', 'partially_captured', 'partially_refunded')
+                   AND authorized_amount > captured_amount + voided_amount
+                   AND authorization_expires_at <= now()
                  UNION
                 SELECT id, store_id, environment
                   FROM payment_intents

@@ -144,7 +144,7 @@ async def expiring(db: Connection, envelope: Envelope, *, provider: str | None, 
         SELECT coalesce(json_agg(i ORDER BY i.authorization_expires_at), '[]')::text
           FROM (SELECT *
                   FROM payment_intents
-                 WHERE status IN ('authorized', 'partially_captured')
+                 WHERE status IN ('authorized', 'partially_captured', 'partially_refunded')
                    AND authorization_expires_at < now() + make_interval(secs => $3 * 3600)
                    AND store_id = $1 AND environment = $2 AND authorized_amount > captured_amount + voided_amount
                    AND ($5::text IS NULL OR provider = $5)
