@@ -219,6 +219,7 @@ class OutboundClient:
 
     def __init__(self, *, timeout_seconds: float) -> None:
         self._timeout_seconds = timeout_seconds
+        self._resolver = PublicResolver()
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def __aenter__(self) -> Self:
@@ -249,13 +250,14 @@ class OutboundClient:
         """Close its connections."""
         for session in self._sessions.values():
             await session.close()
+        await self._resolver.close()
 
     def _session(self, url: OutboundUrl) -> aiohttp.ClientSession:
         # It belongs to the running loop, so it is opened with the first call.
         if url.allow_private not in self._sessions:
             self._sessions[url.allow_private] = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
-                connector=aiohttp.TCPConnector() if url.allow_private else PublicConnector(),
+                connector=aiohttp.TCPConnector() if url.allow_private else PublicConnector(self._resolver),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._sessions[url.allow_private]
@@ -264,8 +266,8 @@ class OutboundClient:
 class PublicConnector(aiohttp.TCPConnector):
     """Connects to public addresses alone, however a host is written and whatever its name resolves to."""
 
-    def __init__(self) -> None:
-        super().__init__(resolver=PublicResolver(), socket_factory=public_socket)
+    def __init__(self, resolver: AbstractResolver) -> None:
+        super().__init__(resolver=resolver, socket_factory=public_socket)
 
     async def connect(self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
         """Connect, or use a connection again, and check who the peer is before anything is written to it."""

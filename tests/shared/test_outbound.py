@@ -20,6 +20,7 @@ from yarl import URL
 
 from services.fulfillment.providers.downloads import fetched
 from services.fulfillment.providers.easypost import LABEL_HOSTS as EASYPOST_HOSTS
+from services.fulfillment.settings import Settings as FulfillmentSettings
 from services.webhooks.app import CERTIFICATE_MAX_BYTES, fetch
 from shared import outbound
 from shared.errors import Unavailable
@@ -42,6 +43,7 @@ from shared.outbound import (
     is_public,
 )
 from shared.provider_answers import IndeterminateResponse
+from shared.settings import SettingsRefused, load
 
 TIMEOUT_SECONDS = 5.0
 NAME = "hooks.shop.example.com"
@@ -381,6 +383,11 @@ class TestConnecting:
         urls = [OutboundUrl(URL(f"https://{each}.{NAME}/")) for each in range(LOOKUPS_MAX)]
 
         assert set(await asyncio.gather(*(post(client, url) for url in urls))) == {OutboundFailure.DNS_FAILED}
+        threads = [each for each in threading.enumerate() if each.name.startswith("outbound-dns")]
+        await client.close()
+        for each in threads:
+            await asyncio.to_thread(each.join, TIMEOUT_SECONDS)
+        assert [each for each in threads if each.is_alive()] == []
 
 
 class TestAnswers:
@@ -485,6 +492,18 @@ class TestLabels:
         with pytest.raises(IndeterminateResponse, match="dns_failed"):
             await fetched(f"https://{min(EASYPOST_HOSTS)}/a.pdf", form="pdf", hosts=EASYPOST_HOSTS, carrier_url="https://api.easypost.com")
         assert listener.connections == 0
+
+    @pytest.mark.parametrize(
+        "hosts", ["localhost", "labels.example.com,127.0.0.1", "labels.example.com, other.example.com", "a.example.com/x"]
+    )
+    def test_a_setting_that_names_no_public_host_is_refused(self, hosts: str) -> None:
+        with pytest.raises(SettingsRefused, match=r"LABEL_HOSTS: .* is no host for labels"):
+            load(FulfillmentSettings, {"LABEL_HOSTS": hosts})
+
+    def test_a_setting_names_further_hosts(self) -> None:
+        with pytest.raises(SettingsRefused) as others:
+            load(FulfillmentSettings, {"LABEL_HOSTS": "labels.example.com,other.example.com"})
+        assert "LABEL_HOSTS" not in str(others.value)
 
 
 class TestCertificates:
