@@ -58,7 +58,7 @@ INSIDE = (
 
 
 def spellings(address: str) -> Iterator[str]:
-    """Write an IPv4 address in every way that some reader takes for it (cases 58 to 62 and 64)."""
+    """Write an IPv4 address in every way that some reader reads as it (cases 58 to 62 and 64)."""
     a, b, c, d = parts = [int(each) for each in address.split(".")]
     number = int(ipaddress.IPv4Address(address))
     high, low = number >> 16, number & 0xFFFF
