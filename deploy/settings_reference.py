@@ -93,7 +93,9 @@ COMPOSE = (
 )
 LIBRARIES = (
     Variable(
-        "HTTPS_PROXY, HTTP_PROXY, NO_PROXY", "none", "Proxies for calls of providers; not for merchants' webhooks and PayPal's certificate."
+        "HTTPS_PROXY, HTTP_PROXY, NO_PROXY",
+        "none",
+        "Proxies for calls of providers; not for merchants' webhooks, printed labels and PayPal's certificate.",
     ),
     Variable(
         "SSL_CERT_FILE, SSL_CERT_DIR",

@@ -131,7 +131,7 @@ async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Fulfillment]
 def _carriers(settings: Settings) -> dict[tuple[Environment, str], Carrier]:
     """Make the installation's carriers, by the environment that each key serves."""
     carriers: dict[tuple[Environment, str], Carrier] = {(environment, TableRate.name): TableRate() for environment in Environment}
-    timeout_seconds = settings.provider_timeout_seconds
+    timeout_seconds, label_hosts = settings.provider_timeout_seconds, settings.label_hosts.split(",")
     if settings.sandbox_url:
         carriers[Environment.SANDBOX, SandboxCarrier.name] = SandboxCarrier(
             base_url=settings.sandbox_url, api_key=settings.sandbox_api_key, timeout_seconds=timeout_seconds
@@ -139,12 +139,12 @@ def _carriers(settings: Settings) -> dict[tuple[Environment, str], Carrier]:
     if settings.easypost_api_key:
         live = settings.easypost_api_key.startswith(EASYPOST_PRODUCTION_KEYS)
         carriers[Environment.PRODUCTION if live else Environment.SANDBOX, EasyPost.name] = EasyPost(
-            base_url=settings.easypost_url, api_key=settings.easypost_api_key, timeout_seconds=timeout_seconds
+            base_url=settings.easypost_url, api_key=settings.easypost_api_key, timeout_seconds=timeout_seconds, label_hosts=label_hosts
         )
     if settings.shippo_api_key:
         live = settings.shippo_api_key.startswith(SHIPPO_LIVE_KEYS)
         carriers[Environment.PRODUCTION if live else Environment.SANDBOX, Shippo.name] = Shippo(
-            base_url=settings.shippo_url, api_key=settings.shippo_api_key, timeout_seconds=timeout_seconds
+            base_url=settings.shippo_url, api_key=settings.shippo_api_key, timeout_seconds=timeout_seconds, label_hosts=label_hosts
         )
     return carriers
 
@@ -152,13 +152,14 @@ def _carriers(settings: Settings) -> dict[tuple[Environment, str], Carrier]:
 def _carrier(settings: Settings, credential: Credential) -> Carrier | None:
     """Make the carrier of a store's own account."""
     key, timeout_seconds = credential.fields["api_key"], settings.provider_timeout_seconds
+    label_hosts = settings.label_hosts.split(",")
     match credential.provider:
         case SandboxCarrier.name:
             return SandboxCarrier(base_url=settings.sandbox_url, api_key=key, timeout_seconds=timeout_seconds)
         case EasyPost.name:
-            return EasyPost(base_url=settings.easypost_url, api_key=key, timeout_seconds=timeout_seconds)
+            return EasyPost(base_url=settings.easypost_url, api_key=key, timeout_seconds=timeout_seconds, label_hosts=label_hosts)
         case Shippo.name:
-            return Shippo(base_url=settings.shippo_url, api_key=key, timeout_seconds=timeout_seconds)
+            return Shippo(base_url=settings.shippo_url, api_key=key, timeout_seconds=timeout_seconds, label_hosts=label_hosts)
         case _:
             return None
 

@@ -4,8 +4,18 @@ from typing import Annotated
 
 from shared.credentials import VaultSettings
 from shared.messages import Environment
+from shared.outbound import OutboundUrl, OutboundUrlInvalid
 from shared.settings import HTTP, about, several, url
 from shared.topology import TIERS_MILLISECONDS
+
+
+def _no_hosts(hosts: str) -> str | None:
+    for host in hosts.split(","):
+        try:
+            OutboundUrl.parse(f"https://{host}", hosts=(host,))
+        except OutboundUrlInvalid as invalid:
+            return f"'{host}' is no host for labels: {invalid}"
+    return None
 
 
 class Settings(VaultSettings, frozen=True, kw_only=True):
@@ -21,6 +31,14 @@ class Settings(VaultSettings, frozen=True, kw_only=True):
         str, about("A key of Shippo; a live key (`shippo_live_…`) serves production, any other the sandbox environment.", secret=True)
     ] = ""
     shippo_url: Annotated[str, url("Shippo's API.", *HTTP)] = "https://api.goshippo.com"
+    label_hosts: Annotated[
+        str,
+        about(
+            "Further hosts that EasyPost and Shippo may keep printed labels at, separated by commas; theirs of today are known.",
+            form="host names",
+            check=_no_hosts,
+        ),
+    ] = ""
     taxjar_api_key: Annotated[str, about("A key of TaxJar.", secret=True)] = ""
     taxjar_url: Annotated[str, url("TaxJar's API.", *HTTP)] = "https://api.taxjar.com"
     taxjar_environment: Annotated[Environment, about("Which environment that TaxJar key serves.")] = Environment.PRODUCTION

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-import aiohttp
 from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
 
@@ -38,6 +37,7 @@ from shared.errors import Unavailable
 from shared.health import Check
 from shared.messages import Message, Query
 from shared.migrations import Owned
+from shared.outbound import OutboundCallFailed, OutboundClient, OutboundFailure, OutboundUrl
 from shared.replies import Replies
 from shared.schedule import Job
 from shared.service import Service
@@ -48,6 +48,9 @@ OWNED = Owned(name="webhooks", files=Path(__file__).parent / "schema", also=("cr
 TOLD = contract.TOLD["webhooks"]
 CERTIFICATE_TIMEOUT_SECONDS = 5.0
 CERTIFICATE_MAX_BYTES = 64 * 1024
+OK = 200
+TOO_MANY_REQUESTS = 429
+SERVER_ERRORS = 500
 
 COMMANDS: dict[type[Message], CommandHandler[Webhooks]] = {
     messages.Process: handlers.process,
@@ -144,21 +147,19 @@ def _authorities(file: str) -> list[x509.Certificate]:
         return [x509.load_der_x509_certificate(each) for each in trusted.get_ca_certs(binary_form=True)]
 
 
-async def fetch(url: str) -> bytes:
-    """Fetch a certificate from a provider's host, never through a proxy; raises Unavailable."""
-    timeout = aiohttp.ClientTimeout(total=CERTIFICATE_TIMEOUT_SECONDS)
+async def fetch(url: OutboundUrl) -> bytes:
+    """Fetch a certificate from a provider's host; nothing where there is none of a certificate's size, raises Unavailable."""
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url, allow_redirects=False) as answer:
-            if answer.status != 200:
-                return b""
-            body = b""
-            async for piece in answer.content.iter_chunked(CERTIFICATE_MAX_BYTES):
-                body += piece
-                if len(body) > CERTIFICATE_MAX_BYTES:
-                    return b""
-            return body
-    except (aiohttp.ClientError, TimeoutError, OSError) as silent:
-        raise Unavailable(f"PayPal's certificate: {type(silent).__name__}") from silent
+        async with OutboundClient(timeout_seconds=CERTIFICATE_TIMEOUT_SECONDS) as client:
+            status, body = await client.get(url, bytes_max=CERTIFICATE_MAX_BYTES)
+    except OutboundCallFailed as failed:
+        if failed.failure is OutboundFailure.ANSWER_TOO_LARGE:
+            return b""
+        raise Unavailable(f"PayPal's certificate: {failed.failure.value}") from failed
+    if status == TOO_MANY_REQUESTS or status >= SERVER_ERRORS:
+        # It says nothing of the certificate, which may be asked for again.
+        raise Unavailable(f"PayPal's certificate: status {status}")
+    return body if status == OK else b""
 
 
 def _jobs(settings: Settings, context: Webhooks) -> Sequence[Job]:

@@ -143,7 +143,7 @@ class TestAfterAPurchase:
         async with a_scripted_server() as server:
             server.reply = Scripting(200, content)
             try:
-                read = await fetched(f"{server.url}/label.pdf", form="pdf", secure=False)
+                read = await fetched(f"{server.url}/label.pdf", form="pdf", hosts=(), carrier_url=server.url)
             except IndeterminateResponse:
                 read = b""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.contracts.credentials import KINDS
 from shared.errors import OWN_MEMBERS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -82,6 +83,32 @@ class TestSource:
         if name.startswith("services/") and "/store" not in name:
             texts = [n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
             assert not [t for t in texts if SQL_WORDS.search(t)]
+
+
+# The sources that open HTTP sessions: for addresses that somebody else chose, for providers', and for the webhooks service; both of
+# these are settings.
+OPENING = frozenset({"shared/outbound.py", "shared/http_client.py", "services/gateway/handlers/ingest.py"})
+ADDRESS_WORDS = ("url", "host", "address", "endpoint", "server")
+
+
+def test_addresses_are_called_through_one_module() -> None:
+    """A second way out would know nothing of which addresses may be called (issue 20, H4 and M5)."""
+    opening = re.compile(r"ClientSession\(|httpx|urlopen|open_connection|create_connection|http\.client|TCPConnector\(")
+    found = {_named(path) for path in SOURCES if not _named(path).startswith("deploy/") and opening.search(path.read_text())}
+
+    assert {each for each in found if not each.startswith("shared/bus/")} == OPENING
+
+
+def test_no_credential_says_where_a_provider_is() -> None:
+    """A provider's address is the operator's to set; the one address in a credential is compared with, and never called (Square's)."""
+    addresses = {
+        (use.value, provider, field)
+        for (use, provider), kind in KINDS.items()
+        for field in (*kind.needed, *kind.optional)
+        if any(word in field for word in ADDRESS_WORDS)
+    }
+
+    assert {(use, field) for use, _, field in addresses} == {("webhooks", "url")}
 
 
 REFUSING = re.compile(r"^(class \w+\((Refusal|Invalid|NotFound|\w*Refused)\))", re.MULTILINE)

@@ -17,7 +17,9 @@ from tests.world import Payment, Place, World, a_key, a_world, until
 
 @pytest.fixture(scope="module")
 async def world(place: Place) -> AsyncIterator[World]:
-    async with a_world(place, gateway={"sample_every_seconds": 0.2, "part_timeout_seconds": 1.0}, webhooks={}, reconciler={}) as made:
+    async with a_world(
+        place, gateway={"sample_every_seconds": 0.2, "part_timeout_seconds": 1.0}, webhooks={"allow_private_endpoints": True}, reconciler={}
+    ) as made:
         yield made
 
 

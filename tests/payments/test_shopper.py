@@ -570,6 +570,20 @@ class TestNothingToPay:
         assert (await world.ledger(order_id))["payments"] == []
 
 
+class TestReturnUrl:
+    """Red team, case 68: what the customer's browser is sent to is an http address in one line."""
+
+    @pytest.mark.parametrize("path", ["payments/authorize", "submit-payment"])
+    async def test_an_address_for_no_browser_is_refused(self, world: World, path: str) -> None:
+        order_id = await world.an_order()
+        body = {"payment_method": "tok_3ds", "snapshot_id": await world.a_snapshot(order_id)}
+        for url in ("https://shop.example/\r\nSet-Cookie: a=b", "https://user@shop.example/", "https://shöp.example/", "https://127.1/"):
+            answer = await world.send("POST", f"/api/v1/checkout/orders/{order_id}/{path}", {**body, "return_url": url})
+
+            assert (answer.status, answer.code, answer.json["field"]) == (422, "invalid-request", "$.return_url")
+        assert (await world.ledger(order_id))["payments"] == []
+
+
 @pytest.fixture(scope="module", params=["sandbox", "stripe"])
 async def told_world(second_place: Place, request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """A world whose provider tells, and nobody else asks."""

@@ -4,10 +4,10 @@ A proxy would look merchants' names up itself, in a network that may be ours, wh
 """
 
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 
@@ -17,6 +17,7 @@ from services.webhooks.store.deliveries import Due
 from shared.errors import Unavailable
 from shared.http_client import ProviderClient
 from shared.ids import new_id
+from shared.outbound import OutboundCallFailed, OutboundFailure, OutboundUrl
 
 TIMEOUT_SECONDS = 5.0
 # No resolver knows it (RFC 6761 6.2): only a proxy can be asked for it.
@@ -83,29 +84,38 @@ async def test_a_provider_that_no_proxy_names_is_called_directly(proxy: Proxy, m
     assert (proxy.asked, provider.asked) == ([], ["GET /v1/account"])
 
 
+def _resolve_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lookup(host: str, *_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, f"{host} is unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+
+
 @pytest.mark.parametrize("allow_private", [False, True])
-async def test_merchants_are_not(proxy: Proxy, allow_private: bool) -> None:
+async def test_merchants_are_not(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, allow_private: bool) -> None:
+    _resolve_nothing(monkeypatch)
     messenger = Messenger(allow_private=allow_private, timeout_seconds=TIMEOUT_SECONDS)
     due = Due(
         id=new_id(),
         endpoint_id=new_id(),
         event_id=new_id(),
         attempt_count=0,
-        url=f"{UNKNOWN}/hooks",
+        url="https://hooks.example.com/",
         secrets=["whsec_dGVzdHMtb2YtcHJveGllcw=="],
         body=b"{}",
         correlation_id="tests",
     )
 
-    with pytest.raises(aiohttp.ClientConnectorDNSError):
+    with pytest.raises(OutboundCallFailed) as refused:
         await messenger.post(due)
 
     await messenger.close()
-    assert proxy.asked == []
+    assert (proxy.asked, refused.value.failure) == ([], OutboundFailure.DNS_FAILED)
 
 
-async def test_the_certificate_of_paypal_is_not(proxy: Proxy) -> None:
-    with pytest.raises(Unavailable, match="ClientConnectorDNSError"):
-        await fetch(f"{UNKNOWN}/certificate")
+async def test_the_certificate_of_paypal_is_not(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    _resolve_nothing(monkeypatch)
+    with pytest.raises(Unavailable, match="dns_failed"):
+        await fetch(OutboundUrl.parse("https://api.paypal.com/certificate"))
 
     assert proxy.asked == []

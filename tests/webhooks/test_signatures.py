@@ -25,6 +25,7 @@ from services.webhooks.providers.paypal import FETCHES_MAX
 from shared.errors import Unavailable
 from shared.ids import new_id
 from shared.messages import Environment
+from shared.outbound import OutboundUrl
 
 
 class Vector(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,7 +161,7 @@ SIGNED_WHOLE = {
 VECTORS = {**SIGNED_WHOLE, "braintree": _braintree()}
 
 
-async def _nothing_is_fetched(url: str) -> bytes:
+async def _nothing_is_fetched(url: OutboundUrl) -> bytes:
     raise AssertionError(f"nothing is fetched, least of all {url}")
 
 
@@ -414,8 +415,8 @@ class PayPalOfTheTests:
         trust = authority if trusted else Authority()
         self.scheme = schemes(fetch=self._fetch, authorities=[trust.certificate])["paypal"]
 
-    async def _fetch(self, url: str) -> bytes:
-        self.fetched.append(url)
+    async def _fetch(self, url: OutboundUrl) -> bytes:
+        self.fetched.append(str(url))
         if self.silent:
             raise Unavailable("PayPal is silent")
         return self.certificate.public_bytes(Encoding.PEM)
@@ -461,6 +462,10 @@ class TestPayPal:
             "https://api.paypal.com@evil.example/cert",
             "https://api.paypal.com:8443/cert",
             "https://api.paypal.com/cert",
+            CERTIFICATE_URL.replace("api.paypal.com", "API.paypal.com"),
+            CERTIFICATE_URL.replace("api.paypal.com", "api.paypal.com:443"),
+            CERTIFICATE_URL.replace("api.paypal.com", "api.paypal.com."),
+            CERTIFICATE_URL.replace("api.paypal.com", "ａpi.paypal.com"),
             f"{CERTIFICATE_URL}?1",
             f"{CERTIFICATE_URL}#1",
             f"{CERTIFICATE_URL}/../x",

@@ -1,8 +1,10 @@
 """Printed labels that a carrier keeps at an address of its file store."""
 
-import aiohttp
+from collections.abc import Collection
+
 import msgspec
 
+from shared.outbound import OutboundCallFailed, OutboundClient, OutboundUrl, OutboundUrlInvalid
 from shared.provider_answers import IndeterminateResponse
 
 LABEL_MAX_BYTES = 180 * 1024
@@ -26,26 +28,19 @@ class Form(msgspec.Struct, frozen=True):
 FORMS = {"pdf": Form("application/pdf", b"%PDF-", b"%%EOF"), "zpl": Form("application/zpl", b"^XA", b"^XZ")}
 
 
-async def fetched(url: str, *, form: str, secure: bool) -> bytes:
-    """Read a printed label; raises IndeterminateResponse when it cannot be read whole, is something else, or would come over http from a
-    carrier on https.
+async def fetched(url: str, *, form: str, hosts: Collection[str], carrier_url: str) -> bytes:
+    """Read a printed label from a carrier's file store, or from the carrier's own API; raises IndeterminateResponse when it cannot be read
+    whole, is something else, or lies elsewhere.
     """
-    if secure and not url.startswith("https://"):
-        raise IndeterminateResponse("the label lies at an address that is not https")
-    timeout = aiohttp.ClientTimeout(total=DOWNLOAD_TIMEOUT_SECONDS)
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url, allow_redirects=False) as answer:
-            content = await _read(answer.content)
-            if answer.status != 200 or len(content) > LABEL_MAX_BYTES or not FORMS[form].fits(content):
-                raise IndeterminateResponse(f"the label cannot be read ({answer.status}, {len(content)} bytes)")
-            return content
-    except (aiohttp.ClientError, TimeoutError, OSError) as silent:
-        raise IndeterminateResponse(f"the label cannot be read: {type(silent).__name__}") from silent
-
-
-async def _read(content: aiohttp.StreamReader) -> bytes:
-    """Read to the end, or to where it is too much."""
-    read = b""
-    while len(read) <= LABEL_MAX_BYTES and (piece := await content.read(LABEL_MAX_BYTES + 1)):
-        read += piece
-    return read
+        address = OutboundUrl.parse(url, hosts=hosts, trusted=carrier_url)
+    except OutboundUrlInvalid as invalid:
+        raise IndeterminateResponse(f"the label's address: {invalid}") from invalid
+    try:
+        async with OutboundClient(timeout_seconds=DOWNLOAD_TIMEOUT_SECONDS) as client:
+            status, content = await client.get(address, bytes_max=LABEL_MAX_BYTES)
+    except OutboundCallFailed as failed:
+        raise IndeterminateResponse(f"the label cannot be read: {failed.failure.value}") from failed
+    if status != 200 or not FORMS[form].fits(content):
+        raise IndeterminateResponse(f"the label cannot be read ({status}, {len(content)} bytes)")
+    return content

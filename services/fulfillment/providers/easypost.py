@@ -1,7 +1,7 @@
 """EasyPost: many carriers behind one API (docs.easypost.com); one shipment there is one package here."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from decimal import ROUND_UP, Decimal
 from typing import Any
@@ -40,6 +40,9 @@ RATE_LIFETIME = timedelta(days=7)
 # A purchase that is still under way at a carrier does not show on the shipment; it takes no longer than this.
 ABSENCE_IS_PROOF_AFTER_SECONDS = 60.0
 PAGE_ROWS = 100
+# Where labels are: EasyPost's bucket, by the names that S3 gives it (easypost-python, tests/cassettes/test_shipment_buy.yaml and
+# test_shipment_convert_label.yaml have the first two).
+LABEL_HOSTS = frozenset(f"easypost-files.{each}.amazonaws.com" for each in ("s3.us-west-2", "s3-us-west-2", "s3"))
 # Families of codes, and codes, of EasyPost's errors, as far as our calls meet them (docs.easypost.com/guides/errors-guide).
 CODE_FAMILIES = frozenset({"ADDRESS", "CARRIER_ACCOUNT", "CUSTOMS_INFO", "CUSTOMS_ITEM", "INSURANCE", "PARAMETER", "PARCEL", "SHIPMENT"})
 CODES = frozenset(
@@ -98,9 +101,10 @@ class EasyPost:
         rates_buy_once=True,
     )
 
-    def __init__(self, *, base_url: str, api_key: str, timeout_seconds: float) -> None:
+    def __init__(self, *, base_url: str, api_key: str, timeout_seconds: float, label_hosts: Collection[str] = ()) -> None:
         credential = base64.b64encode(f"{api_key}:".encode()).decode()
-        self._secure = base_url.startswith("https://")
+        self._base_url = base_url
+        self._label_hosts = LABEL_HOSTS.union(label_hosts)
         self._client = ProviderClient(
             service="fulfillment",
             provider=self.name,
@@ -224,7 +228,7 @@ class EasyPost:
         package = BoughtPackage(
             tracking_number=shipment["tracking_code"],
             media_type=FORMS[request.document].media_type,
-            document=await fetched(url, form=request.document, secure=self._secure),
+            document=await fetched(url, form=request.document, hosts=self._label_hosts, carrier_url=self._base_url),
         )
         status = _void_status(shipment)
         return Bought(provider_label_id=shipment["id"], amount=price.amount, currency=price.currency, packages=(package,), status=status)

@@ -1,6 +1,6 @@
 """Shippo: many carriers behind one API (docs.goshippo.com); each request for a transaction buys a label, whoever asks again."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from decimal import ROUND_UP, Decimal
 from typing import Any
@@ -36,6 +36,9 @@ ABSENCE_IS_PROOF_AFTER_SECONDS = 60.0
 MILLIMETRES_PER_CENTIMETRE = 10
 API_VERSION = "2018-02-08"
 PAGE_ROWS = 100
+# Where labels are: the first as Shippo answers now, the second by docs.goshippo.com/api-reference/transactions/create-a-shipping-label, the
+# third by an earlier edition of it.
+LABEL_HOSTS = frozenset({"deliver.goshippo.com", "shippo-delivery.s3.amazonaws.com", "shippo-delivery-east.s3.amazonaws.com"})
 FILE_TYPES = {"pdf": "PDF_4x6", "zpl": "ZPLII"}
 # What errors about a request are about: its fields, as we write them, or all of it (goshippo/shippo-ruby-client issue 28).
 REFUSED_FIELDS = frozenset(
@@ -113,8 +116,9 @@ class Shippo:
         rates_buy_once=True,
     )
 
-    def __init__(self, *, base_url: str, api_key: str, timeout_seconds: float) -> None:
-        self._secure = base_url.startswith("https://")
+    def __init__(self, *, base_url: str, api_key: str, timeout_seconds: float, label_hosts: Collection[str] = ()) -> None:
+        self._base_url = base_url
+        self._label_hosts = LABEL_HOSTS.union(label_hosts)
         self._client = ProviderClient(
             service="fulfillment",
             provider=self.name,
@@ -257,7 +261,7 @@ class Shippo:
         package = BoughtPackage(
             tracking_number=transaction["tracking_number"],
             media_type=FORMS[request.document].media_type,
-            document=await fetched(transaction["label_url"], form=request.document, secure=self._secure),
+            document=await fetched(transaction["label_url"], form=request.document, hosts=self._label_hosts, carrier_url=self._base_url),
         )
         return Bought(
             provider_label_id=transaction["object_id"],

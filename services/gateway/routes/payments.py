@@ -14,6 +14,8 @@ from services.gateway.routes.answers import ADMIN, CHECKOUT, carry_out, document
 from services.gateway.routes.customers import SUNSET
 from shared.contracts.orders import CurrencyCode, PositiveAmount, Token
 from shared.contracts.payments import AcceptFacts, Authorize, Capture, Confirm, IntentView, PaymentView, Quote, Refund, SnapshotView, Void
+from shared.errors import Invalid
+from shared.outbound import OutboundUrlInvalid, check_return_url
 from shared.received import HttpRequest
 from shared.vault import payment_method_place
 
@@ -103,6 +105,7 @@ async def quote(request: HttpRequest, data: JSONBody[QuoteBody]) -> Response[Any
     ),
 )
 async def authorize(request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[AuthorizeBody]) -> Response[Any]:
+    _check_return_url(data.return_url)
     method = _hidden(request, order_id, data.payment_method)
     return await carry_out(
         request,
@@ -230,6 +233,7 @@ async def accept(request: HttpRequest, order_id: FromPath[UUID], intent_id: From
     ),
 )
 async def submit_payment(request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[SubmitBody]) -> Response[Any]:
+    _check_return_url(data.return_url)
     method = _hidden(request, order_id, data.payment_method)
     answer = await carry_out(
         request,
@@ -245,6 +249,14 @@ async def submit_payment(request: HttpRequest, order_id: FromPath[UUID], data: J
     )
     answer.headers.update({"Deprecation": SUBMIT_DEPRECATED, "Sunset": SUNSET})
     return answer
+
+
+def _check_return_url(url: str | None) -> None:
+    try:
+        if url is not None:
+            check_return_url(url)
+    except OutboundUrlInvalid as invalid:
+        raise Invalid(f"The return URL cannot be used: {invalid}.", {"field": "$.return_url"}) from invalid
 
 
 def _hidden(request: HttpRequest, order_id: UUID, payment_method: str | None) -> str:

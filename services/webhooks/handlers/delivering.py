@@ -4,13 +4,13 @@ import logging
 import random
 from uuid import UUID
 
-import aiohttp
-
 from services.webhooks.domain import delivery_again_seconds
 from services.webhooks.handlers.context import Webhooks
+from services.webhooks.handlers.posting import error_class
 from services.webhooks.store import deliveries, merchants
 from services.webhooks.store.deliveries import Due
 from shared import telemetry
+from shared.outbound import OutboundCallFailed
 
 logger = logging.getLogger(__name__)
 
@@ -46,15 +46,15 @@ async def _try(context: Webhooks, due: Due) -> None:
     status: int | None = None
     try:
         status = await context.messenger.post(due)
-        error = f"answered {status}"
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as failed:
-        error = f"{type(failed).__name__}: {failed}"
+        error, text = error_class(status), f"answered {status}"
+    except OutboundCallFailed as failed:
+        error, text = failed.failure.value, str(failed)
     if status is not None and 200 <= status < 300:
         telemetry.merchant_deliveries.labels("delivered").inc()
         await deliveries.delivered(context.desk.pool, due, status=status)
         return
     telemetry.merchant_deliveries.labels("failed").inc()
-    telemetry.say(logger, logging.WARNING, "the merchant has not taken an event", {"try": due.attempt_count + 1, "error": error})
+    telemetry.say(logger, logging.WARNING, "the merchant has not taken an event", {"try": due.attempt_count + 1, "error": text})
     pause = delivery_again_seconds(due.attempt_count, spread=random.random())
     await deliveries.undelivered(context.desk.pool, due, status=status, error=error, again_seconds=pause)
     if status == GONE:

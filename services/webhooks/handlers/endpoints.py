@@ -6,10 +6,8 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
-from yarl import URL
 
 from services.webhooks.handlers.context import Webhooks
-from services.webhooks.handlers.public_addresses import Forbidden, check_literal
 from services.webhooks.providers.standard import SECRET_PREFIX
 from services.webhooks.store import deliveries as delivery_rows
 from services.webhooks.store import merchants
@@ -31,6 +29,7 @@ from shared.contracts.webhooks import (
 from shared.database import connected
 from shared.errors import Invalid, NotFound
 from shared.messages import Envelope, done
+from shared.outbound import OutboundUrl, OutboundUrlInvalid
 from shared.work import Work
 
 SECRET_BYTES = 32
@@ -46,7 +45,7 @@ class PrivateTarget(Invalid):
 
 async def put_endpoint(work: Work, command: PutEndpoint, context: Webhooks) -> None:
     """Make an address or change it."""
-    _check_url(command.url, allow_private=context.settings.allow_private_endpoints)
+    url = _callable_url(command.url, allow_private=context.settings.allow_private_endpoints)
     known = await _endpoints(context, work.envelope)
     before = next((each for each in known if each.id == command.endpoint_id), None)
     if before is None and command.change:
@@ -56,7 +55,7 @@ async def put_endpoint(work: Work, command: PutEndpoint, context: Webhooks) -> N
     moment = datetime.now(UTC)
     endpoint = Endpoint(
         id=command.endpoint_id,
-        url=command.url,
+        url=url,
         event_types=list(command.event_types),
         secrets=[_new_secret()] if before is None else before.secrets,
         enabled=command.enabled,
@@ -72,24 +71,11 @@ async def put_endpoint(work: Work, command: PutEndpoint, context: Webhooks) -> N
     await batch.commit()
 
 
-def _check_url(url: str, *, allow_private: bool) -> None:
+def _callable_url(url: str, *, allow_private: bool) -> str:
     try:
-        parts = URL(url)
-    except ValueError as broken:
-        raise PrivateTarget(f"The address cannot be read: {broken}.", {"field": "$.url"}) from broken
-    if parts.scheme != "https" and not (allow_private and parts.scheme == "http"):
-        raise PrivateTarget("The address must be https.", {"field": "$.url"})
-    if not parts.host or parts.user or parts.password:
-        raise PrivateTarget("The address must name a host, and no user.", {"field": "$.url"})
-    if allow_private:
-        return
-    try:
-        check_literal(parts.host)
-    except Forbidden as private:
-        raise PrivateTarget(f"{private}.", {"field": "$.url"}) from private
-    name = parts.host.removesuffix(".")
-    if name == "localhost" or name.endswith((".localhost", ".local", ".internal")):
-        raise PrivateTarget(f"{parts.host} is not a public name.", {"field": "$.url"})
+        return str(OutboundUrl.parse(url, allow_private=allow_private))
+    except OutboundUrlInvalid as invalid:
+        raise PrivateTarget(f"The address cannot be called: {invalid}.", {"field": "$.url"}) from invalid
 
 
 def _new_secret() -> str:

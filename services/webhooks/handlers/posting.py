@@ -1,34 +1,12 @@
-"""Posting to merchants: signed, without redirects, and never into our own network."""
+"""Posting to merchants: signed, and only to addresses that may be called."""
 
-import socket
 import time
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
-from yarl import URL
-
-from services.webhooks.handlers.public_addresses import check_address, check_literal
 from services.webhooks.providers.standard import sign
 from services.webhooks.store.deliveries import Due
+from shared.outbound import OutboundCallFailed, OutboundClient, OutboundFailure, OutboundUrl, OutboundUrlInvalid
 
-
-class PublicResolver(AbstractResolver):
-    """Resolves names to public addresses alone, at the very moment of connecting, so that no later answer can lead elsewhere."""
-
-    def __init__(self) -> None:
-        self._resolver = ThreadedResolver()
-
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
-        """Resolve a name; refuses the whole of it when one of its addresses is private."""
-        found = await self._resolver.resolve(host, port, family)
-        for each in found:
-            check_address(each["host"])
-        return found
-
-    async def close(self) -> None:
-        """Nothing is held."""
-        await self._resolver.close()
+REDIRECTS = range(300, 400)
 
 
 class Messenger:
@@ -36,28 +14,24 @@ class Messenger:
 
     def __init__(self, *, allow_private: bool, timeout_seconds: float) -> None:
         self._allow_private = allow_private
-        self._timeout_seconds = timeout_seconds
-        self._session: aiohttp.ClientSession | None = None
+        self._client = OutboundClient(timeout_seconds=timeout_seconds)
 
     async def post(self, due: Due) -> int:
-        """Post one event; gives the status, raises OSError, TimeoutError or ClientError when there is none."""
-        # The client's own reading of the address: another reader could see another host in it.
-        url = URL(due.url)
-        if not self._allow_private:
-            check_literal(url.host or "")
-        if self._session is None:
-            resolver = None if self._allow_private else PublicResolver()
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self._timeout_seconds), connector=aiohttp.TCPConnector(resolver=resolver)
-            )
-        # A redirect could lead into our own network, and a moved address is the merchant's to change.
-        async with self._session.post(url, data=due.body, headers=_signed(due), allow_redirects=False) as answer:
-            return answer.status
+        """Post one event and return the answer's status; raises OutboundCallFailed."""
+        try:
+            url = OutboundUrl.parse(due.url, allow_private=self._allow_private)
+        except OutboundUrlInvalid as invalid:
+            raise OutboundCallFailed(OutboundFailure.NOT_ALLOWED, f"the endpoint's address: {invalid}") from invalid
+        return await self._client.post(url, body=due.body, headers=_signed(due))
 
     async def close(self) -> None:
         """Close its connections."""
-        if self._session is not None:
-            await self._session.close()
+        await self._client.close()
+
+
+def error_class(status: int) -> str:
+    """Name the class of error of an answer that is no success, as merchants read it."""
+    return "redirected" if status in REDIRECTS else f"status_{status}"
 
 
 def _signed(due: Due) -> dict[str, str]:

@@ -7,7 +7,6 @@ import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -19,6 +18,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from services.webhooks.domain import Account, Incoming
 from services.webhooks.providers import Forged, Opened, SecretUnfit, header, moment, read_json
 from shared.errors import Unavailable
+from shared.outbound import OutboundUrl, OutboundUrlInvalid
 
 # Nothing is fetched from anywhere else, whatever a request says.
 CERTIFICATE_HOSTS = frozenset({"api.paypal.com", "api-m.paypal.com", "api.sandbox.paypal.com", "api-m.sandbox.paypal.com"})
@@ -35,7 +35,7 @@ TRANSMITTED_WITHIN = timedelta(days=4)
 TRANSMITTED_AHEAD = timedelta(minutes=5)
 WEBHOOK_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 
-Fetch = Callable[[str], Awaitable[bytes]]
+Fetch = Callable[[OutboundUrl], Awaitable[bytes]]
 
 
 class PayPal:
@@ -73,11 +73,14 @@ class PayPal:
         return Opened((), ("the signature does not match",))
 
     async def _key(self, url: str, now: datetime) -> rsa.RSAPublicKey:
-        parts = urlsplit(url)
-        here = parts.scheme == "https" and parts.netloc in CERTIFICATE_HOSTS and CERTIFICATE_PATH.fullmatch(parts.path)
-        if not here or parts.query or parts.fragment or url in self._useless:
+        try:
+            checked = OutboundUrl.parse(url, hosts=CERTIFICATE_HOSTS)
+        except OutboundUrlInvalid as invalid:
+            raise Forged(f"the certificate's address: {invalid}") from invalid
+        # Written in one way only, so that many addresses cannot be made of one certificate.
+        if str(checked) != url or not CERTIFICATE_PATH.fullmatch(checked.url.raw_path_qs) or url in self._useless:
             raise Forged("the certificate is said to lie elsewhere, or is none")
-        chain = self._known.get(url) or await self._fetched(url)
+        chain = self._known.get(url) or await self._fetched(checked)
         leaf = chain[0]
         self._check_chain(leaf, chain[1:], now)
         if len(self._known) < CERTIFICATES_MAX:
@@ -87,7 +90,7 @@ class PayPal:
             raise Forged("the certificate's key is no RSA key")
         return key
 
-    async def _fetched(self, url: str) -> list[x509.Certificate]:
+    async def _fetched(self, url: OutboundUrl) -> list[x509.Certificate]:
         now = time.monotonic()
         if len(self._fetched_at) == FETCHES_MAX and now - self._fetched_at[0] < FETCHES_SECONDS:
             raise Unavailable("too many certificates of PayPal's are asked for")
@@ -95,7 +98,7 @@ class PayPal:
         try:
             return x509.load_pem_x509_certificates(await self._fetch(url))
         except ValueError as broken:
-            self._useless.append(url)
+            self._useless.append(str(url))
             raise Forged("the certificate cannot be read") from broken
 
     def _check_chain(self, leaf: x509.Certificate, between: Sequence[x509.Certificate], now: datetime) -> None:
