@@ -43,6 +43,15 @@ ADDRESS_LENGTHS_MAX = {"line1": 100, "line2": 100, "line3": 100, "city": 50, "po
 # "between" includes the first day and excludes the second (developer.avalara.com, "Filtering in REST").
 DAYS = re.compile(r"date between '([0-9-]+)' and '([0-9-]+)'")
 PAGE_ROWS_MAX = 1000
+# Of a transaction, and what of its lines each is the sum of.
+TOTALS = {
+    "totalAmount": "lineAmount",
+    "totalExempt": "exemptAmount",
+    "totalDiscount": "discountAmount",
+    "totalTax": "tax",
+    "totalTaxable": "taxableAmount",
+    "totalTaxCalculated": "taxCalculated",
+}
 
 
 class AvaTaxFace(Own):
@@ -181,17 +190,7 @@ def _lengths(body: Fields) -> Iterator[tuple[str, Any, int]]:
 
 def _calculated(body: Fields) -> dict[str, Any]:
     lines = [_line(line, body) for line in body["lines"]]
-    totals = {
-        total: float(sum((decimal(line[part]) for line in lines), Decimal(0)))
-        for total, part in {
-            "totalAmount": "lineAmount",
-            "totalExempt": "exemptAmount",
-            "totalDiscount": "discountAmount",
-            "totalTax": "tax",
-            "totalTaxable": "taxableAmount",
-            "totalTaxCalculated": "taxCalculated",
-        }.items()
-    }
+    sums = {name: float(sum((decimal(line[part]) for line in lines), Decimal(0))) for name, part in TOTALS.items()}
     return {
         "code": str(body.get("code") or new_id()),
         "companyId": 848107,
@@ -202,7 +201,7 @@ def _calculated(body: Fields) -> dict[str, Any]:
         "customerCode": body["customerCode"],
         "reconciled": False,
         "referenceCode": body.get("referenceCode") or "",
-        **totals,
+        **sums,
         "adjustmentReason": "NotAdjusted",
         "locked": False,
         "version": 1,
