@@ -8,8 +8,9 @@ from deploy.sandbox.server import HttpRequest, json_response
 
 
 def _refused(request: HttpRequest, refused: Refused) -> Response[bytes]:
-    face = avatax.AVATAX if request.url.path.startswith("/api/") else taxjar.TAXJAR
-    return json_response(face.error(refused), refused.status)
+    if request.url.path.startswith("/api/"):
+        return json_response(avatax.AVATAX.error(refused), refused.status, avatax.correlation())
+    return json_response(taxjar.TAXJAR.error(refused), refused.status)
 
 
 router = Router(path="/", route_handlers=[*taxjar.handlers, *avatax.handlers], exception_handlers={Refused: _refused})

@@ -17,6 +17,7 @@ from services.fulfillment.providers.avalara import (
     invoice_body,
     transaction_body,
 )
+from shared.contracts.orders import ITEMS_MAX
 from shared.ids import new_id
 from tests.fulfillment.engines.test_providers import FREIGHT, GOODS, SEATTLE, asked
 from tests.provider_facts.avatax.conftest import CREATE, TRANSACTIONS, a_transaction
@@ -119,6 +120,10 @@ class TestRequests:
         assert [(line["amount"], line["quantity"]) for line in body["lines"]] == [(sign * 49.9, 1), (sign * 7.95, 1)]
         assert all(line["taxOverride"]["type"] == "TaxAmount" and line["taxOverride"]["reason"] for line in body["lines"])
         assert len({line["number"] for line in body["lines"]}) == len(body["lines"])
+
+    def test_an_order_has_fewer_lines_than_are_accepted(self) -> None:
+        """ "Common errors", MaxCountExceededError: "15000 invoice lines is the current limit"; shipping is one of ours."""
+        assert ITEMS_MAX + 1 <= 15_000
 
     def test_simulation_knows_the_lengths(self) -> None:
         assert {**avatax.LENGTHS_MAX, **avatax.LINE_LENGTHS_MAX, **avatax.ADDRESS_LENGTHS_MAX} == LENGTHS_MAX
