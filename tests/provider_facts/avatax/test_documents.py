@@ -17,11 +17,12 @@ from services.fulfillment.providers.avalara import (
     invoice_body,
     transaction_body,
 )
+from services.fulfillment.providers.tax_books import FiledLine
 from shared.contracts.orders import ITEMS_MAX
 from shared.ids import new_id
 from tests.fulfillment.engines.test_providers import FREIGHT, GOODS, SEATTLE, asked
 from tests.provider_facts.avatax.conftest import CREATE, TRANSACTIONS, a_transaction
-from tests.provider_facts.taxjar.test_transactions import a_filing
+from tests.provider_facts.taxjar.test_transactions import LARGE, a_filing
 
 # models: CreateTransactionModel, LineItemModel, AddressesModel, AddressLocationInfo, TaxOverrideModel.
 FIELDS = {
@@ -184,6 +185,17 @@ class TestLife:
             *(kind, "USD"),
             *(sign * 5_785, sign * 598, True),
         )
+
+    @pytest.mark.parametrize("amount", LARGE)
+    @pytest.mark.parametrize("currency", ["USD", "JPY", "KWD"])
+    async def test_an_amount_is_read_as_it_was_recorded(self, adapter: Avalara, currency: str, amount: int) -> None:
+        filing = a_filing(currency=currency, lines=(FiledLine(line=0, net_amount=amount, tax_amount=amount // 10),))
+        await adapter.file(filing)
+
+        record = await adapter.get_record(str(filing.document_id))
+
+        assert record is not None
+        assert (record.currency, record.net_amount, record.tax_amount) == (currency, amount, amount // 10)
 
     @pytest.mark.parametrize(("status", "counts"), STATUSES.items())
     async def test_only_what_is_committed_counts(self, adapter: Avalara, sandbox: Sandbox, status: str, counts: bool) -> None:

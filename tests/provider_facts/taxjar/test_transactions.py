@@ -36,6 +36,8 @@ DATES = {
     "2022-04-13T18:19:21Z": "2022-04-13T18:19:21.000Z",
 }
 DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)?)?")
+# In cents: numbers of JSON, written and read without loss.
+LARGE = [1, 2**31, 10**15 - 1, 10**15]
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 # recorded, 2024-01-26, whole; an order's has the same fields, and no reference.
 RECORDED: dict[str, Any] = {
@@ -233,6 +235,16 @@ class TestRecords:
             assert record is not None
             assert (record.kind, record.net_amount, record.tax_amount) == (filing.kind, sign * 5_785, sign * 598)
             assert record.made_at == DAY.replace(microsecond=0)
+
+    @pytest.mark.parametrize("amount", LARGE)
+    async def test_an_amount_is_read_as_it_was_recorded(self, adapter: TaxJar, amount: int) -> None:
+        filing = a_filing(lines=(FiledLine(line=0, net_amount=amount, tax_amount=amount // 10),))
+        await adapter.file(filing)
+
+        record = await adapter.get_record(str(filing.document_id))
+
+        assert record is not None
+        assert (record.net_amount, record.tax_amount) == (amount, amount // 10)
 
     async def test_both_days_of_a_range_are_listed(self, http: httpx.AsyncClient, adapter: TaxJar) -> None:
         """ "Start date" and "end date of a range"; names alone, orders and refunds each by themselves."""
