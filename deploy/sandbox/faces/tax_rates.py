@@ -14,6 +14,9 @@ RATES: dict[str, tuple[str, str, str, str]] = {
     "CA": ("0.0725", "0.0025", "0", "0.0175"),
 }
 NONE = ("0", "0", "0", "0")
+# Elsewhere TaxJar has nexus in these: GST, PST and QST of a province, and a country's VAT.
+PROVINCES = {"ON": ("0.05", "0.08", "0")}
+COUNTRIES = {"AU": ("0.1",), "FI": ("0.24",), "FR": ("0.2",)}
 # The first and the last three digits of a state's postal codes (USPS, L002).
 POSTAL_CODES = {
     "WA": [("980", "994")],

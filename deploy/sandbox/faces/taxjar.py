@@ -13,15 +13,16 @@ from litestar.params import FromPath, FromQuery
 from deploy.sandbox.books import Refused
 from deploy.sandbox.faces.own import Own
 from deploy.sandbox.faces.tax_rates import (
+    COUNTRIES,
     EXEMPT_CODES,
     FREIGHT_UNTAXED,
+    PROVINCES,
     RATES,
     act_of_quote,
     act_of_record,
     cents,
     decimal,
     is_within,
-    rates_of,
 )
 from deploy.sandbox.server import Fields, HttpRequest, json_response, sandbox_of
 from deploy.sandbox.taxbooks import Recorded
@@ -43,8 +44,7 @@ DESCRIPTION_MAX_CHARACTERS = 255
 KINDS = {"orders": ("sale", "order"), "refunds": ("reversal", "refund")}
 REQUIRED = ("transaction_id", "transaction_date", "to_country", "to_zip", "to_state", "amount", "shipping", "sales_tax")
 ADDRESS_FIELDS = tuple(f"{side}_{part}" for side in ("from", "to") for part in ("country", "zip", "state", "city", "street"))
-PARTS = ("state", "county", "city", "special_district")
-# The names of a part's taxable amount, rate and tax, which differ between the whole order, a line, and shipping.
+# The names of a part's taxable amount, rate and tax, which in the United States differ between the whole order, a line, and shipping.
 OF_ORDER = {
     "state": ("state_taxable_amount", "state_tax_rate", "state_tax_collectable"),
     "county": ("county_taxable_amount", "county_tax_rate", "county_tax_collectable"),
@@ -58,6 +58,10 @@ OF_LINE = {
     "special_district": ("special_district_taxable_amount", "special_tax_rate", "special_district_amount"),
 }
 OF_SHIPPING = {**OF_LINE, "special_district": ("special_taxable_amount", "special_tax_rate", "special_district_amount")}
+OF_CANADA = {tax: (f"{tax}_taxable_amount", f"{tax}_tax_rate", tax) for tax in ("gst", "pst", "qst")}
+OF_COUNTRY = {"country": ("country_taxable_amount", "country_tax_rate", "country_tax_collectable")}
+
+Names = Mapping[str, tuple[str, str, str]]
 
 
 class TaxJarFace(Own):
@@ -85,20 +89,20 @@ def _calculated(body: Fields) -> dict[str, Any]:
     if not body.get("line_items") and body.get("amount") is None:
         raise Refused(406, "Not Acceptable", "amount or line_items is missing")
     _check_addresses(body)
-    state, items = str(body.get("to_state") or ""), body.get("line_items") or []
-    if body["to_country"] != "US" or state not in RATES:
+    items = body.get("line_items") or []
+    found = _taxation(body["to_country"], str(body.get("to_state") or ""))
+    if found is None:
         nothing: dict[str, Any] = {"amount_to_collect": 0.0, "freight_taxable": False, "has_nexus": False, "rate": 0.0}
         return {"tax": {**nothing, "tax_source": None, "taxable_amount": 0.0}}
+    rates, of_order, of_line, of_shipping = found
     exempt = body.get("exemption_type") in EXEMPTIONS
     nets = [decimal(item["unit_price"]) * item.get("quantity", 1) - decimal(item.get("discount")) for item in items]
     taxed = [Decimal(0) if exempt or i.get("product_tax_code") in EXEMPT_CODES else n for i, n in zip(items, nets, strict=True)]
     freight = decimal(body["shipping"])
-    freight_taxable = not exempt and state not in FREIGHT_UNTAXED
-    # What bears tax in no part of it says no rate, either.
-    order = _parts(sum(taxed, freight if freight_taxable else Decimal(0)), state, OF_ORDER)
-    lines = [{"id": str(i.get("id", n)), **_parts(t, state, OF_LINE)} for n, (i, t) in enumerate(zip(items, taxed, strict=True), 1)]
-    shipping = {"shipping": _parts(freight, state, OF_SHIPPING)} if freight_taxable else {}
-    county, city = ("",) * 2 if state not in RATES else (f"{state} COUNTY", str(body.get("to_city") or "").upper())
+    freight_taxable = not exempt and (body["to_country"] != "US" or body["to_state"] not in FREIGHT_UNTAXED)
+    order = _parts(sum(taxed, freight if freight_taxable else Decimal(0)), rates, of_order)
+    lines = [{"id": str(i.get("id", n)), **_parts(t, rates, of_line)} for n, (i, t) in enumerate(zip(items, taxed, strict=True), 1)]
+    shipping = {"shipping": _parts(freight, rates, of_shipping)} if freight_taxable else {}
     return {
         "tax": {
             "order_total_amount": float(sum(nets, freight)),
@@ -110,19 +114,35 @@ def _calculated(body: Fields) -> dict[str, Any]:
             "freight_taxable": freight_taxable,
             "tax_source": "destination",
             **({"exemption_type": body["exemption_type"]} if body.get("exemption_type") else {}),
-            "jurisdictions": {"country": "US", "state": state, "county": county, "city": city},
+            "jurisdictions": _jurisdictions(body),
             **({"breakdown": {**order, **shipping, "line_items": lines}} if items else {}),
         }
     }
 
 
-def _parts(taxed: Decimal, state: str, names: Mapping[str, tuple[str, str, str]]) -> dict[str, float]:
-    """Write an amount's tax: each part is rounded by itself, and so is the whole, so they need not add up."""
-    rates = dict(zip(PARTS, rates_of(state) if taxed else (Decimal(0),) * len(PARTS), strict=True))
-    whole = sum(rates.values(), Decimal(0))
+def _taxation(country: str, state: str) -> tuple[Sequence[str], Names, Names, Names] | None:
+    """Find the rates of a place and what they are called in an order, a line and shipping; None without nexus."""
+    if country == "US":
+        return (RATES[state], OF_ORDER, OF_LINE, OF_SHIPPING) if state in RATES else None
+    if country == "CA":
+        return (PROVINCES[state], OF_CANADA, OF_CANADA, OF_CANADA) if state in PROVINCES else None
+    return (COUNTRIES[country], OF_COUNTRY, OF_COUNTRY, OF_COUNTRY) if country in COUNTRIES else None
+
+
+def _jurisdictions(body: Fields) -> dict[str, str]:
+    found = {"country": str(body["to_country"]), "city": str(body.get("to_city") or "").upper()}
+    if body["to_country"] in ("US", "CA"):
+        found["state"] = str(body["to_state"])
+    return {**found, "county": f"{body['to_state']} COUNTY"} if body["to_country"] == "US" else found
+
+
+def _parts(taxed: Decimal, rates: Sequence[str], names: Names) -> dict[str, float]:
+    """Write an amount's tax: each part is rounded by itself, and so is the whole, so they need not add up; untaxed amounts have no rate."""
+    of_parts = [Decimal(rate) if taxed else Decimal(0) for rate in rates]
+    whole = sum(of_parts, Decimal(0))
     said = {"taxable_amount": float(taxed), "tax_collectable": float(cents(taxed * whole)), "combined_tax_rate": float(whole)}
-    for part, (taxable, rate, tax) in names.items():
-        said |= {taxable: float(taxed if rates[part] else 0), rate: float(rates[part]), tax: float(cents(taxed * rates[part]))}
+    for rate, (taxable, name, tax) in zip(of_parts, names.values(), strict=True):
+        said |= {taxable: float(taxed if rate else 0), name: float(rate), tax: float(cents(taxed * rate))}
     return said
 
 

@@ -11,8 +11,8 @@ class Calculation(NamedTuple):
     # Unit prices, all of quantity one, and shipping.
     prices: list[float]
     shipping: float
-    # State, county, city, special.
-    rates: tuple[str, str, str, str]
+    # In the United States of state, county, city and special district, in Canada GST, PST and QST, elsewhere one.
+    rates: tuple[str, ...]
     # Of each line: what is collected, and its parts.
     lines: list[tuple[float, list[float]]]
     # The same of shipping; none where freight is not taxed.
@@ -20,8 +20,8 @@ class Calculation(NamedTuple):
     amount_to_collect: float
 
 
-def to(zip_code: str, state: str, city: str) -> dict[str, str]:
-    return {"to_country": "US", "to_zip": zip_code, "to_state": state, "to_city": city}
+def to(zip_code: str, state: str, city: str, *, country: str = "US") -> dict[str, str]:
+    return {"to_country": country, "to_zip": zip_code, "to_state": state, "to_city": city}
 
 
 CALCULATIONS = {
@@ -78,9 +78,63 @@ CALCULATIONS = {
         (0.11, [0.11, 0, 0, 0]),
         1.16,
     ),
+    # Shipping's GST is 0.075 and its tax 0.195, both rounded up.
+    "toronto": Calculation(
+        "developers.taxjar.com, scenario Canada",
+        to("M5V 2T6", "ON", "Toronto", country="CA"),
+        [15],
+        1.5,
+        ("0.05", "0.08", "0"),
+        [(1.95, [0.75, 1.2, 0])],
+        (0.2, [0.08, 0.12, 0]),
+        2.15,
+    ),
+    # GST 0.85 and PST 1.36 are a cent over the 2.20 that are collected.
+    "ontario": Calculation(
+        "ruby, taxes_canada.json",
+        to("M5V 2T6", "ON", "Toronto", country="CA"),
+        [16.95],
+        10,
+        ("0.05", "0.08", "0"),
+        [(2.2, [0.85, 1.36, 0])],
+        (1.3, [0.5, 0.8, 0]),
+        3.5,
+    ),
+    "marseille": Calculation(
+        "developers.taxjar.com, scenario European Union",
+        to("13281", "", "Marseille", country="FR"),
+        [15],
+        1.5,
+        ("0.2",),
+        [(3, [3])],
+        (0.3, [0.3]),
+        3.3,
+    ),
+    "finland": Calculation(
+        "ruby, taxes_international.json",
+        to("00150", "", "Helsinki", country="FI"),
+        [16.95],
+        10,
+        ("0.24",),
+        [(4.07, [4.07])],
+        (2.4, [2.4]),
+        6.47,
+    ),
+    "australia": Calculation(
+        "developers.taxjar.com, scenario Australia",
+        to("VIC 3002", "", "Richmond", country="AU"),
+        [15],
+        1.5,
+        ("0.1",),
+        [(1.5, [1.5])],
+        (0.15, [0.15]),
+        1.65,
+    ),
 }
 
-PARTS = ("state_amount", "county_amount", "city_amount", "special_district_amount")
+US_PARTS = ("state_amount", "county_amount", "city_amount", "special_district_amount")
+# What the tax of a part is called, by the number of parts.
+PARTS = {4: US_PARTS, 3: ("gst", "pst", "qst"), 1: ("country_tax_collectable",)}
 # recorded, 2022-04-13 (the same calculation as "new york"), whole.
 RECORDED: dict[str, Any] = {
     "amount_to_collect": 9.76,

@@ -50,28 +50,36 @@ def request_of(fact: Calculation) -> dict[str, Any]:
 def sale_of(fact: Calculation) -> Any:
     lines = [Line(amount=round(price * 100)) for price in fact.prices]
     shipping = Line(amount=round(fact.shipping * 100), tax_code=SHIPPING_CODE, kind=Kind.SHIPPING)
-    return asked(*lines, shipping, place=Place(country="US", region=f"US-{fact.address['to_state']}"))
+    country, state = fact.address["to_country"], fact.address["to_state"]
+    currency = {"CA": "CAD", "FR": "EUR", "FI": "EUR", "AU": "AUD"}.get(country, "USD")
+    return asked(*lines, shipping, place=Place(country=country, region=state and f"{country}-{state}"), currency=currency)
+
+
+@pytest.fixture
+def fact(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Calculation:
+    """A calculation whose rates the simulation has."""
+    found = CALCULATIONS[request.param]
+    if found.address["to_country"] == "US":
+        monkeypatch.setitem(tax_rates.RATES, found.address["to_state"], found.rates)
+    return found
 
 
 class TestArithmetic:
-    @pytest.mark.parametrize("name", CALCULATIONS)
-    async def test_simulation_answers_as_published(self, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        fact = CALCULATIONS[name]
-        monkeypatch.setitem(tax_rates.RATES, fact.address["to_state"], fact.rates)
+    @pytest.mark.parametrize("fact", CALCULATIONS, indirect=True)
+    async def test_simulation_answers_as_published(self, http: httpx.AsyncClient, fact: Calculation) -> None:
+        parts = PARTS[len(fact.rates)]
 
         tax = (await http.post("/v2/taxes", json=request_of(fact))).json()["tax"]
 
-        shown = [(line["tax_collectable"], [line[part] for part in PARTS]) for line in tax["breakdown"]["line_items"]]
+        shown = [(line["tax_collectable"], [line[part] for part in parts]) for line in tax["breakdown"]["line_items"]]
         freight = tax["breakdown"].get("shipping")
         assert tax["amount_to_collect"] == tax["breakdown"]["tax_collectable"] == fact.amount_to_collect
         assert shown == fact.lines
-        assert (freight and (freight["tax_collectable"], [freight[part] for part in PARTS])) == fact.of_shipping
+        assert (freight and (freight["tax_collectable"], [freight[part] for part in parts])) == fact.of_shipping
         assert tax["freight_taxable"] is (fact.of_shipping is not None)
 
-    @pytest.mark.parametrize("name", CALCULATIONS)
-    async def test_adapter_reads_what_is_collected(self, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        fact = CALCULATIONS[name]
-        monkeypatch.setitem(tax_rates.RATES, fact.address["to_state"], fact.rates)
+    @pytest.mark.parametrize("fact", CALCULATIONS, indirect=True)
+    async def test_adapter_reads_what_is_collected(self, http: httpx.AsyncClient, fact: Calculation) -> None:
         tax = (await http.post("/v2/taxes", json=request_of(fact))).json()["tax"]
 
         rows = rows_from(tax, sale_of(fact))
