@@ -2,6 +2,7 @@
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -22,6 +23,8 @@ class Recorded(msgspec.Struct, kw_only=True):
     number: int
     status: str = "Committed"
     reference: str | None = None
+    # What else its provider shows of it.
+    facts: dict[str, Any] = {}
 
 
 class TaxOffice:
@@ -54,7 +57,7 @@ class TaxOffice:
         """Find a document that was recorded through a face."""
         found = self.documents.get(key)
         if found is None or found.face != face or kind not in ("", found.kind):
-            raise Refused(404, "Not Found", f"No such document: {key}")
+            raise Refused(404, "Not Found", "Resource can not be found" if face == "taxjar" else "Transaction not found.")
         return found
 
     def between(self, first_day: str, last_day: str, *, face: str, kind: str = "") -> list[Recorded]:

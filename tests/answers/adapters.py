@@ -170,7 +170,7 @@ FILING = TaxFiling(
     kind="sale",
     currency="USD",
     recorded_at=NOW,
-    parties=TaxParties(ship_from=HOME, ship_to=HOME, ship_from_region="US-NJ", ship_to_region="US-WA"),
+    parties=TaxParties(ship_from=HOME, ship_to=HOME, ship_from_region="US-WA", ship_to_region="US-WA"),
     lines=(FiledLine(line=0, net_amount=4_990, tax_amount=324),),
 )
 TAX_CHANGES: Calls = {"quote": lambda engine: engine.quote(SALE), "file": lambda engine: engine.file(FILING)}

@@ -1,8 +1,9 @@
 """Avalara AvaTax: tax by its REST API, version 2 (developer.avalara.com); a quote is a SalesOrder, which Avalara does not record."""
 
 import base64
+import textwrap
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -21,18 +22,30 @@ from shared.provider_answers import AnswerFormat, ProviderError, text_of
 FREIGHT = "FR020100"
 PAGE_ROWS = 100
 KINDS = {"SalesInvoice": "sale", "ReturnInvoice": "reversal"}
-# Of a document's statuses those in which it counts no more (AvaTax DocumentStatus).
-STRUCK_OUT = frozenset({"Cancelled"})
+# Only a committed document is reported on a return (developer.avalara.com, "What's a DocStatusError?"). An adjusted one was replaced by
+# another of the same code.
+COMMITTED, ADJUSTED = "Committed", "Adjusted"
+# By JurisdictionType, and by JurisTypeId, which older answers have alone (AvaTax-REST-V2-DotNet-SDK, src/enums).
 LEVELS = {
-    "country": Level.COUNTRY,
-    "state": Level.STATE,
-    "county": Level.COUNTY,
-    "city": Level.CITY,
-    "special": Level.DISTRICT,
+    "Country": Level.COUNTRY,
+    "State": Level.STATE,
+    "County": Level.COUNTY,
+    "City": Level.CITY,
+    "Special": Level.DISTRICT,
+    "CNT": Level.COUNTRY,
+    "STA": Level.STATE,
+    "CTY": Level.COUNTY,
+    "CIT": Level.CITY,
+    "STJ": Level.DISTRICT,
 }
+# The limits of AvaTax: address lines and their length (AvaTax-REST-V2-PHP-SDK, release 23.7.0), an exemption number (Batch File Reference).
+ADDRESS_LINES_MAX = 3
+ADDRESS_LINE_MAX_CHARACTERS = 100
+EXEMPTION_MAX_CHARACTERS = 25
 # Each error links to the page about it, which is named by its code (developer.avalara.com/avatax/errors, "Handling Error Messages").
 ERRORS_PAGE = "developer.avalara.com/avatax/errors/"
-CLIENT_FAULT = "Client"
+# Whose fault an error is: the request's, or what its calculation found wrong (an address, a document that is committed already).
+CLIENT_FAULTS = frozenset({"Client", "GetTaxError"})
 MISSING = "EntityNotFoundError"
 
 AUDITED = frozenset(
@@ -102,8 +115,10 @@ class Avalara:
 
     async def list_records(self, *, since: datetime, until: datetime, cursor: str | None) -> TaxRecordPage:
         """Page through invoices by their day; orders, which quotes are, are not recorded."""
+        # AvaTax's "between" excludes the second value.
+        end = until.date() + timedelta(days=1)
         query = {
-            "$filter": f"date between '{since.date().isoformat()}' and '{until.date().isoformat()}'",
+            "$filter": f"date between '{since.date().isoformat()}' and '{end.isoformat()}'",
             "$orderBy": "id",
             "$top": str(PAGE_ROWS),
             "$skip": cursor or "0",
@@ -111,7 +126,7 @@ class Avalara:
         answer = await self._client.call("list_transactions", "GET", self._transactions, query=query)
         with ANSWERS.reading():
             found = ANSWERS.shown(answer)["value"]
-            records = tuple(_record(each) for each in found if each["type"] in KINDS)
+            records = tuple(_record(each) for each in found if each["type"] in KINDS and each["status"] != ADJUSTED)
         following = str(int(cursor or "0") + len(found)) if len(found) == PAGE_ROWS else None
         return TaxRecordPage(records=records, next=following)
 
@@ -155,7 +170,7 @@ def invoice_body(filing: TaxFiling, *, company_code: str) -> dict[str, Any]:
 def _error(answer: Answer) -> ProviderError | None:
     error = answer.body["error"]
     code, detail = error["code"], error["details"][0]
-    own = detail["faultCode"] == CLIENT_FAULT and str(detail["helpLink"]).endswith(f"{ERRORS_PAGE}{detail['code']}")
+    own = detail["faultCode"] in CLIENT_FAULTS and str(detail["helpLink"]).endswith(f"{ERRORS_PAGE}{detail['code']}")
     return ProviderError(code=code, message=text_of(error["message"])) if own and isinstance(code, str) else None
 
 
@@ -183,7 +198,7 @@ def _record(said: Mapping[str, Any]) -> TaxRecord:
         net_amount=minor(said["totalAmount"], currency),
         tax_amount=minor(said["totalTax"], currency),
         made_at=datetime.fromisoformat(str(said["date"])).replace(tzinfo=UTC),
-        standing=str(said["status"]) not in STRUCK_OUT,
+        standing=said["status"] == COMMITTED,
     )
 
 
@@ -205,7 +220,7 @@ def transaction_body(request: TaxRequest, *, company_code: str) -> dict[str, Any
     if content.vat_id:
         body["businessIdentificationNo"] = content.vat_id
     if certificates := [each.certificate for each in sale.exemptions if each.country == sale.ship_to.country]:
-        body["exemptionNo"] = certificates[0]
+        body["exemptionNo"] = certificates[0][:EXEMPTION_MAX_CHARACTERS]
     return body
 
 
@@ -216,28 +231,33 @@ def rows_from(answer: Mapping[str, Any], request: TaxRequest) -> list[Row]:
     rows: list[Row] = []
     for n, line in enumerate(request.lines):
         said = by_number[str(n)]
-        exempt = minor(said.get("exemptAmount"), currency)
+        details = said.get("details") or []
+        # A line's own exemptAmount counts what is not taxable, too.
+        exempt = any(minor(each.get("exemptAmount"), currency) for each in details)
         rows += rows_of(
             n,
             line,
             request.sale.ship_to,
-            [_component(each, currency) for each in said.get("details") or []],
+            [_component(each, currency) for each in details],
             tax=minor(said.get("tax"), currency),
             taxable=minor(said.get("taxableAmount"), currency),
             provider=Avalara.name,
-            reason=Reason.CUSTOMER_EXEMPT if exempt and request.sale.exemptions else Reason.NOT_SUBJECT_TO_TAX,
+            reason=Reason.CUSTOMER_EXEMPT if exempt else Reason.NOT_SUBJECT_TO_TAX,
         )
     return rows
 
 
 def _component(said: Mapping[str, Any], currency: str) -> Component:
     region, country = str(said.get("region") or ""), str(said.get("country") or "")
-    level = LEVELS.get(str(said.get("jurisType") or "").lower(), Level.DISTRICT)
+    level = LEVELS.get(str(said.get("jurisdictionType") or said.get("jurisType")), Level.DISTRICT)
+    # A state's districts share one name of a tax.
+    names = ("jurisName", "taxName") if level is Level.DISTRICT else ("taxName", "jurisName")
     return Component(
         level=level,
-        name=str(said.get("taxName") or said.get("jurisName") or level.value),
+        name=str(said.get(names[0]) or said.get(names[1]) or level.value),
         region=f"{country}-{region}" if region and region != country and level is not Level.COUNTRY else "",
-        rate_percent=percent_of(said.get("rate")),
+        # The rate of a fee is an amount of money.
+        rate_percent=percent_of(None if said.get("isFee") else said.get("rate")),
         taxable_amount=minor(said.get("taxableAmount"), currency),
         amount=minor(said.get("tax"), currency),
     )
@@ -255,8 +275,9 @@ def _line(n: int, line: Line, currency: str) -> dict[str, Any]:
 
 
 def _address(address: Address, region: str) -> dict[str, str]:
+    lines = textwrap.wrap(address.street_address, ADDRESS_LINE_MAX_CHARACTERS)[:ADDRESS_LINES_MAX] or [""]
     return {
-        "line1": address.street_address,
+        **{f"line{number}": line for number, line in enumerate(lines, start=1)},
         "city": address.city,
         "region": region.partition("-")[2] or address.country_area,
         "country": address.country_code,

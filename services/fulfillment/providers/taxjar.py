@@ -37,11 +37,15 @@ OTHER_PARTS = ((Level.COUNTRY, "country", "country_taxable_amount", "country_tax
 # Each is read by itself.
 PAGE_ROWS = 20
 REVERSAL = "reversal"
-# TaxJar names no currency: its amounts have two decimals.
+# TaxJar names no currency: what it records is in dollars.
 USD = "USD"
+# Without it TaxJar answers by the account's age (developers.taxjar.com/api/reference, API version).
+API_VERSION = "2020-08-07"
 # Errors that say that nothing was done, by their names (developers.taxjar.com/api/reference, errors); the body says its status, too.
 REFUSALS = {400: "Bad Request", 404: "Not Found", 406: "Not Acceptable", 410: "Gone", 422: "Unprocessable Entity"}
 ALREADY_RECORDED = "already imported"
+# Kinds of exemption that leave an order untaxed; "marketplace" and "non_exempt" do not (developers.taxjar.com, calculate sales tax).
+EXEMPTIONS = frozenset({"wholesale", "government", "other"})
 
 AUDITED = frozenset(
     {
@@ -72,7 +76,7 @@ class TaxJar:
             service="fulfillment",
             provider=self.name,
             base_url=base_url,
-            headers={"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"},
+            headers={"Authorization": f"Bearer {api_key}", "Content-Type": "application/json", "x-api-version": API_VERSION},
             timeout_seconds=timeout_seconds,
             audited=AUDITED,
         )
@@ -95,6 +99,8 @@ class TaxJar:
 
     async def file(self, filing: TaxFiling) -> None:
         """Record a sale as an order transaction, or a reversal as a refund (developers.taxjar.com, transactions)."""
+        if filing.currency != USD:
+            raise TaxRefusedForGood(f"TaxJar records dollars alone, and this document is in {filing.currency}")
         what, body = "orders", filed_body(filing)
         if filing.kind == REVERSAL:
             what, body = "refunds", {**body, "transaction_reference_id": str(filing.reverses)}
@@ -161,7 +167,7 @@ def filed_body(filing: TaxFiling) -> dict[str, Any]:
     parties, currency = filing.parties, filing.currency
     body = {
         "transaction_id": str(filing.document_id),
-        "transaction_date": filing.recorded_at.isoformat(),
+        "transaction_date": filing.recorded_at.isoformat(timespec="seconds"),
         **_place("from", parties.ship_from, parties.ship_from_region),
         **_place("to", parties.ship_to, parties.ship_to_region),
         "amount": float(decimal_of(filing.net_amount, currency)),
@@ -178,7 +184,9 @@ def filed_body(filing: TaxFiling) -> dict[str, Any]:
             for line in goods
         ],
     }
-    return {**body, "exemption_type": "other"} if parties.exempt else body
+    # What bears an exemption may bear no tax.
+    untaxed = not any(line.tax_amount for line in filing.lines)
+    return {**body, "exemption_type": "other"} if parties.exempt and untaxed else body
 
 
 def order_body(request: TaxRequest) -> dict[str, Any]:
@@ -201,16 +209,14 @@ def order_body(request: TaxRequest) -> dict[str, Any]:
 
 
 def rows_from(tax: Mapping[str, Any], request: TaxRequest) -> list[Row]:
-    """Read the answer into rows, each amount as it is given."""
-    breakdown = tax.get("breakdown") or {}
-    by_id = {str(item["id"]): item for item in breakdown.get("line_items") or []}
+    """Read the answer into rows, each amount unchanged; raises LookupError where a line that may be taxed is missing."""
     reason = Reason.NOT_COLLECTING if not tax.get("has_nexus") else Reason.PRODUCT_EXEMPT
-    if tax.get("has_nexus") and tax.get("exemption_type") not in (None, "non_exempt"):
+    if tax.get("has_nexus") and tax.get("exemption_type") in EXEMPTIONS:
         reason = Reason.CUSTOMER_EXEMPT
     rows: list[Row] = []
     for n, line in enumerate(request.lines):
         shipping = line.kind is Kind.SHIPPING
-        said: Mapping[str, Any] = (breakdown.get("shipping") or {}) if shipping else by_id.get(str(n), {})
+        said = _said_of(n, line, tax)
         rows += rows_of(
             n,
             line,
@@ -222,6 +228,18 @@ def rows_from(tax: Mapping[str, Any], request: TaxRequest) -> list[Row]:
             reason=reason,
         )
     return rows
+
+
+def _said_of(n: int, line: Line, tax: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Find what the breakdown says of a line; where something is collected it leaves out only shipping that is not taxed."""
+    breakdown = tax.get("breakdown") or {}
+    by_id = {str(item["id"]): item for item in breakdown.get("line_items") or []}
+    shipping = line.kind is Kind.SHIPPING
+    said: Mapping[str, Any] | None = breakdown.get("shipping") if shipping else by_id.get(str(n))
+    untaxed = shipping and not (line.taxed_amount and tax.get("freight_taxable"))
+    if said is None and not untaxed and tax.get("amount_to_collect"):
+        raise LookupError(f"line {n} is missing in the breakdown")
+    return said or {}
 
 
 def _components(said: Mapping[str, Any], request: TaxRequest, what: str) -> list[Component]:

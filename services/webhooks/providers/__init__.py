@@ -141,6 +141,8 @@ class _Facts(msgspec.Struct):
     created_at: Any = None
     create_time: Any = None
     created_on: Any = None
+    # Adyen's platform and Mollie write it so.
+    created_at_camel: Any = msgspec.field(default=None, name="createdAt")
 
 
 def read_json(incoming: Incoming, *, id_prefix: str = "") -> Event:
@@ -153,10 +155,11 @@ def read_json(incoming: Incoming, *, id_prefix: str = "") -> Event:
     found = facts.event_id or facts.id
     named = isinstance(found, str) and found.startswith(id_prefix)
     kinds = (facts.type, facts.event_type, facts.event, facts.description)
+    times = (facts.created, facts.created_at, facts.create_time, facts.created_on, facts.created_at_camel)
     return Event(
         id=found if named else digest(incoming.body),
         type=next((kind for kind in kinds if isinstance(kind, str) and kind), UNKNOWN_TYPE),
-        happened_at=moment(next((t for t in (facts.created, facts.created_at, facts.create_time, facts.created_on) if t), None)),
+        happened_at=moment(next((time for time in times if time), None)),
         payload=incoming.body,
     )
 

@@ -34,19 +34,19 @@ SEATTLE = {
     "postal_code": "98101",
     "country_code": "US",
 }
+RAMSEY = {**SEATTLE, "country_area": "NJ", "postal_code": "07446", "city": "Ramsey"}
 PORTLAND = {**SEATTLE, "city": "Portland", "country_area": "OR", "postal_code": "97201"}
 ITEM: dict[str, Any] = {"product_variant_id": str(new_id()), "name": "Mug", "quantity": 2, "unit_price": 2495}
 
 
 def asked(*lines: Line, place: Place | None = None, address: Any = SEATTLE, currency: str = "USD", **sale: Any) -> TaxRequest:
-    to = msgspec.convert(address, Address)
     here = Place(country="US", region="US-NJ", postal_code="07446")
     return TaxRequest(
         sale=Sale(ship_from=here, ship_to=place or Place(country="US", region="US-WA"), day=date(2026, 11, 1), home="US", **sale),
         lines=lines,
         rules=(),
         content=msgspec.convert({"currency": currency, "items": [ITEM], "shipping_address": address}, OrderContent),
-        ship_from=to,
+        ship_from=msgspec.convert(RAMSEY, Address),
         reference=new_id(),
     )
 
@@ -195,13 +195,15 @@ class TestTheAdapters:
         await made.close()
 
     async def test_rows_add_up_to_what_is_collected(self, engine: TaxJar | Avalara) -> None:
+        # TaxJar rounds a line's tax by itself: 0.52 and 0.31 are collected as 0.82, so its parts are one row.
+        shipping = {"taxjar": [(1, Decimal("10.35"), 82)], "avalara": [(1, Decimal("6.5"), 52), (1, Decimal("3.85"), 31)]}
+
         rows = await engine.quote(asked(GOODS, FREIGHT))
 
         assert [(row.line, row.rate_percent, row.amount) for row in rows] == [
             (0, Decimal("6.5"), 324),
             (0, Decimal("3.85"), 192),
-            (1, Decimal("6.5"), 52),
-            (1, Decimal("3.85"), 31),
+            *shipping[engine.name],
         ]
         assert {row.rule_version for row in rows} == {engine.name}
 
@@ -223,20 +225,19 @@ class TestTheAdapters:
 
 
 class TestThroughTheSystem:
-    @pytest.mark.parametrize("engine", ["taxjar", "avalara"])
-    async def test_quoted_and_finalized_as_given(self, own_place: WorldPlace, engine: str) -> None:
+    @pytest.mark.parametrize(("engine", "tax"), [("taxjar", 598), ("avalara", 599)])
+    async def test_quoted_and_finalized_as_given(self, own_place: WorldPlace, engine: str, tax: int) -> None:
         order = {"currency": "USD", "items": [ITEM], "shipping_amount": 795}
         async with a_world(own_place, fulfillment={"tax_timeout_seconds": 0.5}) as world:
-            ship_from = {**SEATTLE, "country_area": "NJ", "postal_code": "07446", "city": "Ramsey"}
-            await shop.set_up(world, tax_provider=engine, home_country="US", ship_from=ship_from)
+            await shop.set_up(world, tax_provider=engine, home_country="US", ship_from=RAMSEY)
             order_id = await an_order(world, **order, shipping_address=SEATTLE)
             snapshot = await ok(await quote(world, order_id))
             recorded = await ok(await finalize(world, order_id, snapshot["snapshot_id"], tax_hash=snapshot["tax_hash"]))
             silent = await quote(world, await an_order(world, **order, shipping_address={**SEATTLE, "city": "Silent Hill"}))
             nowhere = await ok(await quote(world, await an_order(world, **order, shipping_address=PORTLAND)))
 
-        assert (snapshot["totals"]["tax_exclusive"], snapshot["totals"]["total"]) == (599, 4_990 + 795 + 599)
-        assert (recorded["provider"], recorded["tax_amount"]) == (engine, 599)
+        assert (snapshot["totals"]["tax_exclusive"], snapshot["totals"]["total"]) == (tax, 4_990 + 795 + tax)
+        assert (recorded["provider"], recorded["tax_amount"]) == (engine, tax)
         # A tax is refused rather than guessed, and it is said why; the same key may be tried again.
         assert (silent.status, silent.code, silent.json["retry"]) == (503, "tax-unavailable", "after")
         assert nowhere["totals"]["tax_exclusive"] == 0
