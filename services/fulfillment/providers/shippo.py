@@ -1,5 +1,6 @@
 """Shippo: many carriers behind one API (docs.goshippo.com); each request for a transaction buys a label, whoever asks again."""
 
+import textwrap
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import ROUND_UP, Decimal
@@ -24,6 +25,7 @@ from services.fulfillment.providers import (
     changed,
 )
 from services.fulfillment.providers.downloads import FORMS, fetched
+from services.fulfillment.providers.shippo_carriers import carrier_token
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import Address, OrderContent
 from shared.http_client import Answer, ProviderClient
@@ -36,6 +38,10 @@ ABSENCE_IS_PROOF_AFTER_SECONDS = 60.0
 MILLIMETRES_PER_CENTIMETRE = 10
 API_VERSION = "2018-02-08"
 PAGE_ROWS = 100
+# How long a line of a street may be (shippo 3.9.0, AddressCreateRequest).
+STREET_LINE_MAX_CHARACTERS = 35
+# "Up to six digits in front and four digits after the decimal separator" (shippo 3.9.0, ParcelCreateRequest).
+WEIGHT_MAX_GRAMS = 999_999
 FILE_TYPES = {"pdf": "PDF_4x6", "zpl": "ZPLII"}
 # What errors about a request are about: its fields, as we write them, or all of it (goshippo/shippo-ruby-client issue 28).
 REFUSED_FIELDS = frozenset(
@@ -185,7 +191,7 @@ class Shippo:
         """Read all that was seen of a parcel; the carrier's name is the rate's."""
         with ANSWERS.reading():
             rate = await self._rate_of(await self._transaction(provider_label_id))
-            path = f"/tracks/{carrier_token(rate['provider'])}/{tracking_number}"
+            path = f"/tracks/{carrier_token(rate)}/{tracking_number}"
             return _events(ANSWERS.shown(await self._client.call("track", "GET", path)))
 
     async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
@@ -326,16 +332,11 @@ def shipment_body(request: RatesRequest) -> dict[str, Any]:
     return body
 
 
-def carrier_token(provider: str) -> str:
-    """Write a carrier's name as its tracking address has it."""
-    return provider.lower().replace(" ", "_")
-
-
 def _address(address: Address) -> dict[str, Any]:
     return {
         "name": address.name,
         "company": address.company_name,
-        "street1": address.street_address,
+        **_street(address.street_address),
         "city": address.city,
         "state": address.country_area,
         "zip": address.postal_code,
@@ -344,10 +345,22 @@ def _address(address: Address) -> dict[str, Any]:
     }
 
 
+def _street(text: str) -> dict[str, str]:
+    """Write a street on one line, or on two that break between words; refuses what no two lines can hold."""
+    if len(text) <= STREET_LINE_MAX_CHARACTERS:
+        return {"street1": text}
+    lines = textwrap.wrap(text, STREET_LINE_MAX_CHARACTERS, break_on_hyphens=False)
+    if len(lines) > 2:
+        raise CarrierRefused("street_too_long", f"Shippo allows a street two lines of {STREET_LINE_MAX_CHARACTERS} characters")
+    return {"street1": lines[0], "street2": lines[1]}
+
+
 def _parcel(package: PackageBody) -> dict[str, str]:
     sizes = {"length": package.length_mm, "width": package.width_mm, "height": package.height_mm}
     if not all(sizes.values()):
         raise CarrierRefused("size_needed", "Shippo prices no package without its length, width and height")
+    if package.weight_grams > WEIGHT_MAX_GRAMS:
+        raise CarrierRefused("too_heavy", f"Shippo ships packages of {WEIGHT_MAX_GRAMS} g at most")
     said = {name: _text(Decimal(size) / MILLIMETRES_PER_CENTIMETRE) for name, size in sizes.items()}
     return {**said, "distance_unit": "cm", "weight": str(package.weight_grams), "mass_unit": "g"}
 
