@@ -106,8 +106,10 @@ class EasyPostEvents:
 
     def event(self, event_id: str, kind: str, data: Any, at: str) -> bytes:
         """Write an event."""
-        said = {"id": event_id, "object": "Event", "mode": "test", "description": kind, "created_at": at, "result": data}
-        return msgspec.json.encode({**said, "previous_attributes": {}, "pending_urls": [], "completed_urls": [], "status": "pending"})
+        said = {"id": event_id, "object": "Event", "mode": "test", "description": kind, "created_at": at, "updated_at": at, "result": data}
+        return msgspec.json.encode(
+            {**said, "user_id": "user_sandbox", "previous_attributes": {}, "pending_urls": [], "completed_urls": [], "status": "pending"}
+        )
 
     def headers(self, told: Told, secret: str) -> dict[str, str]:
         """Sign an event."""

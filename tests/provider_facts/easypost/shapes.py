@@ -15,7 +15,7 @@ RECORDED = {
         eel_pfc:s non_delivery_option:s restriction_comments:- restriction_type:s mode:s declaration:- customs_items:[""",
     "CustomsItem": """id:s object:s created_at:s updated_at:s description:s hs_tariff_number:s origin_country:s quantity:i value:s weight:f
         code:-s mode:s manufacturer:- currency:- eccn:- printed_commodity_identifier:-""",
-    "Event": """description:s id:s user_id:s? status:s created_at:s mode:s object:s previous_attributes:{? pending_urls:[? completed_urls:[?
+    "Event": """description:s id:s user_id:s status:s created_at:s mode:s object:s previous_attributes:{? pending_urls:[? completed_urls:[?
         updated_at:s? result:{?""",
     "Fee": "object:s type:s amount:s charged:b refunded:b",
     "Parcel": """id:s object:s created_at:s updated_at:s length:f width:f height:f predefined_package:- weight:f mode:s""",

@@ -15,6 +15,7 @@ from services.webhooks.providers.plain import EASYPOST
 from shared.ids import new_id
 from shared.messages import Environment
 from tests.provider_facts.easypost.conftest import EasyPostApi
+from tests.world import WEBHOOK_SECRET
 
 # docs.easypost.com/docs/trackers: "Possible values" of `status`, and what each is to us.
 TRACKER_STATUSES = {
@@ -52,6 +53,10 @@ RECORDED_EVENT = (Path(__file__).parent / "recorded_event.json").read_bytes()
 NOW = datetime(2024, 8, 2, 19, 26, 52, tzinfo=UTC)
 SECRET = "s\u00e9cret"
 SIGNATURE = "hmac-sha256-hex=38f3f53c103713df81616a0a186d77141957323ec21d5fe9363db93840f527db"
+
+
+def an_account(secret: str) -> Account:
+    return Account(provider="easypost", store_id=new_id(), environment=Environment.SANDBOX, account="tests", secrets=(secret,), url="")
 
 
 class TestStatuses:
@@ -129,10 +134,7 @@ class TestRecordedEvent:
     """The event that EasyPost's own libraries are tested with."""
 
     async def test_its_signature_is_genuine_and_of_its_bytes(self) -> None:
-        account = Account(
-            provider="easypost", store_id=new_id(), environment=Environment.SANDBOX, account="tests", secrets=(SECRET,), url=""
-        )
-        headers = {"x-hmac-signature": SIGNATURE}
+        account, headers = an_account(SECRET), {"x-hmac-signature": SIGNATURE}
 
         opened = await EASYPOST.open(Incoming(headers=headers, body=RECORDED_EVENT), [account], now=NOW)
         forged = await EASYPOST.open(Incoming(headers=headers, body=RECORDED_EVENT + b"\n"), [account], now=NOW)
@@ -140,6 +142,15 @@ class TestRecordedEvent:
         [(_, event)] = opened.genuine
         assert (event.id, event.type, event.happened_at) == ("evt_1", "tracker.updated", NOW)
         assert forged.genuine == ()
+
+    async def test_simulated_events_are_signed_and_named_alike(self, api: EasyPostApi) -> None:
+        api.move(await api.a_label())
+        sent = list(api.sandbox.easypost.events.values())[-1]
+        headers = {name.lower(): value for name, value in api.sandbox.easypost.headers(sent).items()}
+
+        opened = await EASYPOST.open(Incoming(headers=headers, body=sent.body), [an_account(WEBHOOK_SECRET)], now=NOW)
+
+        assert [(event.id, event.type) for _, event in opened.genuine] == [(sent.id, "tracker.updated")]
 
     def test_adapter_reads_its_history(self, carrier: EasyPost) -> None:
         events = carrier.read_event("tracker.updated", RECORDED_EVENT).events

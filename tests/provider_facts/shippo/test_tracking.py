@@ -1,5 +1,6 @@
 """What Shippo says of a parcel, how its carriers are named, and which events it sends."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -11,8 +12,14 @@ from services.fulfillment.domain.shipping.labels import LabelStatus
 from services.fulfillment.domain.shipping.tracking import TrackingStatus
 from services.fulfillment.providers.shippo import Shippo
 from services.fulfillment.providers.shippo_carriers import carrier_token
+from services.webhooks.domain import Account, Incoming
+from services.webhooks.providers import digest
+from services.webhooks.providers.shippo import SHIPPO
+from shared.ids import new_id
+from shared.messages import Environment
 from tests.provider_facts.shippo.conftest import ShippoApi
 from tests.provider_facts.shippo.sdk_types import unfit
+from tests.world import WEBHOOK_SECRET
 
 IN_TRANSIT, RETURN, EXCEPTION = TrackingStatus.IN_TRANSIT, TrackingStatus.RETURN_TO_SENDER, TrackingStatus.EXCEPTION
 # docs.goshippo.com/docs/tracking/tracking, event definitions: the status, the code within it, whether somebody must act, and our status.
@@ -113,7 +120,21 @@ class TestEvents:
 
 
 class TestWebhooks:
-    """docs.goshippo.com/docs/tracking/webhooks, event types (WebhookEventTypeEnum); the signature is tried in tests/webhooks."""
+    """docs.goshippo.com/docs/tracking/webhooks, event types (WebhookEventTypeEnum)."""
+
+    async def test_events_have_a_type_and_no_id(self, api: ShippoApi) -> None:
+        """`event`, `test` and `data` are all there is (WebhookPayloadTrack), so that a repeat is known by its content alone."""
+        api.move(await api.a_transaction())
+        sent = list(api.sandbox.shippo.events.values())[-1]
+        headers = {name.lower(): value for name, value in api.sandbox.shippo.headers(sent).items()}
+        account = Account(
+            provider="shippo", store_id=new_id(), environment=Environment.SANDBOX, account="tests", secrets=(WEBHOOK_SECRET,), url=""
+        )
+
+        opened = await SHIPPO.open(Incoming(headers=headers, body=sent.body), [account], now=datetime.now(UTC))
+
+        assert msgspec.json.decode(sent.body).keys() == {"event", "test", "data"}
+        assert [(event.id, event.type) for _, event in opened.genuine] == [(digest(sent.body), "track_updated")]
 
     @pytest.mark.parametrize("status", [member.value for member in components.TransactionStatusEnum])
     def test_a_transactions_status_is_read(self, status: str) -> None:
