@@ -97,6 +97,8 @@ class Transaction(msgspec.Struct, kw_only=True):
     created_at: str
     # Whether it is still under way; the next one who reads it finds it done.
     queued: bool = False
+    # A second request for its refund is refused.
+    refund_exists: bool = False
     messages: list[dict[str, str]] = []
 
 
@@ -224,6 +226,10 @@ async def create_refund(request: HttpRequest) -> Response[bytes]:
         transaction = sandbox.shipments.get(str(body.get("transaction")))
         if not isinstance(transaction, Transaction) or transaction.label_id is None:
             raise Refused(400, "transaction", "Transaction with supplied object_id not found.")
+        if transaction.refund_exists:
+            # shippo-java-client at c97b998, DuplicateRefundRequestException.
+            raise Refused(400, "transaction", "Refund with this Transaction already exists.")
+        transaction.refund_exists = True
         label = sandbox.carrier.void(sandbox.carrier.get(transaction.label_id))
         made = {"object_id": new_id().hex, "object_owner": "sandbox", "object_created": _moment(now()), "object_updated": _moment(now())}
         # "QUEUED: the request is being processed" (docs.goshippo.com/docs/billing_and_invoices/refundinglabels), unless it waits.

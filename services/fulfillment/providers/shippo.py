@@ -51,6 +51,8 @@ REFUSED_FIELDS = frozenset(
     }
 )
 INVALID, MISSING = "invalid", "not_found"
+# A transaction has one refund; this is the answer to a second request (shippo-java-client, DuplicateRefundRequestException).
+REFUND_EXISTS = {"transaction": ["Refund with this Transaction already exists."]}
 # Word for word (goshippo/shippo-node-client issue 78, and as Django's REST framework, of which Shippo's API is made, writes it now).
 MISSING_TEXTS = frozenset({"Not found", "Not found."})
 
@@ -170,12 +172,15 @@ class Shippo:
             return await self._bought(ours[0], request, reference) if ours else None
 
     async def void(self, provider_label_id: str, *, reference: UUID) -> LabelStatus:
-        """Ask for a refund of the label, unless one was asked for."""
+        """Request a refund of the label, once: where the label's status does not show an earlier request yet, its repeat is refused as such."""
         known = await self.status(provider_label_id)
         if known is not LabelStatus.PURCHASED:
             return known
         body = msgspec.json.encode({"transaction": provider_label_id, "async": False})
-        refund = changed(ANSWERS, await self._client.call("create_refund", "POST", "/refunds/", body=body))
+        answer = await self._client.call("create_refund", "POST", "/refunds/", body=body)
+        if answer.status in ANSWERS.refusing_statuses and answer.body == REFUND_EXISTS:
+            return LabelStatus.VOID_REQUESTED
+        refund = changed(ANSWERS, answer)
         with ANSWERS.reading():
             if refund["transaction"] != provider_label_id:
                 raise ValueError("it is another refund")

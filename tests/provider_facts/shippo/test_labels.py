@@ -158,9 +158,22 @@ class TestRefunds:
         assert await carrier.status(bought["object_id"]) is status
 
     async def test_one_that_does_not_wait_is_queued(self, api: ShippoApi) -> None:
+        """shippo-java-client at c97b998: RefundTest.testValidCreate."""
         bought = await api.a_transaction()
 
         assert (await api.post("refunds", {"transaction": bought["object_id"]})).json()["status"] == "QUEUED"
+
+    async def test_a_second_request_is_refused(self, api: ShippoApi, carrier: Shippo) -> None:
+        """shippo-java-client at c97b998: RefundTest.testDoubleRefundRequest, DuplicateRefundRequestException."""
+        bought = await api.a_transaction()
+        await api.post("refunds", {"transaction": bought["object_id"]})
+        answer = await api.post("refunds", {"transaction": bought["object_id"]})
+
+        # While a refund is queued, its transaction may not show it yet.
+        api.sandbox.carrier.parcel(bought["tracking_number"])[0].status = "purchased"
+        assert await carrier.status(bought["object_id"]) is LabelStatus.PURCHASED
+        assert (answer.status_code, answer.json()) == (400, {"transaction": ["Refund with this Transaction already exists."]})
+        assert await carrier.void(bought["object_id"], reference=new_id()) is LabelStatus.VOID_REQUESTED
 
     async def test_adapter_waits_and_requests_once(self, carrier: Shippo) -> None:
         rate = (await carrier.rates(a_rates_request()))[1]
