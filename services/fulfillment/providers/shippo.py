@@ -172,7 +172,7 @@ class Shippo:
             return await self._bought(ours[0], request, reference) if ours else None
 
     async def void(self, provider_label_id: str, *, reference: UUID) -> LabelStatus:
-        """Request a refund of the label, once: where the label's status does not show an earlier request yet, its repeat is refused as such."""
+        """Request a refund of the label, once; a repeat that its status does not show yet is refused as one, so it was requested."""
         known = await self.status(provider_label_id)
         if known is not LabelStatus.PURCHASED:
             return known
@@ -357,7 +357,7 @@ def _street(text: str) -> dict[str, str]:
     lines = textwrap.wrap(text, STREET_LINE_MAX_CHARACTERS, break_on_hyphens=False)
     if len(lines) > 2:
         raise CarrierRefused("street_too_long", f"Shippo allows a street two lines of {STREET_LINE_MAX_CHARACTERS} characters")
-    return {"street1": lines[0], "street2": lines[1]}
+    return dict(zip(("street1", "street2"), lines, strict=False))
 
 
 def _parcel(package: PackageBody) -> dict[str, str]:

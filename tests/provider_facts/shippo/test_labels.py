@@ -235,8 +235,9 @@ class TestStreets:
             ("x" * 35, ["x" * 35]),
             (LONG_STREET, ["1600 Amphitheatre Parkway, Building", "43"]),
             ("x" * 70, ["x" * 35, "x" * 35]),
+            (f"388 Townsend St{' ' * 30}", ["388 Townsend St"]),
         ],
-        ids=["short", "longest", "two_lines", "one_word"],
+        ids=["short", "longest", "two_lines", "one_word", "blanks"],
     )
     async def test_adapter_writes_lines_that_fit(self, api: ShippoApi, street: str, lines: list[str]) -> None:
         there = msgspec.structs.replace(AWAY, street_address=street)
