@@ -33,7 +33,8 @@ def app(sandbox: Sandbox) -> ASGIApp:
 
     def tell_of_parcel(kind: str, label: Label, parcel: Parcel | None, scan: Scan | None) -> None:
         if label.face == easypost.FACE:
-            sandbox.easypost.tell(*easypost.event_of(sandbox, label, parcel, scan), now().isoformat())
+            if (event := easypost.event_of(sandbox, label, parcel, scan)) is not None:
+                sandbox.easypost.tell(*event, now().isoformat())
             return
         if label.face == shippo.FACE:
             sandbox.shippo.tell(*shippo.event_of(sandbox, label, parcel, scan), now().isoformat())

@@ -102,6 +102,8 @@ class Label(msgspec.Struct, kw_only=True):
     insured_amount: int | None = None
     # Through which face it was sold.
     face: str = ""
+    # Whether its void was decided later than it was requested.
+    void_was_pending: bool = False
 
 
 class Carrier:
@@ -239,6 +241,7 @@ class Carrier:
             label.status = "not_applicable"
         else:
             label.status = "refunded" if self.grants_voids else "void_requested"
+            label.void_was_pending = not self.grants_voids
         self.keep(label)
         self.tell("label.void", label, None, None)
         return label

@@ -1,6 +1,8 @@
 """The sandbox's labels on paper: a PDF of 4 by 6 inches, and the same for label printers (ZPL II)."""
 
 import io
+import struct
+import zlib
 
 from reportlab.graphics.barcode.code128 import Code128
 from reportlab.lib.units import inch
@@ -13,11 +15,26 @@ MARGIN = 0.25 * inch
 BAR_HEIGHT = 1.1 * inch
 BAR_WIDTH = 0.014 * inch
 PRINTER_DOTS_PER_INCH = 203
+PICTURE_WIDTH_DOTS, PICTURE_HEIGHT_DOTS = 1200, 1800
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def printed(label: Label, parcel: Parcel) -> tuple[str, bytes]:
     """Print a parcel's label: its media type and its bytes."""
     return ("application/zpl", _zpl(label, parcel)) if label.document == "zpl" else ("application/pdf", _pdf(label, parcel))
+
+
+def picture(label: Label, parcel: Parcel) -> bytes:
+    """Print a parcel's label as a picture (PNG): a blank page that bears the number in a comment."""
+    row = b"\0" + b"\xff" * (PICTURE_WIDTH_DOTS // 8)
+    header = struct.pack(">IIBBBBB", PICTURE_WIDTH_DOTS, PICTURE_HEIGHT_DOTS, 1, 0, 0, 0, 0)
+    comment = f"Comment\0{label.service} {parcel.tracking_number}".encode()
+    pieces = ((b"IHDR", header), (b"tEXt", comment), (b"IDAT", zlib.compress(row * PICTURE_HEIGHT_DOTS)), (b"IEND", b""))
+    return PNG_SIGNATURE + b"".join(_piece(name, content) for name, content in pieces)
+
+
+def _piece(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
 def _pdf(label: Label, parcel: Parcel) -> bytes:

@@ -56,7 +56,10 @@ class TestAMissingPackage:
         ("package", "files"),
         [
             ("taxjar", ["fulfillment/engines/test_taxjar_sdk.py"]),
-            ("shippo", ["fulfillment/carriers/test_shippo.py"]),
+            (
+                "shippo",
+                ["fulfillment/carriers/test_shippo.py", *(f"provider_facts/shippo/test_{name}.py" for name in ("tracking", "types"))],
+            ),
             ("playwright", ["console"]),  # its conftest needs it, so nothing in there can be read
             ("nothing-needs-it", []),
         ],

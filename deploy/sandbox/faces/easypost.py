@@ -14,7 +14,7 @@ from litestar.params import FromPath, FromQuery
 from deploy.sandbox.books import Refused, now
 from deploy.sandbox.faces.carrier import at_city, in_words
 from deploy.sandbox.parcels import Label, Parcel, Rate, Scan
-from deploy.sandbox.printing import printed
+from deploy.sandbox.printing import picture, printed
 from deploy.sandbox.server import Fields, HttpRequest, Sandbox, json_response, sandbox_of
 from deploy.sandbox.tokens import Act
 from deploy.sandbox.webhooks import Told
@@ -27,6 +27,26 @@ GRAMS_PER_OUNCE = Decimal("28.349523125")
 MILLIMETRES_PER_INCH = Decimal("25.4")
 REFUNDS = {"void_requested": "submitted", "refunded": "refunded", "rejected": "rejected", "not_applicable": "not_applicable"}
 STATUSES = {"picked_up": "in_transit", "exception": "failure"}
+# What it adds to a status (docs.easypost.com/docs/trackers, status_detail).
+STATUS_DETAILS = {
+    "unknown": "unknown",
+    "pre_transit": "label_created",
+    "picked_up": "received_at_origin_facility",
+    "in_transit": "departed_facility",
+    "out_for_delivery": "out_for_delivery",
+    "available_for_pickup": "arrived_at_pickup_location",
+    "exception": "delivery_exception",
+    "delivered": "arrived_at_destination",
+    "return_to_sender": "return",
+    "cancelled": "cancelled",
+}
+OTHER_DETAIL = "status_update"
+# What a label that was made as a PNG is converted to, and where that lies (docs.easypost.com/docs/shipments, convert).
+CONVERSIONS = {"PDF": "label_pdf_url", "ZPL": "label_zpl_url"}
+PNG, PNG_TYPE = "PNG", "image/png"
+FILE_TYPES = {PNG: PNG_TYPE, "PDF": "application/pdf", "ZPL": "application/zpl"}
+PAGE_ROWS_MAX = 100
+SIZES = ("length", "width", "height")
 # How it refuses (docs.easypost.com/guides/errors-guide).
 REFUSALS = {
     "address_invalid": (422, "ADDRESS.PARAMETERS.INVALID"),
@@ -48,6 +68,13 @@ class Shipment(msgspec.Struct, kw_only=True):
     label_id: str | None = None
     chosen: Rate | None = None
     insurance: str | None = None
+    # The label's address in each format that it was converted to.
+    converted: dict[str, str] = {}
+
+    @property
+    def label_format(self) -> str:
+        """Tell which format its label is made in."""
+        return str((self.said.get("options") or {}).get("label_format") or PNG)
 
 
 class EasyPostFace:
@@ -79,8 +106,10 @@ class EasyPostEvents:
 
     def event(self, event_id: str, kind: str, data: Any, at: str) -> bytes:
         """Write an event."""
-        said = {"id": event_id, "object": "Event", "mode": "test", "description": kind, "created_at": at, "result": data}
-        return msgspec.json.encode({**said, "previous_attributes": {}, "pending_urls": [], "completed_urls": [], "status": "pending"})
+        said = {"id": event_id, "object": "Event", "mode": "test", "description": kind, "created_at": at, "updated_at": at, "result": data}
+        return msgspec.json.encode(
+            {**said, "user_id": "user_sandbox", "previous_attributes": {}, "pending_urls": [], "completed_urls": [], "status": "pending"}
+        )
 
     def headers(self, told: Told, secret: str) -> dict[str, str]:
         """Sign an event."""
@@ -100,9 +129,10 @@ async def create(request: HttpRequest) -> Response[bytes]:
         for name in ("from_address", "to_address", "parcel"):
             if not isinstance(said.get(name), dict):
                 raise Refused(422, "SHIPMENT.INVALID_PARAMS", f"Unable to create shipment, {name} is missing")
+        _check(said)
         with in_words(REFUSALS):
             rates = sandbox.carrier.quote(_translated(said))
-        shipment = Shipment(id=f"shp_{new_id().hex}", said=said, rates=rates, created_at=now().isoformat())
+        shipment = Shipment(id=f"shp_{new_id().hex}", said=said, rates=rates, created_at=_moment(now().isoformat()))
         sandbox.shipments[shipment.id] = shipment
         return shown(sandbox, shipment)
 
@@ -124,9 +154,8 @@ async def list_all(
     sandbox.read(request)
     by_label = {each.label_id: each for each in sandbox.shipments.values() if isinstance(each, Shipment) and each.label_id}
     before = sandbox.shipments[before_id].label_id if before_id else ""
-    page, following = sandbox.carrier.sold(
-        since=start_datetime, until=end_datetime, after=before, limit=page_size, face=FACE, newest_first=True
-    )
+    rows = min(page_size, PAGE_ROWS_MAX)
+    page, following = sandbox.carrier.sold(since=start_datetime, until=end_datetime, after=before, limit=rows, face=FACE, newest_first=True)
     shipments = [shown(sandbox, by_label[label.id]) for label in page]
     return json_response(msgspec.json.encode({"shipments": shipments, "has_more": following is not None}))
 
@@ -153,7 +182,8 @@ async def buy(request: HttpRequest, shipment_id: FromPath[str]) -> Response[byte
         said = {**_translated(shipment.said), "rate_id": rate.id, "document": "pdf", "face": FACE}
         with in_words(REFUSALS):
             label = sandbox.carrier.buy(said)
-        shipment.label_id, shipment.chosen, shipment.insurance = label.id, rate, body.get("insurance")
+        insurance = body.get("insurance")
+        shipment.label_id, shipment.chosen, shipment.insurance = label.id, rate, None if insurance is None else str(insurance)
         return shown(sandbox, shipment)
 
     city = _to({"shipment": _find(sandbox, shipment_id).said})
@@ -166,8 +196,14 @@ async def convert(request: HttpRequest, shipment_id: FromPath[str], file_format:
     sandbox.read(request)
     shipment = _find(sandbox, shipment_id)
     if shipment.label_id is None:
-        raise Refused(422, "SHIPMENT.LABEL.MISSING", "The shipment has no label")
-    return json_response(msgspec.json.encode(shown(sandbox, shipment, also=file_format.lower())))
+        raise Refused(422, "SHIPMENT.POSTAGE.REQUIRED", "The shipment has no postage label")
+    if file_format not in FILE_TYPES:
+        raise Refused(422, "SHIPMENT.POSTAGE.INVALID_FORMAT", f"{file_format} is no format of a label")
+    if file_format != shipment.label_format and shipment.label_format != PNG:
+        raise Refused(422, "SHIPMENT.POSTAGE.FORMAT_UNAVAILABLE", f"A label made as {shipment.label_format} cannot be converted")
+    if file_format in CONVERSIONS:
+        shipment.converted[CONVERSIONS[file_format]] = _file(sandbox, shipment.label_id, file_format)
+    return json_response(msgspec.json.encode(shown(sandbox, shipment)))
 
 
 @post("/v2/shipments/{shipment_id:str}/refund", status_code=200)
@@ -189,7 +225,7 @@ async def trackers(request: HttpRequest, tracking_code: FromQuery[str] = "") -> 
     sandbox = sandbox_of(request)
     sandbox.read(request)
     found = [
-        tracker(label, parcel)
+        tracker(sandbox, label, parcel)
         for label in sandbox.carrier.labels.values()
         for parcel in label.parcels
         if parcel.tracking_number == tracking_code
@@ -202,80 +238,111 @@ async def file(request: HttpRequest, label_id: FromPath[str]) -> Response[bytes]
     """Give a label to whoever knows its address, as a file store does."""
     name, _, ending = label_id.partition(".")
     label = sandbox_of(request).carrier.get(name)
+    if ending == PNG.lower():
+        return Response(picture(label, label.parcels[0]), media_type=PNG_TYPE)
     label = msgspec.structs.replace(label, document=ending)
     media_type, content = printed(label, label.parcels[0])
     return Response(content, media_type=media_type)
 
 
-def shown(sandbox: Sandbox, shipment: Shipment, *, also: str = "") -> dict[str, Any]:
+def shown(sandbox: Sandbox, shipment: Shipment) -> dict[str, Any]:
     """Write a shipment."""
     label = None if shipment.label_id is None else sandbox.carrier.get(shipment.label_id)
     parcel = None if label is None else label.parcels[0]
     said = shipment.said
+    start, end = _address(shipment, "adr_from", said["from_address"]), _address(shipment, "adr_to", said["to_address"])
     return {
         "id": shipment.id,
         "object": "Shipment",
         "mode": "test",
-        "created_at": shipment.created_at,
-        "updated_at": shipment.created_at,
+        **_made(shipment),
         "is_return": bool(said.get("is_return")),
         "reference": said.get("reference"),
         "status": "unknown" if parcel is None else _status(parcel),
         "tracking_code": None if parcel is None else parcel.tracking_number,
-        "from_address": _address("adr_from", said["from_address"]),
-        "to_address": _address("adr_to", said["to_address"]),
-        "parcel": {"id": f"prcl_{shipment.id[4:]}", "object": "Parcel", **said["parcel"]},
-        "customs_info": said.get("customs_info"),
-        "options": said.get("options", {}),
+        "from_address": start,
+        "to_address": end,
+        "return_address": start,
+        "buyer_address": end,
+        "parcel": _parcel(shipment),
+        "customs_info": _customs_info(shipment),
+        "options": {"currency": "USD", "payment": {"type": "SENDER"}, "date_advance": 0, **(said.get("options") or {})},
         "messages": [],
         "rates": [_rate(shipment, rate) for rate in shipment.rates],
         "selected_rate": None if shipment.chosen is None else _rate(shipment, shipment.chosen),
-        "postage_label": None if label is None else _label(sandbox, label, also),
-        "tracker": None if label is None or parcel is None else tracker(label, parcel),
+        "postage_label": None if label is None else _label(sandbox, shipment, label),
+        "tracker": None if label is None or parcel is None else tracker(sandbox, label, parcel),
         "insurance": shipment.insurance,
         "refund_status": None if label is None else REFUNDS.get(label.status),
+        "order_id": None,
+        "scan_form": None,
+        **dict.fromkeys(("batch_id", "batch_status", "batch_message")),
         "fees": [],
         "forms": [],
     }
 
 
-def event_of(sandbox: Sandbox, label: Label, parcel: Parcel | None, scan: Scan | None) -> tuple[str, Any]:
-    """Say what happened, by its name."""
+def event_of(sandbox: Sandbox, label: Label, parcel: Parcel | None, scan: Scan | None) -> tuple[str, Any] | None:
+    """Say what happened, by its name; of a refund it tells only when one that took its time succeeded (docs.easypost.com/docs/events)."""
     if parcel is not None:
-        return "tracker.updated", tracker(label, parcel)
-    shipment = next(each for each in sandbox.shipments.values() if isinstance(each, Shipment) and each.label_id == label.id)
-    said = {"id": f"rfnd_{new_id().hex}", "object": "Refund", "carrier": CARRIER, "status": REFUNDS[label.status]}
-    return "refund.successful", {**said, "shipment_id": shipment.id, "tracking_code": label.parcels[0].tracking_number}
+        return "tracker.updated", tracker(sandbox, label, parcel)
+    shipment = _bought_as(sandbox, label)
+    if shipment is None or not label.void_was_pending or label.status != "refunded":
+        return None
+    return "refund.successful", {
+        "id": f"rfnd_{new_id().hex}",
+        "object": "Refund",
+        **_made(shipment),
+        "tracking_code": label.parcels[0].tracking_number,
+        "confirmation_number": None,
+        "status": REFUNDS[label.status],
+        "carrier": CARRIER,
+        "shipment_id": shipment.id,
+    }
 
 
-def tracker(label: Label, parcel: Parcel) -> dict[str, Any]:
+def tracker(sandbox: Sandbox, label: Label, parcel: Parcel) -> dict[str, Any]:
     """Write a tracker with its history."""
-    details = [
-        {
-            "object": "TrackingDetail",
-            "message": scan.detail,
-            "description": "",
-            "status": STATUSES.get(scan.status, scan.status),
-            "status_detail": scan.code,
-            "datetime": _moment(scan.occurred_at),
-            "source": CARRIER,
-            "tracking_location": {"object": "TrackingLocation", "city": scan.location, "state": None, "country": None, "zip": None},
-        }
-        for scan in sorted(parcel.scans, key=lambda scan: scan.occurred_at)
-    ]
+    details = [_detail(scan) for scan in sorted(parcel.scans, key=lambda scan: scan.occurred_at)]
     estimated = next((scan.estimated_delivery for scan in reversed(parcel.scans) if scan.estimated_delivery), None)
+    shipment = _bought_as(sandbox, label)
     return {
         "id": f"trk_{parcel.tracking_number.lower()}",
         "object": "Tracker",
         "mode": "test",
         "tracking_code": parcel.tracking_number,
         "status": _status(parcel),
-        "status_detail": "status_update",
-        "created_at": label.created_at,
-        "updated_at": label.created_at,
-        "est_delivery_date": estimated,
+        "status_detail": details[-1]["status_detail"] if details else "unknown",
+        "created_at": _moment(label.created_at),
+        "updated_at": _moment(label.created_at),
+        "signed_by": None,
+        "weight": None,
+        "est_delivery_date": estimated and _moment(estimated),
+        "shipment_id": shipment and shipment.id,
         "carrier": CARRIER,
         "tracking_details": details,
+        "fees": [],
+        "carrier_detail": None,
+        "public_url": f"{sandbox.base_url}/v2/public/{parcel.tracking_number}",
+    }
+
+
+def _bought_as(sandbox: Sandbox, label: Label) -> Shipment | None:
+    shipments = (each for each in sandbox.shipments.values() if isinstance(each, Shipment))
+    return next((each for each in shipments if each.label_id == label.id), None)
+
+
+def _detail(scan: Scan) -> dict[str, Any]:
+    return {
+        "object": "TrackingDetail",
+        "message": scan.detail,
+        "description": "",
+        "status": STATUSES.get(scan.status, scan.status),
+        "status_detail": STATUS_DETAILS.get(scan.status, OTHER_DETAIL),
+        "datetime": _moment(scan.occurred_at),
+        "source": CARRIER,
+        "carrier_code": scan.code,
+        "tracking_location": {"object": "TrackingLocation", "city": scan.location, "state": None, "country": None, "zip": None},
     }
 
 
@@ -286,41 +353,99 @@ def _status(parcel: Parcel) -> str:
     return STATUSES.get(last.status, last.status)
 
 
+def _made(shipment: Shipment) -> dict[str, str]:
+    return {"created_at": shipment.created_at, "updated_at": shipment.created_at}
+
+
 def _rate(shipment: Shipment, rate: Rate) -> dict[str, Any]:
+    price = decimal_text(Money(rate.amount, rate.currency))
     return {
         "id": rate.id,
         "object": "Rate",
         "mode": "test",
         "service": rate.service.title(),
         "carrier": CARRIER,
-        "rate": decimal_text(Money(rate.amount, rate.currency)),
-        "currency": rate.currency,
+        **{f"{kind}rate": price for kind in ("", "retail_", "list_")},
+        **{f"{kind}currency": rate.currency for kind in ("", "retail_", "list_")},
+        "billing_type": "easypost",
         "delivery_days": rate.transit_days,
+        "delivery_date": None,
+        "delivery_date_guaranteed": False,
         "est_delivery_days": rate.transit_days,
         "shipment_id": shipment.id,
         "carrier_account_id": "ca_sandbox",
-        "created_at": shipment.created_at,
-        "updated_at": shipment.created_at,
+        **_made(shipment),
     }
 
 
-def _label(sandbox: Sandbox, label: Label, also: str) -> dict[str, Any]:
-    url = f"{sandbox.base_url}/v2/files/{label.id}"
+def _label(sandbox: Sandbox, shipment: Shipment, label: Label) -> dict[str, Any]:
+    made = _moment(label.created_at)
     return {
         "id": f"pl_{label.id[4:]}",
         "object": "PostageLabel",
-        "label_date": label.created_at,
+        "created_at": made,
+        "updated_at": made,
+        "date_advance": 0,
+        "integrated_form": "none",
+        "label_date": made,
+        "label_resolution": 300,
         "label_size": "4x6",
         "label_type": "default",
-        "label_file_type": "application/pdf",
-        "label_url": f"{url}.pdf",
-        "label_pdf_url": f"{url}.pdf" if also == "pdf" else None,
-        "label_zpl_url": f"{url}.zpl" if also == "zpl" else None,
+        "label_file_type": FILE_TYPES.get(shipment.label_format, PNG_TYPE),
+        "label_url": _file(sandbox, label.id, shipment.label_format),
+        **dict.fromkeys(("label_pdf_url", "label_zpl_url", "label_epl2_url", "label_file")),
+        **shipment.converted,
     }
 
 
-def _address(object_id: str, said: dict[str, Any]) -> dict[str, Any]:
-    return {"id": object_id, "object": "Address", "mode": "test", **said}
+def _file(sandbox: Sandbox, label_id: str, label_format: str) -> str:
+    return f"{sandbox.base_url}/v2/files/{label_id}.{label_format.lower()}"
+
+
+def _parcel(shipment: Shipment) -> dict[str, Any]:
+    parcel = shipment.said["parcel"]
+    figures = {name: None if parcel.get(name) is None else float(parcel[name]) for name in (*SIZES, "weight")}
+    object_id = f"prcl_{shipment.id[4:]}"
+    return {"id": object_id, "object": "Parcel", "mode": "test", **_made(shipment), "predefined_package": None, **figures}
+
+
+def _customs_info(shipment: Shipment) -> dict[str, Any] | None:
+    said = shipment.said.get("customs_info")
+    if not said:
+        return None
+    items = [_customs_item(shipment, item) for item in said.get("customs_items") or ()]
+    return {
+        "id": f"cstinfo_{shipment.id[4:]}",
+        "object": "CustomsInfo",
+        "mode": "test",
+        **_made(shipment),
+        "contents_explanation": "",
+        "eel_pfc": "",
+        "restriction_comments": None,
+        "declaration": None,
+        **said,
+        "customs_items": items,
+    }
+
+
+def _customs_item(shipment: Shipment, item: dict[str, Any]) -> dict[str, Any]:
+    unsaid = dict.fromkeys(("code", "currency", "eccn", "manufacturer", "printed_commodity_identifier"))
+    made = {"id": f"cstitem_{new_id().hex}", "object": "CustomsItem", "mode": "test", **_made(shipment)}
+    return {**made, **unsaid, **item, "value": str(item["value"]), "weight": float(item["weight"])}
+
+
+def _address(shipment: Shipment, prefix: str, said: dict[str, Any]) -> dict[str, Any]:
+    names = ("name", "company", "street1", "street2", "city", "state", "zip", "country", "phone", "email")
+    unsaid = dict.fromkeys((*names, "carrier_facility", "residential", "federal_tax_id", "state_tax_id"))
+    made = {"id": f"{prefix}_{shipment.id[4:]}", "object": "Address", "mode": "test", **_made(shipment)}
+    return {**made, **unsaid, **said, "verifications": {}}
+
+
+def _check(said: dict[str, Any]) -> None:
+    """Refuse a parcel of which some sizes are there and others are not (docs.easypost.com/docs/parcels)."""
+    there = [name for name in SIZES if said["parcel"].get(name)]
+    if there and len(there) < len(SIZES):
+        raise Refused(422, "PARCEL.PARAMETERS.INVALID", "length, width and height are required together")
 
 
 def _translated(said: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 import time
 from datetime import datetime
 from decimal import Decimal
@@ -24,7 +25,15 @@ from shared.money import Money, decimal_text
 
 FACE = "shippo"
 CARRIER = "Sandbox"
-MILLIMETRES = {"cm": Decimal(10), "mm": Decimal(1), "in": Decimal("25.4")}
+# Units, formats and limits are those of its library (shippo-python-sdk 3.9.0, src/shippo/models/components).
+MILLIMETRES = {
+    "cm": Decimal(10),
+    "mm": Decimal(1),
+    "m": Decimal(1000),
+    "in": Decimal("25.4"),
+    "ft": Decimal("304.8"),
+    "yd": Decimal("914.4"),
+}
 GRAMS = {"g": Decimal(1), "kg": Decimal(1000), "oz": Decimal("28.349523125"), "lb": Decimal("453.59237")}
 STATUSES = {
     "unknown": ("UNKNOWN", "other"),
@@ -37,7 +46,15 @@ STATUSES = {
     "delivered": ("DELIVERED", "delivered"),
     "return_to_sender": ("RETURNED", "return_to_sender"),
 }
-LABELS = {"purchased": "SUCCESS", "void_requested": "REFUNDPENDING", "refunded": "REFUNDED", "rejected": "REFUNDREJECTED"}
+# Which of those ask somebody to act (docs.goshippo.com/docs/tracking/tracking, event definitions).
+ACTIONS = frozenset({"pickup_available", "package_undeliverable"})
+LABELS = {
+    "purchased": "SUCCESS",
+    "void_requested": "REFUNDPENDING",
+    "refunded": "REFUNDED",
+    "rejected": "REFUNDREJECTED",
+    "not_applicable": "REFUNDREJECTED",
+}
 REFUNDS = {"void_requested": "PENDING", "refunded": "SUCCESS", "rejected": "ERROR", "not_applicable": "ERROR"}
 # How it refuses: each field of the request with what is wrong with it (goshippo/shippo-ruby-client issue 28).
 REFUSALS = {
@@ -47,7 +64,17 @@ REFUSALS = {
     "rate_expired": (400, "rate"),
     "rate_not_found": (400, "rate"),
 }
-FIELDS = frozenset({"address_from", "transaction", *(field for _, field in REFUSALS.values())})
+FIELDS = frozenset({"address_from", "transaction", "label_file_type", "metadata", *(field for _, field in REFUSALS.values())})
+FILE_TYPES = frozenset(
+    {"PNG", "PNG_2.3x7.5", "PDF", "PDF_2.3x7.5", "PDF_4x6", "PDF_4x8", "PDF_A4", "PDF_A5", "PDF_A6", "ZPLII"},
+)
+METADATA_MAX_CHARACTERS = 100
+STREET_LINE_MAX_CHARACTERS = 35
+PAGE_ROWS_MAX = 100
+# A figure of a parcel: up to six digits before the point, and four behind it.
+FIGURE = re.compile(r"[0-9]{1,6}(\.[0-9]{1,4})?", re.ASCII)
+# A label to this city is bought a while after its request, also where the request would wait for it.
+QUEUEING_CITY = "Queueing Harbour"
 
 
 class Shipment(msgspec.Struct, kw_only=True):
@@ -64,10 +91,15 @@ class Transaction(msgspec.Struct, kw_only=True):
 
     id: str
     rate_id: str
-    label_id: str
+    label_id: str | None
     metadata: str
     file_type: str
     created_at: str
+    # Whether it is still under way; the next one who reads it finds it done.
+    queued: bool = False
+    # A second request for its refund is refused.
+    refund_exists: bool = False
+    messages: list[dict[str, str]] = []
 
 
 class ShippoFace(Own):
@@ -106,11 +138,14 @@ async def create_shipment(request: HttpRequest) -> Response[bytes]:
         for name in ("address_from", "address_to", "parcels"):
             if not body.get(name):
                 raise Refused(400, name, "This field is required.")
+        _check(body)
         with in_words(REFUSALS):
             rates = sandbox.carrier.quote(_translated(body))
         shipment = Shipment(id=new_id().hex, said=body, rates=rates, created_at=_moment(now()))
         sandbox.shipments[shipment.id] = shipment
-        return _shipment(shipment)
+        shown = _shipment(shipment)
+        # Rates come later, unless the request waits for them.
+        return {**shown, "status": "QUEUED", "rates": []} if body.get("async") else shown
 
     return _created(await sandbox.keyed(request, SHIPPO, "rates", lambda body: at_city("rates", body.get("address_to")), made))
 
@@ -132,25 +167,24 @@ async def create_transaction(request: HttpRequest) -> Response[bytes]:
 
     def bought(body: Fields) -> dict[str, Any]:
         shipment, rate = chosen(body)
-        file_type = str(body.get("label_file_type") or "PDF")
-        with in_words(REFUSALS):
+        transaction = _new_transaction(body, rate)
+        try:
             label = sandbox.carrier.buy(
                 {
                     **_translated(shipment.said),
                     "rate_id": rate.id,
-                    "document": "zpl" if file_type == "ZPLII" else "pdf",
+                    "document": "zpl" if transaction.file_type == "ZPLII" else "pdf",
                     "face": FACE,
                     "reference": body.get("metadata"),
                 }
             )
-        transaction = Transaction(
-            id=new_id().hex,
-            rate_id=rate.id,
-            label_id=label.id,
-            metadata=str(body.get("metadata") or ""),
-            file_type=file_type,
-            created_at=_moment(now()),
-        )
+        except Refused as refused:
+            # What the carrier refuses is a transaction all the same.
+            transaction.messages = [{"source": CARRIER, "code": refused.code, "text": str(refused)}]
+        else:
+            transaction.label_id = label.id
+        waits = body.get("async", True) is False and (shipment.said["address_to"].get("city") != QUEUEING_CITY)
+        transaction.queued = not waits
         sandbox.shipments[transaction.id] = transaction
         return _transaction(sandbox, transaction)
 
@@ -169,10 +203,11 @@ async def list_transactions(
     sandbox = sandbox_of(request)
     sandbox.read(request)
     known = [each for each in reversed(sandbox.shipments.values()) if isinstance(each, Transaction) and rate in ("", each.rate_id)]
-    known = [each for each in known if each.label_id in sandbox.carrier.labels]
-    found = known[(page - 1) * results : page * results]
-    following = f"{sandbox.base_url}/transactions/?page={page + 1}" if len(known) > page * results else None
-    answer = {"next": following, "previous": None, "results": [_transaction(sandbox, each) for each in found]}
+    known = [each for each in known if each.label_id is None or each.label_id in sandbox.carrier.labels]
+    rows = min(results, PAGE_ROWS_MAX)
+    found = known[(page - 1) * rows : page * rows]
+    following = f"{sandbox.base_url}/transactions/?page={page + 1}" if len(known) > page * rows else None
+    answer = {"next": following, "previous": None, "results": [_transaction(sandbox, _ended(each)) for each in found]}
     return json_response(msgspec.json.encode(answer))
 
 
@@ -180,7 +215,7 @@ async def list_transactions(
 async def get_transaction(request: HttpRequest, transaction_id: FromPath[str]) -> Response[bytes]:
     sandbox = sandbox_of(request)
     sandbox.read(request)
-    return json_response(msgspec.json.encode(_transaction(sandbox, _find(sandbox, transaction_id))))
+    return json_response(msgspec.json.encode(_transaction(sandbox, _ended(_find(sandbox, transaction_id)))))
 
 
 @post("/refunds", status_code=201)
@@ -189,11 +224,17 @@ async def create_refund(request: HttpRequest) -> Response[bytes]:
 
     def refunded(body: Fields) -> dict[str, Any]:
         transaction = sandbox.shipments.get(str(body.get("transaction")))
-        if not isinstance(transaction, Transaction):
+        if not isinstance(transaction, Transaction) or transaction.label_id is None:
             raise Refused(400, "transaction", "Transaction with supplied object_id not found.")
+        if transaction.refund_exists:
+            # shippo-java-client at c97b998, DuplicateRefundRequestException.
+            raise Refused(400, "transaction", "Refund with this Transaction already exists.")
+        transaction.refund_exists = True
         label = sandbox.carrier.void(sandbox.carrier.get(transaction.label_id))
         made = {"object_id": new_id().hex, "object_owner": "sandbox", "object_created": _moment(now()), "object_updated": _moment(now())}
-        return {**made, "status": REFUNDS[label.status], "transaction": transaction.id, "test": True}
+        # "QUEUED: the request is being processed" (docs.goshippo.com/docs/billing_and_invoices/refundinglabels), unless it waits.
+        status = REFUNDS[label.status] if body.get("async", True) is False else "QUEUED"
+        return {**made, "status": status, "transaction": transaction.id, "test": True}
 
     return _created(await sandbox.keyed(request, SHIPPO, "label_void", lambda _: Act.SUCCEED, refunded))
 
@@ -250,7 +291,7 @@ def _seen(scan: Scan) -> dict[str, Any]:
         "status": status,
         "status_details": scan.detail,
         "status_date": at,
-        "substatus": {"code": finer, "text": scan.detail, "action_required": status == "FAILURE"},
+        "substatus": {"code": finer, "text": scan.detail, "action_required": finer in ACTIONS},
         "location": {"city": scan.location, "state": "", "zip": "", "country": ""},
     }
 
@@ -297,32 +338,60 @@ def _rate(shipment: Shipment, rate: Rate) -> dict[str, Any]:
 
 
 def _transaction(sandbox: Sandbox, transaction: Transaction) -> dict[str, Any]:
-    label = sandbox.carrier.get(transaction.label_id)
-    parcel = label.parcels[0]
-    last = max(parcel.scans, key=lambda scan: scan.occurred_at, default=None)
+    label = None if transaction.label_id is None or transaction.queued else sandbox.carrier.get(transaction.label_id)
+    parcel = label.parcels[0] if label else None
+    last = max(parcel.scans, key=lambda scan: scan.occurred_at, default=None) if parcel else None
+    ended = LABELS.get(label.status, "SUCCESS") if label else "ERROR"
     return {
         "object_id": transaction.id,
         "object_owner": "sandbox",
         "object_created": transaction.created_at,
         "object_updated": transaction.created_at,
         "object_state": "VALID",
-        "status": LABELS.get(label.status, "SUCCESS"),
+        "status": "QUEUED" if transaction.queued else ended,
         "rate": transaction.rate_id,
         "created_by": None,
         "metadata": transaction.metadata,
         "label_file_type": transaction.file_type,
-        "label_url": f"{sandbox.base_url}/labels/{label.id}.{label.document}",
-        "tracking_number": parcel.tracking_number,
+        "label_url": f"{sandbox.base_url}/labels/{label.id}.{label.document}" if label else "",
+        "tracking_number": parcel.tracking_number if parcel else "",
         "tracking_status": STATUSES.get(last.status, ("UNKNOWN", ""))[0] if last else "UNKNOWN",
-        "messages": [],
+        "messages": [] if transaction.queued else transaction.messages,
         "test": True,
     }
+
+
+def _new_transaction(body: Fields, rate: Rate) -> Transaction:
+    file_type, metadata = str(body.get("label_file_type") or "PDF"), str(body.get("metadata") or "")
+    if file_type not in FILE_TYPES:
+        raise Refused(400, "label_file_type", f'"{file_type}" is not a valid choice.')
+    if len(metadata) > METADATA_MAX_CHARACTERS:
+        raise Refused(400, "metadata", f"Ensure this field has no more than {METADATA_MAX_CHARACTERS} characters.")
+    return Transaction(id=new_id().hex, rate_id=rate.id, label_id=None, metadata=metadata, file_type=file_type, created_at=_moment(now()))
+
+
+def _ended(transaction: Transaction) -> Transaction:
+    transaction.queued = False
+    return transaction
+
+
+def _check(body: Fields) -> None:
+    """Refuse streets that are too long, and parcels whose figures or units are none."""
+    for side in ("address_from", "address_to"):
+        if any(len(str(body[side].get(line) or "")) > STREET_LINE_MAX_CHARACTERS for line in ("street1", "street2", "street3")):
+            raise Refused(400, side, f"Ensure this field has no more than {STREET_LINE_MAX_CHARACTERS} characters.")
+    for parcel in body["parcels"]:
+        figures = [parcel.get(name) for name in ("length", "width", "height", "weight")]
+        if not all(FIGURE.fullmatch(str(figure)) for figure in figures):
+            raise Refused(400, "parcels", "A valid number is required.")
+        if parcel.get("distance_unit") not in MILLIMETRES or parcel.get("mass_unit") not in GRAMS:
+            raise Refused(400, "parcels", "A unit is not a valid choice.")
 
 
 def _translated(said: dict[str, Any]) -> dict[str, Any]:
     parcels = []
     for parcel in said["parcels"]:
-        unit, mass = MILLIMETRES[parcel.get("distance_unit", "cm")], GRAMS[parcel.get("mass_unit", "g")]
+        unit, mass = MILLIMETRES[parcel["distance_unit"]], GRAMS[parcel["mass_unit"]]
         sizes = {f"{name}_mm": int(Decimal(str(parcel.get(name) or 0)) * unit) for name in ("length", "width", "height")}
         parcels.append({"weight_grams": int(Decimal(str(parcel.get("weight") or 0)) * mass), **sizes})
     return {

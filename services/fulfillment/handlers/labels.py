@@ -164,7 +164,7 @@ async def _request(envelope: Envelope, command: BuyLabel, context: Fulfillment, 
             raise ShipmentFinalized("A label was asked for already; the chosen service stands.", facts)
         raise Invalid("The rate is for another service.", facts)
     carrier = context.carrier(envelope, rate.shown.carrier)
-    _refuse_unable(carrier, command, packages=len(rate.packages))
+    _refuse_unable(carrier, command, packages=len(rate.packages), currency=shipment.content.currency)
     address, here = shipment.content.shipping_address, shipment.ship_from or (standing.settings.ship_from if standing.settings else None)
     if address is None or here is None:
         raise Invalid("The shipment has no address to go to or to come from.", {"shipment_id": str(shipment.id)})
@@ -208,13 +208,15 @@ async def _rate_back(context: Fulfillment, carrier: Carrier, asked: RatesRequest
     raise Unsupported(f"{carrier.name} does not bring {rate.shown.service} back.", {"service": rate.shown.service})
 
 
-def _refuse_unable(carrier: Carrier, command: BuyLabel, *, packages: int) -> None:
+def _refuse_unable(carrier: Carrier, command: BuyLabel, *, packages: int, currency: str) -> None:
     can = carrier.capabilities
+    insurable = not can.insurance_currencies or currency in can.insurance_currencies
     wishes = (
         (True, can.labels, "prints no labels"),
         (True, command.document in can.documents or not can.labels, f"prints no {command.document}"),
         (command.is_return, can.returns, "has no labels for the way back"),
         (command.insured_amount is not None, can.insurance, "does not insure"),
+        (command.insured_amount is not None, insurable, f"does not insure in {currency}"),
         (packages > 1, can.multiple_packages, "takes one package a label"),
     )
     for wanted, able, text in wishes:

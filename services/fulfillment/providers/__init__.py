@@ -51,6 +51,8 @@ class CarrierCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     documents: tuple[str, ...]
     returns: bool
     insurance: bool
+    # The only currencies that an insured value may be in; any, where there are none.
+    insurance_currencies: frozenset[str] = frozenset()
     multiple_packages: bool
     tracking: bool
     # Whether a rate buys one label and no second one, also when the first was given back.

@@ -43,6 +43,11 @@ PAGE_ROWS = 100
 # Where labels are: EasyPost's bucket, by the names that S3 gives it (easypost-python, tests/cassettes/test_shipment_buy.yaml and
 # test_shipment_convert_label.yaml have the first two).
 LABEL_HOSTS = frozenset(f"easypost-files.{each}.amazonaws.com" for each in ("s3.us-west-2", "s3-us-west-2", "s3"))
+# "The currency of all insurance is USD" (docs.easypost.com/docs/shipments, buy).
+INSURANCE_CURRENCIES = frozenset({"USD"})
+# A label is made as a PNG and then converted; one that was made otherwise cannot be (docs.easypost.com/docs/shipments, convert).
+LABEL_FORMAT = "PNG"
+CONVERSIONS = {"pdf": ("PDF", "label_pdf_url"), "zpl": ("ZPL", "label_zpl_url")}
 # Families of codes, and codes, of EasyPost's errors, as far as our calls meet them (docs.easypost.com/guides/errors-guide).
 CODE_FAMILIES = frozenset({"ADDRESS", "CARRIER_ACCOUNT", "CUSTOMS_INFO", "CUSTOMS_ITEM", "INSURANCE", "PARAMETER", "PARCEL", "SHIPMENT"})
 CODES = frozenset(
@@ -96,6 +101,7 @@ class EasyPost:
         documents=("pdf", "zpl"),
         returns=True,
         insurance=True,
+        insurance_currencies=INSURANCE_CURRENCIES,
         multiple_packages=False,
         tracking=True,
         rates_buy_once=True,
@@ -184,7 +190,7 @@ class EasyPost:
         with ANSWERS.reading():
             shipments = ANSWERS.shown(answer)["shipments"]
             following = shipments[-1]["id"] if answer.body["has_more"] and shipments else None
-            return LabelPage(labels=tuple(_record(each) for each in shipments if each["postage_label"]), next=following)
+            return LabelPage(labels=tuple(_record(each) for each in shipments if _has_rate(each)), next=following)
 
     async def get_label(self, provider_label_id: str) -> LabelRecord | None:
         """Read a shipment; one that was not bought is no label."""
@@ -193,7 +199,7 @@ class EasyPost:
             return None
         with ANSWERS.reading():
             shipment = _shipment(ANSWERS.shown(answer), provider_label_id)
-            return _record(shipment) if shipment["postage_label"] else None
+            return _record(shipment) if _has_rate(shipment) else None
 
     def read_event(self, event_type: str, payload: bytes) -> CarrierNews:
         """Read a webhook: a tracker with all its history, or a refund; raises ValueError."""
@@ -204,6 +210,8 @@ class EasyPost:
                 return CarrierNews(events=tuple(_events(result)))
             if result.get("object") == "Refund":
                 return CarrierNews(provider_label_id=result["shipment_id"], label_status=VOIDS[result["status"]])
+            if result.get("object") == "Shipment" and result["refund_status"]:
+                return CarrierNews(provider_label_id=result["id"], label_status=VOIDS[result["refund_status"]])
         except (msgspec.DecodeError, AttributeError, KeyError, TypeError, ValueError) as unfit:
             raise ValueError(f"{type(unfit).__name__}: {unfit}") from unfit
         return CarrierNews()
@@ -217,13 +225,11 @@ class EasyPost:
             return _shipment(ANSWERS.shown(answer), shipment_id)
 
     async def _bought(self, shipment: Mapping[str, Any], request: LabelRequest) -> Bought:
-        url = shipment["postage_label"]["label_url"]
-        if request.document == "zpl":
-            # It was made as a PDF, so that a quote need not know how it will be printed.
-            path = f"/v2/shipments/{shipment['id']}/label"
-            answer = await self._client.call("convert_label", "GET", path, query={"file_format": "ZPL"})
-            converted = _shipment(ANSWERS.shown(answer), shipment["id"])
-            url = converted["postage_label"]["label_zpl_url"]
+        file_format, url_field = CONVERSIONS[request.document]
+        path = f"/v2/shipments/{shipment['id']}/label"
+        answer = await self._client.call("convert_label", "GET", path, query={"file_format": file_format})
+        converted = _shipment(ANSWERS.shown(answer), shipment["id"])
+        url = converted["postage_label"][url_field]
         price = _money(shipment["selected_rate"])
         package = BoughtPackage(
             tracking_number=shipment["tracking_code"],
@@ -290,7 +296,7 @@ def shipment_body(request: RatesRequest) -> dict[str, Any]:
         "from_address": _address(request.ship_from),
         "to_address": _address(request.ship_to),
         "parcel": _parcel(package),
-        "options": {"label_format": "PDF", "currency": request.content.currency},
+        "options": {"label_format": LABEL_FORMAT, "currency": request.content.currency},
     }
     if request.ship_from.country_code != request.ship_to.country_code and any(item.customs for item in request.content.items):
         shipment["customs_info"] = _customs(request.content, signer=request.ship_from.name)
@@ -312,8 +318,10 @@ def _address(address: Address) -> dict[str, Any]:
 
 def _parcel(package: PackageBody) -> dict[str, float]:
     sizes = {"length": package.length_mm, "width": package.width_mm, "height": package.height_mm}
-    said = {name: float(_rounded_up(Decimal(size) / MILLIMETRES_PER_INCH)) for name, size in sizes.items() if size}
-    return {**said, "weight": float(_ounces(package.weight_grams))}
+    # A size is required once another one is there; the weight alone will do (docs.easypost.com/docs/parcels).
+    known = sizes if all(sizes.values()) else {}
+    inches = {name: float(_rounded_up(Decimal(size) / MILLIMETRES_PER_INCH)) for name, size in known.items()}
+    return {**inches, "weight": float(_ounces(package.weight_grams))}
 
 
 def _ounces(grams: int) -> Decimal:
@@ -359,6 +367,11 @@ def _split(provider_rate_id: str) -> tuple[str, str]:
 
 def _money(rate: Mapping[str, Any]) -> Money:
     return from_decimal_text(rate["rate"], rate["currency"])
+
+
+def _has_rate(shipment: Mapping[str, Any]) -> bool:
+    # One that was bought through another mechanism has no selected rate (docs.easypost.com/docs/shipments); ours always have.
+    return bool(shipment["postage_label"] and shipment["selected_rate"])
 
 
 def _record(shipment: Mapping[str, Any]) -> LabelRecord:

@@ -1,5 +1,6 @@
 """Shippo: many carriers behind one API (docs.goshippo.com); each request for a transaction buys a label, whoever asks again."""
 
+import textwrap
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from decimal import ROUND_UP, Decimal
@@ -24,6 +25,7 @@ from services.fulfillment.providers import (
     changed,
 )
 from services.fulfillment.providers.downloads import FORMS, fetched
+from services.fulfillment.providers.shippo_carriers import carrier_token
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import Address, OrderContent
 from shared.http_client import Answer, ProviderClient
@@ -39,6 +41,10 @@ PAGE_ROWS = 100
 # Where labels are: the first as Shippo answers now, the second by docs.goshippo.com/api-reference/transactions/create-a-shipping-label, the
 # third by an earlier edition of it.
 LABEL_HOSTS = frozenset({"deliver.goshippo.com", "shippo-delivery.s3.amazonaws.com", "shippo-delivery-east.s3.amazonaws.com"})
+# How long a line of a street may be (shippo 3.9.0, AddressCreateRequest).
+STREET_LINE_MAX_CHARACTERS = 35
+# "Up to six digits in front and four digits after the decimal separator" (shippo 3.9.0, ParcelCreateRequest).
+WEIGHT_MAX_GRAMS = 999_999
 FILE_TYPES = {"pdf": "PDF_4x6", "zpl": "ZPLII"}
 # What errors about a request are about: its fields, as we write them, or all of it (goshippo/shippo-ruby-client issue 28).
 REFUSED_FIELDS = frozenset(
@@ -48,6 +54,8 @@ REFUSED_FIELDS = frozenset(
     }
 )
 INVALID, MISSING = "invalid", "not_found"
+# A transaction has one refund; this is the answer to a second request (shippo-java-client, DuplicateRefundRequestException).
+REFUND_EXISTS = {"transaction": ["Refund with this Transaction already exists."]}
 # Word for word (goshippo/shippo-node-client issue 78, and as Django's REST framework, of which Shippo's API is made, writes it now).
 MISSING_TEXTS = frozenset({"Not found", "Not found."})
 
@@ -168,12 +176,15 @@ class Shippo:
             return await self._bought(ours[0], request, reference) if ours else None
 
     async def void(self, provider_label_id: str, *, reference: UUID) -> LabelStatus:
-        """Ask for a refund of the label, unless one was asked for."""
+        """Request a refund of the label, once; a repeat that its status does not show yet is refused as one, so it was requested."""
         known = await self.status(provider_label_id)
         if known is not LabelStatus.PURCHASED:
             return known
         body = msgspec.json.encode({"transaction": provider_label_id, "async": False})
-        refund = changed(ANSWERS, await self._client.call("create_refund", "POST", "/refunds/", body=body))
+        answer = await self._client.call("create_refund", "POST", "/refunds/", body=body)
+        if answer.status in ANSWERS.refusing_statuses and answer.body == REFUND_EXISTS:
+            return LabelStatus.VOID_REQUESTED
+        refund = changed(ANSWERS, answer)
         with ANSWERS.reading():
             if refund["transaction"] != provider_label_id:
                 raise ValueError("it is another refund")
@@ -189,7 +200,7 @@ class Shippo:
         """Read all that was seen of a parcel; the carrier's name is the rate's."""
         with ANSWERS.reading():
             rate = await self._rate_of(await self._transaction(provider_label_id))
-            path = f"/tracks/{carrier_token(rate['provider'])}/{tracking_number}"
+            path = f"/tracks/{carrier_token(rate)}/{tracking_number}"
             return _events(ANSWERS.shown(await self._client.call("track", "GET", path)))
 
     async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
@@ -330,16 +341,11 @@ def shipment_body(request: RatesRequest) -> dict[str, Any]:
     return body
 
 
-def carrier_token(provider: str) -> str:
-    """Write a carrier's name as its tracking address has it."""
-    return provider.lower().replace(" ", "_")
-
-
 def _address(address: Address) -> dict[str, Any]:
     return {
         "name": address.name,
         "company": address.company_name,
-        "street1": address.street_address,
+        **_street(address.street_address),
         "city": address.city,
         "state": address.country_area,
         "zip": address.postal_code,
@@ -348,10 +354,22 @@ def _address(address: Address) -> dict[str, Any]:
     }
 
 
+def _street(text: str) -> dict[str, str]:
+    """Write a street on one line, or on two that break between words; refuses what no two lines can hold."""
+    if len(text) <= STREET_LINE_MAX_CHARACTERS:
+        return {"street1": text}
+    lines = textwrap.wrap(text, STREET_LINE_MAX_CHARACTERS, break_on_hyphens=False)
+    if len(lines) > 2:
+        raise CarrierRefused("street_too_long", f"Shippo allows a street two lines of {STREET_LINE_MAX_CHARACTERS} characters")
+    return dict(zip(("street1", "street2"), lines, strict=False))
+
+
 def _parcel(package: PackageBody) -> dict[str, str]:
     sizes = {"length": package.length_mm, "width": package.width_mm, "height": package.height_mm}
     if not all(sizes.values()):
         raise CarrierRefused("size_needed", "Shippo prices no package without its length, width and height")
+    if package.weight_grams > WEIGHT_MAX_GRAMS:
+        raise CarrierRefused("too_heavy", f"Shippo ships packages of {WEIGHT_MAX_GRAMS} g at most")
     said = {name: _text(Decimal(size) / MILLIMETRES_PER_CENTIMETRE) for name, size in sizes.items()}
     return {**said, "distance_unit": "cm", "weight": str(package.weight_grams), "mass_unit": "g"}
 

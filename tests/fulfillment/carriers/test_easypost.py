@@ -225,6 +225,7 @@ class TestThroughTheSystem:
             await shop.set_up(world, carriers=["easypost"])
             order_id = await an_order(world)
             snapshot = await ok(await quote(world, order_id, shipping_service="Sandbox Ground"))
+            uninsurable = await buy(world, order_id, insured_amount=5_000)
             label = (await ok(await buy(world, order_id)))["label"]
             for _ in range(5):
                 number = label["tracking_numbers"][0]
@@ -234,6 +235,8 @@ class TestThroughTheSystem:
             printed = await document(world, order_id, label["id"])
             other = await self._given_back(world)
 
+        # It insures in dollars alone.
+        assert (uninsurable.status, uninsurable.code) == (422, "unsupported-by-provider")
         assert snapshot["providers"]["shipping"]["name"] == "easypost"
         assert (label["carrier"], label["status"], rejected["status"]) == ("easypost", "purchased", "rejected")
         assert printed.content.startswith(b"%PDF")
