@@ -4,6 +4,7 @@ import socket
 import time
 
 import aiohttp
+import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
@@ -31,6 +32,13 @@ class PublicResolver(AbstractResolver):
         await self._resolver.close()
 
 
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """What a merchant's endpoint answered: the status, and the Retry-After header as it came."""
+
+    status: int
+    retry_after: str | None
+
+
 class Messenger:
     """Posts events to merchants' addresses."""
 
@@ -39,8 +47,8 @@ class Messenger:
         self._timeout_seconds = timeout_seconds
         self._session: aiohttp.ClientSession | None = None
 
-    async def post(self, due: Due) -> int:
-        """Post one event; gives the status, raises OSError, TimeoutError or ClientError when there is none."""
+    async def post(self, due: Due) -> Answered:
+        """Post one event; gives what was answered, raises OSError, TimeoutError or ClientError when there is none."""
         # The client's own reading of the address: another reader could see another host in it.
         url = URL(due.url)
         if not self._allow_private:
@@ -52,7 +60,7 @@ class Messenger:
             )
         # A redirect could lead into our own network, and a moved address is the merchant's to change.
         async with self._session.post(url, data=due.body, headers=_signed(due), allow_redirects=False) as answer:
-            return answer.status
+            return Answered(status=answer.status, retry_after=answer.headers.get("Retry-After"))
 
     async def close(self) -> None:
         """Close its connections."""
