@@ -111,7 +111,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def received_for(self) -> UUID:
-        """The store under which an event is filed when it comes in; nobody's while the account is shared."""
+        """The store under which an event is filed when it comes in; that of no store where the account is shared."""
         return self.store_id or NOBODY
 
 

@@ -1,4 +1,4 @@
-"""M4, row 57: with one provider account for several stores an event is the store's that it is about, and nobody's before that is known."""
+"""M4, row 57: an event of an account that stores share belongs to the store that it is about, and to none before."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -91,7 +91,7 @@ async def test_what_only_a_webhook_says_is_booked_for_its_store(world: World, ne
     assert (await neighbour.ledger(payment.order_id))["payments"][0]["transactions"][-1]["source"] == "webhook"
 
 
-async def test_an_event_is_nobodys_until_its_payment_is_known(world: World, neighbour: World) -> None:
+async def test_an_event_is_hidden_until_its_payment_is_known(world: World, neighbour: World) -> None:
     payment = await neighbour.a_payment()
     await all_processed(world)
     account = "UPDATE payments.payment_intents SET provider_account = $2 WHERE id = $1"
@@ -122,7 +122,7 @@ async def test_a_repeat_of_a_filed_event_is_no_new_one(world: World, neighbour: 
 
 
 @pytest.mark.parametrize("kind", ["customer.created", "payment.authorize.succeeded"])
-async def test_an_event_of_no_stores_payment_stays_nobodys(world: World, neighbour: World, kind: str) -> None:
+async def test_an_event_of_no_stores_payment_stays_hidden(world: World, neighbour: World, kind: str) -> None:
     theirs = msgspec.to_builtins((await world.a_payment()).at_the_provider())
     told = an_event(world, {**theirs, "id": "pay_stranger", "reference": None}, kind=kind)
     await all_processed(world)

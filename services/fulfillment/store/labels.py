@@ -169,7 +169,7 @@ async def stores_by_provider_id(db: Connection, environment: Environment, carrie
 async def any_being_bought(db: Connection, envelope: Envelope, carrier: str, *, told_at: datetime) -> bool:
     """Tell whether a label of which the carrier's names are still to be learnt was asked for before the carrier spoke.
 
-    By the store of the envelope, or by any where it is nobody's yet.
+    By the store of the envelope, or by any store where the envelope names none.
     """
     found: bool = await db.fetchval(
         """

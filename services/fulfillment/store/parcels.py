@@ -91,7 +91,7 @@ async def by_number(db: Connection, envelope: Envelope, carrier: str, tracking_n
 async def stores_by_number(
     db: Connection, environment: Environment, carrier: str, tracking_numbers: Collection[str], *, seen_at: datetime
 ) -> list[UUID]:
-    """List the stores whose parcels bear one of these numbers, by whose label was made last before it was seen."""
+    """List the stores whose parcels bear one of these numbers, the one whose label was the last before the scan first."""
     rows = await db.fetch(
         """
         SELECT store_id

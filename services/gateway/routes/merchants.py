@@ -97,7 +97,7 @@ async def rotate_secret(request: HttpRequest, endpoint_id: FromPath[UUID]) -> Re
 
 
 class RecoverBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Since when to deliver what an endpoint has not got; events are kept for 90 days."""
+    """Since when to deliver what an endpoint has missed; events are stored for 90 days."""
 
     since: Annotated[datetime, Meta(tz=True)]
 

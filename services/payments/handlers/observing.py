@@ -50,7 +50,7 @@ async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
         await _ignore(work, f"{observed.provider_payment_id} is no payment of ours.", calls)
         return
     intent_id, store_id = meant
-    # Whoever the provider's account belongs to, the event is about a payment of this store.
+    # Whichever store the provider's account is registered for, the event is about a payment of this store.
     work = work.of_store(store_id)
     if observed.unreadable:
         raise EventUnreadable(f"{command.event_type} of {command.provider}: {observed.unreadable}")

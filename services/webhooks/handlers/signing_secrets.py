@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 SECRET_BYTES = 32
 # Opening a seal costs more than signing does, and every delivery needs it.
-OPENED_KEPT_MAX = 10_000
+OPENED_SECRETS_MAX = 10_000
 RESEAL_EVERY_SECONDS = 2.0
 
 
@@ -75,7 +75,7 @@ class SigningSecrets:
                 plain = self._wallet.vault.open(sealed, info=owner.info).decode()
             except (UnknownKey, BrokenSeal, NoVault) as closed:
                 raise SigningSecretClosed(f"the signing secret does not open: {closed}") from closed
-            if len(self._opened) >= OPENED_KEPT_MAX:
+            if len(self._opened) >= OPENED_SECRETS_MAX:
                 self._opened.clear()
             self._opened[text, owner] = plain
         return plain

@@ -3,7 +3,7 @@ ALTER TABLE webhook_deliveries ADD COLUMN lease_token uuid;
 
 -- How many time-outs an endpoint has had since its last answer: the more, the fewer deliveries are out for it at once.
 ALTER TABLE webhook_endpoints ADD COLUMN timeout_count integer NOT NULL DEFAULT 0 CHECK (timeout_count >= 0);
--- Until when the endpoint has asked for a pause (Retry-After); nothing is delivered to it before.
+-- The end of the pause that the endpoint requested (Retry-After); nothing is delivered to it before.
 ALTER TABLE webhook_endpoints ADD COLUMN paused_until timestamptz;
 
 -- Each of the secrets is sealed so that it opens in the row of its endpoint alone: `sealed:<key version>:<base64>`. The version is that of all of a

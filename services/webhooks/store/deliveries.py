@@ -27,7 +27,7 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: str
     store_id: UUID = NOBODY
     environment: str = Environment.SANDBOX.value
-    # Nobody's lease is held by the token of nobody: its result is not written.
+    # The default is no delivery's token, so that no result is written by it.
     lease_token: UUID = NOBODY
     # How many deliveries may be out at once for the endpoint, fewer after time-outs.
     endpoint_max: int = 1
@@ -169,7 +169,7 @@ async def mark_undelivered(pool: Pool, due: Due, failure: Failure, *, again_seco
 
 
 def again(envelope: Envelope, delivery_id: UUID) -> list[Statement]:
-    """Have a delivery made again from the start, also where its endpoint has asked for a pause."""
+    """Have a delivery made again from the start, also where its endpoint requested a pause."""
     which = (delivery_id, envelope.store_id, envelope.environment.value)
     return [
         Statement(

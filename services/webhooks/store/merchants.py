@@ -87,7 +87,7 @@ def put(envelope: Envelope, endpoint: Endpoint) -> Statement:
 
 
 def resume(envelope: Envelope, endpoint_id: UUID) -> Statement:
-    """End the pause that an endpoint has asked for."""
+    """End the pause that an endpoint requested."""
     return Statement(
         "UPDATE webhook_endpoints SET paused_until = NULL WHERE id = $1 AND store_id = $2 AND environment = $3 AND enabled RETURNING id",
         (endpoint_id, envelope.store_id, envelope.environment.value),
