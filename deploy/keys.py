@@ -10,6 +10,8 @@ from shared.owner import connect_as_owner
 from shared.vault import KeySource, PrivateKeys, PublicKeys, new_private_key, public_of, write
 
 PUBLIC = "public.json"
+# The tables besides its credentials in which a service keeps what is sealed.
+ALSO_SEALED = {"webhooks": ("webhook_endpoints",)}
 SERVICES = tuple(sorted(set(OWNERS.values())))
 POLL_SECONDS = 0.5
 STALLED_AFTER_SECONDS = 120.0
@@ -63,10 +65,13 @@ def public_keys(folder: Path) -> dict[str, PublicKeys]:
 
 
 async def by_key_version(database_url: str, service: str) -> dict[int, int]:
-    """Count a service's credentials by the version of the key that they are sealed with."""
+    """Count what a service keeps sealed by the version of the key that it is sealed with."""
     connection = await connect_as_owner(database_url)
+    sealed = " UNION ALL ".join(
+        f"SELECT key_version FROM {service}.{table}" for table in ("provider_credentials", *ALSO_SEALED.get(service, ()))
+    )
     try:
-        rows = await connection.fetch(f"SELECT key_version, count(*) AS count FROM {service}.provider_credentials GROUP BY key_version")
+        rows = await connection.fetch(f"SELECT key_version, count(*) AS count FROM ({sealed}) AS sealed GROUP BY key_version")
     finally:
         await connection.close()
     return {row["key_version"]: row["count"] for row in rows}

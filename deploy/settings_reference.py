@@ -85,7 +85,6 @@ COMPOSE = (
     Variable("EASYPOST_URL", "the sandbox", "EASYPOST_URL of fulfillment."),
     Variable("SHIPPO_API_KEY", "the sandbox's", "SHIPPO_API_KEY of fulfillment."),
     Variable("SHIPPO_URL", "the sandbox", "SHIPPO_URL of fulfillment."),
-    Variable("STORE_ID", "the local store", "The store whose webhooks are taken."),
     Variable("PYTHON_IMAGE", "see the compose file", "The image that ours is built on."),
     Variable("POSTGRES_IMAGE", "see the compose file", "The image of Postgres."),
     Variable("RABBITMQ_IMAGE", "see the compose file", "The image of RabbitMQ."),

@@ -134,7 +134,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
     stripe, secret = stripe_account(instance, sandbox_url), webhook_secret(instance)
     secrets = {"sandbox": secret, "sandbox-carrier": secret, "easypost": secret, "shippo": secret, "stripe": stripe.webhook_secret}
     taken = [
-        {"provider": name, "store_id": STORE_ID, "environment": "sandbox", "account": f"{name}:default", "secrets": [each]}
+        {"provider": name, "environment": "sandbox", "account": f"{name}:default", "secrets": [each]}
         for name, each in secrets.items()
         if each
     ]

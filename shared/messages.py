@@ -9,7 +9,8 @@ import msgspec
 
 from shared.errors import Problem
 
-BODY_MAX_BYTES = 256 * 1024
+# Most messages have a few KiB. The largest carries a provider's event: at most 1 MiB, and three times that as text where it is not UTF-8.
+BODY_MAX_BYTES = 4 * 1024 * 1024
 
 
 class Environment(StrEnum):

@@ -102,6 +102,13 @@ class OutboundFailure(StrEnum):
     ANSWER_TOO_LARGE = "answer_too_large"
 
 
+class OutboundAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The head of an answer: its status, and the Retry-After header as it came."""
+
+    status: int
+    retry_after: str | None
+
+
 class OutboundCallFailed(Exception):
     """A call failed; the text is for the operator alone."""
 
@@ -230,11 +237,11 @@ class OutboundClient:
         """Close its connections."""
         await self.close()
 
-    async def post(self, url: OutboundUrl, *, body: bytes, headers: Mapping[str, str]) -> int:
-        """Post a body and return the answer's status, whose body is not read; raises OutboundCallFailed."""
+    async def post(self, url: OutboundUrl, *, body: bytes, headers: Mapping[str, str]) -> OutboundAnswer:
+        """Post a body; gives the answer, whose body is not read, and raises OutboundCallFailed."""
         try:
             async with self._session(url).post(url.url, data=body, headers=headers, allow_redirects=False) as answer:
-                return answer.status
+                return OutboundAnswer(status=answer.status, retry_after=answer.headers.get("Retry-After"))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as failed:
             raise _call_failed(failed) from failed
 

@@ -1,6 +1,7 @@
 """Sealing (HPKE, RFC 9180): a public key seals, only the private one opens, and only at the place for which it was sealed."""
 
 import base64
+import hmac
 import os
 import shlex
 import subprocess
@@ -23,6 +24,9 @@ FILE_MODE = 0o600
 SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 # Says what a text that bears it is: sealed, by which version of the key.
 MARK = "sealed"
+FINGERPRINT_PURPOSE = b"tender/fingerprint/1"
+# 128 bits.
+FINGERPRINT_DIGITS = 32
 
 
 K = TypeVar("K")
@@ -95,6 +99,8 @@ class Vault:
         if keys.current not in self._keys:
             raise KeysRefused(f"the present key, version {keys.current}, is not among the keys")
         self._sealer = Sealer(public_of(keys))
+        private = self._keys[keys.current].private_bytes_raw()
+        self._fingerprint_key = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=FINGERPRINT_PURPOSE).derive(private)
 
     def open(self, sealed: Sealed, *, info: str) -> bytes:
         """Open a seal; raises UnknownKey for a version that is not here, BrokenSeal where it does not belong here."""
@@ -109,6 +115,13 @@ class Vault:
     def seal(self, plain: bytes, *, info: str) -> Sealed:
         """Seal with the present key."""
         return self._sealer.seal(plain, info=info)
+
+    def fingerprint(self, plain: bytes, *, info: str) -> str:
+        """Tell one secret from another without telling it: as hexadecimal, and of use to guess from only with the private key.
+
+        By the present key: after a rotation the same secret has another one.
+        """
+        return hmac.digest(self._fingerprint_key, info.encode() + b"\0" + plain, "sha256").hex()[:FINGERPRINT_DIGITS]
 
     @property
     def sealer(self) -> Sealer:

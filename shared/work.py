@@ -2,8 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
+from copy import copy
 from functools import partial
 from typing import Any
+from uuid import UUID
+
+import msgspec
 
 from shared import audit, inbox, topology
 from shared.bus import Letter, Publisher
@@ -66,6 +70,8 @@ class Work:
         looked: bool = True,
     ) -> None:
         self.envelope = envelope
+        # As it came: by this the inbox knows it, whosever it turns out to be.
+        self.received = envelope
         # Whether it is known that this command did not come before; if not, the first reading finds out.
         self._looked = looked
         # Whether somebody asked for it themselves, so that it has to be written down; an event only follows from that.
@@ -84,9 +90,15 @@ class Work:
     async def _read(self, db: Connection, sql: str, *arguments: Any) -> Record | None:
         if self._looked:
             return await db.fetchrow(sql, *arguments)
-        row = await inbox.read_beside(db, self.envelope, self.digest, sql, *arguments)
+        row = await inbox.read_beside(db, self.received, self.digest, sql, *arguments)
         self._looked = True
         return row
+
+    def of_store(self, store_id: UUID) -> "Work":
+        """Give the same message as one of the store that it turned out to be about; it is concluded as it came."""
+        other = copy(self)
+        other.envelope = msgspec.structs.replace(self.envelope, store_id=store_id)
+        return other
 
     def batch(self) -> "Batch":
         """Begin a write that happens as a whole, in one round trip."""
@@ -109,7 +121,7 @@ class Batch:
 
     def begin(self) -> None:
         """Remember that this work's command was taken up."""
-        self.add(inbox.begun(self._work.envelope, self._work.kind, self._work.digest))
+        self.add(inbox.begun(self._work.received, self._work.kind, self._work.digest))
         self._audit_staff()
 
     def audit(self, action: str, subject: str, *, before: Any = None, after: Any = None, reason: str = "") -> None:
@@ -125,7 +137,7 @@ class Batch:
     def conclude(self, reply: Reply, events: Sequence[Event] = ()) -> None:
         """Keep the reply and the events, and tell them; undoes the whole batch when another copy has concluded."""
         self._audit_staff()
-        self._reply(self._work.envelope, self._work.kind, self._work.digest, reply, must=True)
+        self._reply(self._work.received, self._work.kind, self._work.digest, reply, must=True)
         self.tell(events)
 
     def conclude_for(self, envelope: Envelope, *, kind: str, digest: bytes, reply: Reply) -> None:

@@ -9,7 +9,7 @@ import asyncpg
 
 from deploy import setup
 from shared import topology
-from tests.planted import PLANTED, leaks_in
+from tests.planted import PLANTED, SIGNING_SECRET_PATTERN, leaks_in
 from tests.world import Place, management
 
 DEAD_LETTERS_MAX = 1_000
@@ -45,10 +45,10 @@ async def _in_tables(place: Place) -> list[str]:
         looks = [
             f"SELECT '{each['s']}.{each['t']}' AS name"
             f" WHERE EXISTS (SELECT FROM (SELECT t::text AS whole FROM {each['s']}.{each['t']} t OFFSET 0) AS written"
-            " WHERE EXISTS (SELECT FROM unnest($1::text[]) AS secret WHERE position(secret IN whole) > 0))"
+            " WHERE whole ~ $2 OR EXISTS (SELECT FROM unnest($1::text[]) AS secret WHERE position(secret IN whole) > 0))"
             for each in tables
         ]
-        found = await connection.fetch(" UNION ALL ".join(looks), secrets)
+        found = await connection.fetch(" UNION ALL ".join(looks), secrets, SIGNING_SECRET_PATTERN)
     finally:
         await connection.close()
     return [f"{row['name']} holds a secret" for row in found]

@@ -1,5 +1,7 @@
 """Secrets that every test plants by merely running, so that whatever tells one is found."""
 
+import re
+
 import msgspec
 
 from shared.vault import PrivateKeys, new_private_key, public_of
@@ -21,6 +23,11 @@ PLANTED = {
 }
 
 
+# What services make to sign deliveries with looks like this (Standard Webhooks, 32 bytes), and every one of them is a canary.
+SIGNING_SECRET_PATTERN = "whsec_[A-Za-z0-9+/]{43}="
+
+
 def leaks_in(text: str) -> list[str]:
     """Which of what was planted is in a text, as it is or as rows show bytes."""
-    return [name for name, secret in PLANTED.items() if secret in text or secret.encode().hex() in text]
+    found = [name for name, secret in PLANTED.items() if secret in text or secret.encode().hex() in text]
+    return [*found, "what deliveries are signed with"] if re.search(SIGNING_SECRET_PATTERN, text) else found

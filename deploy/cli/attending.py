@@ -277,6 +277,24 @@ def replay_events(api: Api, since: datetime, until: datetime | None, status: str
     click.echo(str(answer))
 
 
+@webhook_events.command(name="endpoints")
+@attends
+def list_endpoints(api: Api) -> None:
+    """List the addresses that your events are delivered to."""
+    click.echo(table(api.get("webhook-endpoints")["endpoints"], "id", "url", "event_types", "enabled", "disabled_why", "failing_since"))
+
+
+@webhook_events.command(name="recover")
+@click.argument("endpoint_id", type=click.UUID)
+@click.option("--since", type=_moment, required=True, help="Every event from this moment on that was not delivered.")
+@attends
+def recover_deliveries(api: Api, endpoint_id: UUID, since: datetime) -> None:
+    """Deliver to an endpoint what it has missed, the oldest first."""
+    first = _utc(since)
+    assert first is not None, "it is required"
+    click.echo(str(api.send("POST", f"webhook-endpoints/{endpoint_id}/recover", {"since": first.isoformat()})))
+
+
 @click.command()
 @click.argument("method", type=click.Choice(["GET", "POST", "PUT", "DELETE"]))
 @click.argument("path")

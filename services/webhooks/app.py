@@ -15,6 +15,7 @@ from services.webhooks.domain import configured_accounts
 from services.webhooks.handlers import Webhooks, delivering, processing
 from services.webhooks.handlers.context import check_accounts, checking
 from services.webhooks.handlers.posting import Messenger
+from services.webhooks.handlers.signing_secrets import RESEAL_EVERY_SECONDS
 from services.webhooks.providers import Scheme
 from services.webhooks.providers.adyen import ADYEN_PLATFORM, Adyen
 from services.webhooks.providers.braintree import BRAINTREE
@@ -60,6 +61,7 @@ COMMANDS: dict[type[Message], CommandHandler[Webhooks]] = {
     messages.DeleteEndpoint: handlers.delete_endpoint,
     messages.RotateSecret: handlers.rotate_secret,
     messages.Redeliver: handlers.redeliver,
+    messages.RecoverDeliveries: handlers.recover_deliveries,
     IntentChanged: handlers.tell_of_payment,
     TOLD.put: credentials.put,
     TOLD.retire: credentials.retire,
@@ -171,6 +173,7 @@ def _jobs(settings: Settings, context: Webhooks) -> Sequence[Job]:
         Job("matching", lambda: processing.match_waiting(context), every_seconds=settings.match_every_seconds),
         Job("measuring", lambda: processing.measure(context), every_seconds=settings.measure_every_seconds),
         *credentials.jobs(context.wallet),
+        Job("sealing endpoints", context.signing_secrets.reseal, every_seconds=RESEAL_EVERY_SECONDS),
         Job("cleaning", lambda: processing.clean(context), every_seconds=settings.clean_every_seconds),
     ]
 

@@ -1,8 +1,10 @@
 """The rules of webhooks: how an event stands, who is told of it, and how long it is waited for."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from uuid import UUID
 
@@ -10,12 +12,11 @@ import msgspec
 
 from shared.credentials import Credential
 from shared.errors import Refusal
+from shared.ids import NOBODY
 from shared.messages import Environment
 from shared.settings import SettingsRefused
 
 BODY_MAX_BYTES = 1024 * 1024
-# A body over this cannot travel to whom it concerns as it is.
-PAYLOAD_MAX_BYTES = 200 * 1024
 SIGNATURE_TOLERANCE_SECONDS = 300
 EVENT_NAME_MAX_CHARACTERS = 255
 # The type of an event whose body cannot be read.
@@ -75,8 +76,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
 
 
+# Stripe's test sends all have this id, whatever they are about (evt_00000000000000).
+SAMPLE_ID = re.compile(r"evt_0+")
+
+
 def keepable(event: Event) -> Event:
-    """Name an event as it can be kept: an id that is too long for an index or holds NUL is replaced by its digest, a type is cut."""
+    """Name an event as it can be kept: an id that is too long for an index or holds NUL is replaced by its digest, a type is cut.
+
+    A sample's id, which many events bear, is replaced by the digest of what was sent.
+    """
+    if SAMPLE_ID.fullmatch(event.id):
+        return msgspec.structs.replace(event, id=f"sample:{hashlib.sha256(event.payload).hexdigest()}")
     named = len(event.id) <= EVENT_NAME_MAX_CHARACTERS and "\0" not in event.id
     return msgspec.structs.replace(
         event,
@@ -86,10 +96,9 @@ def keepable(event: Event) -> Event:
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose webhooks are taken: the secret that matches says to which store and environment an event belongs."""
+    """Whose webhooks are taken: the secret that matches says to which account and environment an event belongs."""
 
     provider: str
-    store_id: UUID
     environment: Environment
     # As the service that reads the events names the provider's account.
     account: str
@@ -97,6 +106,13 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     secrets: tuple[str, ...]
     # The exact address that was told to the provider, where the signature covers it (Square).
     url: str = ""
+    # The store that alone uses the account. None where several do: then each event is the store's that it is about.
+    store_id: UUID | None = None
+
+    @property
+    def received_for(self) -> UUID:
+        """The store under which an event is filed when it comes in; that of no store where the account is shared."""
+        return self.store_id or NOBODY
 
 
 def configured_accounts(text: str) -> list[Account]:
@@ -147,9 +163,14 @@ DELIVERY_SECONDS = (5.0, 30.0, 120.0, 600.0, 1_800.0, 3_600.0, 10_800.0, 21_600.
 DELIVERY_JITTER = 0.2
 
 
-# So many deliveries are out at once, in all and for one address.
+# So many deliveries are out at once: in all, for one store (a quarter), for those of its endpoints that time out, and for one endpoint.
 DELIVERIES_OUT_MAX = 64
+DELIVERIES_OUT_PER_STORE_MAX = DELIVERIES_OUT_MAX // 4
+DELIVERIES_OUT_PER_STORE_TIMING_OUT_MAX = DELIVERIES_OUT_PER_STORE_MAX // 2
 DELIVERIES_OUT_PER_ENDPOINT_MAX = 8
+# How long an endpoint may ask us to wait (Retry-After); one that asks for longer waits this long.
+RETRY_AFTER_MAX_SECONDS = 24 * 3600.0
+RETRY_AFTER_MAX_DIGITS = 12
 
 
 def delivery_again_seconds(tries: int, *, spread: float) -> float | None:
@@ -157,6 +178,20 @@ def delivery_again_seconds(tries: int, *, spread: float) -> float | None:
     if tries >= len(DELIVERY_SECONDS):
         return None
     return DELIVERY_SECONDS[tries] * (1 + DELIVERY_JITTER * (2 * spread - 1))
+
+
+def retry_after_seconds(text: str | None, *, now: datetime) -> float | None:
+    """Read a Retry-After header (RFC 9110: seconds or a date) as seconds from now, none where it says nothing that can be read."""
+    text = (text or "").strip()
+    if text.isascii() and text.isdigit():
+        seconds = float(text[:RETRY_AFTER_MAX_DIGITS])
+    else:
+        try:
+            moment = parsedate_to_datetime(text)
+        except (ValueError, OverflowError):
+            return None
+        seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
+    return min(seconds, RETRY_AFTER_MAX_SECONDS) if seconds > 0 else None
 
 
 def wait_seconds(tries: int) -> float:

@@ -13,5 +13,7 @@ class EventTaken(msgspec.Struct, frozen=True, kw_only=True):
 
     result: str
     reason: str = ""
+    # The store that it is about, where it is about one.
+    store_id: UUID | None = None
     order_id: UUID | None = None
     intent_id: UUID | None = None

@@ -9,6 +9,8 @@ from shared.messages import Message, Query
 
 PAGE_ROWS_MAX = 100
 REPLAYS_MAX = 10_000
+# So many events one call has delivered to an endpoint that has missed them.
+RECOVERED_MAX = 10_000
 
 
 class Process(Message, frozen=True, kw_only=True, tag="background.webhooks.process.v1"):
@@ -148,6 +150,13 @@ class Redeliver(Message, frozen=True, kw_only=True, tag="webhooks.redeliver.v1")
     delivery_id: UUID
 
 
+class RecoverDeliveries(Message, frozen=True, kw_only=True, tag="webhooks.recover_deliveries.v1"):
+    """Deliver to an endpoint every event since a moment that it has not got, the oldest first."""
+
+    endpoint_id: UUID
+    since: datetime
+
+
 class ListEndpoints(Query, frozen=True, kw_only=True, tag="webhooks.list_endpoints.v1"):
     """Read every address of a store."""
 
@@ -206,6 +215,13 @@ class DeletedView(msgspec.Struct, frozen=True, kw_only=True):
     deleted: UUID
 
 
+class RecoveryView(msgspec.Struct, frozen=True, kw_only=True):
+    """How many events are being delivered, and whether there are more than one call covers; the same call goes on."""
+
+    count: int
+    more: bool
+
+
 class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
     """How the telling of one event to one address stands."""
 
@@ -257,6 +273,7 @@ MESSAGES: tuple[type[Message], ...] = (
     DeleteEndpoint,
     RotateSecret,
     Redeliver,
+    RecoverDeliveries,
     ListEndpoints,
     GetSecrets,
     ListDeliveries,

@@ -2,12 +2,13 @@
 
 from shared.credentials.adapters import Adapters
 from shared.credentials.handlers import listed, put, retire, tried, verify
-from shared.credentials.wallet import Credential, CredentialUnfit, VaultSettings, Wallet, jobs
+from shared.credentials.wallet import Credential, CredentialUnfit, NoVault, VaultSettings, Wallet, jobs
 
 __all__ = [
     "Adapters",
     "Credential",
     "CredentialUnfit",
+    "NoVault",
     "VaultSettings",
     "Wallet",
     "jobs",

@@ -1,6 +1,5 @@
 """What every service that uses credentials does when it is told of one; the same in all of them."""
 
-import hashlib
 import re
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
@@ -32,7 +31,6 @@ from shared.work import Work
 # The new one, and the one that it replaces.
 ACTIVE_MAX = 2
 FIELD_MAX_CHARACTERS = 4096
-FINGERPRINT_DIGITS = 16
 # What adapters say of a provider that does not know the key, or not for this.
 REJECTED = re.compile(r"answered 40[13]\b")
 
@@ -70,7 +68,7 @@ async def put(work: Work, command: PutCredential, context: Context) -> None:
     place = place_of(work.envelope.store_id, work.envelope.environment.value, command.provider, command.use.value)
     plain = msgspec.json.encode(dict(sorted(fields.items())))
     sealed = context.wallet.vault.seal(plain, info=place)
-    fingerprint = hashlib.sha256(place.encode() + b"\0" + plain).hexdigest()[:FINGERPRINT_DIGITS]
+    fingerprint = context.wallet.vault.fingerprint(plain, info=place)
     keep = [row["version"] for row in known if row["retired_at"] is None][: ACTIVE_MAX - 1]
 
     batch = work.batch()

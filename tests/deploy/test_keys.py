@@ -24,7 +24,9 @@ async def versions(place: Place) -> dict[str, dict[int, int]]:
 
 
 async def given(world: World) -> None:
-    """A credential for each service."""
+    """A credential for each service, and an endpoint to sign deliveries for."""
+    endpoint = await world.send("POST", "/api/v1/admin/webhook-endpoints", {"url": "https://hooks.example.com/", "enabled": False})
+    assert endpoint.status == 200, endpoint
     for provider, body in {
         "sandbox": {"use": "payments", "fields": {"api_key": SANDBOX_KEY}},
         "easypost": {"fields": {"api_key": SANDBOX_KEY}},
@@ -35,11 +37,19 @@ async def given(world: World) -> None:
         assert answer.status == 200, answer
 
 
+async def signing_secrets(world: World) -> list[list[str]]:
+    """The secrets of every endpoint, the oldest endpoint first."""
+    endpoints = (await world.send("GET", "/api/v1/admin/webhook-endpoints")).json["endpoints"]
+    answers = [await world.send("GET", f"/api/v1/admin/webhook-endpoints/{each['id']}/secrets") for each in endpoints]
+    return [answer.json["secrets"] for answer in answers]
+
+
 async def test_online_resumable_and_unnoticed(own_place: Place, tmp_path: Path) -> None:
     keys.make(tmp_path)
     said: list[str] = []
     async with a_shop(own_place, tmp_path) as world:
         await given(world)
+        secrets = await signing_secrets(world)
         paying = asyncio.create_task(_pay_on(world))
 
         # Broken off as soon as it has begun, which leaves a new key and old seals.
@@ -54,6 +64,7 @@ async def test_online_resumable_and_unnoticed(own_place: Place, tmp_path: Path) 
         with contextlib.suppress(asyncio.CancelledError):
             await paying
         tried = await world.send("POST", "/api/v1/admin/providers/easypost/credentials/verify", {})
+        assert (await signing_secrets(world))[0] == secrets[0]
 
     assert first["fulfillment"] == {2: 2}
     assert list(first["payments"]) in ([2], [3])

@@ -307,7 +307,7 @@ async def client() -> AsyncIterator[OutboundClient]:
 
 async def post(client: OutboundClient, url: OutboundUrl) -> int | OutboundFailure:
     try:
-        return await client.post(url, body=b"{}", headers={})
+        return (await client.post(url, body=b"{}", headers={})).status
     except OutboundCallFailed as failed:
         return failed.failure
 

@@ -182,3 +182,16 @@ async def _until_sealed_anew(ground: _Ground) -> None:
     async with connected(ground.wallets[0].pool) as db:
         versions = await db.fetch("SELECT DISTINCT key_version FROM provider_credentials")
     assert {row["key_version"] for row in versions} <= {ground.wallets[0].vault.current}
+
+
+def test_fingerprints_tell_secrets_apart_with_the_key_alone() -> None:
+    """L14, row 125: without the private key no guess at a weak secret can be compared with them."""
+    first, second = (Vault(PrivateKeys(current=1, keys={"1": new_private_key()})) for _ in range(2))
+
+    shown = first.fingerprint(b"1234", info="a")
+
+    assert shown == first.fingerprint(b"1234", info="a")
+    assert (
+        len({shown, first.fingerprint(b"1234", info="b"), first.fingerprint(b"1235", info="a"), second.fingerprint(b"1234", info="a")}) == 4
+    )
+    assert len(bytes.fromhex(shown)) == 16

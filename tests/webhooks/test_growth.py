@@ -20,9 +20,9 @@ READ_MAX = 250
 PAST = """
     WITH past AS (SELECT n.id, gen_random_uuid() AS order_id, now() + greatest(n.position - $3 / 2, 0) * interval '1 second' AS at
                     FROM unnest($2::uuid[]) WITH ORDINALITY AS n (id, position)),
-    events AS (INSERT INTO webhooks.webhook_events (id, store_id, environment, provider, account, provider_event_id, event_type, status,
-                                                    order_id, received_at, processed_at)
-               SELECT id, $1, 'sandbox', 'sandbox', one.account, id::text, 'payment.authorize.succeeded', 'processed', order_id, at, at
+    events AS (INSERT INTO webhooks.webhook_events (id, store_id, received_for, environment, provider, account, provider_event_id,
+                                                    event_type, status, order_id, received_at, processed_at)
+               SELECT id, $1, $1, 'sandbox', 'sandbox', one.account, id::text, 'payment.authorize.succeeded', 'processed', order_id, at, at
                  FROM past, (SELECT account FROM webhooks.webhook_events LIMIT 1) AS one
                RETURNING id),
     bodies AS (INSERT INTO webhooks.webhook_payloads SELECT id, at, '{}', '' FROM past),
@@ -75,6 +75,9 @@ async def _everything(world: World, merchant: Merchant) -> None:
     delivery = (await _shown(world, "/admin/webhook-deliveries?limit=1"))["deliveries"][0]
     assert (await world.send("POST", f"/api/v1/admin/webhook-deliveries/{delivery['id']}/redeliver")).status < 300
     await told(merchant, before + 4)
+    recovery = {"since": (datetime.now(UTC) + LONG_AGO).isoformat()}
+    answer = await world.send("POST", f"/api/v1/admin/webhook-endpoints/{delivery['endpoint_id']}/recover", recovery)
+    assert (answer.status, answer.json["count"]) == (200, 0)
     await _shown(world, f"/admin/orders/{payment.order_id}/timeline")
     page = await _shown(world, "/events?limit=1")
     await _shown(world, f"/events?limit=1&after={page['events'][0]['id']}")

@@ -45,8 +45,8 @@ class Merchant:
 
 
 @contextlib.asynccontextmanager
-async def a_merchant() -> AsyncIterator[Merchant]:
-    merchant, app = Merchant(), web.Application()
+async def a_merchant(made: Merchant | None = None) -> AsyncIterator[Merchant]:
+    merchant, app = made or Merchant(), web.Application()
     app.router.add_post("/hooks", merchant.take)
     runner = web.AppRunner(app)
     await runner.setup()

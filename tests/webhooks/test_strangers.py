@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.webhooks.domain import LINE_BREAK, Account, Incoming
+from services.webhooks.domain import LINE_BREAK, Account, Event, Incoming, keepable
 from services.webhooks.handlers import receiving
 from services.webhooks.handlers.context import check_accounts
 from services.webhooks.providers import adyen
@@ -265,6 +265,15 @@ class TestForms:
         for value in (f"{bad}{LINE_BREAK}{good}", f"{good}{LINE_BREAK}{bad}"):
             assert (await _open(vector, headers={**vector.headers, name: value})).genuine
         assert not (await _open(vector, headers={**vector.headers, name: f"{bad}{LINE_BREAK}{bad}"})).genuine
+
+    def test_samples_that_share_an_id_are_events_of_their_own(self) -> None:
+        """L4, row 34: dj-stripe and laravel-stripe know that every test send of Stripe's has one id."""
+        samples = [Event(id="evt_00000000000000", type=t, happened_at=None, payload=t.encode()) for t in ("a.b", "c.d", "a.b")]
+
+        first, second, repeated = (keepable(each).id for each in samples)
+
+        assert first == repeated != second
+        assert keepable(msgspec.structs.replace(samples[0], id="evt_10")).id == "evt_10"
 
     async def test_repeated_headers_arrive_as_lines(self, world: World) -> None:
         told = an_event(world, {}, kind="customer.created")

@@ -70,6 +70,10 @@ class Fulfillment:
             )
         return found
 
+    def ships_by(self, store_id: UUID, environment: Environment, carrier: Carrier) -> bool:
+        """Tell whether a store ships by this very account of a carrier."""
+        return self._carriers.get(store_id, environment, carrier.name) is carrier
+
     def carrier_names(self, store_id: UUID, environment: Environment) -> list[str]:
         """List by whom a store can ship."""
         return self._carriers.names(store_id, environment)

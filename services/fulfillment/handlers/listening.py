@@ -4,6 +4,9 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
+from uuid import UUID
+
+import msgspec
 
 from services.fulfillment.domain.shipping.labels import MOVES, LabelStatus
 from services.fulfillment.domain.shipping.tracking import TrackingEvent
@@ -16,6 +19,7 @@ from shared.contracts.events import NOT_KNOWN_YET, EventTaken
 from shared.contracts.fulfillment.shipping import TakeEvent
 from shared.database import Connection, connected
 from shared.errors import Invalid, Refusal, Retry
+from shared.ids import NOBODY
 from shared.messages import done
 from shared.provider_values import UNFIT
 from shared.work import Work
@@ -47,6 +51,9 @@ async def take_event(work: Work, command: TakeEvent, context: Fulfillment) -> No
     """Take in a carrier's event; again it changes nothing."""
     carrier = context.carrier(work.envelope, SENDERS.get(command.provider, command.provider))
     news = _read(carrier, command)
+    if work.envelope.store_id == NOBODY:
+        owner = await _owner(work, context, carrier, news, told_at=command.received_at)
+        work = work if owner is None else work.of_store(owner)
     if news.label_status is not None:
         taken = await _label_stands(work, context, carrier, news, told_at=command.received_at)
     elif news.events:
@@ -54,8 +61,24 @@ async def take_event(work: Work, command: TakeEvent, context: Fulfillment) -> No
     else:
         taken = EventTaken(result="ignored")
     batch = work.batch()
-    batch.conclude(done(taken))
+    about = work.envelope.store_id if taken.order_id is not None else None
+    batch.conclude(done(msgspec.structs.replace(taken, store_id=about)))
     await batch.commit()
+
+
+async def _owner(work: Work, context: Fulfillment, carrier: Carrier, news: CarrierNews, *, told_at: datetime) -> UUID | None:
+    """Find the store whose label or parcel an event of the installation's account is about."""
+    environment = work.envelope.environment
+    async with connected(context.desk.pool) as db:
+        if news.label_status is not None:
+            found = await labels.stores_by_provider_id(db, environment, carrier.name, news.provider_label_id)
+        else:
+            numbers = {event.tracking_number for event in news.events}
+            seen_at = min((event.occurred_at for event in news.events), default=told_at)
+            found = await parcels.stores_by_number(db, environment, carrier.carrier, numbers, seen_at=seen_at)
+            # Another account of the carrier may use the same numbers.
+            found = [each for each in found if context.ships_by(each, environment, carrier)]
+    return next(iter(found), None)
 
 
 def _read(carrier: Carrier, command: TakeEvent) -> CarrierNews:

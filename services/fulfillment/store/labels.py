@@ -13,6 +13,7 @@ from services.fulfillment.store.shipments import Shipment
 from shared.contracts.calls import TriedCall
 from shared.contracts.fulfillment.shipping import LabelView, UnknownLabelView
 from shared.database import Connection, Pool, Record, Statement, connected
+from shared.ids import NOBODY
 from shared.messages import Envelope, Environment
 
 DUE_ROWS_MAX = 50
@@ -154,20 +155,35 @@ async def by_provider_id(db: Connection, envelope: Envelope, carrier: str, provi
     return None if row is None else _label(row)
 
 
+async def stores_by_provider_id(db: Connection, environment: Environment, carrier: str, provider_label_id: str | None) -> list[UUID]:
+    """List the stores with a label that its carrier calls this."""
+    rows = await db.fetch(
+        "SELECT DISTINCT store_id FROM shipment_labels WHERE provider_label_id = $1 AND carrier = $2 AND environment = $3",
+        provider_label_id,
+        carrier,
+        environment.value,
+    )
+    return [row["store_id"] for row in rows]
+
+
 async def any_being_bought(db: Connection, envelope: Envelope, carrier: str, *, told_at: datetime) -> bool:
-    """Tell whether a label of which the carrier's names are still to be learnt was asked for before the carrier spoke."""
+    """Tell whether a label of which the carrier's names are still to be learnt was asked for before the carrier spoke.
+
+    By the store of the envelope, or by any store where the envelope names none.
+    """
     found: bool = await db.fetchval(
         """
         SELECT EXISTS (SELECT
                          FROM shipment_labels
                         WHERE status = 'buying' AND carrier = $3 AND created_at <= $4::timestamptz + make_interval(secs => $5)
-                          AND (store_id, environment) IS NOT DISTINCT FROM ($1, $2))
+                          AND (store_id = $1 OR $1 = $6) AND environment = $2)
         """,
         envelope.store_id,
         envelope.environment.value,
         carrier,
         told_at,
         CLOCKS_DIFFER_SECONDS,
+        NOBODY,
     )
     return found
 

@@ -1,6 +1,6 @@
 """Parcels in SQL: the packages that labels are on, and what was seen of them on their way."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from shared.database import Connection, Record, Statement
 from shared.messages import Envelope, Environment
 
 DUE_ROWS_MAX = 50
+STORES_OF_A_NUMBER_MAX = 20
 # An event of a parcel whose number was used before belongs to the label that was made last before it; clocks may differ by so much.
 CLOCKS_DIFFER_SECONDS = 24 * 3600
 
@@ -85,6 +86,28 @@ async def by_number(db: Connection, envelope: Envelope, carrier: str, tracking_n
         CLOCKS_DIFFER_SECONDS,
     )
     return None if row is None else _parcel(row)
+
+
+async def stores_by_number(
+    db: Connection, environment: Environment, carrier: str, tracking_numbers: Collection[str], *, seen_at: datetime
+) -> list[UUID]:
+    """List the stores whose parcels bear one of these numbers, the one whose label was the last before the scan first."""
+    rows = await db.fetch(
+        """
+        SELECT store_id
+          FROM shipment_packages
+         WHERE tracking_number = ANY($1::text[]) AND carrier = $2 AND environment = $3
+         ORDER BY (created_at <= $4::timestamptz + make_interval(secs => $5)) DESC, created_at DESC
+         LIMIT $6
+        """,
+        list(tracking_numbers),
+        carrier,
+        environment.value,
+        seen_at,
+        CLOCKS_DIFFER_SECONDS,
+        STORES_OF_A_NUMBER_MAX,
+    )
+    return list(dict.fromkeys(row["store_id"] for row in rows))
 
 
 async def of_order(db: Connection, envelope: Envelope, order_id: UUID) -> list[Parcel]:

@@ -12,7 +12,7 @@ from services.gateway.console.pages import Facts, Flash, act, asked_for, form_of
 from services.gateway.handlers.commands import RevokeKey
 from services.gateway.routes.answers import gateway_of, principal_of
 from services.gateway.routes.credentials import CredentialBody
-from services.gateway.routes.merchants import EndpointBody
+from services.gateway.routes.merchants import EndpointBody, RecoverBody
 from services.gateway.store import sessions
 from shared.contracts.credentials import KINDS, OWNERS, TOLD, CredentialsView, CredentialView, Use, VerifiedView, place_of
 from shared.contracts.webhooks import (
@@ -22,6 +22,8 @@ from shared.contracts.webhooks import (
     ListDeliveries,
     ListEndpoints,
     PutEndpoint,
+    RecoverDeliveries,
+    RecoveryView,
     Redeliver,
     RotateSecret,
 )
@@ -118,6 +120,18 @@ async def rotate_secret(request: HttpRequest, endpoint_id: FromPath[UUID]) -> Re
     return await act(request, form, RotateSecret(endpoint_id=endpoint_id), done=done, back=HERE)
 
 
+@post("/keys/endpoints/{endpoint_id:uuid}/recover", before_request=signed_in)
+async def recover_deliveries(request: HttpRequest, endpoint_id: FromPath[UUID]) -> Response[Any]:
+    form = await form_of(request)
+    body = read(form, RecoverBody, since=f"{form.get('since', '')}:00Z")
+    return await act(request, form, RecoverDeliveries(endpoint_id=endpoint_id, since=body.since), done=_recovered, back=HERE)
+
+
+def _recovered(answer: bytes) -> Flash:
+    recovery = msgspec.json.decode(answer, type=RecoveryView)
+    return Flash(good=True, text=f"{recovery.count} events are being delivered{'; there are more since then' if recovery.more else ''}.")
+
+
 @post("/keys/endpoints/{endpoint_id:uuid}/delete", before_request=signed_in)
 async def delete_endpoint(request: HttpRequest, endpoint_id: FromPath[UUID]) -> Response[Any]:
     form = await form_of(request)
@@ -139,6 +153,7 @@ ROUTES = [
     make_endpoint,
     enable_endpoint,
     rotate_secret,
+    recover_deliveries,
     delete_endpoint,
     redeliver,
 ]

@@ -78,6 +78,7 @@ SUCCESS_STATUS: dict[str, int] = {
     type_of(webhooks.DeleteEndpoint): 200,
     type_of(webhooks.RotateSecret): 200,
     type_of(webhooks.Redeliver): 200,
+    type_of(webhooks.RecoverDeliveries): 200,
     type_of(pricing.PutSettings): 200,
     type_of(tax.PutRule): 200,
     type_of(tax.DeleteRule): 200,

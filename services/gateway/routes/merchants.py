@@ -1,5 +1,6 @@
 """What the merchant is told: addresses, their secrets and deliveries, and everything that happened, to catch up."""
 
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -23,6 +24,8 @@ from shared.contracts.webhooks import (
     ListEndpoints,
     MerchantEvents,
     PutEndpoint,
+    RecoverDeliveries,
+    RecoveryView,
     Redeliver,
     RotateSecret,
     SecretsView,
@@ -93,6 +96,24 @@ async def rotate_secret(request: HttpRequest, endpoint_id: FromPath[UUID]) -> Re
     return await carry_out(request, lambda _: RotateSecret(endpoint_id=endpoint_id))
 
 
+class RecoverBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Since when to deliver what an endpoint has missed; events are stored for 90 days."""
+
+    since: Annotated[datetime, Meta(tz=True)]
+
+
+@post(
+    "/admin/webhook-endpoints/{endpoint_id:uuid}/recover",
+    before_request=ADMIN,
+    status_code=200,
+    tags=["Webhooks to you"],
+    summary="Deliver what an endpoint has missed",
+    responses=documented(200, RecoveryView, "So many events are due now, the oldest first; with more, the same request goes on."),
+)
+async def recover_deliveries(request: HttpRequest, endpoint_id: FromPath[UUID], data: JSONBody[RecoverBody]) -> Response[Any]:
+    return await carry_out(request, lambda _: RecoverDeliveries(endpoint_id=endpoint_id, since=data.since), data=data)
+
+
 @get(
     "/admin/webhook-endpoints",
     before_request=ADMIN,
@@ -109,7 +130,7 @@ async def list_endpoints(request: HttpRequest) -> Response[Any]:
     before_request=ADMIN,
     tags=["Webhooks to you"],
     summary="Read the secrets that deliveries to an address are signed with",
-    responses=documented(200, SecretsView, "The newest first.", keyed=False),
+    responses=documented(200, SecretsView, "The newest first. The reading is in the audit.", keyed=False),
 )
 async def read_secrets(request: HttpRequest, endpoint_id: FromPath[UUID]) -> Response[Any]:
     return await show(request, GetSecrets(endpoint_id=endpoint_id))
@@ -165,6 +186,7 @@ ROUTES = [
     change_endpoint,
     delete_endpoint,
     rotate_secret,
+    recover_deliveries,
     list_endpoints,
     read_secrets,
     list_deliveries,

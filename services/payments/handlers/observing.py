@@ -45,10 +45,13 @@ async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
         await _ignore(work)
         return
     # Who is meant is known before anything is asked: a stranger's event need not be readable.
-    intent_id, calls = await _meant(work, context, provider, command, observed)
-    if intent_id is None:
-        await _ignore(work, f"{observed.provider_payment_id} is no payment of this store.", calls)
+    meant, calls = await _meant(work, context, provider, command, observed)
+    if meant is None:
+        await _ignore(work, f"{observed.provider_payment_id} is no payment of ours.", calls)
         return
+    intent_id, store_id = meant
+    # Whichever store the provider's account is registered for, the event is about a payment of this store.
+    work = work.of_store(store_id)
     if observed.unreadable:
         raise EventUnreadable(f"{command.event_type} of {command.provider}: {observed.unreadable}")
     heard = await _said(provider, observed)
@@ -64,7 +67,7 @@ async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
     last = said[-1].operation.value if said else command.event_type
     intent = keep_applied(batch, work, seen, applied, source=Source.WEBHOOK, why=last, steps=steps)
     result = "unchanged" if intent == seen.intent else "applied"
-    batch.conclude(done(EventTaken(result=result, order_id=intent.order_id, intent_id=intent.id)))
+    batch.conclude(done(EventTaken(result=result, store_id=store_id, order_id=intent.order_id, intent_id=intent.id)))
     await batch.commit()
     context.wake_resolver()
 
@@ -86,8 +89,8 @@ async def _ignore(work: Work, reason: str = "", calls: Sequence[Call] = ()) -> N
 
 async def _meant(
     work: Work, context: Payments, provider: PaymentProvider, command: TakeEvent, observed: Observed
-) -> tuple[UUID | None, Sequence[Call]]:
-    """Find the payment of this store that is meant; nothing when it is another's, with the calls that were made to learn so.
+) -> tuple[tuple[UUID, UUID] | None, Sequence[Call]]:
+    """Find the payment that is meant, and its store; nothing when it is a stranger's, with the calls that were made to learn so.
 
     Raises PaymentNotKnown where it may become known.
     """
@@ -107,8 +110,10 @@ async def _meant(
     elif found is None:
         async with connected(context.desk.pool) as db:
             found = await find(db)  # It may have become known in between.
-    intent_id, *owner = found or (None,)
-    return intent_id if owner == [work.envelope.store_id, work.envelope.environment.value] else None, calls
+    if found is None:
+        return None, calls
+    intent_id, store_id, environment = found
+    return (intent_id, store_id) if environment == work.envelope.environment.value else None, calls
 
 
 async def _strangers(provider: PaymentProvider, provider_payment_id: str) -> Sequence[Call] | None:

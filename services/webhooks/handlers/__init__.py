@@ -7,6 +7,7 @@ from services.webhooks.handlers.endpoints import (
     list_deliveries,
     list_endpoints,
     put_endpoint,
+    recover_deliveries,
     redeliver,
     rotate_secret,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "process_failed",
     "put_endpoint",
     "receive",
+    "recover_deliveries",
     "redeliver",
     "replay",
     "replay_many",

@@ -5,9 +5,10 @@ from uuid import UUID
 
 import msgspec
 
-from services.webhooks.domain import DELIVERIES_OUT_MAX, DELIVERIES_OUT_PER_ENDPOINT_MAX, Account, accounts_of
+from services.webhooks.domain import DELIVERIES_OUT_MAX, DELIVERIES_OUT_PER_STORE_TIMING_OUT_MAX, Account, accounts_of
 from services.webhooks.handlers.errands import Errands
 from services.webhooks.handlers.posting import Messenger
+from services.webhooks.handlers.signing_secrets import SigningSecrets
 from services.webhooks.providers import Scheme, SecretUnfit
 from services.webhooks.settings import Settings
 from services.webhooks.store import events as store
@@ -71,9 +72,10 @@ class Webhooks:
         self.messenger = messenger
         self.wake_deliveries: Callable[[], None] = lambda: None
         self.deliveries_out = Errands(
-            out_max=DELIVERIES_OUT_MAX, per_endpoint_max=DELIVERIES_OUT_PER_ENDPOINT_MAX, back=lambda: self.wake_deliveries()
+            out_max=DELIVERIES_OUT_MAX, per_store_max=DELIVERIES_OUT_PER_STORE_TIMING_OUT_MAX, back=lambda: self.wake_deliveries()
         )
         self.wallet = wallet
+        self.signing_secrets = SigningSecrets(wallet)
         self._accounts = accounts
 
     def accounts_of(self, provider: str, scheme: Scheme, store_id: UUID | None) -> list[Account]:

@@ -2,38 +2,55 @@
 
 import logging
 import random
+from datetime import UTC, datetime
 from uuid import UUID
 
-from services.webhooks.domain import delivery_again_seconds
+import msgspec
+
+from services.webhooks.domain import (
+    DELIVERIES_OUT_PER_ENDPOINT_MAX,
+    DELIVERIES_OUT_PER_STORE_MAX,
+    DELIVERIES_OUT_PER_STORE_TIMING_OUT_MAX,
+    delivery_again_seconds,
+    retry_after_seconds,
+)
 from services.webhooks.handlers.context import Webhooks
 from services.webhooks.handlers.posting import error_class
+from services.webhooks.handlers.signing_secrets import SecretOwner, SigningSecretClosed
 from services.webhooks.store import deliveries, merchants
-from services.webhooks.store.deliveries import Due
+from services.webhooks.store.deliveries import Due, Failure, Share
 from shared import telemetry
-from shared.outbound import OutboundCallFailed
+from shared.outbound import OutboundCallFailed, OutboundFailure
 
 logger = logging.getLogger(__name__)
 
 # Longer than a try takes with everything around it, so that nobody else makes it meanwhile.
 LEASE_TIMEOUTS = 3
 GONE = 410
+# What merchants read of a delivery that could not be signed.
+SECRET_CLOSED = "signing_secret_unavailable"
+SHARE = Share(
+    per_endpoint=DELIVERIES_OUT_PER_ENDPOINT_MAX,
+    per_store=DELIVERIES_OUT_PER_STORE_MAX,
+    per_store_timing_out=DELIVERIES_OUT_PER_STORE_TIMING_OUT_MAX,
+)
 
 
 async def deliver_due(context: Webhooks) -> None:
     """Set out with every delivery that is due, as far as there is room; whoever comes back makes room for more."""
     out = context.deliveries_out
     while out.room:
-        due = await deliveries.take_due(
+        due = await deliveries.claim_due(
             context.desk.pool,
             limit=out.room,
-            per_endpoint=out.per_endpoint_max,
+            share=SHARE,
             out=out.by_endpoint,
             lease_seconds=LEASE_TIMEOUTS * context.settings.delivery_timeout_seconds,
         )
         if not due:
             return
         for each in due:
-            out.start(each.endpoint_id, _deliver(context, each))
+            out.start(_deliver(context, each), endpoint_id=each.endpoint_id, endpoint_max=each.endpoint_max, store_id=each.store_id)
 
 
 async def _deliver(context: Webhooks, due: Due) -> None:
@@ -44,21 +61,40 @@ async def _deliver(context: Webhooks, due: Due) -> None:
 
 async def _try(context: Webhooks, due: Due) -> None:
     status: int | None = None
+    wait_seconds: float | None = None
+    timed_out = False
     try:
-        status = await context.messenger.post(due)
+        answer = await context.messenger.post(_opened(context, due))
+        status, wait_seconds = answer.status, retry_after_seconds(answer.retry_after, now=datetime.now(UTC))
         error, text = error_class(status), f"answered {status}"
     except OutboundCallFailed as failed:
         error, text = failed.failure.value, str(failed)
+        timed_out = failed.failure is OutboundFailure.TIMED_OUT
+    except SigningSecretClosed as closed:
+        error, text = SECRET_CLOSED, str(closed)
     if status is not None and 200 <= status < 300:
-        telemetry.merchant_deliveries.labels("delivered").inc()
-        await deliveries.delivered(context.desk.pool, due, status=status)
+        held = await deliveries.mark_delivered(context.desk.pool, due, status=status)
+        _count("delivered", held=held)
         return
-    telemetry.merchant_deliveries.labels("failed").inc()
     telemetry.say(logger, logging.WARNING, "the merchant has not taken an event", {"try": due.attempt_count + 1, "error": text})
     pause = delivery_again_seconds(due.attempt_count, spread=random.random())
-    await deliveries.undelivered(context.desk.pool, due, status=status, error=error, again_seconds=pause)
-    if status == GONE:
+    failure = Failure(status=status, error=error, timed_out=timed_out, retry_after_seconds=wait_seconds)
+    again_seconds = None if pause is None else max(pause, wait_seconds or 0.0)
+    held = await deliveries.mark_undelivered(context.desk.pool, due, failure, again_seconds=again_seconds)
+    _count("failed", held=held)
+    if held and status == GONE:
         await _disable(context, due.endpoint_id, "it answered 410 Gone")
+
+
+def _opened(context: Webhooks, due: Due) -> Due:
+    owner = SecretOwner(store_id=due.store_id, environment=due.environment, endpoint_id=due.endpoint_id)
+    return msgspec.structs.replace(due, secrets=[context.signing_secrets.open(each, owner) for each in due.secrets])
+
+
+def _count(result: str, *, held: bool) -> None:
+    telemetry.merchant_deliveries.labels(result if held else "superseded").inc()
+    if not held:
+        telemetry.say(logger, logging.WARNING, "another sender makes this delivery; its result is not written", {"result": result})
 
 
 async def disable_failing(context: Webhooks) -> None:

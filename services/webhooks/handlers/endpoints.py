@@ -1,19 +1,19 @@
 """The addresses that merchants are told at: made, changed, given new secrets, and their deliveries."""
 
-import base64
-import secrets
 from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
 
 from services.webhooks.handlers.context import Webhooks
-from services.webhooks.providers.standard import SECRET_PREFIX
+from services.webhooks.handlers.signing_secrets import SigningSecretClosed, new_secret, owner_of
 from services.webhooks.store import deliveries as delivery_rows
 from services.webhooks.store import merchants
 from services.webhooks.store.merchants import Endpoint
+from shared import audit
 from shared.contracts.webhooks import (
     PAGE_ROWS_MAX,
+    RECOVERED_MAX,
     DeletedView,
     DeleteEndpoint,
     DeliveryPage,
@@ -22,17 +22,18 @@ from shared.contracts.webhooks import (
     ListDeliveries,
     ListEndpoints,
     PutEndpoint,
+    RecoverDeliveries,
+    RecoveryView,
     Redeliver,
     RotateSecret,
     SecretsView,
 )
 from shared.database import connected
-from shared.errors import Invalid, NotFound
+from shared.errors import Invalid, NotFound, Refusal, Unavailable
 from shared.messages import Envelope, done
 from shared.outbound import OutboundUrl, OutboundUrlInvalid
 from shared.work import Work
 
-SECRET_BYTES = 32
 ENDPOINTS_MAX = 20
 
 
@@ -41,6 +42,13 @@ class PrivateTarget(Invalid):
 
     code = "endpoint-not-public"
     title = "This address cannot be told of events"
+
+
+class EndpointDisabled(Refusal):
+    """A disabled endpoint receives nothing."""
+
+    code = "endpoint-disabled"
+    title = "Endpoint disabled"
 
 
 async def put_endpoint(work: Work, command: PutEndpoint, context: Webhooks) -> None:
@@ -53,11 +61,13 @@ async def put_endpoint(work: Work, command: PutEndpoint, context: Webhooks) -> N
     if before is None and len(known) >= ENDPOINTS_MAX:
         raise Invalid(f"A store has at most {ENDPOINTS_MAX} endpoints.")
     moment = datetime.now(UTC)
+    sealed = context.signing_secrets.seal([new_secret()], owner_of(work.envelope, command.endpoint_id)) if before is None else before
     endpoint = Endpoint(
         id=command.endpoint_id,
         url=url,
         event_types=list(command.event_types),
-        secrets=[_new_secret()] if before is None else before.secrets,
+        secrets=sealed.secrets,
+        key_version=sealed.key_version,
         enabled=command.enabled,
         disabled_why=None,
         failing_since=None,
@@ -65,7 +75,10 @@ async def put_endpoint(work: Work, command: PutEndpoint, context: Webhooks) -> N
         updated_at=moment,
     )
     batch = work.batch()
-    batch.add(merchants.put(work.envelope, endpoint))
+    batch.add(
+        merchants.put(work.envelope, endpoint),
+        delivery_rows.end_unwanted(endpoint.id, endpoint.event_types, enabled=endpoint.enabled),
+    )
     batch.audit("webhook_endpoint.put", str(endpoint.id), before=None if before is None else before.view(), after=endpoint.view())
     batch.conclude(done(endpoint.view()))
     await batch.commit()
@@ -78,14 +91,16 @@ def _callable_url(url: str, *, allow_private: bool) -> str:
         raise PrivateTarget(f"The address cannot be called: {invalid}.", {"field": "$.url"}) from invalid
 
 
-def _new_secret() -> str:
-    return f"{SECRET_PREFIX}{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
-
-
 async def rotate_secret(work: Work, command: RotateSecret, context: Webhooks) -> None:
     """Sign with a new secret besides the present one."""
     before = await _endpoint(context, work.envelope, command.endpoint_id)
-    rotated = msgspec.structs.replace(before, secrets=[_new_secret(), before.secrets[0]], updated_at=datetime.now(UTC))
+    owner = owner_of(work.envelope, command.endpoint_id)
+    try:
+        present = context.signing_secrets.open(before.secrets[0], owner)
+    except SigningSecretClosed as closed:
+        raise Unavailable(str(closed)) from closed
+    sealed = context.signing_secrets.seal([new_secret(), present], owner)
+    rotated = msgspec.structs.replace(before, secrets=sealed.secrets, key_version=sealed.key_version, updated_at=datetime.now(UTC))
     batch = work.batch()
     batch.add(merchants.put(work.envelope, rotated))
     batch.conclude(done(rotated.view()))
@@ -109,8 +124,24 @@ async def redeliver(work: Work, command: Redeliver, context: Webhooks) -> None:
     if found is None:
         raise NotFound(f"There is no delivery {command.delivery_id}.")
     batch = work.batch()
-    batch.add(delivery_rows.again(work.envelope, command.delivery_id))
+    batch.add(*delivery_rows.again(work.envelope, command.delivery_id))
     batch.conclude(done(msgspec.structs.replace(found, status="pending", attempt_count=0, delivered_at=None)))
+    await batch.commit()
+    context.wake_deliveries()
+
+
+async def recover_deliveries(work: Work, command: RecoverDeliveries, context: Webhooks) -> None:
+    """Deliver what an endpoint has not got since a moment, the oldest first, as many events as one call covers."""
+    endpoint = await _endpoint(context, work.envelope, command.endpoint_id)
+    if not endpoint.enabled:
+        raise EndpointDisabled("Enable the endpoint first; then what it has not got can be delivered.")
+    async with connected(context.desk.pool) as db:
+        found = await delivery_rows.missed(db, work.envelope, command, endpoint.event_types, limit=RECOVERED_MAX + 1)
+    batch = work.batch()
+    batch.add(delivery_rows.insert_missed(work.envelope, endpoint.id, found[:RECOVERED_MAX]), merchants.resume(work.envelope, endpoint.id))
+    recovery = RecoveryView(count=min(len(found), RECOVERED_MAX), more=len(found) > RECOVERED_MAX)
+    batch.audit("webhook_endpoint.recover", str(endpoint.id), after={"since": command.since, "count": recovery.count})
+    batch.conclude(done(recovery))
     await batch.commit()
     context.wake_deliveries()
 
@@ -121,8 +152,15 @@ async def list_endpoints(envelope: Envelope, query: ListEndpoints, context: Webh
 
 
 async def get_secrets(envelope: Envelope, query: GetSecrets, context: Webhooks) -> SecretsView:
-    """Read with which secrets deliveries to an address are signed."""
-    return SecretsView(secrets=(await _endpoint(context, envelope, query.endpoint_id)).secrets)
+    """Read with which secrets deliveries to an endpoint are signed; the reading is in the audit before it is answered."""
+    endpoint = await _endpoint(context, envelope, query.endpoint_id)
+    owner = owner_of(envelope, endpoint.id)
+    try:
+        opened = [context.signing_secrets.open(each, owner) for each in endpoint.secrets]
+    except SigningSecretClosed as closed:
+        raise Unavailable(str(closed)) from closed
+    await context.desk.rows.write([audit.acted(envelope, "webhook_endpoint.read_secrets", str(endpoint.id))])
+    return SecretsView(secrets=opened)
 
 
 async def list_deliveries(envelope: Envelope, query: ListDeliveries, context: Webhooks) -> DeliveryPage:

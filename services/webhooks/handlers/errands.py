@@ -16,12 +16,13 @@ DRAIN_SECONDS = 3.0
 class Errands:
     """What is out now; `back` is told when one has come back that others may have waited for."""
 
-    def __init__(self, *, out_max: int, per_endpoint_max: int, back: Callable[[], None]) -> None:
-        self.per_endpoint_max = per_endpoint_max
+    def __init__(self, *, out_max: int, per_store_max: int, back: Callable[[], None]) -> None:
         self._out_max = out_max
+        self._per_store_max = per_store_max
         self._back = back
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_endpoint: Counter[UUID] = Counter()
+        self._by_store: Counter[UUID] = Counter()
 
     @property
     def room(self) -> int:
@@ -33,19 +34,22 @@ class Errands:
         """How many are out for each."""
         return dict(self._by_endpoint)
 
-    def start(self, endpoint_id: UUID, errand: Coroutine[None, None, None]) -> None:
-        """Send one out."""
+    def start(self, errand: Coroutine[None, None, None], *, endpoint_id: UUID, endpoint_max: int, store_id: UUID) -> None:
+        """Send one out, for an endpoint that has at most so many, and its store."""
         task = asyncio.create_task(errand)
         self._tasks.add(task)
         self._by_endpoint[endpoint_id] += 1
-        task.add_done_callback(lambda done: self._came_back(endpoint_id, done))
+        self._by_store[store_id] += 1
+        task.add_done_callback(lambda done: self._came_back(done, endpoint_id, endpoint_max, store_id))
 
-    def _came_back(self, endpoint_id: UUID, task: asyncio.Task[None]) -> None:
-        waited_for = self.room == 0 or self._by_endpoint[endpoint_id] >= self.per_endpoint_max
+    def _came_back(self, task: asyncio.Task[None], endpoint_id: UUID, endpoint_max: int, store_id: UUID) -> None:
+        full = self._by_endpoint[endpoint_id] >= endpoint_max or self._by_store[store_id] >= self._per_store_max
+        waited_for = full or self.room == 0
         self._tasks.discard(task)
-        self._by_endpoint[endpoint_id] -= 1
-        if not self._by_endpoint[endpoint_id]:
-            del self._by_endpoint[endpoint_id]
+        for counter, key in ((self._by_endpoint, endpoint_id), (self._by_store, store_id)):
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]
         if not task.cancelled() and (bug := task.exception()) is not None:
             logger.error("an errand failed", exc_info=bug)
         if waited_for:

@@ -4,7 +4,7 @@ import time
 
 from services.webhooks.providers.standard import sign
 from services.webhooks.store.deliveries import Due
-from shared.outbound import OutboundCallFailed, OutboundClient, OutboundFailure, OutboundUrl, OutboundUrlInvalid
+from shared.outbound import OutboundAnswer, OutboundCallFailed, OutboundClient, OutboundFailure, OutboundUrl, OutboundUrlInvalid
 
 REDIRECTS = range(300, 400)
 
@@ -16,8 +16,8 @@ class Messenger:
         self._allow_private = allow_private
         self._client = OutboundClient(timeout_seconds=timeout_seconds)
 
-    async def post(self, due: Due) -> int:
-        """Post one event and return the answer's status; raises OutboundCallFailed."""
+    async def post(self, due: Due) -> OutboundAnswer:
+        """Post one event; gives what was answered, raises OutboundCallFailed."""
         try:
             url = OutboundUrl.parse(due.url, allow_private=self._allow_private)
         except OutboundUrlInvalid as invalid:

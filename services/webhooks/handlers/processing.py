@@ -2,7 +2,7 @@
 
 import msgspec
 
-from services.webhooks.domain import PAYLOAD_MAX_BYTES, READERS, SETTLED, UNREADABLE_TYPE, Status, wait_seconds
+from services.webhooks.domain import READERS, SETTLED, UNREADABLE_TYPE, Status, wait_seconds
 from services.webhooks.handlers.context import Webhooks
 from services.webhooks.store import events as store
 from services.webhooks.store import merchants
@@ -59,6 +59,7 @@ async def process(work: Work, command: Process, context: Webhooks) -> None:
             event.id,
             result.status,
             error=result.error,
+            store_id=None if result.taken is None else result.taken.store_id,
             order_id=None if result.taken is None else result.taken.order_id,
             look_again_seconds=wait_seconds(event.attempt_count),
         ),
@@ -75,8 +76,6 @@ async def _hand_on(work: Work, context: Webhooks, event: Kept) -> Result:
         return Result(status=Status.IGNORED, error="Its payload is past its retention.")
     if event.event_type == UNREADABLE_TYPE:
         raise Unreadable("event-unreadable: its body is no JSON object, or one that cannot be read")
-    if len(event.body) > PAYLOAD_MAX_BYTES:
-        raise Unreadable(f"the payload has {len(event.body)} bytes, more than the {PAYLOAD_MAX_BYTES} that can be handed on")
     taken = TAKEN_BY[READERS[event.provider]](
         provider=event.provider,
         provider_account=event.account,

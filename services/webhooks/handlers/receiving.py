@@ -65,7 +65,7 @@ def _at(context: Webhooks, provider: str, store_id: UUID | None) -> tuple[Scheme
 def _arrival(account: Account, event: Event, headers: dict[str, str], correlation_id: str) -> Arrival:
     envelope = Envelope(
         id=new_id(),
-        store_id=account.store_id,
+        store_id=account.received_for,
         environment=account.environment,
         source="webhooks",
         actor=f"webhook:{account.provider}",

@@ -40,7 +40,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     def key(self) -> tuple[UUID, str, str, str, str]:
         """By what a repeat is known."""
         account = self.account
-        return account.store_id, account.environment.value, account.provider, account.account, self.event.id
+        return account.received_for, account.environment.value, account.provider, account.account, self.event.id
 
 
 async def keep(pool: Pool, arrivals: Sequence[Arrival], *, head_start_seconds: float) -> list[bool]:
@@ -53,10 +53,12 @@ async def keep(pool: Pool, arrivals: Sequence[Arrival], *, head_start_seconds: f
         rows = await db.fetch(
             f"""
             WITH new AS (
-              INSERT INTO webhook_events (id, store_id, environment, provider, account, provider_event_id, event_type, happened_at)
-              SELECT * FROM unnest($7::uuid[], $8::uuid[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[],
-                                   $14::timestamptz[])
-              ON CONFLICT (store_id, environment, provider, account, provider_event_id) DO NOTHING
+              INSERT INTO webhook_events (id, store_id, received_for, environment, provider, account, provider_event_id, event_type,
+                                          happened_at)
+              SELECT id, store_id, store_id, environment, provider, account, provider_event_id, event_type, happened_at
+                FROM unnest($7::uuid[], $8::uuid[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::timestamptz[])
+                     AS t (id, store_id, environment, provider, account, provider_event_id, event_type, happened_at)
+              ON CONFLICT (received_for, environment, provider, account, provider_event_id) DO NOTHING
               RETURNING id, received_at),
             kept AS (
               INSERT INTO webhook_payloads (event_id, received_at, headers, body)
@@ -68,7 +70,7 @@ async def keep(pool: Pool, arrivals: Sequence[Arrival], *, head_start_seconds: f
             """,
             *sending.arguments,
             [a.id for a in wanted],
-            [a.account.store_id for a in wanted],
+            [a.account.received_for for a in wanted],
             [a.account.environment.value for a in wanted],
             [a.account.provider for a in wanted],
             [a.account.account for a in wanted],
@@ -146,20 +148,29 @@ def _kept_error(error: str | None) -> str | None:
     return None if error is None else error.replace("\0", "")[:ERROR_MAX_CHARACTERS]
 
 
-def stands(event_id: UUID, status: Status, *, error: str | None, order_id: UUID | None = None, look_again_seconds: float = 0) -> Statement:
-    """Set how an event stands after a try; what is processed or ignored stays so, whatever a later try comes to."""
+def stands(
+    event_id: UUID,
+    status: Status,
+    *,
+    error: str | None,
+    store_id: UUID | None = None,
+    order_id: UUID | None = None,
+    look_again_seconds: float = 0,
+) -> Statement:
+    """Set how an event stands after a try, and whose it is once that is known; processed or ignored it stays, whatever a later try says."""
     return Statement(
         """
         UPDATE webhook_events
            SET attempt_count = attempt_count + 1,
                status = CASE WHEN status IN ('processed', 'ignored') AND $2 NOT IN ('processed', 'ignored') THEN status ELSE $2 END,
                last_error = $3,
+               store_id = coalesce($6, store_id),
                order_id = coalesce($4, order_id),
                processed_at = CASE WHEN $2 IN ('processed', 'ignored') THEN coalesce(processed_at, now()) ELSE processed_at END,
                next_attempt_at = CASE WHEN $2 = 'waiting' THEN now() + make_interval(secs => $5) END
          WHERE id = $1
         """,
-        (event_id, status.value, _kept_error(error), order_id, look_again_seconds),
+        (event_id, status.value, _kept_error(error), order_id, look_again_seconds, store_id),
     )
 
 
@@ -247,8 +258,8 @@ async def page(db: Connection, envelope: Envelope, wanted: ListEvents, *, limit:
         (wanted.since, "received_at >= ${}"),
         (wanted.until, "received_at < ${}"),
         # The same by id, which there is an index for.
-        (wanted.since and _id_at(wanted.since, -CLOCKS_APART), "id >= ${}"),
-        (wanted.until and _id_at(wanted.until, CLOCKS_APART), "id < ${}"),
+        (wanted.since and first_id_around(wanted.since, -CLOCKS_APART), "id >= ${}"),
+        (wanted.until and first_id_around(wanted.until, CLOCKS_APART), "id < ${}"),
         (wanted.before, "id < ${}"),
     ]
     given = [(value, condition) for value, condition in wishes if value is not None]
@@ -270,7 +281,8 @@ async def page(db: Connection, envelope: Envelope, wanted: ListEvents, *, limit:
     return [_view(row) for row in rows]
 
 
-def _id_at(moment: datetime, apart: timedelta) -> UUID:
+def first_id_around(moment: datetime, apart: timedelta) -> UUID:
+    """Name the smallest id that can be minted so long after a moment, or before it; what is out of range is brought into it."""
     return first_id_at(min(max(moment, EARLIEST), LATEST) + apart)
 
 
@@ -327,8 +339,8 @@ async def in_range(db: Connection, envelope: Envelope, wanted: ReplayMany) -> li
         wanted.event_type,
         wanted.status,
         REPLAYS_MAX + 1,
-        _id_at(wanted.since, -CLOCKS_APART),
-        _id_at(wanted.until, CLOCKS_APART),
+        first_id_around(wanted.since, -CLOCKS_APART),
+        first_id_around(wanted.until, CLOCKS_APART),
     )
     return [row["id"] for row in rows]
 

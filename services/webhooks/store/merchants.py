@@ -14,15 +14,25 @@ from shared.messages import Envelope
 ERROR_MAX_CHARACTERS = 500
 EVENTS_KEPT_DAYS = 90
 DELETE_ROWS_MAX = 5_000
+RESEAL_ROWS_MAX = 50
+NOT_SHOWN = frozenset({"secrets", "key_version"})
+
+
+class SealedSecrets(msgspec.Struct, frozen=True, kw_only=True):
+    """The signing secrets of an endpoint, sealed, and with which version of the key."""
+
+    secrets: list[str]
+    key_version: int
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """An address as its row holds it."""
+    """An address as its row holds it; its secrets are sealed."""
 
     id: UUID
     url: str
     event_types: list[str]
     secrets: list[str]
+    key_version: int
     enabled: bool
     disabled_why: str | None
     failing_since: datetime | None
@@ -31,10 +41,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     def view(self) -> EndpointView:
         """Show it, without its secrets."""
-        return EndpointView(**{key: value for key, value in msgspec.structs.asdict(self).items() if key != "secrets"})
+        return EndpointView(**{key: value for key, value in msgspec.structs.asdict(self).items() if key not in NOT_SHOWN})
 
 
-_ENDPOINT = "id, url, event_types, secrets, enabled, disabled_why, failing_since, created_at, updated_at"
+_ENDPOINT = "id, url, event_types, secrets, key_version, enabled, disabled_why, failing_since, created_at, updated_at"
 
 
 async def endpoints(db: Connection, envelope: Envelope) -> list[Endpoint]:
@@ -51,11 +61,12 @@ def put(envelope: Envelope, endpoint: Endpoint) -> Statement:
     """Write an address, in the place of what it was; enabling it forgets that it failed."""
     return Statement(
         """
-        INSERT INTO webhook_endpoints (id, store_id, environment, url, event_types, secrets, enabled, created_at, updated_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        INSERT INTO webhook_endpoints (id, store_id, environment, url, event_types, secrets, enabled, created_at, updated_at, key_version)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         ON CONFLICT (id) DO UPDATE
            SET url = EXCLUDED.url, event_types = EXCLUDED.event_types, secrets = EXCLUDED.secrets, enabled = EXCLUDED.enabled,
-               disabled_why = NULL, failing_since = NULL, updated_at = EXCLUDED.updated_at
+               key_version = EXCLUDED.key_version,
+               disabled_why = NULL, failing_since = NULL, timeout_count = 0, paused_until = NULL, updated_at = EXCLUDED.updated_at
          WHERE webhook_endpoints.store_id = EXCLUDED.store_id AND webhook_endpoints.environment = EXCLUDED.environment
         RETURNING id
         """,
@@ -69,7 +80,17 @@ def put(envelope: Envelope, endpoint: Endpoint) -> Statement:
             endpoint.enabled,
             endpoint.created_at,
             endpoint.updated_at,
+            endpoint.key_version,
         ),
+        must=True,
+    )
+
+
+def resume(envelope: Envelope, endpoint_id: UUID) -> Statement:
+    """End the pause that an endpoint requested."""
+    return Statement(
+        "UPDATE webhook_endpoints SET paused_until = NULL WHERE id = $1 AND store_id = $2 AND environment = $3 AND enabled RETURNING id",
+        (endpoint_id, envelope.store_id, envelope.environment.value),
         must=True,
     )
 
@@ -81,6 +102,45 @@ def delete(envelope: Envelope, endpoint_id: UUID) -> Statement:
         (endpoint_id, envelope.store_id, envelope.environment.value),
         must=True,
     )
+
+
+class SealedBefore(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint whose secrets are sealed with an older key, or not at all."""
+
+    id: UUID
+    store_id: UUID
+    environment: str
+    secrets: list[str]
+
+
+async def list_sealed_before(pool: Pool, current: int, after: UUID) -> list[SealedBefore]:
+    """List endpoints whose secrets are sealed with an older key than the present one, by id, after the one named."""
+    async with connected(pool) as db:
+        rows = await db.fetch(
+            """
+            SELECT id, store_id, environment, secrets
+              FROM webhook_endpoints
+             WHERE key_version < $1 AND id > $2
+             ORDER BY id
+             LIMIT $3
+            """,
+            current,
+            after,
+            RESEAL_ROWS_MAX,
+        )
+    return [SealedBefore(**dict(row)) for row in rows]
+
+
+async def update_secrets(pool: Pool, before: SealedBefore, sealed: SealedSecrets) -> None:
+    """Write an endpoint's secrets as they are sealed now, unless they have changed in between."""
+    async with connected(pool) as db:
+        await db.execute(
+            "UPDATE webhook_endpoints SET secrets = $3, key_version = $4 WHERE id = $1 AND secrets = $2",
+            before.id,
+            before.secrets,
+            sealed.secrets,
+            sealed.key_version,
+        )
 
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,7 +252,9 @@ async def disable(pool: Pool, endpoint_id: UUID, *, why: str) -> bool:
     async with connected(pool) as db:
         result = await db.execute(
             """
-            WITH ended AS (UPDATE webhook_deliveries SET status = 'failed' WHERE endpoint_id = $1 AND status = 'pending')
+            WITH ended AS (UPDATE webhook_deliveries
+                              SET status = 'failed', lease_token = NULL
+                            WHERE endpoint_id = $1 AND status = 'pending')
             UPDATE webhook_endpoints SET enabled = false, disabled_why = $2, updated_at = now() WHERE id = $1 AND enabled
             """,
             endpoint_id,
