@@ -102,7 +102,7 @@ class Gateway:
     def count(self, principal: Principal) -> None:
         """Count a call against a caller's rate; refuses when it is over it."""
         if telemetry.tracing():
-            telemetry.mark({"store_id": str(principal.store_id), "environment": principal.environment.value})
+            telemetry.caller_known({"store_id": str(principal.store_id), "environment": principal.environment.value})
         if len(self._buckets) >= BUCKETS_MAX:
             self._buckets.clear()
         settings, of_token = self.settings, principal.role in TOKEN_ROLES
