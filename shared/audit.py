@@ -8,7 +8,7 @@ import msgspec
 
 from shared.contracts.actions import ActionPage, ActionView, ListActions
 from shared.contracts.calls import PAGE_ROWS_MAX, CallPage, CallView, ListCalls
-from shared.database import Connection, Pool, Record, Statement, connected
+from shared.database import Connection, Pool, Record, Statement, connected, transaction
 from shared.http_client import Call
 from shared.ids import new_id
 from shared.messages import Envelope
@@ -177,6 +177,24 @@ def acted(envelope: Envelope, action: str, subject: str, *, before: Any = None, 
             envelope.correlation_id,
         ),
     )
+
+
+async def keep_action(pool: Pool, envelope: Envelope, action: str, subject: str, *, after: Any = None) -> None:
+    """Insert the row of an action that no handler's transaction writes; once for its envelope's id."""
+    row = acted(envelope, action, subject, after=after)
+    async with transaction(pool) as db:
+        await db.execute(row.sql, *row.arguments)
+
+
+def subject_of(command: Any) -> str:
+    """Name what a command or query is about: its ids."""
+    named = ((name, getattr(command, name)) for name in command.__struct_fields__ if name.endswith("_id"))
+    return ", ".join(f"{name}={value}" for name, value in named if value is not None)
+
+
+def refused(code: str) -> dict[str, str]:
+    """Say in a row's `after` that nothing was changed, and why, by the problem's code."""
+    return {"refused": code}
 
 
 def _json(value: object) -> str:

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -281,22 +281,24 @@ def span(
     if not _tracing or not (parent or _goes_on() or (kind is SpanKind.INTERNAL and _chosen())):
         return _NO_SPAN
     above = _propagator.extract({"traceparent": parent}) if parent else otel_context.get_current()
-    return _current(name, above, kind, without_secrets(facts or {}))
+    return _Current(trace.get_tracer("tender").start_span(name, context=above, kind=kind, attributes=without_secrets(facts or {})))
 
 
-@contextlib.contextmanager
-def _current(name: str, above: Context, kind: SpanKind, facts: Mapping[str, str]) -> Iterator[Span]:
-    tracer = trace.get_tracer("tender")
-    # What an exception says may quote a URL; the log has its text, the span its kind.
-    with tracer.start_as_current_span(
-        name, context=above, kind=kind, attributes=facts, record_exception=False, set_status_on_exception=False
-    ) as made:
-        try:
-            yield made
-        except Exception as failure:
-            made.set_attribute("error.type", type(failure).__name__)
-            made.set_status(StatusCode.ERROR)
-            raise
+class _Current:
+    """A span that is the current one while inside; of what is raised it records the type alone, for the text may quote a URL."""
+
+    def __init__(self, made: Span) -> None:
+        self._made = made
+
+    def __enter__(self) -> None:
+        self._token = otel_context.attach(trace.set_span_in_context(self._made))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        otel_context.detach(self._token)
+        if kind is not None and issubclass(kind, Exception):
+            self._made.set_attribute("error.type", kind.__name__)
+            self._made.set_status(StatusCode.ERROR)
+        self._made.end()
 
 
 class _TracedRequest:
