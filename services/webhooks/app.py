@@ -46,8 +46,12 @@ from shared.worker import CommandHandler, FailureHandler, QueryHandler, RetrySch
 
 OWNED = Owned(name="webhooks", files=Path(__file__).parent / "schema", also=("credentials",))
 TOLD = contract.TOLD["webhooks"]
+# Without the broker webhooks are kept all the same, and worked on once it is back.
+ONLY_SHOWN = frozenset({"broker", "replies"})
 CERTIFICATE_TIMEOUT_SECONDS = 5.0
 CERTIFICATE_MAX_BYTES = 64 * 1024
+# What a server answers that would answer otherwise later.
+NOT_NOW = frozenset({408, 425, 429, *range(500, 600)})
 
 COMMANDS: dict[type[Message], CommandHandler[Webhooks]] = {
     messages.Process: handlers.process,
@@ -109,6 +113,7 @@ def build(settings: Settings) -> Service[Webhooks]:
         jobs=partial(_jobs, settings),
         http=routes.api,
         checks=_checks,
+        only_shown=ONLY_SHOWN,
         together={IntentChanged: Together(handler=handlers.tell_of_payments, about=lambda event: event.intent.order_id)},
         schedules=RetrySchedules(silent=tuple(settings.retry_tiers_silent.split(",")), bug=tuple(settings.retry_tiers_bug.split(","))),
     )
@@ -149,6 +154,8 @@ async def fetch(url: str) -> bytes:
     timeout = aiohttp.ClientTimeout(total=CERTIFICATE_TIMEOUT_SECONDS)
     try:
         async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url, allow_redirects=False) as answer:
+            if answer.status in NOT_NOW:
+                raise Unavailable(f"PayPal's certificate: {answer.status}")
             if answer.status != 200:
                 return b""
             body = b""

@@ -245,7 +245,7 @@ class TestLimits:
 
 
 async def _not_ready(world: World) -> Any:
-    answer = await world.http.get("/health/ready")
+    answer = await world.http.get(f"{world.monitoring['gateway']}/health/ready")
     return answer.json() if answer.status_code == 503 else None
 
 

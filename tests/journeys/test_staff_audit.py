@@ -80,13 +80,21 @@ VALUES: dict[str, Any] = {
 def the_routes() -> list[tuple[str, str]]:
     """Every route that the gateway serves."""
     gateway = cast(Gateway, SimpleNamespace(settings=SimpleNamespace(cors_origins="", api_docs=True)))
-    routes = [route for route in api(gateway, {}, CONSOLE).routes if isinstance(route, HTTPRoute)]
+    routes = [route for route in api(gateway, CONSOLE).routes if isinstance(route, HTTPRoute)]
     return sorted((method, route.path) for route in routes for method in route.methods - {"OPTIONS", "HEAD"})
 
 
 def _changing(prefix: str) -> list[tuple[str, str]]:
     found = [(method, path) for method, path in the_routes() if method != "GET" and path.startswith(prefix)]
     return [each for each in found if not each[1].startswith(tuple(EXEMPT))]
+
+
+def test_documentation_is_served_by_a_setting() -> None:
+    gateway = cast(Gateway, SimpleNamespace(settings=SimpleNamespace(cors_origins="", api_docs=False)))
+
+    served = {path for _, path in the_routes()} - {route.path for route in api(gateway, CONSOLE).routes}
+
+    assert {path.split("/")[1] for path in served} == {"docs", "openapi"}
 
 
 @pytest.fixture(scope="module")

@@ -283,7 +283,7 @@ ANONYMOUS = "SELECT attributes FROM gateway.spans WHERE kind = 'server' AND stor
 
 async def _counted(world: World) -> float:
     """Count the orders that were put, as the gateway's metric has it."""
-    text = (await world.http.get("/metrics")).text
+    text = (await world.http.get(f"{world.monitoring['gateway']}/metrics")).text
     lines = [line for line in text.splitlines() if line.startswith("tender_http_request_seconds_count") and 'method="PUT"' in line]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
@@ -292,8 +292,8 @@ class TestMetrics:
     async def test_are_named_by_convention_and_move(self, watched: tuple[World, Collector, Path]) -> None:
         world, _, _ = watched
 
-        gateway = (await world.http.get("/metrics")).text
-        payments = (await world.http.get(f"{world.payments_url}/metrics")).text
+        gateway = (await world.http.get(f"{world.monitoring['gateway']}/metrics")).text
+        payments = (await world.http.get(f"{world.monitoring['payments']}/metrics")).text
 
         assert 'tender_idempotency_answers_total{how="first"}' in gateway
         assert 'tender_http_request_seconds_count{method="POST"' in gateway
@@ -307,6 +307,18 @@ class TestHealth:
     async def test_every_service_tells(self, watched: tuple[World, Collector, Path], path: str) -> None:
         world, _, _ = watched
 
-        answers = [await world.http.get(f"{url}{path}") for url in (world.gateway_url, world.payments_url)]
+        answers = [await world.http.get(f"{url}{path}") for url in (world.monitoring["gateway"], world.monitoring["payments"])]
 
         assert [a.status_code for a in answers] == [200, 200]
+
+    @pytest.mark.parametrize("path", ["/health/ready", "/metrics", "/health/", "/health/live/"])
+    async def test_public_port_tells_none_of_it(self, watched: tuple[World, Collector, Path], path: str) -> None:
+        """L5 and cases 104 and 123: only /health/live is there; a page of what is not has a policy."""
+        world, _, _ = watched
+
+        answer, live = await world.http.get(path), await world.http.get("/health/live")
+
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+        assert answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert (live.status_code, live.json()) == (200, {"status": "alive"})
