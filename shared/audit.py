@@ -12,6 +12,7 @@ from shared.database import Connection, Pool, Record, Statement, connected, tran
 from shared.http_client import Call
 from shared.ids import new_id
 from shared.messages import Envelope
+from shared.telemetry import public_part
 
 MONTHS_AHEAD = 3
 MONTHS_KEPT = 13
@@ -171,12 +172,24 @@ def acted(envelope: Envelope, action: str, subject: str, *, before: Any = None, 
             envelope.actor,
             action,
             subject,
-            None if before is None else _json(before),
-            None if after is None else _json(after),
+            None if before is None else _json(_public(msgspec.to_builtins(before))),
+            None if after is None else _json(_public(msgspec.to_builtins(after))),
             reason,
             envelope.correlation_id,
         ),
     )
+
+
+def _public(value: Any) -> Any:
+    """Copy a row's value without the queries and credentials of the URLs in it, where tokens often are."""
+    match value:
+        case str():
+            return public_part(value) if value.startswith(("http://", "https://")) else value
+        case dict():
+            return {name: _public(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_public(each) for each in value]
+    return value
 
 
 async def keep_action(pool: Pool, envelope: Envelope, action: str, subject: str, *, after: Any = None) -> None:

@@ -254,10 +254,11 @@ def stop_tracing() -> None:
 
 def without_secrets(facts: Mapping[str, str]) -> dict[str, str]:
     """Copy a span's facts; a URL or path among them (`url.*`) loses its query, its fragment and its credentials."""
-    return {name: _public_part(value) if name.startswith("url.") else value for name, value in facts.items()}
+    return {name: public_part(value) if name.startswith("url.") else value for name, value in facts.items()}
 
 
-def _public_part(url: str) -> str:
+def public_part(url: str) -> str:
+    """Cut the query, the fragment and the credentials off a URL."""
     return URL_CREDENTIALS.sub("//", re.split("[?#]", url, maxsplit=1)[0])
 
 

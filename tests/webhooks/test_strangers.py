@@ -322,6 +322,25 @@ async def test_accounts_cannot_be_told_apart_from_outside(world: World) -> None:
     assert {answer.headers["x-content-type-options"] for answer in answers} == {"nosniff"}
 
 
+async def test_headers_and_urls_with_secrets_are_not_recorded(world: World) -> None:
+    """Case 120: an API key beside a webhook's signature, and a token in an endpoint's address."""
+    token, told = "planted0123456789", an_event(world, {}, kind="customer.created")
+    secret = dict.fromkeys(("X-Api-Key", "apikey", "X-Auth-Token", "Authorization", "Cookie", "Client-Secret"), token)
+    answers = [
+        await post(world, told, headers={**world.sandbox.outgoing.headers(told), **secret}),
+        await post(world, told, headers={"webhook-signature": "v1,AAAA", **secret}),
+        await world.send("POST", "/api/v1/admin/webhook-endpoints", {"url": f"https://u:{token}@shop.example/hook?token={token}"}),
+        await world.send("POST", "/api/v1/admin/webhook-endpoints", {"url": f"https://shop.example/hook?token={token}"}),
+    ]
+
+    tables = ("webhooks.webhook_payloads", "webhooks.webhook_rejections", "webhooks.admin_audit")
+    every = [str(dict(row)) for table in tables for row in await world.rows(f"SELECT * FROM {table}")]
+    assert [answer.status for answer in answers[:2]] == [200, 401]
+    assert 200 in [answer.status for answer in answers[2:]]
+    assert "https://shop.example/hook" in str(every)
+    assert [row for row in every if token in row] == []
+
+
 @pytest.mark.parametrize("path", ["/metrics", "/health/ready"])
 async def test_public_port_of_webhooks_has_no_monitoring(world: World, path: str) -> None:
     """L5, case 123."""

@@ -22,6 +22,7 @@ from services.gateway.domain import (
     Unauthenticated,
     draw,
     is_token,
+    key_environment,
     key_parts,
     read_token,
     secret_hash,
@@ -144,6 +145,8 @@ class Gateway:
         found = None if parts is None else await store.api_key(self.pool, parts[0])
         if parts is None or found is None or not hmac.compare_digest(found[1], secret_hash(parts[1])):
             raise Unauthenticated("This key or token is not valid, or no longer.")
+        if found[0].environment.value != key_environment(credential):
+            raise Unauthenticated("This key is of the other environment.")
         if len(self._known) >= KEY_CACHE_ROWS_MAX:
             self._known.clear()
         self._known[fingerprint] = (found[0], read_at_seconds + KEY_CACHE_SECONDS)

@@ -1,6 +1,7 @@
 """Taking in: verified on the raw bytes, kept, answered; only then is anything done about it."""
 
 import logging
+import re
 import time
 from datetime import UTC, datetime
 from uuid import UUID
@@ -20,7 +21,7 @@ from shared.outbox import command_parcel
 logger = logging.getLogger(__name__)
 
 # What a sender proves itself with towards us, or its browser's leavings, is not kept.
-HEADERS_LEFT_OUT = frozenset({"authorization", "cookie", "proxy-authorization"})
+SECRET_HEADER = re.compile(r"authorization|cookie|api-?key|token|secret|password|credential")
 SAMPLE_EVERY_SECONDS = 0.1
 FORGED = "The request is not signed as it should be."
 PROVIDER_MAX_CHARACTERS = 60
@@ -37,7 +38,7 @@ async def receive(context: Webhooks, provider: str, store_id: UUID | None, incom
 
     opened = await scheme.open(incoming, accounts, now=datetime.now(UTC))
 
-    headers = {name: value for name, value in incoming.headers.items() if name not in HEADERS_LEFT_OUT}
+    headers = {name: value for name, value in incoming.headers.items() if not SECRET_HEADER.search(name)}
     arrivals = [_arrival(account, event, headers, correlation_id) for account, event in opened.genuine]
     for is_new in await context.keeping.submit_all(arrivals):
         telemetry.webhooks_received.labels(provider, "new" if is_new else "repeated").inc()
