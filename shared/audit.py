@@ -192,7 +192,7 @@ def _public(value: Any) -> Any:
     return value
 
 
-async def keep_action(pool: Pool, envelope: Envelope, action: str, subject: str, *, after: Any = None) -> None:
+async def insert_action(pool: Pool, envelope: Envelope, action: str, subject: str, *, after: Any = None) -> None:
     """Insert the row of an action that no handler's transaction writes; once for its envelope's id."""
     row = acted(envelope, action, subject, after=after)
     async with transaction(pool) as db:

@@ -138,7 +138,7 @@ class _Port:
         self._server = Server(config)
 
     def listen(self) -> None:
-        """Take the address; raises AddressInUse."""
+        """Bind the address; raises AddressInUse."""
         self._listeners = _listeners(self._host, self._port, f"{self._name}: {self._host}:{self._port}", self._variables)
         port = self._listeners[0].getsockname()[1]
         self.url = f"http://[{self._host}]:{port}" if ":" in self._host else f"http://{self._host}:{port}"

@@ -53,7 +53,7 @@ async def acting_as_owner(
         await connection.close()
 
 
-async def keep_owner_action(
+async def insert_owner_action(
     url: str, schema: str, action: str, subject: str, *, store_id: UUID = NOBODY, environment: Environment = Environment.PRODUCTION
 ) -> None:
     """Insert the audit's row of something that cannot be one transaction, before it begins."""

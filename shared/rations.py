@@ -11,7 +11,7 @@ class Ration:
         self._seconds = seconds
         self._taken: deque[float] = deque(maxlen=count_max)
 
-    def take(self) -> bool:
+    def allows(self) -> bool:
         """Count once more; false, and not counted, when it is once too often."""
         now_seconds = time.monotonic()
         if len(self._taken) == self._taken.maxlen and now_seconds - self._taken[0] < self._seconds:

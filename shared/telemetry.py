@@ -325,7 +325,7 @@ class _TracedRequest:
 
     def end(self) -> None:
         """End the span."""
-        if not self._known and _chosen() and _anonymous_spans.take():
+        if not self._known and _chosen() and _anonymous_spans.allows():
             self._span = self._start(Context())
         if self._span is None:
             return

@@ -275,7 +275,7 @@ class Worker(Generic[C]):
         telemetry.say(logger, logging.INFO, "refused", {"type": kind, "code": problem.code, "detail": problem.detail})
 
     def _tried(self, received: Received, envelope: Envelope, problem: Problem) -> list[Statement]:
-        """Make the row of what staff asked for in vain; an event only follows from what somebody asked for."""
+        """Make the audit's row of a refused command of staff; an event only follows from a command, and has none."""
         decoder, _ = self._known(received.type)
         command = decoder.decode(received.body)
         if isinstance(command, Event):

@@ -119,7 +119,7 @@ FLOODS = {
 }
 
 
-async def test_public_port_is_not_served_before_the_service_has_started() -> None:
+async def test_public_port_is_closed_before_the_service_has_started() -> None:
     async def starting() -> str:
         return "starting"
 

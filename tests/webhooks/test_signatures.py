@@ -503,7 +503,7 @@ class TestPayPal:
 
         assert (await paypal.open(PAYPAL_BODY, paypal.headers(PAYPAL_BODY))).genuine
 
-    async def test_garbage_instead_of_a_certificate_is_remembered_for_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_unreadable_certificate_is_remembered_for_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
         paypal, now = PayPalOfTheTests(), 1_000.0
         monkeypatch.setattr("services.webhooks.providers.paypal.time", SimpleNamespace(monotonic=lambda: now))
         paypal.garbage = True

@@ -35,7 +35,7 @@ async def sign_in_failed(gateway: Gateway, credential: str, reason: str, *, addr
 
     So many rows a minute are written and no more, for anybody can cause them.
     """
-    if not gateway.failed_sign_ins.take():
+    if not gateway.failed_sign_ins.allows():
         return
     parts = key_parts(credential)
     owner = None if parts is None else await sessions.owner_of(gateway.pool, parts[0])
@@ -44,4 +44,4 @@ async def sign_in_failed(gateway: Gateway, credential: str, reason: str, *, addr
         id=new_id(), store_id=store_id, environment=environment, source=GATEWAY, actor=ANONYMOUS, correlation_id=correlation_id
     )
     subject = "" if parts is None or owner is None else f"key_id={parts[0]}"
-    await audit.keep_action(gateway.pool, envelope, SIGN_IN_FAILED, subject, after={"reason": reason, "address": address})
+    await audit.insert_action(gateway.pool, envelope, SIGN_IN_FAILED, subject, after={"reason": reason, "address": address})

@@ -180,7 +180,7 @@ class Gateway:
         }
 
     def _audited(self, kind: type[Message], driver: Driver) -> Driver:
-        """Have a driver leave a row in the audit when it has ended what staff asked for, before anybody sees its answer."""
+        """Wrap a driver so that the audit has a row of what staff requested once it has ended, before its answer goes out."""
 
         async def audited(kept: Kept) -> Reply | Interim | None:
             command = msgspec.json.decode(kept.command or b"", type=kind)
@@ -188,7 +188,7 @@ class Gateway:
             ended = isinstance(reply, Done) or (isinstance(reply, Refused) and reply.problem.definitive)
             if ended and audit.by_staff(_envelope(kept), kept.command_type):
                 after = audit.refused(reply.problem.code) if isinstance(reply, Refused) else None
-                await audit.keep_action(self.pool, _envelope(kept), kept.command_type, audit.subject_of(command), after=after)
+                await audit.insert_action(self.pool, _envelope(kept), kept.command_type, audit.subject_of(command), after=after)
             return reply
 
         return audited
@@ -232,9 +232,9 @@ class Gateway:
         )
 
     async def ask_as(self, envelope: Envelope, query: Query, *, timeout_seconds: float) -> Reply:
-        """Ask a service on behalf of whoever the envelope says; what reads a secret is in the audit before it is asked."""
+        """Ask a service on behalf of whoever the envelope says; a query for a secret is in the audit before it is sent."""
         if isinstance(query, SecretQuery):
-            await audit.keep_action(self.pool, envelope, type_of(type(query)), audit.subject_of(query))
+            await audit.insert_action(self.pool, envelope, type_of(type(query)), audit.subject_of(query))
         try:
             return await self.replies.ask(envelope, query, timeout_seconds=timeout_seconds)
         except Unroutable as missing:

@@ -41,16 +41,16 @@ class Watched:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status, told = time.monotonic(), 500, False
+        started, status, recorded = time.monotonic(), 500, False
         ours = correlation_id(scope["headers"])
         scope.setdefault("state", {})["correlation_id"] = ours
 
-        def tell() -> None:
-            nonlocal told
-            told = True
+        def record() -> None:
+            nonlocal recorded
+            recorded = True
             elapsed_seconds = time.monotonic() - started
             _tell(scope, status, elapsed_seconds)
-            # What is asked all the time says nothing of how quick we are.
+            # What is requested all the time says nothing of how quick we are.
             if not scope["path"].startswith(UNCOUNTED):
                 self._pulse.handled(elapsed_seconds, "failed" if status >= 500 else "answered")
 
@@ -60,16 +60,16 @@ class Watched:
                 status = message["status"]
                 message["headers"] = [*message.get("headers", []), (b"x-correlation-id", ours.encode())]
                 if _stays_open(scope, message["headers"]):
-                    # How long somebody looks at a live page says nothing of how quick we are: it is answered as soon as it begins.
+                    # How long a live page is open says nothing of how quick we are: it is answered as soon as it begins.
                     in_hand.close()
-                    tell()
+                    record()
             await send(message)
 
         with telemetry.bound({"correlation_id": ours, **_path_facts(scope["path"])}), ExitStack() as in_hand:
             in_hand.enter_context(self._pulse)
             await self._app(scope, receive, answer)
-            if not told:
-                tell()
+            if not recorded:
+                record()
 
 
 def _stays_open(scope: Scope, answer_headers: Iterable[tuple[bytes, bytes]]) -> bool:

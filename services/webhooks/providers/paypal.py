@@ -31,7 +31,7 @@ CERTIFICATES_MAX = 16
 # Made-up addresses are fetched so often a minute.
 FETCHES_MAX = 20
 FETCHES_SECONDS = 60.0
-# A certificate that could not be fetched or used is not asked for again so long; each request meanwhile gets the same answer.
+# A certificate that could not be fetched or used is not fetched again for so long; each request meanwhile gets the same answer.
 FAILURE_SECONDS = 30.0
 # PayPal tries again for three days (developer.paypal.com, webhooks); what is older is somebody's replay.
 TRANSMITTED_WITHIN = timedelta(days=4)
@@ -94,7 +94,7 @@ class PayPal:
         until_seconds, failure = self._failed.get(url, (0.0, None))
         if failure is not None and time.monotonic() < until_seconds:
             raise type(failure)(*failure.args)
-        if not self._fetches.take():
+        if not self._fetches.allows():
             raise Unavailable("too many certificates of PayPal's are asked for")
         try:
             chain = x509.load_pem_x509_certificates(await self._fetch(url))
