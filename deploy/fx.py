@@ -11,7 +11,7 @@ import msgspec
 
 from shared.errors import Clear
 from shared.money import UnknownCurrency, exponent
-from shared.owner import connect_as_owner
+from shared.owner import acting_as_owner
 
 ECB = "ECB"
 EURO = "EUR"
@@ -98,29 +98,27 @@ async def bring_in(database_url: str, rates: list[Rate]) -> Brought:
     """Keep rates, all or none; one that is known otherwise is refused. Takes the owner's database URL."""
     if len(rates) > ROWS_MAX:
         raise RatesRefused(f"There are {len(rates)} rates, more than {ROWS_MAX}; take a part of the file. Nothing was changed.")
-    connection = await connect_as_owner(database_url)
-    try:
-        async with connection.transaction():
-            await connection.execute("CREATE TEMP TABLE brought (LIKE payments.fx_reference_rates) ON COMMIT DROP")
-            records = [(each.base, each.quote, each.rate, each.source, each.day) for each in rates]
-            await connection.copy_records_to_table("brought", records=records, columns=("base", "quote", "rate", "source", "rate_date"))
-            other = await connection.fetchrow(
-                """
-                SELECT b.base, b.quote, b.rate_date, k.rate AS known, b.rate
-                  FROM brought b
-                  JOIN payments.fx_reference_rates k USING (base, quote, rate_date, source)
-                 WHERE k.rate <> b.rate
-                 LIMIT 1
-                """
+    after: dict[str, int] = {}
+    async with acting_as_owner(database_url, "payments", "fx_rates.import", after=after) as connection:
+        await connection.execute("CREATE TEMP TABLE brought (LIKE payments.fx_reference_rates) ON COMMIT DROP")
+        records = [(each.base, each.quote, each.rate, each.source, each.day) for each in rates]
+        await connection.copy_records_to_table("brought", records=records, columns=("base", "quote", "rate", "source", "rate_date"))
+        other = await connection.fetchrow(
+            """
+            SELECT b.base, b.quote, b.rate_date, k.rate AS known, b.rate
+              FROM brought b
+              JOIN payments.fx_reference_rates k USING (base, quote, rate_date, source)
+             WHERE k.rate <> b.rate
+             LIMIT 1
+            """
+        )
+        if other is not None:
+            pair, known, told = f"{other['base']}/{other['quote']}", other["known"].normalize(), other["rate"].normalize()
+            raise RatesRefused(
+                f"{pair} of {other['rate_date']} is known as {known:f}, and the file says {told:f}. A rate never changes; give the "
+                "other one a source of its own. Nothing was changed."
             )
-            if other is not None:
-                pair, known, told = f"{other['base']}/{other['quote']}", other["known"].normalize(), other["rate"].normalize()
-                raise RatesRefused(
-                    f"{pair} of {other['rate_date']} is known as {known:f}, and the file says {told:f}. A rate never changes; give the "
-                    "other one a source of its own. Nothing was changed."
-                )
-            done = await connection.execute("INSERT INTO payments.fx_reference_rates SELECT DISTINCT * FROM brought ON CONFLICT DO NOTHING")
-    finally:
-        await connection.close()
-    new = int(done.split()[-1])
+        done = await connection.execute("INSERT INTO payments.fx_reference_rates SELECT DISTINCT * FROM brought ON CONFLICT DO NOTHING")
+        after["new"] = int(done.split()[-1])
+    new = after["new"]
     return Brought(new, len(rates) - new)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from shared.contracts.credentials import OWNERS
 from shared.errors import Clear
-from shared.owner import connect_as_owner
+from shared.owner import connect_as_owner, insert_owner_action
 from shared.vault import KeySource, PrivateKeys, PublicKeys, new_private_key, public_of, write
 
 PUBLIC = "public.json"
@@ -85,6 +85,7 @@ async def rotate(folder: Path, database_url: str, *, say: Callable[[str], None])
         if left:
             say(f"{service}: going on with the rotation to version {keys.current}, {left} left")
         else:
+            await insert_owner_action(database_url, service, "vault_key.rotate", f"version={keys.current + 1}")
             keys = renew(folder, service)
             say(f"{service}: version {keys.current} of the key is in use")
         await _sealed_anew(database_url, service, keys.current, say)

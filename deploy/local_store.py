@@ -10,7 +10,7 @@ from shared.contracts.fulfillment.tax import NexusBody
 from shared.contracts.orders import Address
 from shared.ids import new_id
 from shared.messages import Envelope, Environment
-from shared.owner import connect_as_owner
+from shared.owner import acting_as_owner
 
 COLLECTED_SINCE = date(2021, 7, 1)
 
@@ -31,20 +31,16 @@ SETTINGS = StoreSettings(
 
 async def furnish(database_url: str, store_id: UUID) -> bool:
     """Give a store settings, a registration and the starter rules, unless it has settings; tells whether it did. Takes the owner's URL."""
-    connection = await connect_as_owner(database_url)
-    try:
-        await connection.execute("SET search_path = fulfillment")
+    action = "store.furnish"
+    async with acting_as_owner(database_url, "fulfillment", action, store_id=store_id, environment=Environment.SANDBOX) as connection:
         if (await settings.standing(connection, store_id, Environment.SANDBOX.value)).settings is not None:
             return False
         envelope = Envelope(
             id=new_id(), store_id=store_id, environment=Environment.SANDBOX, source="setup", actor="setup", correlation_id="setup"
         )
         oss = NexusBody(oss=True, valid_from=COLLECTED_SINCE)
-        async with connection.transaction():
-            for statement in (settings.kept(envelope, SETTINGS), registrations.nexus_kept(envelope, new_id(), oss)):
-                await connection.execute(statement.sql, *statement.arguments)
-    finally:
-        await connection.close()
+        for statement in (settings.kept(envelope, SETTINGS), registrations.nexus_kept(envelope, new_id(), oss)):
+            await connection.execute(statement.sql, *statement.arguments)
     await taxes.bring_in(
         database_url, taxes.read(taxes.STARTER), store_id=store_id, environment=Environment.SANDBOX, replace=False, dry_run=False
     )

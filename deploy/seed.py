@@ -18,7 +18,7 @@ from shared.contracts import payments
 from shared.contracts.orders import OrderContent
 from shared.ids import new_id
 from shared.messages import Environment, type_of
-from shared.owner import connect_as_owner
+from shared.owner import connect_as_owner, insert_owner_action
 
 CHUNK_ORDERS = 5_000
 PRICE = 1_250
@@ -32,6 +32,7 @@ async def seed(
     owner_url: str, *, store_id: UUID, orders: int, progress: Callable[[int], None] = lambda _: None, analyze: bool = True
 ) -> None:
     """Load so many captured orders of a store's sandbox, each with everything that a real one leaves behind."""
+    await insert_owner_action(owner_url, "payments", "orders.seed", f"orders={orders}", store_id=store_id, environment=Environment.SANDBOX)
     connection = await connect_as_owner(owner_url)
     try:
         # What is loaded refers to what is loaded beside it; checking each would double the time.

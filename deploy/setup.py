@@ -19,7 +19,7 @@ from shared.connection_errors import naming
 from shared.ids import new_id
 from shared.messages import Environment
 from shared.migrations import migrate, role_of
-from shared.owner import connect_as_owner
+from shared.owner import acting_as_owner, connect_as_owner
 
 SERVICES = (GATEWAY, PAYMENTS, WEBHOOKS, FULFILLMENT, RECONCILER)
 
@@ -83,9 +83,10 @@ async def create_key(
     With an id and a secret of the caller's it is made only once, so that a local stack keeps its keys.
     """
     key_id, secret = key_id or new_id(), secret or secrets.token_hex(SECRET_BYTES)
-    connection = await connect_as_owner(database_url)
-    try:
-        await connection.execute("SET search_path = gateway")
+    action, subject, after = "api_key.create", f"key_id={key_id}", {"name": name, "role": role.value}
+    async with acting_as_owner(
+        database_url, "gateway", action, subject, store_id=store_id, environment=environment, after=after
+    ) as connection:
         await gateway_rows.keep_api_key(
             connection,
             key_id=key_id,
@@ -95,8 +96,6 @@ async def create_key(
             name=name,
             secret_hash=gateway_rules.secret_hash(secret),
         )
-    finally:
-        await connection.close()
     return gateway_rules.api_key(key_id, environment, secret)
 
 
@@ -104,8 +103,10 @@ async def set_store(
     database_url: str, *, store_id: UUID, environment: Environment, quote_lifetime_seconds: int, reporting_currency: str
 ) -> None:
     """Decide how long a store's quotes hold and in which currency it reports."""
-    connection = await connect_as_owner(database_url)
-    try:
+    after = {"quote_lifetime_seconds": quote_lifetime_seconds, "reporting_currency": reporting_currency}
+    async with acting_as_owner(
+        database_url, "payments", "store.set", store_id=store_id, environment=environment, after=after
+    ) as connection:
         await connection.execute(
             """
             INSERT INTO payments.stores (store_id, environment, quote_lifetime_seconds, reporting_currency)
@@ -118,5 +119,3 @@ async def set_store(
             quote_lifetime_seconds,
             reporting_currency,
         )
-    finally:
-        await connection.close()

@@ -89,7 +89,8 @@ def running(instance: Instance, options: Options, say: Say) -> Iterator[Running]
             started=time.time(),
             gateway_url=url_of(environments["gateway"]),
             sandbox_url=url_of(environments["sandbox"]),
-            urls={name: url_of(env) for name, env in environments.items()},
+            urls={name: url_of(env) for name, env in environments.items() if "HTTP_PORT" in env},
+            probes={name: probe_of(env) for name, env in environments.items()},
             api_key=asyncio.run(_key(instance, database_url, Role.ADMIN)),
             database_url=database_url,
             amqp_url=found.amqp_url,
@@ -156,6 +157,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
         "webhooks": {
             **common,
             "HTTP_PORT": str(webhooks_port),
+            "MONITORING_PORT": str(free_port()),
             "DATABASE_URL": setup.service_url(database_url, "webhooks", password),
             "AMQP_URL": amqp_url("webhooks"),
             "VAULT_KEYS_FILE": str(keys.private_file(vault, "webhooks")),
@@ -165,7 +167,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
         },
         "payments": {
             **common,
-            "HTTP_PORT": str(free_port()),
+            "MONITORING_PORT": str(free_port()),
             "DATABASE_URL": setup.service_url(database_url, "payments", password),
             "AMQP_URL": amqp_url("payments"),
             "VAULT_KEYS_FILE": str(keys.private_file(vault, "payments")),
@@ -177,7 +179,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
         },
         "fulfillment": {
             **common,
-            "HTTP_PORT": str(free_port()),
+            "MONITORING_PORT": str(free_port()),
             "DATABASE_URL": setup.service_url(database_url, "fulfillment", password),
             "AMQP_URL": amqp_url("fulfillment"),
             "VAULT_KEYS_FILE": str(keys.private_file(vault, "fulfillment")),
@@ -197,13 +199,14 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
         },
         "reconciler": {
             **common,
-            "HTTP_PORT": str(free_port()),
+            "MONITORING_PORT": str(free_port()),
             "DATABASE_URL": setup.service_url(database_url, "reconciler", password),
             "AMQP_URL": amqp_url("reconciler"),
         },
         "gateway": {
             **common,
             "HTTP_PORT": str(options.gateway_port or free_port()),
+            "MONITORING_PORT": str(free_port()),
             "DATABASE_URL": setup.service_url(database_url, "gateway", password),
             "AMQP_URL": amqp_url("gateway"),
             "QUEUE_DEPTHS_AMQP_URL": amqp_url(topology.OBSERVER),
@@ -249,6 +252,12 @@ def url_of(environment: dict[str, str]) -> str:
     return f"http://127.0.0.1:{environment['HTTP_PORT']}"
 
 
+def probe_of(environment: dict[str, str]) -> str:
+    """Tell at which URL a process says that it is ready, or, the sandbox, that it is there."""
+    port = environment.get("MONITORING_PORT")
+    return f"{url_of(environment)}/health/live" if port is None else f"http://127.0.0.1:{port}/health/ready"
+
+
 def _start(stack: ExitStack, instance: Instance, name: str, environment: dict[str, str]) -> Process:
     process = start(name, [sys.executable, "-m", module_of(name)], log=instance.logs / f"{name}.log", env=environment)
     stack.callback(process.stop)
@@ -256,9 +265,8 @@ def _start(stack: ExitStack, instance: Instance, name: str, environment: dict[st
 
 
 def _await_ready(name: str, process: Process, environment: dict[str, str]) -> None:
-    path = "/health/live" if name == "sandbox" else "/health/ready"
     wait_until(
-        lambda: answers(url_of(environment) + path), process=process, timeout_seconds=READY_TIMEOUT_SECONDS, what=f"the readiness of {name}"
+        lambda: answers(probe_of(environment)), process=process, timeout_seconds=READY_TIMEOUT_SECONDS, what=f"the readiness of {name}"
     )
 
 

@@ -39,7 +39,9 @@ class StackState(msgspec.Struct, frozen=True, kw_only=True):
     started: float
     gateway_url: str
     sandbox_url: str
+    # The processes with a public port, and where each process says whether it is ready.
     urls: dict[str, str]
+    probes: dict[str, str]
     api_key: str
     checkout_key: str
     database_url: str

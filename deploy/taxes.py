@@ -12,7 +12,7 @@ from services.fulfillment.store import settings
 from shared.errors import Clear, Refusal
 from shared.ids import new_id
 from shared.messages import Environment
-from shared.owner import connect_as_owner
+from shared.owner import acting_as_owner
 
 STARTER = Path(__file__).parent / "tax" / "starter.csv"
 PROBLEMS_SHOWN_MAX = 20
@@ -47,37 +47,36 @@ async def bring_in(
     database_url: str, wanted: list[Rule], *, store_id: UUID, environment: Environment, replace: bool, dry_run: bool
 ) -> Changes:
     """Bring rules in; one that follows another ends it, with `replace` all that the file does not hold go. Takes the owner's URL."""
-    connection = await connect_as_owner(database_url)
-    try:
-        async with connection.transaction():
-            await connection.execute("SET LOCAL search_path = fulfillment")
-            # One import at a time, and no rule is put beside it.
-            await connection.execute("LOCK TABLE tax_jurisdiction_rules IN SHARE ROW EXCLUSIVE MODE")
-            known = await rows.in_use(connection, store_id, environment.value)
-            changes = importing.changes([each.rule for each in known], wanted)
-            ended = {before.version: after for before, after in changes.ended}
-            staying = [] if replace else [*changes.missing, *ended.values()]
-            try:
-                importing.refuse_overlaps([*staying, *changes.same, *changes.added])
-            except Refusal as refused:
-                raise ImportRefused(f"{refused.detail} Nothing was changed.") from refused
-            if not dry_run:
-                gone = {rule.version for rule in changes.missing} | ended.keys() if replace else ended.keys()
-                added = [(new_id(), rule) for rule in changes.added]
-                if not replace:
-                    # A rule that ends stays the rule that it was.
-                    added += [(each.id, ended[each.rule.version]) for each in known if each.rule.version in ended]
-                await rows.replace(
-                    connection,
-                    store_id,
-                    environment.value,
-                    added_rules=added,
-                    removed_ids=[each.id for each in known if each.rule.version in gone],
-                )
-                moved_on = settings.changed(store_id, environment.value)
-                await connection.execute(moved_on.sql, *moved_on.arguments)
-    finally:
-        await connection.close()
+    after: dict[str, int] = {}
+    async with acting_as_owner(
+        database_url, "fulfillment", "tax_rules.import", store_id=store_id, environment=environment, after=after
+    ) as connection:
+        # One import at a time, and no rule is put beside it.
+        await connection.execute("LOCK TABLE tax_jurisdiction_rules IN SHARE ROW EXCLUSIVE MODE")
+        known = await rows.in_use(connection, store_id, environment.value)
+        changes = importing.changes([each.rule for each in known], wanted)
+        ended = {before.version: after for before, after in changes.ended}
+        staying = [] if replace else [*changes.missing, *ended.values()]
+        try:
+            importing.refuse_overlaps([*staying, *changes.same, *changes.added])
+        except Refusal as refused:
+            raise ImportRefused(f"{refused.detail} Nothing was changed.") from refused
+        if not dry_run:
+            gone = {rule.version for rule in changes.missing} | ended.keys() if replace else ended.keys()
+            added = [(new_id(), rule) for rule in changes.added]
+            if not replace:
+                # A rule that ends stays the rule that it was.
+                added += [(each.id, ended[each.rule.version]) for each in known if each.rule.version in ended]
+            await rows.replace(
+                connection,
+                store_id,
+                environment.value,
+                added_rules=added,
+                removed_ids=[each.id for each in known if each.rule.version in gone],
+            )
+            moved_on = settings.changed(store_id, environment.value)
+            await connection.execute(moved_on.sql, *moved_on.arguments)
+        after |= {"added": len(changes.added), "ended": len(changes.ended), "missing": len(changes.missing)}
     return changes
 
 

@@ -8,10 +8,11 @@ import msgspec
 
 from shared.contracts.actions import ActionPage, ActionView, ListActions
 from shared.contracts.calls import PAGE_ROWS_MAX, CallPage, CallView, ListCalls
-from shared.database import Connection, Pool, Record, Statement, connected
+from shared.database import Connection, Pool, Record, Statement, connected, transaction
 from shared.http_client import Call
 from shared.ids import new_id
 from shared.messages import Envelope
+from shared.telemetry import public_part
 
 MONTHS_AHEAD = 3
 MONTHS_KEPT = 13
@@ -171,12 +172,42 @@ def acted(envelope: Envelope, action: str, subject: str, *, before: Any = None, 
             envelope.actor,
             action,
             subject,
-            None if before is None else _json(before),
-            None if after is None else _json(after),
+            None if before is None else _json(_public(msgspec.to_builtins(before))),
+            None if after is None else _json(_public(msgspec.to_builtins(after))),
             reason,
             envelope.correlation_id,
         ),
     )
+
+
+def _public(value: Any) -> Any:
+    """Copy a row's value without the queries and credentials of the URLs in it, where tokens often are."""
+    match value:
+        case str():
+            return public_part(value) if value.startswith(("http://", "https://")) else value
+        case dict():
+            return {name: _public(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_public(each) for each in value]
+    return value
+
+
+async def insert_action(pool: Pool, envelope: Envelope, action: str, subject: str, *, after: Any = None) -> None:
+    """Insert the row of an action that no handler's transaction writes; once for its envelope's id."""
+    row = acted(envelope, action, subject, after=after)
+    async with transaction(pool) as db:
+        await db.execute(row.sql, *row.arguments)
+
+
+def subject_of(command: Any) -> str:
+    """Name what a command or query is about: its ids."""
+    named = ((name, getattr(command, name)) for name in command.__struct_fields__ if name.endswith("_id"))
+    return ", ".join(f"{name}={value}" for name, value in named if value is not None)
+
+
+def refused(code: str) -> dict[str, str]:
+    """Say in a row's `after` that nothing was changed, and why, by the problem's code."""
+    return {"refused": code}
 
 
 def _json(value: object) -> str:

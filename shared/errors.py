@@ -47,6 +47,10 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.status < 500 and self.retry in (Retry.NEVER, Retry.NEW_METHOD)
 
 
+# On every problem: a browser that shows one runs nothing of it (security report, case 104).
+SAFE_HEADERS = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
+
+
 def problem_body(problem: Problem, correlation_id: str) -> dict[str, Any]:
     """Write a problem as RFC 9457 has it, with our extensions."""
     body: dict[str, Any] = {

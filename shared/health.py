@@ -14,16 +14,15 @@ CHECK_TIMEOUT_SECONDS = 2.0
 Check = Callable[[], Awaitable[str | None]]
 
 
-def health_app(checks: dict[str, Check]) -> Litestar:
-    """Make an application of the three routes alone."""
-    return Litestar(health_routes(checks), openapi_config=None, logging_config=None)
+def health_app(checks: dict[str, Check], *, only_shown: Collection[str] = ()) -> Litestar:
+    """Make an application of the three routes; a check answers nothing when all is well, else what is wrong.
 
-
-def health_routes(checks: dict[str, Check], *, only_shown: Collection[str] = ()) -> list[HTTPRouteHandler]:
-    """Make the three routes; a check answers nothing when all is well, else what is wrong.
-
-    What the checks in `only_shown` find is told, and does not keep requests away.
+    What the checks in `only_shown` find is shown, and does not keep requests away.
     """
+    return Litestar(_routes(checks, only_shown), openapi_config=None, logging_config=None)
+
+
+def _routes(checks: dict[str, Check], only_shown: Collection[str]) -> list[HTTPRouteHandler]:
     under_way: dict[str, asyncio.Task[str | None]] = {}
 
     async def trouble_of(name: str, check: Check) -> str | None:

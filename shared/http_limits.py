@@ -15,7 +15,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shared import telemetry
-from shared.errors import Problem, Retry, problem_body
+from shared.errors import SAFE_HEADERS, Problem, Retry, problem_body
 from shared.gathering import Gathering
 from shared.reason_phrases import REASON_PHRASES
 
@@ -233,6 +233,7 @@ def _answer(problem: Problem) -> bytes:
         "content-type: application/problem+json",
         f"content-length: {len(body)}",
         "connection: close",
+        *(f"{name.lower()}: {value}" for name, value in SAFE_HEADERS.items()),
         *([] if problem.retry_after_seconds is None else [f"retry-after: {problem.retry_after_seconds}"]),
     )
     return "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n" + body

@@ -1,16 +1,16 @@
-"""The HTTP server of a service: it listens and tells its health from the first moment, and serves the rest once it has started."""
+"""The HTTP servers of a service: health on a private port from the first moment, its own routes on a public one once it has started."""
 
 import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
 import uvicorn
 
-from shared.errors import Clear, Problem, Retry, problem_body
+from shared.errors import SAFE_HEADERS, Clear, Problem, Retry, problem_body
 from shared.health import Check, health_app
 from shared.http_limits import HttpLimits
 from shared.settings import BusSettings
@@ -24,10 +24,15 @@ STARTING = Problem(
     code="service-starting",
     title="Service starting",
     status=503,
-    detail="This service is starting; /health/ready says what it waits for.",
+    detail="This service is starting; its log and /health/ready on its monitoring port say what it waits for.",
     retry=Retry.AFTER,
     retry_after_seconds=1,
 )
+
+
+LIVE = "/health/live"
+# Of orchestrators and of Prometheus, which keep one or two each.
+MONITORING_CONNECTIONS_MAX = 100
 
 
 class AddressInUse(Clear):
@@ -35,25 +40,89 @@ class AddressInUse(Clear):
 
 
 class HttpServer:
-    """Serves health at once, and a service's own routes from `serve` on; closes on leaving."""
+    """A service's ports: a private one with health and metrics, at once, and a public one for its own routes, from `serve` on.
 
-    def __init__(self, settings: BusSettings, name: str, awaited: dict[str, Check]) -> None:
-        self._settings = settings
-        self._name = name
-        self._health = health_app(awaited)
-        self._app: Any = self._starting
-        self.url = ""
+    The public one answers `/health/live` and nothing else of these, for a load balancer that can probe no other port.
+    """
+
+    def __init__(self, settings: BusSettings, name: str, awaited: dict[str, Check], *, public: bool = True) -> None:
+        self._monitoring_app: Any = health_app(awaited)
+        self._app: Any = _starting
+        grace_seconds = settings.shutdown_grace_seconds
+        few = HttpLimits(connections_max=MONITORING_CONNECTIONS_MAX, connections_per_address_max=MONITORING_CONNECTIONS_MAX)
+        limits = HttpLimits(
+            connections_max=settings.http_connections_max, connections_per_address_max=settings.http_connections_per_address_max
+        )
+        where = (settings.monitoring_host, settings.monitoring_port)
+        self._monitoring = _Port(name, "MONITORING", *where, self._answer_monitoring, few, grace_seconds)
+        self._public = _Port(name, "HTTP", settings.http_host, settings.http_port, self._answer, limits, grace_seconds) if public else None
+
+    @property
+    def url(self) -> str:
+        """Where the service's own routes are served; empty where it has none."""
+        return "" if self._public is None else self._public.url
+
+    @property
+    def monitoring_url(self) -> str:
+        """Where health and metrics are served."""
+        return self._monitoring.url
 
     async def __aenter__(self) -> "HttpServer":
-        listeners = _listeners(self._settings.http_host, self._settings.http_port, self._name)
-        host, port = self._settings.http_host, listeners[0].getsockname()[1]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        limits = HttpLimits(
-            connections_max=self._settings.http_connections_max,
-            connections_per_address_max=self._settings.http_connections_per_address_max,
-        )
+        # All addresses are taken before anything is served: one that is not free ends the service.
+        ports = [port for port in (self._monitoring, self._public) if port is not None]
+        for port in ports:
+            port.listen()
+        for port in ports:
+            await port.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+        await self._monitoring.stop()
+
+    def serve(self, app: Any | None, checks: dict[str, Check], *, only_shown: Collection[str] = ()) -> None:
+        """Answer by the service's own application and checks from now on; `only_shown` as in health_app."""
+        self._monitoring_app = health_app(checks, only_shown=only_shown)
+        if app is not None:
+            self._app = app
+
+    async def stop(self) -> None:
+        """Serve the public no more, and finish its requests in hand within the grace period."""
+        if self._public is not None:
+            await self._public.stop()
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == LIVE:
+            await _answer_json(send, 200, "application/json", b'{"status":"alive"}')
+            return
+        await self._app(scope, receive, send)
+
+    async def _answer_monitoring(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._monitoring_app(scope, receive, send)
+
+
+async def _starting(scope: Any, receive: Any, send: Any) -> None:
+    body = msgspec.json.encode(problem_body(STARTING, ""))
+    await _answer_json(send, STARTING.status, "application/problem+json", body, **{"retry-after": STARTING.retry_after_seconds})
+
+
+async def _answer_json(send: Any, status: int, kind: str, body: bytes, **more: object) -> None:
+    headers = {"content-type": kind, "content-length": len(body), **SAFE_HEADERS, **more}
+    encoded = [(name.lower().encode(), str(value).encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})
+
+
+class _Port:
+    """One address that a service listens on."""
+
+    def __init__(self, name: str, variables: str, host: str, port: int, app: Any, limits: HttpLimits, grace_seconds: float) -> None:
+        self._name, self._variables, self._host, self._port = name, variables, host, port
+        self._limits = limits
+        self._listeners: list[socket.socket] = []
+        self.url = ""
         config = uvicorn.Config(
-            self._answer,
+            app,
             interface="asgi3",
             http=limits.protocol,  # type: ignore[arg-type]
             loop="none",
@@ -64,21 +133,22 @@ class HttpServer:
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=round(self._settings.shutdown_grace_seconds),
+            timeout_graceful_shutdown=round(grace_seconds),
         )
         self._server = Server(config)
-        self._serving = asyncio.create_task(self._server.serve(sockets=listeners))
-        self._watching = asyncio.create_task(limits.watch())
+
+    def listen(self) -> None:
+        """Bind the address; raises AddressInUse."""
+        self._listeners = _listeners(self._host, self._port, f"{self._name}: {self._host}:{self._port}", self._variables)
+        port = self._listeners[0].getsockname()[1]
+        self.url = f"http://[{self._host}]:{port}" if ":" in self._host else f"http://{self._host}:{port}"
+
+    async def start(self) -> None:
+        """Serve."""
+        self._serving = asyncio.create_task(self._server.serve(sockets=self._listeners))
+        self._watching = asyncio.create_task(self._limits.watch())
         while not self._server.started and not self._serving.done():
             await asyncio.sleep(STARTED_POLL_SECONDS)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-    def serve(self, app: Any) -> None:
-        """Let the service's own application answer from now on."""
-        self._app = app
 
     async def stop(self) -> None:
         """Listen no more, and finish the requests in hand within the grace period."""
@@ -86,19 +156,6 @@ class HttpServer:
         await self._serving
         self._watching.cancel()
         await asyncio.wait({self._watching})
-
-    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._app(scope, receive, send)
-
-    async def _starting(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["path"].startswith(("/health/", "/metrics")):
-            await self._health(scope, receive, send)
-            return
-        body = msgspec.json.encode(problem_body(STARTING, ""))
-        headers = {"content-type": "application/problem+json", "content-length": len(body), "retry-after": STARTING.retry_after_seconds}
-        encoded = [(name.encode(), str(value).encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": STARTING.status, "headers": encoded})
-        await send({"type": "http.response.body", "body": body})
 
 
 class Server(uvicorn.Server):
@@ -110,7 +167,7 @@ class Server(uvicorn.Server):
         yield
 
 
-def _listeners(host: str, port: int, name: str) -> list[socket.socket]:
+def _listeners(host: str, port: int, what: str, variables: str) -> list[socket.socket]:
     """Listen on every address of the host, of both families; `::` takes IPv4 too. Raises AddressInUse."""
     listeners: list[socket.socket] = []
     try:
@@ -124,9 +181,9 @@ def _listeners(host: str, port: int, name: str) -> list[socket.socket]:
         for each in listeners:
             each.close()
         why = getattr(busy, "strerror", None) or busy
-        raise AddressInUse(f"{name}: {host}:{port} (HTTP_HOST, HTTP_PORT) cannot be listened on: {why}") from busy
+        raise AddressInUse(f"{what} ({variables}_HOST, {variables}_PORT) cannot be listened on: {why}") from busy
     if not listeners:
-        raise AddressInUse(f"{name}: {host}:{port} (HTTP_HOST, HTTP_PORT) cannot be listened on: no such address on this machine")
+        raise AddressInUse(f"{what} ({variables}_HOST, {variables}_PORT) cannot be listened on: no such address on this machine")
     return listeners
 
 

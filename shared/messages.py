@@ -28,6 +28,10 @@ class Query(Message, frozen=True, kw_only=True):
     """A question: transient, answered at once or not at all."""
 
 
+class SecretQuery(Query, frozen=True, kw_only=True):
+    """A query whose answer holds a secret; the gateway writes each one to the audit before it asks."""
+
+
 class Event(Message, frozen=True, kw_only=True):
     """Something that happened, told after the commit that made it true."""
 

@@ -14,7 +14,7 @@ from shared.bus import LOST, Consumer, Publisher
 from shared.database import SILENT, Pool, open_pool
 from shared.dependencies import Dependency, Misconfigured, reason_of, where_of
 from shared.errors import Unavailable
-from shared.health import Check, health_app
+from shared.health import Check
 from shared.http_server import HttpServer
 from shared.messages import Event, Message, Query
 from shared.migrations import Owned, schema_trouble
@@ -41,7 +41,9 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What a running service hands to its routes and its tests."""
 
     desk: Desk
+    # Of the public port, empty where there is none, and of the private one with health and metrics.
     url: str
+    monitoring_url: str
 
 
 class Service(Generic[C]):
@@ -57,8 +59,9 @@ class Service(Generic[C]):
         handlers: Mapping[type[Message], CommandHandler[C]] | None = None,
         queries: Mapping[type[Query], QueryHandler[C]] | None = None,
         jobs: Callable[[C], Sequence[Job]] = lambda _: (),
-        http: Callable[[C, dict[str, Check]], Any] | None = None,
+        http: Callable[[C], Any] | None = None,
         checks: Callable[[C], dict[str, Check]] = lambda _: {},
+        only_shown: Collection[str] = (),
         schedules: RetrySchedules | None = None,
         failed: Mapping[type[Message], FailureHandler[C]] | None = None,
         may_have_left: MayHaveLeft = nothing_leaves,
@@ -78,6 +81,7 @@ class Service(Generic[C]):
         self._jobs = jobs
         self._http = http
         self._checks = checks
+        self._only_shown = only_shown
         self._schedules = schedules or RetrySchedules()
         self._failed = failed or {}
         self._may_have_left = may_have_left
@@ -99,7 +103,7 @@ class Service(Generic[C]):
         schema = Dependency("migrations", f"schema {self.name}")
         awaited = {"process": _starting, **{each.what: _as_check(each) for each in (database, broker, schema)}}
         async with AsyncExitStack() as stack:
-            http = await stack.enter_async_context(HttpServer(self.settings, self.name, awaited))
+            http = await stack.enter_async_context(HttpServer(self.settings, self.name, awaited, public=self._http is not None))
             pool, publisher = await together(self._database(stack, database, schema), self._publisher(stack, broker))
             relay = await stack.enter_async_context(
                 Relay(pool, publisher, service=self.name, head_start_seconds=self.settings.outbox_head_start_seconds)
@@ -114,9 +118,10 @@ class Service(Generic[C]):
             await stack.enter_async_context(replicas.registered(pool, pulse))
             # What is in hand ends while everything else still works.
             stack.push_async_callback(http.stop)
-            http.serve(self._http(context, checks) if self._http is not None else health_app(checks))
-            telemetry.say(logger, logging.INFO, "started", {"url": http.url, "replica": pulse.replica, "version": version()})
-            yield Parts(desk=desk, url=http.url)
+            http.serve(None if self._http is None else self._http(context), checks, only_shown=self._only_shown)
+            urls = {"url": http.url, "monitoring_url": http.monitoring_url}
+            telemetry.say(logger, logging.INFO, "started", {**urls, "replica": pulse.replica, "version": version()})
+            yield Parts(desk=desk, **urls)
             self._leaving = True
             telemetry.say(logger, logging.INFO, "stopping")
             await asyncio.gather(self._notice(), self._drained(consumer))

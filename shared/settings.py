@@ -121,15 +121,24 @@ class BusSettings(EnvironmentSettings, frozen=True, kw_only=True):
     amqp_url: Annotated[
         str, url("The broker, with a user of the service's own; several hosts and TLS as in connections.md.", "amqp", "amqps", secret=True)
     ]
-    http_host: Annotated[str, about("The address that HTTP is served on.")] = "127.0.0.1"
+    http_host: Annotated[str, about("The address that the API is served on (gateway, webhooks).")] = "127.0.0.1"
     http_port: Annotated[
         int,
         about(
-            "The port of the API (gateway, webhooks) and of `/health/live`, `/health/ready`, `/metrics` (all); 0 takes any.",
+            "The public port of the API (gateway, webhooks; the others have none); 0 takes any.",
             unit="port",
             ge=0,
             le=PORT_MAX,
         ),
+    ] = 0
+    monitoring_host: Annotated[
+        str,
+        about(
+            "The address that health and metrics are served on: one that the orchestrator and Prometheus reach, and the public does not."
+        ),
+    ] = "127.0.0.1"
+    monitoring_port: Annotated[
+        int, about("The private port of `/health/live`, `/health/ready` and `/metrics`; 0 takes any.", unit="port", ge=0, le=PORT_MAX)
     ] = 0
     http_connections_max: Annotated[
         int,

@@ -17,15 +17,17 @@ from typing import Any
 import msgspec
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+
+from shared.rations import Ration
 
 LATENCY_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -80,6 +82,15 @@ _NO_FACTS: Mapping[str, str] = MappingProxyType({})
 _facts: ContextVar[Mapping[str, str]] = ContextVar("tender_log_facts", default=_NO_FACTS)
 # What is asked all the time, or stays open.
 UNTRACED = ("/health/", "/metrics", "/console")
+# What a span may hold: attributes, and characters of each.
+ATTRIBUTES_MAX = 32
+ATTRIBUTE_MAX_CHARACTERS = 512
+# Anybody can send requests that no key is known of; so many spans of them are recorded, however many there are.
+ANONYMOUS_SPANS_MAX = 60
+ANONYMOUS_SPANS_SECONDS = 60.0
+# W3C Trace Context: version, trace, parent, and flags, of which the last bit says whether the caller samples the trace.
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?")
+URL_CREDENTIALS = re.compile(r"//[^/@]*@")
 
 _tracing = False
 _keeping = False
@@ -224,6 +235,7 @@ def trace_to(endpoint: str, *, service: str, ratio: float, kept: bool) -> None:
         resource=Resource.create({"service.name": f"tender-{service}"}),
         # Which ones are traced is chosen before any span is made, so that the others cost nothing.
         sampler=ParentBased(ALWAYS_ON),
+        span_limits=SpanLimits(max_span_attributes=ATTRIBUTES_MAX, max_attribute_length=ATTRIBUTE_MAX_CHARACTERS),
     )
     if endpoint:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint.rstrip("/") + "/v1/traces")))
@@ -240,10 +252,14 @@ def stop_tracing() -> None:
         provider.shutdown()
 
 
-def mark(facts: Mapping[str, str]) -> None:
-    """Put facts on the span of what is being done."""
-    if _tracing:
-        trace.get_current_span().set_attributes(dict(facts))
+def without_secrets(facts: Mapping[str, str]) -> dict[str, str]:
+    """Copy a span's facts; a URL or path among them (`url.*`) loses its query, its fragment and its credentials."""
+    return {name: public_part(value) if name.startswith("url.") else value for name, value in facts.items()}
+
+
+def public_part(url: str) -> str:
+    """Cut the query, the fragment and the credentials off a URL."""
+    return URL_CREDENTIALS.sub("//", re.split("[?#]", url, maxsplit=1)[0])
 
 
 def tracing() -> bool:
@@ -266,28 +282,118 @@ def span(
     if not _tracing or not (parent or _goes_on() or (kind is SpanKind.INTERNAL and _chosen())):
         return _NO_SPAN
     above = _propagator.extract({"traceparent": parent}) if parent else otel_context.get_current()
-    return trace.get_tracer("tender").start_as_current_span(name, context=above, kind=kind, attributes=dict(facts or {}))
+    return _Current(trace.get_tracer("tender").start_span(name, context=above, kind=kind, attributes=without_secrets(facts or {})))
+
+
+class _Current:
+    """A span that is the current one while inside; of what is raised it records the type alone, for the text may quote a URL."""
+
+    def __init__(self, made: Span) -> None:
+        self._made = made
+
+    def __enter__(self) -> None:
+        self._token = otel_context.attach(trace.set_span_in_context(self._made))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        otel_context.detach(self._token)
+        if kind is not None and issubclass(kind, Exception):
+            self._made.set_attribute("error.type", kind.__name__)
+            self._made.set_status(StatusCode.ERROR)
+        self._made.end()
+
+
+class _TracedRequest:
+    """The span of one HTTP request, which begins when its caller is known; an anonymous one's is recorded when it ends, if at all."""
+
+    def __init__(self, scope: Any) -> None:
+        self._scope = scope
+        self._started_ns = time.time_ns()
+        self._known = False
+        self._span: Span | None = None
+        self.status = 500
+
+    def caller_known(self, facts: Mapping[str, str]) -> None:
+        """Begin the span, if this request is sampled: as its traceparent says, or by the ratio."""
+        if not self._known:
+            self._known = True
+            given = self._traceparent()
+            if _is_sampled(given) if given else _chosen():
+                self._span = self._start(_propagator.extract({"traceparent": given}) if given else Context())
+                otel_context.attach(trace.set_span_in_context(self._span))
+        if self._span is not None:
+            self._span.set_attributes(without_secrets(facts))
+
+    def end(self) -> None:
+        """End the span."""
+        if not self._known and _chosen() and _anonymous_spans.allows():
+            self._span = self._start(Context())
+        if self._span is None:
+            return
+        self._span.update_name(self._name())
+        self._span.set_attribute("http.response.status_code", self.status)
+        if self.status >= 500:
+            self._span.set_status(StatusCode.ERROR)
+        self._span.end()
+
+    def _start(self, above: Context) -> Span:
+        facts = {"http.request.method": self._scope["method"], "url.path": self._scope["path"]}
+        if correlation_id := _facts.get().get("correlation_id") or str(self._scope.get("state", {}).get("correlation_id", "")):
+            facts["correlation_id"] = correlation_id
+        return trace.get_tracer("tender").start_span(
+            self._name(), context=above, kind=SpanKind.SERVER, start_time=self._started_ns, attributes=without_secrets(facts)
+        )
+
+    def _name(self) -> str:
+        # By its route, of which there are some; addresses there are any number of.
+        return f"{self._scope['method']} {self._scope.get('path_template') or ''}".rstrip()
+
+    def _traceparent(self) -> str:
+        for name, value in self._scope["headers"]:
+            if name == b"traceparent":
+                text: str = value.decode("latin-1")
+                return text if TRACEPARENT.fullmatch(text) else ""
+        return ""
+
+
+_request: ContextVar[_TracedRequest | None] = ContextVar("tender_traced_request", default=None)
+_anonymous_spans = Ration(ANONYMOUS_SPANS_MAX, seconds=ANONYMOUS_SPANS_SECONDS)
 
 
 def traced(app: Any) -> Any:
-    """Make an ASGI application continue traces, and start one for a share of its requests; as it is when traces go nowhere."""
+    """Make an ASGI application trace a share of its requests, and continue its callers' traces; as it is when traces go nowhere."""
     if not _tracing:
         return app
-    # Receive and send spans would triple the cost of a request and say nothing.
-    tracing_app = OpenTelemetryMiddleware(app, exclude_spans=["receive", "send"])
 
-    async def choosing(scope: Any, receive: Any, send: Any) -> None:
-        await (tracing_app if scope["type"] == "http" and _wanted(scope) else app)(scope, receive, send)
+    async def tracing_requests(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(UNTRACED):
+            await app(scope, receive, send)
+            return
+        request = _TracedRequest(scope)
+        _request.set(request)
 
-    return choosing
+        async def answer(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                request.status = message["status"]
+            await send(message)
+
+        try:
+            await app(scope, receive, answer)
+        finally:
+            request.end()
+
+    return tracing_requests
 
 
-def _wanted(scope: Any) -> bool:
-    for name, value in scope["headers"]:
-        if name == b"traceparent":
-            # Its last part says whether its caller traces it (W3C Trace Context).
-            return bool(value.endswith(b"-01"))
-    return not scope["path"].startswith(UNTRACED) and _chosen()
+def caller_known(facts: Mapping[str, str]) -> None:
+    """Say whose the request in hand is, once its caller is authenticated: from here on it is traced, if it is sampled."""
+    request = _request.get()
+    if request is not None:
+        request.caller_known(facts)
+
+
+def _is_sampled(given: str) -> bool:
+    flags = TRACEPARENT.fullmatch(given)
+    return flags is not None and bool(int(flags[1], 16) & 1)
 
 
 def _goes_on() -> bool:

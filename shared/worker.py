@@ -14,10 +14,10 @@ from uuid import UUID
 import msgspec
 from opentelemetry.trace import SpanKind
 
-from shared import inbox, telemetry, topology
+from shared import audit, inbox, telemetry, topology
 from shared.backoff import trying
 from shared.bus import Letter, Publisher, Received, TooLarge, Unroutable, envelope_of, headers_of
-from shared.database import CONTENDED_ATTEMPTS_MAX, GroupCommit
+from shared.database import CONTENDED_ATTEMPTS_MAX, GroupCommit, Statement
 from shared.errors import UNAVAILABLE, Contended, Problem, Refusal, Retry, Unavailable
 from shared.inbox import CameBefore, Inbox, State, digest_of
 from shared.messages import Envelope, Event, Message, Query, Refused, done, encode_reply, type_of
@@ -164,7 +164,7 @@ class Worker(Generic[C]):
                 return await self._answer_again(received, envelope, seen)
             result = "done"
         except Refusal as refusal:
-            await self._refuse(envelope, received.type, digest, refusal.problem())
+            await self._refuse(received, envelope, digest, refusal.problem())
             result = "refused"
         except Exception as failure:
             return await self._try_later(received, envelope, digest, failure)
@@ -204,7 +204,7 @@ class Worker(Generic[C]):
             envelope,
             kind=received.type,
             digest=digest,
-            subject=_subject_of(command),
+            subject=audit.subject_of(command),
             follows=isinstance(command, Event),
             looked=looked,
         )
@@ -261,16 +261,26 @@ class Worker(Generic[C]):
         await received.ack()
         return "repeated"
 
-    async def _refuse(self, envelope: Envelope, kind: str, digest: bytes, problem: Problem) -> None:
+    async def _refuse(self, received: Received, envelope: Envelope, digest: bytes, problem: Problem) -> None:
+        kind, reply = received.type, Refused(problem)
         work = Work(self._desk, envelope, kind=kind, digest=digest)
-        reply = Refused(problem)
         if problem.definitive and kind not in self._failures_answered:
             batch = work.batch()
+            if audit.by_staff(envelope, kind):
+                batch.add(*self._tried(received, envelope, problem))
             batch.conclude_for(envelope, kind=kind, digest=digest, reply=reply)
             await batch.commit()
         else:
             self._desk.reply_soon(envelope.reply_to, envelope, encode_reply(reply))
         telemetry.say(logger, logging.INFO, "refused", {"type": kind, "code": problem.code, "detail": problem.detail})
+
+    def _tried(self, received: Received, envelope: Envelope, problem: Problem) -> list[Statement]:
+        """Make the audit's row of a refused command of staff; an event only follows from a command, and has none."""
+        decoder, _ = self._known(received.type)
+        command = decoder.decode(received.body)
+        if isinstance(command, Event):
+            return []
+        return [audit.acted(envelope, received.type, audit.subject_of(command), after=audit.refused(problem.code))]
 
     async def _try_later(self, received: Received, envelope: Envelope, digest: bytes, failure: Exception) -> str:
         if received.type in self._failures_answered:
@@ -365,12 +375,6 @@ class Worker(Generic[C]):
         self._desk.reply_soon(received.reply_to, envelope, reply)
         await received.ack()
         return result
-
-
-def _subject_of(command: Any) -> str:
-    """Say what a command is about: the things that it names."""
-    named = ((name, getattr(command, name)) for name in command.__struct_fields__ if name.endswith("_id"))
-    return ", ".join(f"{name}={value}" for name, value in named if value is not None)
 
 
 class Poison(Exception):

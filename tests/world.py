@@ -115,7 +115,7 @@ class World:
         place: Place,
         *,
         gateway_url: str,
-        payments_url: str,
+        monitoring: Mapping[str, str],
         sandbox: Sandbox,
         keys: Mapping[Role, str],
         store_id: UUID,
@@ -124,7 +124,8 @@ class World:
     ) -> None:
         self.place = place
         self.gateway_url = gateway_url
-        self.payments_url = payments_url
+        # Where each service that runs serves its health and metrics.
+        self.monitoring = monitoring
         self.webhooks_url = webhooks_url
         self.provider = provider
         self.sandbox = sandbox
@@ -420,9 +421,10 @@ async def a_world(
         told = f"http://127.0.0.1:{free_port()}" if webhooks is not None else ""
         sandbox = await stack.enter_async_context(a_sandbox(webhook_url=told and f"{told}/api/v1/webhooks"))
         paying: Parts = await stack.enter_async_context(build_payments(payments_settings(place, sandbox.base_url, payments)).running())
+        monitoring = {"payments": paying.monitoring_url}
         if webhooks is not None:
             settings = webhooks_settings(place, store_id, {"http_port": told.rpartition(":")[2], **webhooks})
-            await stack.enter_async_context(build_webhooks(settings).running())
+            monitoring["webhooks"] = (await stack.enter_async_context(build_webhooks(settings).running())).monitoring_url
         if fulfillment is not None:
             await stack.enter_async_context(build_fulfillment(fulfillment_settings(place, sandbox.base_url, fulfillment)).running())
         if reconciler is not None:
@@ -434,7 +436,7 @@ async def a_world(
         world = World(
             place,
             gateway_url=gating.url,
-            payments_url=paying.url,
+            monitoring={**monitoring, "gateway": gating.monitoring_url},
             sandbox=sandbox,
             keys=keys,
             store_id=store_id,
@@ -453,7 +455,7 @@ async def a_neighbour(world: World) -> World:
     return World(
         world.place,
         gateway_url=world.gateway_url,
-        payments_url=world.payments_url,
+        monitoring=world.monitoring,
         sandbox=world.sandbox,
         keys=keys,
         store_id=store_id,
@@ -463,8 +465,7 @@ async def a_neighbour(world: World) -> World:
 
 
 async def _ready(world: World) -> bool:
-    urls = [world.gateway_url, world.payments_url, *([world.webhooks_url] if world.webhooks_url else [])]
-    answers = [await world.http.get(f"{url}/health/ready") for url in urls]
+    answers = [await world.http.get(f"{url}/health/ready") for url in world.monitoring.values()]
     return all(answer.status_code == 200 for answer in answers)
 
 

@@ -178,10 +178,10 @@ def status() -> None:
     if state is None:
         raise Failed("Nothing is up; ./tender up starts it.")
     ready = True
-    for name, url in state.urls.items():
-        well = answers(url + ("/health/live" if name == "sandbox" else "/health/ready"))
+    for name, probe in state.probes.items():
+        well = answers(probe)
         ready = ready and well
-        click.echo(f"{name:11} {'ready' if well else 'NOT READY':10} {url}")
+        click.echo(f"{name:11} {'ready' if well else 'NOT READY':10} {probe:44} {state.urls.get(name, '')}".rstrip())
     if not ready:
         raise Failed("Not everything is ready; ./tender logs SERVICE tells more.")
 

@@ -66,8 +66,8 @@ def _jobs(settings: Settings, gateway: Gateway) -> Sequence[Job]:
     ]
 
 
-def _http(gateway: Gateway, checks: dict[str, Check]) -> Any:
-    return telemetry.traced(Watched(api(gateway, checks, CONSOLE), gateway.pulse))
+def _http(gateway: Gateway) -> Any:
+    return telemetry.traced(Watched(api(gateway, CONSOLE), gateway.pulse))
 
 
 def _checks(gateway: Gateway) -> dict[str, Check]:

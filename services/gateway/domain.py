@@ -300,6 +300,11 @@ def api_key(key_id: UUID, environment: Environment, secret: str) -> str:
     return f"{KEY_PREFIX}_{environment.value}_{key_id.hex}_{secret}"
 
 
+def key_environment(key: str) -> str:
+    """Read for which environment an API key says that it is."""
+    return key.split("_", 2)[1]
+
+
 def key_parts(key: str) -> tuple[UUID, str] | None:
     """Read an API key's id and secret; nothing when it is not one."""
     parts = key.split("_", 3)

@@ -73,6 +73,9 @@ class Settings(BusSettings, frozen=True, kw_only=True):
         int, about("The most of these places that one shopper's or customer's token takes; more are answered 429.", unit="requests", ge=1)
     ] = 16
     webhooks_url: Annotated[str, url("The webhooks service, to which the gateway passes on what providers post to its host.", *HTTP)] = ""
+    api_docs: Annotated[
+        bool, about("Whether `/docs` and `/openapi` are served; they show what every installation has, and nothing of this one.")
+    ] = True
     cors_origins: Annotated[
         str, about("Origins whose browsers may call the API, separated by commas.", form="list of origins", check=_no_origins)
     ] = ""

@@ -47,11 +47,13 @@ from shared.worker import CommandHandler, FailureHandler, QueryHandler, RetrySch
 
 OWNED = Owned(name="webhooks", files=Path(__file__).parent / "schema", also=("credentials",))
 TOLD = contract.TOLD["webhooks"]
+# Without the broker webhooks are kept all the same, and worked on once it is back.
+ONLY_SHOWN = frozenset({"broker", "replies"})
 CERTIFICATE_TIMEOUT_SECONDS = 5.0
 CERTIFICATE_MAX_BYTES = 64 * 1024
 OK = 200
-TOO_MANY_REQUESTS = 429
-SERVER_ERRORS = 500
+# What a server answers that would answer otherwise later.
+NOT_NOW = frozenset({408, 425, 429, *range(500, 600)})
 
 COMMANDS: dict[type[Message], CommandHandler[Webhooks]] = {
     messages.Process: handlers.process,
@@ -114,6 +116,7 @@ def build(settings: Settings) -> Service[Webhooks]:
         jobs=partial(_jobs, settings),
         http=routes.api,
         checks=_checks,
+        only_shown=ONLY_SHOWN,
         together={IntentChanged: Together(handler=handlers.tell_of_payments, about=lambda event: event.intent.order_id)},
         schedules=RetrySchedules(silent=tuple(settings.retry_tiers_silent.split(",")), bug=tuple(settings.retry_tiers_bug.split(","))),
     )
@@ -158,8 +161,7 @@ async def fetch(url: OutboundUrl) -> bytes:
         if failed.failure is OutboundFailure.ANSWER_TOO_LARGE:
             return b""
         raise Unavailable(f"PayPal's certificate: {failed.failure.value}") from failed
-    if status == TOO_MANY_REQUESTS or status >= SERVER_ERRORS:
-        # It says nothing of the certificate, which may be asked for again.
+    if status in NOT_NOW:
         raise Unavailable(f"PayPal's certificate: status {status}")
     return body if status == OK else b""
 

@@ -141,16 +141,8 @@ def accounts_of(credentials: Sequence[Credential]) -> list[Account]:
     ]
 
 
-class UnknownProvider(Refusal):
-    """Nobody here takes webhooks of this provider for this store."""
-
-    code = "unknown-provider"
-    title = "No webhooks are taken from this provider"
-    status = 404
-
-
 class NotGenuine(Refusal):
-    """The signature does not match; the answer never says why."""
+    """The signature does not match, or there is no account whose it could be; the answer never says which."""
 
     code = "signature-invalid"
     title = "The signature is not valid"

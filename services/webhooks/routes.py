@@ -11,8 +11,7 @@ from litestar.params import FromPath
 from services.webhooks.domain import BODY_MAX_BYTES, LINE_BREAK, Incoming
 from services.webhooks.handlers import Webhooks, answer_challenge, receive
 from shared import telemetry
-from shared.errors import Problem, Refusal, Retry, Unavailable, problem_body
-from shared.health import Check, health_routes
+from shared.errors import SAFE_HEADERS, Problem, Refusal, Retry, Unavailable, problem_body
 from shared.reason_phrases import detail_of
 from shared.received import HttpRequest, Received, correlation_id
 from shared.written import Written
@@ -22,8 +21,6 @@ logger = logging.getLogger(__name__)
 PROBLEM_TYPE = "application/problem+json"
 TEXT_TYPE = "text/plain; charset=utf-8"
 RETRY_AFTER_SECONDS = 5
-# Without the broker webhooks are kept all the same, and worked on once it is back.
-ONLY_SHOWN = frozenset({"broker", "replies"})
 # The one provider that asks, before it posts, whether an address is ours.
 BRAINTREE = "braintree"
 
@@ -78,10 +75,10 @@ def _correlation(request: HttpRequest) -> str:
     return str(state["correlation_id"])
 
 
-def api(context: Webhooks, checks: dict[str, Check]) -> Litestar:
+def api(context: Webhooks) -> Litestar:
     """Put the ingest together."""
     app = Litestar(
-        [take, take_for_store, register, register_for_store, *health_routes(checks, only_shown=ONLY_SHOWN)],
+        [take, take_for_store, register, register_for_store],
         exception_handlers={Refusal: _refused, Unavailable: _unavailable, HTTPException: _http, Exception: _bug},
         request_max_body_size=BODY_MAX_BYTES,
         request_class=Received,
@@ -127,7 +124,7 @@ def _generic(status: int, code: str, detail: str, *, retry_after_seconds: int | 
 
 
 def _problem(request: HttpRequest, problem: Problem, *, headers: dict[str, str] | None = None) -> Response[bytes]:
-    sent = {"X-Correlation-Id": _correlation(request), **(headers or {})}
+    sent = {"X-Correlation-Id": _correlation(request), **SAFE_HEADERS, **(headers or {})}
     if problem.retry_after_seconds is not None:
         sent["Retry-After"] = str(problem.retry_after_seconds)
     body = msgspec.json.encode(problem_body(problem, _correlation(request)))

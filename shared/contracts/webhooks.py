@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from shared.messages import Message, Query
+from shared.messages import Message, Query, SecretQuery
 
 PAGE_ROWS_MAX = 100
 REPLAYS_MAX = 10_000
@@ -161,7 +161,7 @@ class ListEndpoints(Query, frozen=True, kw_only=True, tag="webhooks.list_endpoin
     """Read every address of a store."""
 
 
-class GetSecrets(Query, frozen=True, kw_only=True, tag="webhooks.get_secrets.v1"):
+class GetSecrets(SecretQuery, frozen=True, kw_only=True, tag="webhooks.get_secrets.v1"):
     """Read with which secrets deliveries to an address are signed."""
 
     endpoint_id: UUID

@@ -167,6 +167,7 @@ async def test_an_open_page_is_let_go_when_the_gateway_stops(own_place: Place) -
         world = await running.enter_async_context(a_world(own_place))
         await http.post(f"{world.gateway_url}/console/sign-in", data={"access_key": world.keys[Role.OPERATOR]})
         async with http.stream("GET", f"{world.gateway_url}/console/orders", headers={"Accept": "text/event-stream"}) as watching:
+            assert watching.headers["x-correlation-id"]
             told = watching.aiter_text()
             assert "event: changed" in await anext(told)
             stopping = asyncio.create_task(running.aclose())

@@ -54,6 +54,7 @@ class System:
         self._place = place
         self._folder = folder
         self._ports = {name: free_port() for name in PROCESSES}
+        self._monitoring_ports = {name: free_port() for name in PROCESSES}
         self.store_id = new_id()
         self._children: dict[str, Child] = {}
         self._changes = {key.upper(): str(value) for key, value in changes.items()}
@@ -62,6 +63,10 @@ class System:
     def url(self, name: str) -> str:
         """Tell where a process serves HTTP."""
         return f"http://127.0.0.1:{self._ports[name]}"
+
+    def monitoring_url(self, name: str) -> str:
+        """Tell where a process serves its health and metrics."""
+        return f"http://127.0.0.1:{self._monitoring_ports[name]}"
 
     async def start(self, name: str, more: Mapping[str, str] | None = None) -> None:
         """Start a service and wait until it is ready."""
@@ -113,7 +118,7 @@ class System:
         return World(
             world.place,
             gateway_url=self.url(gateway),
-            payments_url=world.payments_url,
+            monitoring={**world.monitoring, "gateway": self.monitoring_url(gateway)},
             sandbox=world.sandbox,
             keys=world.keys,
             store_id=world.store_id,
@@ -124,7 +129,7 @@ class System:
 
     async def _ready(self, name: str) -> bool:
         assert self._children[name].running, "\n".join(self.log(name).read_text().splitlines()[-LOG_TAIL_LINES:])
-        async with http_client(self.url(name)) as http:
+        async with http_client(self.monitoring_url(name)) as http:
             with contextlib.suppress(httpx.HTTPError):
                 return (await http.get("/health/ready")).status_code == 200
         return False
@@ -134,6 +139,7 @@ class System:
         return {
             "PATH": os.environ["PATH"],
             "HTTP_PORT": str(self._ports[name]),
+            "MONITORING_PORT": str(self._monitoring_ports[name]),
             "AMQP_URL": self._place.amqp_of(service),
             "DATABASE_URL": setup.service_url(self._place.database_url, service, PASSWORD),
             "TOKEN_SECRET": TOKEN_SECRET,
@@ -195,7 +201,7 @@ async def a_system(
             world = World(
                 place,
                 gateway_url=system.url("gateway"),
-                payments_url=system.url("payments"),
+                monitoring={name: system.monitoring_url(name) for name in ("gateway", "payments", "webhooks")},
                 sandbox=sandbox,
                 keys=keys,
                 store_id=store_id,

@@ -41,5 +41,7 @@ async def test_an_idle_system_is_ready_again_after_the_broker_was_away(ground: G
 
 
 async def _ready(ground: Ground, wanted: list[bool]) -> bool:
-    answers = [await ground.world.http.get(f"{ground.system.url(name)}/health/ready") for name in ("gateway", "payments", "webhooks")]
+    answers = [
+        await ground.world.http.get(f"{ground.system.monitoring_url(name)}/health/ready") for name in ("gateway", "payments", "webhooks")
+    ]
     return [answer.status_code == 200 for answer in answers] == wanted

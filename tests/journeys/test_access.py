@@ -63,6 +63,12 @@ class TestKeys:
         assert seen.status == 404
         assert (quoted.status, quoted.code) == (422, "provider-not-configured")
 
+    async def test_key_with_the_other_environments_name_is_refused(self, world: World) -> None:
+        """L6: what a key says of itself is true, or it opens nothing."""
+        key = world.keys[Role.ADMIN].replace("_sandbox_", "_production_")
+
+        assert (await world.put_order(new_id(), ORDER, token=key)).status == 401
+
     async def test_a_keys_secret_is_nowhere_in_the_database(self, world: World) -> None:
         secret = secret_of(world.keys[Role.ADMIN])
 
@@ -245,7 +251,7 @@ class TestLimits:
 
 
 async def _not_ready(world: World) -> Any:
-    answer = await world.http.get("/health/ready")
+    answer = await world.http.get(f"{world.monitoring['gateway']}/health/ready")
     return answer.json() if answer.status_code == 503 else None
 
 

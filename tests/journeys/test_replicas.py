@@ -43,7 +43,7 @@ async def another_gateway(world: World) -> AsyncIterator[World]:
         through = World(
             world.place,
             gateway_url=parts.url,
-            payments_url=world.payments_url,
+            monitoring={**world.monitoring, "gateway": parts.monitoring_url},
             sandbox=world.sandbox,
             keys=world.keys,
             store_id=world.store_id,

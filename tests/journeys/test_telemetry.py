@@ -20,6 +20,7 @@ from shared import spans
 from shared.database import open_pool
 from shared.http_server import Server
 from shared.ids import new_id
+from shared.telemetry import ANONYMOUS_SPANS_MAX, ATTRIBUTE_MAX_CHARACTERS, without_secrets
 from tests.faults.nursery import Nursery
 from tests.faults.system import a_system
 from tests.world import ORDER, PASSWORD, Place, World, a_key, secret_of, until
@@ -219,12 +220,80 @@ async def _kept(world: World) -> Any:
     return whole[0] if whole and whole[0]["spans"][0]["service"] == "gateway" else None
 
 
+class TestStrangers:
+    """Nothing that a client says before it is authenticated changes what is recorded of its request."""
+
+    async def test_accept_header_changes_no_log_line_metric_or_id(self, watched: tuple[World, Collector, Path]) -> None:
+        """M9, case 93."""
+        world, _, folder = watched
+        before, order_id = await _counted(world), await world.an_order()
+
+        headers = {"Accept": "text/event-stream", "X-Correlation-Id": "streamed-1"}
+        answer = await world.put_order(order_id, ORDER, headers=headers)
+
+        lines = [line for line in _lines(folder) if line.get("correlation_id") == "streamed-1"]
+        audited = await world.rows("SELECT FROM payments.admin_audit WHERE correlation_id = 'streamed-1'")
+        assert (answer.status, answer.headers["X-Correlation-Id"], len(audited)) == (200, "streamed-1", 1)
+        assert [line["path"] for line in lines if line["message"] == "answered"] == [f"/api/v1/admin/orders/{order_id}"]
+        assert await _counted(world) == before + 2
+
+    async def test_traceparent_is_ignored_before_authentication(self, watched: tuple[World, Collector, Path]) -> None:
+        """M10, L10, cases 121 and 122."""
+        world, _, _ = watched
+        trace_id, sent = f"{new_id().int:032x}", 3 * ANONYMOUS_SPANS_MAX
+        before = len(await world.rows(ANONYMOUS))
+        headers = {"traceparent": f"00-{trace_id}-{'1' * 16}-01", "Authorization": "Bearer tender_x"}
+
+        for path in ("/none", "/api/v1/admin/orders"):
+            for _ in range(sent // 2):
+                await world.http.get(path, params={"secret": "S" * 8_000}, headers=headers)
+        await world.put_order(new_id(), ORDER, headers={"X-Correlation-Id": "after-the-flood"})
+
+        await until(lambda: world.rows("SELECT FROM gateway.spans WHERE correlation_id = 'after-the-flood'"))
+        spans = await world.rows(ANONYMOUS)
+        assert await world.rows("SELECT FROM gateway.spans WHERE trace_id = $1", trace_id) == []
+        assert len(spans) - before <= ANONYMOUS_SPANS_MAX
+        assert [each["attributes"] for each in spans if "SSSS" in each["attributes"] or len(each["attributes"]) > 2_000] == []
+
+    async def test_attributes_are_cut(self, watched: tuple[World, Collector, Path]) -> None:
+        world, _, _ = watched
+        path = f"/api/v1/admin/traces/for/{'x' * 8_000}"
+
+        await world.send("GET", path, headers={"X-Correlation-Id": "long-1"})
+
+        [row] = await until(lambda: world.rows("SELECT attributes FROM gateway.spans WHERE correlation_id = 'long-1' AND kind = 'server'"))
+        assert len(msgspec.json.decode(row["attributes"])["url.path"]) == ATTRIBUTE_MAX_CHARACTERS
+
+    @pytest.mark.parametrize(
+        ("said", "kept"),
+        [
+            ("/orders?token=1", "/orders"),
+            ("/orders#token", "/orders"),
+            ("https://user:word@host/a?b", "https://host/a"),
+            ("https://host/a@b", "https://host/a@b"),
+        ],
+        ids=["query", "fragment", "credentials", "at"],
+    )
+    def test_urls_lose_what_may_be_secret(self, said: str, kept: str) -> None:
+        assert without_secrets({"url.full": said, "tender.provider": "a?b"}) == {"url.full": kept, "tender.provider": "a?b"}
+
+
+ANONYMOUS = "SELECT attributes FROM gateway.spans WHERE kind = 'server' AND store_id IS NULL"
+
+
+async def _counted(world: World) -> float:
+    """Count the orders that were put, as the gateway's metric has it."""
+    text = (await world.http.get(f"{world.monitoring['gateway']}/metrics")).text
+    lines = [line for line in text.splitlines() if line.startswith("tender_http_request_seconds_count") and 'method="PUT"' in line]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
 class TestMetrics:
     async def test_are_named_by_convention_and_move(self, watched: tuple[World, Collector, Path]) -> None:
         world, _, _ = watched
 
-        gateway = (await world.http.get("/metrics")).text
-        payments = (await world.http.get(f"{world.payments_url}/metrics")).text
+        gateway = (await world.http.get(f"{world.monitoring['gateway']}/metrics")).text
+        payments = (await world.http.get(f"{world.monitoring['payments']}/metrics")).text
 
         assert 'tender_idempotency_answers_total{how="first"}' in gateway
         assert 'tender_http_request_seconds_count{method="POST"' in gateway
@@ -238,6 +307,18 @@ class TestHealth:
     async def test_every_service_tells(self, watched: tuple[World, Collector, Path], path: str) -> None:
         world, _, _ = watched
 
-        answers = [await world.http.get(f"{url}{path}") for url in (world.gateway_url, world.payments_url)]
+        answers = [await world.http.get(f"{url}{path}") for url in (world.monitoring["gateway"], world.monitoring["payments"])]
 
         assert [a.status_code for a in answers] == [200, 200]
+
+    @pytest.mark.parametrize("path", ["/health/ready", "/metrics", "/health/", "/health/live/"])
+    async def test_public_port_tells_none_of_it(self, watched: tuple[World, Collector, Path], path: str) -> None:
+        """L5 and cases 104 and 123: only /health/live is there; a page of what is not has a policy."""
+        world, _, _ = watched
+
+        answer, live = await world.http.get(path), await world.http.get("/health/live")
+
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+        assert answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert (live.status_code, live.json()) == (200, {"status": "alive"})

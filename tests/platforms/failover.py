@@ -57,7 +57,7 @@ async def _synchronous(primary: Postgres) -> None:
 
 
 async def _ready(world: World, status: int) -> bool:
-    return (await world.http.get("/health/ready")).status_code == status
+    return (await world.http.get(f"{world.monitoring['gateway']}/health/ready")).status_code == status
 
 
 if __name__ == "__main__":

@@ -121,17 +121,19 @@ def _run(image: Path, found: Servers) -> None:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         migrate = composed.pop("migrate")
         started = time.monotonic()
-        job = _start("migrate", image, migrate, _environment(migrate, here, ports["migrate"]), logs)
+        job = _start("migrate", image, migrate, _environment(migrate, here, ports["migrate"], 0), logs)
         if job.wait(READY_TIMEOUT_SECONDS) != 0:
             raise Failed(f"migrate failed:\n{job.tail()}")
         say(f"migrate: done in {time.monotonic() - started:.1f} s; its last line: {job.tail().splitlines()[-1]}")
+        probed = {name: free_port() for name in ports}
         processes = {}
         for name in ports.keys() - {"migrate"}:
-            environment = _environment(composed[name], here, ports[name])
+            environment = _environment(composed[name], here, ports[name], probed[name])
             processes[name] = _start(name, image, composed[name], environment, logs)
             stack.callback(processes[name].stop)
         for name, process in processes.items():
-            url = f"http://127.0.0.1:{ports[name]}/health/{'live' if name == 'sandbox' else 'ready'}"
+            sandbox = name == "sandbox"
+            url = f"http://127.0.0.1:{ports[name] if sandbox else probed[name]}/health/{'live' if sandbox else 'ready'}"
             wait_until(partial(answers, url), process=process, timeout_seconds=READY_TIMEOUT_SECONDS, what=f"the readiness of {name}")
             say(f"{name}: ready after {time.monotonic() - started:.1f} s, {_user_and_megabytes(process)}")
         for name, process in processes.items():
@@ -153,7 +155,7 @@ def _contained(image: Path, command: Sequence[str]) -> list[str]:
     return ["unshare", "-m", "sh", "-c", CONTAINED.format(app=image / "app", user=USER_ID), "sh", *command]
 
 
-def _environment(service: Mapping[str, Any], here: Mapping[str, str], port: int) -> dict[str, str]:
+def _environment(service: Mapping[str, Any], here: Mapping[str, str], port: int, probed: int) -> dict[str, str]:
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "PYTHONDONTWRITEBYTECODE": "1"}
     for name, value in service["environment"].items():
         text = VARIABLE.sub(lambda found: found["default"] or secrets.token_hex(32), str(value))
@@ -161,7 +163,7 @@ def _environment(service: Mapping[str, Any], here: Mapping[str, str], port: int)
             text = text.replace(there, instead)
         environment[name] = text
     environment.pop("OTEL_EXPORTER_OTLP_ENDPOINT", None)  # No Jaeger runs here.
-    return {**environment, "HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(port)}
+    return {**environment, "HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(port), "MONITORING_HOST": "127.0.0.1", "MONITORING_PORT": str(probed)}
 
 
 def _refuse_writing(image: Path) -> None:

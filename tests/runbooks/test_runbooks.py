@@ -90,7 +90,12 @@ def now() -> str:
 async def test_webhook_outage(ground: Ground) -> None:
     world, began = ground.world, now()
     terminal = Terminal(
-        "webhook-outage", world, OUTAGE_BEGAN=began, PROVIDER="sandbox", WEBHOOKS_URL=world.webhooks_url, NEW_SECRET=f"whsec_{new_id().hex}"
+        "webhook-outage",
+        world,
+        OUTAGE_BEGAN=began,
+        PROVIDER="sandbox",
+        WEBHOOKS_MONITORING_URL=world.monitoring["webhooks"],
+        NEW_SECRET=f"whsec_{new_id().hex}",
     )
     payment = await world.a_captured_payment()
     # An event that this release cannot read, so it dies; then the service itself.
@@ -101,9 +106,9 @@ async def test_webhook_outage(ground: Ground) -> None:
     # What the provider tells meanwhile does not arrive.
     await _dashboard(world, payment, "refund", amount=1000)
 
-    assert "does not answer" in await terminal.type("./tender api GET $WEBHOOKS_URL", well=False)
+    assert "does not answer" in await terminal.type("./tender api GET $WEBHOOKS_MONITORING_URL", well=False)
     await ground.system.start("webhooks")
-    assert '"ready"' in await terminal.type("./tender api GET $WEBHOOKS_URL")
+    assert '"ready"' in await terminal.type("./tender api GET $WEBHOOKS_MONITORING_URL")
     assert unreadable.type in await terminal.type("./tender webhooks list")
     mended = msgspec.json.encode({"id": unreadable.id, "type": "customer.created", "data": {}})
     await world.change(
@@ -329,13 +334,18 @@ async def test_broker_down(ground: Ground) -> None:
     """Its disk is lost with its queues and users, which only this runbook brings back."""
     world, broker = ground.world, ground.broker
     terminal = Terminal(
-        "broker-down", world, AMQP_URL=broker.amqp_url, RABBITMQ_MANAGEMENT_URL=broker.management_url, SERVICES_PASSWORD=PASSWORD
+        "broker-down",
+        world,
+        MONITORING_URL=world.monitoring["gateway"],
+        AMQP_URL=broker.amqp_url,
+        RABBITMQ_MANAGEMENT_URL=broker.management_url,
+        SERVICES_PASSWORD=PASSWORD,
     )
     order_id = await world.an_order()
 
     await asyncio.to_thread(broker.stop)
     await until(lambda: _not_ready(world))
-    assert "broker" in await terminal.type("./tender api GET /health/ready", well=False)
+    assert "broker" in await terminal.type("./tender api GET $MONITORING_URL/health/ready", well=False)
     assert (await world.quote(order_id)).status == 503
 
     ground.lose_broker_disk()
@@ -344,7 +354,7 @@ async def test_broker_down(ground: Ground) -> None:
     assert await _users(broker.management_url) == {"tender"}
     assert await _not_ready(world)
     assert "tender_payments" in await terminal.type("./tender broker-users")
-    assert '"ready"' in await terminal.type("./tender api GET /health/ready --wait")
+    assert '"ready"' in await terminal.type("./tender api GET $MONITORING_URL/health/ready --wait")
     await until(lambda: _all_are_ready(ground))
     assert await _is_quoted(world, order_id)
     assert (await (await world.a_payment()).capture()).status == 201
@@ -357,12 +367,14 @@ async def _users(management_url: str) -> set[str]:
 
 
 async def _all_are_ready(ground: Ground) -> bool:
-    urls = [f"{ground.system.url(name)}/health/ready" for name in ("gateway", "payments", "webhooks", "fulfillment", "reconciler")]
+    urls = [
+        f"{ground.system.monitoring_url(name)}/health/ready" for name in ("gateway", "payments", "webhooks", "fulfillment", "reconciler")
+    ]
     return [(await ground.world.http.get(url)).status_code for url in urls] == [200] * len(urls)
 
 
 async def _not_ready(world: World) -> bool:
-    return (await world.http.get("/health/ready")).status_code == 503
+    return (await world.http.get(f"{world.monitoring['gateway']}/health/ready")).status_code == 503
 
 
 async def _is_quoted(world: World, order_id: Any) -> bool:
@@ -374,6 +386,7 @@ async def test_database_down(ground: Ground) -> None:
     terminal = Terminal(
         "database-down",
         world,
+        MONITORING_URL=world.monitoring["gateway"],
         DATABASE_URL=world.place.database_url,
         AMQP_URL=ground.broker.amqp_url,
         SERVICES_PASSWORD=PASSWORD,
@@ -384,11 +397,11 @@ async def test_database_down(ground: Ground) -> None:
 
     await asyncio.to_thread(ground.database.stop)
     await until(lambda: _not_ready(world))
-    assert "database" in await terminal.type("./tender api GET /health/ready", well=False)
+    assert "database" in await terminal.type("./tender api GET $MONITORING_URL/health/ready", well=False)
 
     await asyncio.to_thread(ground.database.start)
     assert "Nothing to do" in await terminal.type("./tender migrate")
-    assert '"ready"' in await terminal.type("./tender api GET /health/ready --wait")
+    assert '"ready"' in await terminal.type("./tender api GET $MONITORING_URL/health/ready --wait")
     await until(lambda: _is_quoted(world, order_id))
     assert "completed" in await terminal.type("./tender reconcile run")
     await terminal.type("./tender reconcile drift")

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 
 from shared import http_limits
@@ -86,7 +87,7 @@ async def taken() -> AsyncIterator[Taken]:
     )
     async with HttpServer(settings, "probe", {}) as server:
         made = Taken(int(server.url.rpartition(":")[2]))
-        server.serve(made.app)
+        server.serve(made.app, {})
         yield made
 
 
@@ -116,6 +117,27 @@ FLOODS = {
     "a chunk's quoted extension": (CHUNKED + b'1;a="', (400, 431), b"a" * 100),
     "a chunk's size": (CHUNKED, (400, 431), b"0" * 100),
 }
+
+
+async def test_public_port_is_closed_before_the_service_has_started() -> None:
+    async def starting() -> str:
+        return "starting"
+
+    settings = BusSettings(database_url="", amqp_url="")
+    async with HttpServer(settings, "probe", {"process": starting}) as server, httpx.AsyncClient() as http:
+        api, live = await http.get(f"{server.url}/api/v1/anything"), await http.get(f"{server.url}/health/live")
+        ready, metrics = await http.get(f"{server.monitoring_url}/health/ready"), await http.get(f"{server.monitoring_url}/metrics")
+        hidden = await http.get(f"{server.url}/health/ready")
+
+    assert (api.status_code, api.headers["retry-after"], api.json()["code"]) == (503, "1", "service-starting")
+    assert api.headers["x-content-type-options"] == "nosniff"
+    assert (live.status_code, metrics.status_code, hidden.json()["code"]) == (200, 200, "service-starting")
+    assert (ready.status_code, ready.json()["checks"]) == (503, {"process": "starting"})
+
+
+async def test_service_without_an_api_has_no_public_port() -> None:
+    async with HttpServer(BusSettings(database_url="", amqp_url=""), "probe", {}, public=False) as server, httpx.AsyncClient() as http:
+        assert (server.url, (await http.get(f"{server.monitoring_url}/health/ready")).status_code) == ("", 200)
 
 
 @pytest.mark.parametrize(("start", "status", "more"), FLOODS.values(), ids=FLOODS.keys())

@@ -63,7 +63,7 @@ class Started:
 async def a_service(environment: Mapping[str, str]) -> AsyncIterator[Started]:
     """Run the reconciler, which needs the fewest settings, until inside is left."""
     port = free_port()
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "HTTP_PORT": str(port), **environment}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "MONITORING_PORT": str(port), **environment}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "services.reconciler", env=env, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
     )
@@ -174,8 +174,6 @@ class TestWaiting:
             async with httpx.AsyncClient() as http:
                 assert (await http.get(f"{service.url}/health/live")).status_code == 200
                 assert (await http.get(f"{service.url}/metrics")).status_code == 200
-                other = await http.get(f"{service.url}/api/v1/anything")
-            assert (other.status_code, other.headers["retry-after"], other.json()["code"]) == (503, "1", "service-starting")
 
     @pytest.mark.parametrize("variable", ["DATABASE_URL", "AMQP_URL"])
     async def test_says_that_a_server_is_silent(self, place: Place, variable: str) -> None:
@@ -332,15 +330,15 @@ class TestEnding:
 
     async def test_a_port_in_use_ends_it(self, place: Place) -> None:
         async with a_silent_server() as server:
-            said = await _last_words({**urls_of(place), "HTTP_PORT": server.rpartition(":")[2]})
+            said = await _last_words({**urls_of(place), "MONITORING_PORT": server.rpartition(":")[2]})
 
-        assert "(HTTP_HOST, HTTP_PORT) cannot be listened on" in said
+        assert "(MONITORING_HOST, MONITORING_PORT) cannot be listened on" in said
 
 
 class TestListening:
     @pytest.mark.parametrize(("host", "reached"), [("::", ["127.0.0.1", "[::1]"]), ("::1", ["[::1]"]), ("localhost", ["127.0.0.1"])])
     async def test_listens_on_every_family_of_its_host(self, place: Place, host: str, reached: list[str]) -> None:
-        async with a_service({**urls_of(place), "HTTP_HOST": host}) as service:
+        async with a_service({**urls_of(place), "MONITORING_HOST": host}) as service:
             port = urlsplit(service.url).port
             for each in reached:
                 service.url = f"http://{each}:{port}"

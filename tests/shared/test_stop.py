@@ -155,7 +155,7 @@ async def _all(load: Load) -> bool:
 async def test_a_stopping_service_is_not_ready_and_takes_nothing_new(bare_place: Place, tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack, httpx.AsyncClient() as http:
         probe = await stack.enter_async_context(a_probe(bare_place, tmp_path, shutdown_grace_seconds=20.0))
-        ready = f"{probe.parts.url}/health/ready"
+        ready = f"{probe.parts.monitoring_url}/health/ready"
         await until(lambda: _says(http, ready, 200))
         slow = await probe.send("slow")
         await until(lambda: _handles(probe))

@@ -310,7 +310,7 @@ async def _close_all(http: httpx.AsyncClient, vhost: str) -> bool:
 
 
 async def _trouble(http: httpx.AsyncClient, probe: Probe, words: str, *, check: str = "broker") -> bool:
-    answer = await http.get(f"{probe.parts.url}/health/ready")
+    answer = await http.get(f"{probe.parts.monitoring_url}/health/ready")
     return answer.status_code == 503 and words in answer.json()["checks"][check]
 
 

@@ -209,7 +209,8 @@ class TestLease:
 
             async def written() -> bool:
                 return (
-                    'tender_merchant_deliveries_total{result="superseded"}' in (await world.http.get(f"{world.webhooks_url}/metrics")).text
+                    'tender_merchant_deliveries_total{result="superseded"}'
+                    in (await world.http.get(f"{world.monitoring['webhooks']}/metrics")).text
                 )
 
             await until(written)

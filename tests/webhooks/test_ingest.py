@@ -173,14 +173,14 @@ class TestRefusing:
 
         assert answer.status == 401
 
-    @pytest.mark.parametrize(("path", "status"), [("nobody", 404), ("braintree", 404), ("sandbox/not-a-store", 404)])
-    async def test_unknown_addresses_are_not_found(self, world: World, path: str, status: int) -> None:
+    @pytest.mark.parametrize(("path", "status"), [("nobody", 401), ("braintree", 401), ("sandbox/not-a-store", 404)])
+    async def test_unknown_address_is_refused(self, world: World, path: str, status: int) -> None:
         assert (await post(world, an_event(world, {}), path=path)).status == status
 
-    async def test_another_stores_address_is_not_found(self, world: World) -> None:
+    async def test_another_stores_address_is_refused(self, world: World) -> None:
         told = an_event(world, {}, kind="customer.created")
 
-        assert (await post(world, told, path=f"sandbox/{new_id()}")).status == 404
+        assert (await post(world, told, path=f"sandbox/{new_id()}")).status == 401
         assert (await post(world, told, path=f"sandbox/{world.store_id}")).status == 200
 
     @pytest.mark.parametrize("direct", [True, False])
@@ -577,7 +577,7 @@ class TestAnEventThatPaymentsCannotProcess:
         assert [a["outcome"] for a in dead["attempts"]] == ["failing", "failing", "dead"]
         assert "UndefinedTableError" in dead["event"]["last_error"]
         await until(lambda: _metric_is(world, "tender_webhooks_dead", at_least=1))
-        assert (await world.http.get(f"{world.webhooks_url}/health/ready")).status_code == 200
+        assert (await world.http.get(f"{world.monitoring['webhooks']}/health/ready")).status_code == 200
         # Whoever sent it has kept it: payments parks nothing of its own.
         assert await world.rows("SELECT FROM payments.inbox WHERE state = 'parked'") == []
         await post(world, after)
@@ -618,15 +618,15 @@ class TestReadiness:
                 connection = await asyncpg.connect(own_place.database_url)
                 await until(lambda: connection.fetchval("SELECT count(*) FROM webhooks.webhook_attempts"))
                 await connection.execute("UPDATE webhooks.webhook_events SET received_at = now() - interval '1 hour'")
-                await until(lambda: _pending_seconds(parts.url))
-                assert (await _health(parts.url))[0] == 200
+                await until(lambda: _pending_seconds(parts.monitoring_url))
+                assert (await _health(parts.monitoring_url))[0] == 200
             async with build(settings).running() as parts:
                 # What ./tender up waits for.
-                await until(lambda: _is_ready(parts.url))
+                await until(lambda: _is_ready(parts.monitoring_url))
                 await proxy.disconnect(b"webhooks")
 
                 async def shown() -> bool:
-                    status, checks = await _health(parts.url)
+                    status, checks = await _health(parts.monitoring_url)
                     assert status == 200
                     return bool(checks["broker"] != "ok")
 
@@ -660,7 +660,7 @@ async def _pending_seconds(url: str) -> bool:
 
 
 async def _metric_is(world: World, name: str, *, at_least: float) -> bool:
-    return _value((await world.http.get(f"{world.webhooks_url}/metrics")).text, name) >= at_least
+    return _value((await world.http.get(f"{world.monitoring['webhooks']}/metrics")).text, name) >= at_least
 
 
 def _value(metrics: str, name: str) -> float:

@@ -324,7 +324,7 @@ class TestDisabling:
         merchant.status = 200
         answer = await world.send("PUT", f"/api/v1/admin/webhook-endpoints/{endpoint['id']}", {"url": merchant.url})
         assert (answer.status, answer.json["enabled"], answer.json["disabled_why"]) == (200, True, None)
-        metrics = (await world.http.get(f"{world.webhooks_url}/metrics")).text
+        metrics = (await world.http.get(f"{world.monitoring['webhooks']}/metrics")).text
         assert "tender_merchant_endpoints_disabled_total" in metrics
 
 

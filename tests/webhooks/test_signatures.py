@@ -1,27 +1,31 @@
 """Every published vector passes, and one flipped bit anywhere makes each fail."""
 
 import base64
+import contextlib
 import datetime as dt
 import hashlib
 import hmac
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from services.webhooks.app import schemes
+from services.webhooks.app import fetch, schemes
 from services.webhooks.domain import UNREADABLE_TYPE, Account, Incoming
 from services.webhooks.providers import Opened
-from services.webhooks.providers.paypal import FETCHES_MAX
+from services.webhooks.providers.paypal import CERTIFICATES_MAX, FAILURE_SECONDS, FETCHES_MAX
 from shared.errors import Unavailable
 from shared.ids import new_id
 from shared.messages import Environment
@@ -411,7 +415,7 @@ class PayPalOfTheTests:
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self.certificate = authority.issues(name, self.key, days=days)
         self.fetched: list[str] = []
-        self.silent = False
+        self.silent = self.garbage = False
         trust = authority if trusted else Authority()
         self.scheme = schemes(fetch=self._fetch, authorities=[trust.certificate])["paypal"]
 
@@ -419,6 +423,8 @@ class PayPalOfTheTests:
         self.fetched.append(str(url))
         if self.silent:
             raise Unavailable("PayPal is silent")
+        if self.garbage:
+            return b"<html>"
         return self.certificate.public_bytes(Encoding.PEM)
 
     def headers(self, body: bytes, *, ago: timedelta = timedelta()) -> dict[str, str]:
@@ -488,15 +494,55 @@ class TestPayPal:
 
         assert (await paypal.open(PAYPAL_BODY, paypal.headers(PAYPAL_BODY))).genuine == ()
 
-    async def test_is_asked_again_when_paypal_is_silent(self) -> None:
-        paypal = PayPalOfTheTests()
+    async def test_failed_fetch_is_remembered_for_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """L2: PayPal sends it again on 503; a flood meanwhile fetches nothing, and a failure that has passed is no verdict."""
+        paypal, now = PayPalOfTheTests(), 1_000.0
+        monkeypatch.setattr("services.webhooks.providers.paypal.time", SimpleNamespace(monotonic=lambda: now))
         paypal.silent = True
 
-        with pytest.raises(Unavailable):
-            await paypal.open(PAYPAL_BODY, paypal.headers(PAYPAL_BODY))
-        paypal.silent = False
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await paypal.open(PAYPAL_BODY, paypal.headers(PAYPAL_BODY))
+        assert len(paypal.fetched) == 1
+        paypal.silent, now = False, now + FAILURE_SECONDS
 
         assert (await paypal.open(PAYPAL_BODY, paypal.headers(PAYPAL_BODY))).genuine
+
+    async def test_unreadable_certificate_is_remembered_for_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        paypal, now = PayPalOfTheTests(), 1_000.0
+        monkeypatch.setattr("services.webhooks.providers.paypal.time", SimpleNamespace(monotonic=lambda: now))
+        paypal.garbage = True
+
+        for _ in range(3):
+            assert (await paypal.open(PAYPAL_BODY, paypal.headers(PAYPAL_BODY))).genuine == ()
+        assert len(paypal.fetched) == 1
+        paypal.garbage, now = False, now + FAILURE_SECONDS
+
+        assert (await paypal.open(PAYPAL_BODY, paypal.headers(PAYPAL_BODY))).genuine
+
+    async def test_newer_certificates_replace_the_oldest(self) -> None:
+        """L2: sixteen places, in which certificates that PayPal uses no more do not stay."""
+        paypal = PayPalOfTheTests()
+        urls = [CERTIFICATE_URL.replace("CERT-1", f"CERT-{number}") for number in range(CERTIFICATES_MAX + 1)]
+
+        for url in [*urls, urls[-1]]:
+            assert (await paypal.open(PAYPAL_BODY, {**paypal.headers(PAYPAL_BODY), "paypal-cert-url": url})).genuine
+
+        assert paypal.fetched == urls
+
+    @pytest.mark.parametrize(("status", "raised"), [(503, True), (429, True), (404, False), (302, False)])
+    async def test_answer_that_may_change_is_no_verdict(self, status: int, raised: bool) -> None:
+        """L2: PayPal's own trouble is answered 503, so that it sends the webhook again."""
+
+        async def answer(_: web.Request) -> web.Response:
+            return web.Response(status=status)
+
+        app = web.Application()
+        app.router.add_get("/certificate", answer)
+        async with TestServer(app) as server:
+            with pytest.raises(Unavailable, match=str(status)) if raised else contextlib.nullcontext():
+                url = OutboundUrl.parse(str(server.make_url("/certificate")), allow_private=True)
+                assert await fetch(url) == b""
 
     async def test_made_up_addresses_are_looked_at_a_few_times_a_minute(self) -> None:
         paypal = PayPalOfTheTests(trusted=False)

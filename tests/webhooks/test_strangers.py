@@ -150,8 +150,8 @@ class TestWork:
 
         await until(lambda: _is(post_standard(world, secret, f"svix/{world.store_id}"), 200))
 
-        assert await post_standard(world, secret, "svix") == 404
-        assert await post_standard(world, secret, f"svix/{new_id()}") == 404
+        assert await post_standard(world, secret, "svix") == 401
+        assert await post_standard(world, secret, f"svix/{new_id()}") == 401
 
     async def test_a_batch_has_an_end_and_each_item_is_looked_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         tried: list[object] = []
@@ -301,12 +301,60 @@ class TestForms:
             ("braintree?bt_challenge=goodbye%20cruel%20world", 401),
             ("braintree", 401),
             ("braintree?bt_challenge=%ff", 401),
-            ("braintree/0192f0c1-7e00-7000-8000-00000000abcd?bt_challenge=20f9f8ed05f77439fe955c977e4c8a53", 404),
+            ("braintree/0192f0c1-7e00-7000-8000-00000000abcd?bt_challenge=20f9f8ed05f77439fe955c977e4c8a53", 401),
             ("adyen?bt_challenge=20f9f8ed05f77439fe955c977e4c8a53", 405),
         ],
     )
     async def test_nothing_else_is_answered(self, world: World, path: str, status: int) -> None:
         assert (await world.http.get(f"/api/v1/webhooks/{path}")).status_code == status
+
+
+async def test_accounts_cannot_be_told_apart_from_outside(world: World) -> None:
+    """L5, case 123: neither a provider nor a store that is not configured is answered otherwise than a forgery."""
+    paths = (
+        "adyen",
+        "mollie",
+        "no-such-provider",
+        f"sandbox/{world.store_id}",
+        f"sandbox/{new_id()}",
+        "braintree",
+        f"braintree/{new_id()}",
+    )
+    answers = [
+        (await world.http.request(method, f"{base}/api/v1/webhooks/{path}", content=content, headers={"X-Correlation-Id": "same"}))
+        for base in (world.gateway_url, world.webhooks_url)
+        for path in paths
+        for method, content in [("POST", b"{}"), *([("GET", None)] if path.startswith("braintree") else [])]
+    ]
+
+    assert {(answer.status_code, answer.content) for answer in answers} == {(401, answers[0].content)}
+    assert {answer.headers["x-content-type-options"] for answer in answers} == {"nosniff"}
+
+
+async def test_headers_and_urls_with_secrets_are_not_recorded(world: World) -> None:
+    """Case 120: an API key beside a webhook's signature, and a token in an endpoint's address."""
+    token, told = "planted0123456789", an_event(world, {}, kind="customer.created")
+    secret = dict.fromkeys(("X-Api-Key", "apikey", "X-Auth-Token", "Authorization", "Cookie", "Client-Secret"), token)
+    answers = [
+        await post(world, told, headers={**world.sandbox.outgoing.headers(told), **secret}),
+        await post(world, told, headers={"webhook-signature": "v1,AAAA", **secret}),
+        await world.send("POST", "/api/v1/admin/webhook-endpoints", {"url": f"https://u:{token}@shop.example/hook?token={token}"}),
+        await world.send("POST", "/api/v1/admin/webhook-endpoints", {"url": f"https://shop.example/hook?token={token}"}),
+    ]
+
+    tables = ("webhooks.webhook_payloads", "webhooks.webhook_rejections", "webhooks.admin_audit")
+    every = [str(dict(row)) for table in tables for row in await world.rows(f"SELECT * FROM {table}")]
+    assert [answer.status for answer in answers[:2]] == [200, 401]
+    assert 200 in [answer.status for answer in answers[2:]]
+    assert "https://shop.example/hook" in str(every)
+    assert [row for row in every if token in row] == []
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/health/ready"])
+async def test_public_port_of_webhooks_has_no_monitoring(world: World, path: str) -> None:
+    """L5, case 123."""
+    assert (await world.http.get(world.webhooks_url + path)).status_code == 404
+    assert (await world.http.get(world.monitoring["webhooks"] + path)).status_code == 200
 
 
 async def test_two_accounts_of_a_store_may_use_one_event_id(place: Place) -> None:

@@ -9,7 +9,8 @@ from litestar.params import QueryParameter
 from services.gateway.console.pages import Flash, form_of, html, onwards, same_origin, signed_in
 from services.gateway.console.signing import COOKIE, SIGN_IN, begin, visitor_in
 from services.gateway.domain import Forbidden, Role, Unauthenticated
-from services.gateway.routes.answers import gateway_of
+from services.gateway.handlers.auditing import sign_in_failed
+from services.gateway.routes.answers import correlation_of, gateway_of
 from services.gateway.store import sessions as store
 from shared.received import HttpRequest
 
@@ -33,18 +34,22 @@ async def sign_in(request: HttpRequest) -> Response[Any]:
     wanted, gateway = _inside(str(form.get("next", HOME))), gateway_of(request)
     if not same_origin(request):
         raise Forbidden("Sign in on the console's own page.")
+    credential = str(form.get("access_key", "")).strip()
+    facts = {"address": "" if request.client is None else request.client.host, "correlation_id": correlation_of(request)}
     try:
-        principal = await gateway.authenticate(f"Bearer {str(form.get('access_key', '')).strip()}")
+        principal = await gateway.authenticate(f"Bearer {credential}")
     except Unauthenticated:
+        await sign_in_failed(gateway, credential, "unauthenticated", **facts)
         return html(request, "sign_in.html", {"wanted": wanted, "wrong": "This key is not valid, or no longer."}, status=401)
     if principal.role not in (Role.ADMIN, Role.OPERATOR):
+        await sign_in_failed(gateway, credential, "forbidden", **facts)
         return html(request, "sign_in.html", {"wanted": wanted, "wrong": "This needs an admin's or an operator's key."}, status=403)
     answer = onwards(wanted)
     settings = gateway.settings
     answer.set_cookie(
         Cookie(
             key=COOKIE,
-            value=await begin(gateway, principal),
+            value=await begin(gateway, principal, correlation_id=correlation_of(request)),
             path=HOME,
             max_age=int(settings.console_session_seconds),
             httponly=True,
@@ -60,7 +65,8 @@ async def sign_out(request: HttpRequest) -> Response[Any]:
     await form_of(request)
     visitor = visitor_in(request)
     assert visitor is not None, "nobody else is let in"
-    await store.end(gateway_of(request).pool, visitor.token_hash)
+    gateway = gateway_of(request)
+    await store.end(gateway.pool, gateway.envelope_for(visitor.principal, correlation_id=correlation_of(request)), visitor.token_hash)
     answer = onwards(SIGN_IN, Flash(good=True, text="You have signed out."))
     answer.delete_cookie(COOKIE, path=HOME)
     return answer

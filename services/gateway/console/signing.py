@@ -45,11 +45,12 @@ def visitor_in(request: HttpRequest) -> Visitor | None:
     return visitor
 
 
-async def begin(gateway: Gateway, principal: Principal) -> str:
+async def begin(gateway: Gateway, principal: Principal, *, correlation_id: str) -> str:
     """Sign somebody in; returns the token for their cookie, which is kept nowhere."""
     token = secrets.token_urlsafe(TOKEN_BYTES)
     token_hash = hashlib.sha256(token.encode()).digest()
-    await store.begin(gateway.pool, token_hash, UUID(principal.id), lifetime_seconds=gateway.settings.console_session_seconds)
+    envelope = gateway.envelope_for(principal, correlation_id=correlation_id)
+    await store.begin(gateway.pool, envelope, token_hash, UUID(principal.id), lifetime_seconds=gateway.settings.console_session_seconds)
     return token
 
 

@@ -22,6 +22,7 @@ from services.gateway.domain import (
     Unauthenticated,
     draw,
     is_token,
+    key_environment,
     key_parts,
     read_token,
     secret_hash,
@@ -44,12 +45,13 @@ from services.gateway.handlers.places import TOKEN_ROLES, Places
 from services.gateway.handlers.sealing import Sealing
 from services.gateway.settings import Settings
 from services.gateway.store import Claim, Kept, sessions
-from shared import telemetry
+from shared import audit, telemetry
 from shared.bus import LOST, Unroutable
 from shared.contracts import payments
 from shared.errors import NotFound, Problem, Unavailable
 from shared.ids import new_id
-from shared.messages import Done, Envelope, Environment, Message, Query, Refused, Reply, done, encode, type_of
+from shared.messages import Done, Envelope, Environment, Message, Query, Refused, Reply, SecretQuery, done, encode, type_of
+from shared.rations import Ration
 from shared.replies import Replies
 from shared.service import BROKER_CHECK_TIMEOUT_SECONDS
 from shared.work import Desk
@@ -60,6 +62,9 @@ KEY_CACHE_SECONDS = 1.0
 KEY_CACHE_ROWS_MAX = 10_000
 # Every shopper's token has a bucket; forgetting them all at once forgives a burst, no more.
 BUCKETS_MAX = 100_000
+# Rows of the audit that failing to sign in at the console leaves in one gateway process.
+FAILED_SIGN_INS_MAX = 60
+FAILED_SIGN_INS_SECONDS = 60.0
 # As payments calls a payment whose customer must act first, and one whose money is held.
 REQUIRES_ACTION, AUTHORIZED = "requires_action", "authorized"
 PAYING_STEPS = frozenset({type_of(payments.Authorize), type_of(payments.Confirm)})
@@ -72,6 +77,8 @@ class Gateway:
         self.settings = settings
         self.places = Places(settings)
         self.live_pages = 0
+        # Anybody can fail to sign in; what they cause to be written has a limit, however often they try.
+        self.failed_sign_ins = Ration(FAILED_SIGN_INS_MAX, seconds=FAILED_SIGN_INS_SECONDS)
         self.pool = desk.pool
         self.replies = replies
         self._publisher = desk.publisher
@@ -102,7 +109,7 @@ class Gateway:
     def count(self, principal: Principal) -> None:
         """Count a call against a caller's rate; refuses when it is over it."""
         if telemetry.tracing():
-            telemetry.mark({"store_id": str(principal.store_id), "environment": principal.environment.value})
+            telemetry.caller_known({"store_id": str(principal.store_id), "environment": principal.environment.value})
         if len(self._buckets) >= BUCKETS_MAX:
             self._buckets.clear()
         settings, of_token = self.settings, principal.role in TOKEN_ROLES
@@ -138,6 +145,8 @@ class Gateway:
         found = None if parts is None else await store.api_key(self.pool, parts[0])
         if parts is None or found is None or not hmac.compare_digest(found[1], secret_hash(parts[1])):
             raise Unauthenticated("This key or token is not valid, or no longer.")
+        if found[0].environment.value != key_environment(credential):
+            raise Unauthenticated("This key is of the other environment.")
         if len(self._known) >= KEY_CACHE_ROWS_MAX:
             self._known.clear()
         self._known[fingerprint] = (found[0], read_at_seconds + KEY_CACHE_SECONDS)
@@ -161,11 +170,28 @@ class Gateway:
 
     def _own_drivers(self) -> dict[str, Driver]:
         return {
-            type_of(SubmitPayment): self._submit_payment,
-            type_of(MakeCheckoutToken): self._make_checkout_token,
-            type_of(MakeCustomerToken): self._make_customer_token,
-            type_of(RevokeKey): self._revoke_key,
+            type_of(kind): self._audited(kind, driver)
+            for kind, driver in (
+                (SubmitPayment, self._submit_payment),
+                (MakeCheckoutToken, self._make_checkout_token),
+                (MakeCustomerToken, self._make_customer_token),
+                (RevokeKey, self._revoke_key),
+            )
         }
+
+    def _audited(self, kind: type[Message], driver: Driver) -> Driver:
+        """Wrap a driver so that the audit has a row of what staff requested once it has ended, before its answer goes out."""
+
+        async def audited(kept: Kept) -> Reply | Interim | None:
+            command = msgspec.json.decode(kept.command or b"", type=kind)
+            reply = await driver(kept)
+            ended = isinstance(reply, Done) or (isinstance(reply, Refused) and reply.problem.definitive)
+            if ended and audit.by_staff(_envelope(kept), kept.command_type):
+                after = audit.refused(reply.problem.code) if isinstance(reply, Refused) else None
+                await audit.insert_action(self.pool, _envelope(kept), kept.command_type, audit.subject_of(command), after=after)
+            return reply
+
+        return audited
 
     async def _over_the_bus(self, kept: Kept) -> Reply | None:
         future = self.replies.expect(kept.operation_id)
@@ -206,7 +232,9 @@ class Gateway:
         )
 
     async def ask_as(self, envelope: Envelope, query: Query, *, timeout_seconds: float) -> Reply:
-        """Ask a service on behalf of whoever the envelope says."""
+        """Ask a service on behalf of whoever the envelope says; a query for a secret is in the audit before it is sent."""
+        if isinstance(query, SecretQuery):
+            await audit.insert_action(self.pool, envelope, type_of(type(query)), audit.subject_of(query))
         try:
             return await self.replies.ask(envelope, query, timeout_seconds=timeout_seconds)
         except Unroutable as missing:

@@ -28,7 +28,6 @@ from services.gateway.routes import (
     webhooks,
 )
 from services.gateway.routes.answers import Documented, problem_handlers
-from shared.health import Check, health_routes
 from shared.received import Received
 
 BODY_MAX_BYTES = 256 * 1024
@@ -59,7 +58,19 @@ def _cors(origins: str) -> CORSConfig | None:
     )
 
 
-def api(gateway: Gateway, checks: dict[str, Check], more: Sequence[ControllerRouterHandler] = ()) -> Litestar:
+def _openapi() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="Tender",
+        version="1",
+        description=DESCRIPTION,
+        openapi_router=docs.openapi(),
+        render_plugins=[JsonRenderPlugin()],
+        components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
+        security=[{"key": []}],
+    )
+
+
+def api(gateway: Gateway, more: Sequence[ControllerRouterHandler] = ()) -> Litestar:
     """Put the HTTP API together."""
     version_1: list[ControllerRouterHandler] = [
         *orders.ROUTES,
@@ -78,21 +89,14 @@ def api(gateway: Gateway, checks: dict[str, Check], more: Sequence[ControllerRou
     for route in version_1:
         if isinstance(route, HTTPRouteHandler):
             route.operation_class = Documented
+    shown = gateway.settings.api_docs
     app = Litestar(
-        [Router("/api/v1", route_handlers=version_1), *docs.ROUTES, *health_routes(checks), *more],
+        [Router("/api/v1", route_handlers=version_1), *(docs.ROUTES if shown else ()), *more],
         exception_handlers=problem_handlers(),
         request_max_body_size=BODY_MAX_BYTES,
         request_class=Received,
         cors_config=_cors(gateway.settings.cors_origins),
-        openapi_config=OpenAPIConfig(
-            title="Tender",
-            version="1",
-            description=DESCRIPTION,
-            openapi_router=docs.openapi(),
-            render_plugins=[JsonRenderPlugin()],
-            components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
-            security=[{"key": []}],
-        ),
+        openapi_config=_openapi() if shown else None,
         logging_config=None,
         debug=False,
     )

@@ -22,7 +22,7 @@ from services.gateway.handlers.idempotency import Answer
 from services.gateway.handlers.observing import Lookout
 from services.gateway.store import Claim
 from shared import telemetry
-from shared.errors import Invalid, NotFound, Outcome, Problem, Refusal, Retry, Unavailable, problem_body
+from shared.errors import SAFE_HEADERS, Invalid, NotFound, Outcome, Problem, Refusal, Retry, Unavailable, problem_body
 from shared.messages import Message, Query, encode, type_of
 from shared.reason_phrases import REASON_PHRASES, detail_of
 from shared.received import HttpRequest, header
@@ -373,7 +373,7 @@ def _bug(request: HttpRequest, bug: Exception) -> Response[Any]:
 
 
 def _problem(request: HttpRequest, problem: Problem, headers: dict[str, str] | None = None) -> Response[Any]:
-    more = dict(headers or {})
+    more = {**SAFE_HEADERS, **(headers or {})}
     if problem.retry_after_seconds is not None:
         more["Retry-After"] = str(problem.retry_after_seconds)
     if problem.status == 401:

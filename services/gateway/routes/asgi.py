@@ -3,7 +3,8 @@
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +20,9 @@ ORDER_AND_INTENT = re.compile(r"/orders/([0-9a-f-]{36})(?:/payments/([0-9a-f-]{3
 # Methods, routes and statuses together are a few hundred.
 SERIES_MAX = 1_000
 QUIET = ("/health/", "/metrics", "/console/static/")
-UNCOUNTED = ("/health/", "/metrics", "/console")
+CONSOLE = "/console"
+UNCOUNTED = ("/health/", "/metrics", CONSOLE)
+EVENT_STREAM = b"text/event-stream"
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -38,33 +41,42 @@ class Watched:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _stays_open(scope):
-            await self._app(scope, receive, send)
-            return
-        started, status = time.monotonic(), 500
+        started, status, recorded = time.monotonic(), 500, False
         ours = correlation_id(scope["headers"])
         scope.setdefault("state", {})["correlation_id"] = ours
+
+        def record() -> None:
+            nonlocal recorded
+            recorded = True
+            elapsed_seconds = time.monotonic() - started
+            _tell(scope, status, elapsed_seconds)
+            # What is requested all the time says nothing of how quick we are.
+            if not scope["path"].startswith(UNCOUNTED):
+                self._pulse.handled(elapsed_seconds, "failed" if status >= 500 else "answered")
 
         async def answer(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", []), (b"x-correlation-id", ours.encode())]
+                if _stays_open(scope, message["headers"]):
+                    # How long a live page is open says nothing of how quick we are: it is answered as soon as it begins.
+                    in_hand.close()
+                    record()
             await send(message)
 
-        telemetry.mark({"correlation_id": ours})
-        with telemetry.bound({"correlation_id": ours, **_path_facts(scope["path"])}), self._pulse:
+        with telemetry.bound({"correlation_id": ours, **_path_facts(scope["path"])}), ExitStack() as in_hand:
+            in_hand.enter_context(self._pulse)
             await self._app(scope, receive, answer)
-            elapsed_seconds = time.monotonic() - started
-            _tell(scope, status, elapsed_seconds)
-        # What is asked all the time, or stays open, says nothing of how quick we are.
-        if not scope["path"].startswith(UNCOUNTED):
-            self._pulse.handled(elapsed_seconds, "failed" if status >= 500 else "answered")
+            if not recorded:
+                record()
 
 
-def _stays_open(scope: Scope) -> bool:
-    # A page that is told of changes: how long somebody looks at it says nothing of how quick we are.
-    return (b"accept", b"text/event-stream") in scope["headers"]
+def _stays_open(scope: Scope, answer_headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a page of the console goes on to be brought up to date; nothing that a request says decides it."""
+    if not scope["path"].startswith(CONSOLE):
+        return False
+    return any(name.lower() == b"content-type" and value.startswith(EVENT_STREAM) for name, value in answer_headers)
 
 
 def _tell(scope: Scope, status: int, elapsed_seconds: float) -> None:

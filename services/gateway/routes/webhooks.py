@@ -22,15 +22,15 @@ from shared.contracts.webhooks import (
     ReplaysView,
     ReplayView,
 )
-from shared.errors import Invalid
+from shared.errors import SAFE_HEADERS, Invalid
 from shared.received import HttpRequest
 
 BODY_MAX_BYTES = 1024 * 1024
 FORWARDED = {
     200: "Kept; it is worked on from here.",
     400: "The request cannot be read.",
-    401: "The signature is not valid.",
-    404: "No webhooks are taken from this provider.",
+    401: "The signature is not valid, or no such account takes webhooks here.",
+    404: "This gateway takes no webhooks.",
     405: "This provider asks for nothing; it posts.",
     413: "The body is too large.",
     503: "It cannot be kept right now; send it again.",
@@ -117,7 +117,7 @@ async def _forward(request: HttpRequest) -> Response[bytes]:
     if request.method == "GET":
         path += f"?{request.scope['query_string'].decode('ascii', 'replace')}"
     status, kind, body = await gateway_of(request).ingest.forward(request.method, path, request.scope["headers"], await request.body())
-    return Response(body, status_code=status, media_type=kind)
+    return Response(body, status_code=status, media_type=kind, headers=SAFE_HEADERS if status >= 400 else None)
 
 
 @get(

@@ -9,17 +9,20 @@ from shared.messages import Envelope, Environment
 
 DELETE_ROWS_MAX = 1_000
 KEYS_LISTED_MAX = 1_000
+SIGN_IN, SIGN_OUT = "console.sign_in", "console.sign_out"
 
 
-async def begin(pool: Pool, token_hash: bytes, key_id: UUID, *, lifetime_seconds: float) -> None:
-    """Write down that somebody signed in with a key."""
-    async with connected(pool) as db:
+async def begin(pool: Pool, envelope: Envelope, token_hash: bytes, key_id: UUID, *, lifetime_seconds: float) -> None:
+    """Begin a session, and write down who signed in with which key."""
+    async with transaction(pool) as db:
         await db.execute(
             "INSERT INTO console_sessions (token_hash, key_id, expires_at) VALUES ($1, $2, now() + make_interval(secs => $3))",
             token_hash,
             key_id,
             lifetime_seconds,
         )
+        written = audit.acted(envelope, SIGN_IN, f"key_id={key_id}")
+        await db.execute(written.sql, *written.arguments)
 
 
 async def session(pool: Pool, token_hash: bytes) -> Session | None:
@@ -40,10 +43,19 @@ async def session(pool: Pool, token_hash: bytes) -> Session | None:
     return Session(principal=principal, key_name=row["name"])
 
 
-async def end(pool: Pool, token_hash: bytes) -> None:
-    """End a session."""
+async def end(pool: Pool, envelope: Envelope, token_hash: bytes) -> None:
+    """End a session, and write down who signed out."""
+    async with transaction(pool) as db:
+        key_id = await db.fetchval("DELETE FROM console_sessions WHERE token_hash = $1 RETURNING key_id", token_hash)
+        written = audit.acted(envelope, SIGN_OUT, f"key_id={key_id}")
+        await db.execute(written.sql, *written.arguments)
+
+
+async def owner_of(pool: Pool, key_id: UUID) -> tuple[UUID, Environment] | None:
+    """Find the store and environment of a key, revoked or not."""
     async with connected(pool) as db:
-        await db.execute("DELETE FROM console_sessions WHERE token_hash = $1", token_hash)
+        row = await db.fetchrow("SELECT store_id, environment FROM api_keys WHERE id = $1", key_id)
+    return None if row is None else (row["store_id"], Environment(row["environment"]))
 
 
 async def forget_expired(pool: Pool) -> None:

@@ -1,11 +1,12 @@
 """Taking in: verified on the raw bytes, kept, answered; only then is anything done about it."""
 
 import logging
+import re
 import time
 from datetime import UTC, datetime
 from uuid import UUID
 
-from services.webhooks.domain import Account, Event, Incoming, NotGenuine, UnknownProvider, keepable
+from services.webhooks.domain import Account, Event, Incoming, NotGenuine, keepable
 from services.webhooks.handlers.context import Webhooks
 from services.webhooks.providers import Forged, Scheme
 from services.webhooks.providers.braintree import challenge_answer
@@ -20,8 +21,10 @@ from shared.outbox import command_parcel
 logger = logging.getLogger(__name__)
 
 # What a sender proves itself with towards us, or its browser's leavings, is not kept.
-HEADERS_LEFT_OUT = frozenset({"authorization", "cookie", "proxy-authorization"})
+SECRET_HEADER = re.compile(r"authorization|cookie|api-?key|token|secret|password|credential")
 SAMPLE_EVERY_SECONDS = 0.1
+FORGED = "The request is not signed as it should be."
+PROVIDER_MAX_CHARACTERS = 60
 REASON_MAX_CHARACTERS = 500
 # What is kept of a refused request's headers, in all and of each.
 SAMPLED_HEADERS_MAX_CHARACTERS = 4_096
@@ -35,13 +38,13 @@ async def receive(context: Webhooks, provider: str, store_id: UUID | None, incom
 
     opened = await scheme.open(incoming, accounts, now=datetime.now(UTC))
 
-    headers = {name: value for name, value in incoming.headers.items() if name not in HEADERS_LEFT_OUT}
+    headers = {name: value for name, value in incoming.headers.items() if not SECRET_HEADER.search(name)}
     arrivals = [_arrival(account, event, headers, correlation_id) for account, event in opened.genuine]
     for is_new in await context.keeping.submit_all(arrivals):
         telemetry.webhooks_received.labels(provider, "new" if is_new else "repeated").inc()
     if opened.forged:
         await _turn_away(context, provider, opened.forged, headers, incoming.body)
-        raise NotGenuine("The request is not signed as it should be.")
+        raise NotGenuine(FORGED)
     return scheme.accepted
 
 
@@ -51,14 +54,18 @@ def answer_challenge(context: Webhooks, provider: str, store_id: UUID | None, ch
     try:
         return challenge_answer(accounts[0].secrets[0], challenge)
     except Forged:
-        raise NotGenuine("The request is not a challenge.") from None
+        raise NotGenuine(FORGED) from None
 
 
 def _at(context: Webhooks, provider: str, store_id: UUID | None) -> tuple[Scheme, list[Account]]:
     scheme = context.schemes.get(provider)
     accounts = [] if scheme is None else context.accounts_of(provider, scheme, store_id)
     if scheme is None or not accounts:
-        raise UnknownProvider(f"No webhooks of {provider} are taken here.")
+        # Answered as a forgery is: a stranger learns neither which providers nor which stores there are.
+        telemetry.webhooks_received.labels("none", "unknown").inc()
+        facts = {"provider": provider[:PROVIDER_MAX_CHARACTERS], "store_id": store_id}
+        telemetry.say(logger, logging.WARNING, "webhook for an account that is not configured", facts)
+        raise NotGenuine(FORGED)
     return scheme, accounts
 
 

@@ -4,9 +4,9 @@ import base64
 import re
 import time
 import zlib
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -19,6 +19,7 @@ from services.webhooks.domain import Account, Incoming
 from services.webhooks.providers import Forged, Opened, SecretUnfit, header, moment, read_json
 from shared.errors import Unavailable
 from shared.outbound import OutboundUrl, OutboundUrlInvalid
+from shared.rations import Ration
 
 # Nothing is fetched from anywhere else, whatever a request says.
 CERTIFICATE_HOSTS = frozenset({"api.paypal.com", "api-m.paypal.com", "api.sandbox.paypal.com", "api-m.sandbox.paypal.com"})
@@ -27,9 +28,11 @@ ALGORITHM = "SHA256withRSA"
 # Neither a query nor anything else can make many addresses of one certificate.
 CERTIFICATE_PATH = re.compile(r"/v1/notifications/certs/[A-Za-z0-9-]{1,64}")
 CERTIFICATES_MAX = 16
-# Whoever makes addresses up has so many looked at in a minute, and none of them twice.
+# Made-up addresses are fetched so often a minute.
 FETCHES_MAX = 20
 FETCHES_SECONDS = 60.0
+# A certificate that could not be fetched or used is not fetched again for so long; each request meanwhile gets the same answer.
+FAILURE_SECONDS = 30.0
 # PayPal tries again for three days (developer.paypal.com, webhooks); what is older is somebody's replay.
 TRANSMITTED_WITHIN = timedelta(days=4)
 TRANSMITTED_AHEAD = timedelta(minutes=5)
@@ -47,9 +50,9 @@ class PayPal:
         self._fetch = fetch
         self._authorities = authorities
         self._known: dict[str, list[x509.Certificate]] = {}
-        # By this process's monotonic clock: when certificates were fetched, and which could not be used.
-        self._fetched_at: deque[float] = deque(maxlen=FETCHES_MAX)
-        self._useless: deque[str] = deque(maxlen=FETCHES_MAX)
+        self._fetches = Ration(FETCHES_MAX, seconds=FETCHES_SECONDS)
+        # By address: until when, by this process's monotonic clock, a failure is the answer.
+        self._failed: dict[str, tuple[float, Forged | Unavailable]] = {}
 
     def check_secret(self, secret: str) -> None:
         """Raise SecretUnfit for what cannot be a webhook's id."""
@@ -78,28 +81,42 @@ class PayPal:
         except OutboundUrlInvalid as invalid:
             raise Forged(f"the certificate's address: {invalid}") from invalid
         # Written in one way only, so that many addresses cannot be made of one certificate.
-        if str(checked) != url or not CERTIFICATE_PATH.fullmatch(checked.url.raw_path_qs) or url in self._useless:
+        if str(checked) != url or not CERTIFICATE_PATH.fullmatch(checked.url.raw_path_qs):
             raise Forged("the certificate is said to lie elsewhere, or is none")
-        chain = self._known.get(url) or await self._fetched(checked)
+        chain = self._known.get(url) or await self._fetched(checked, now)
         leaf = chain[0]
+        # Also one that is known: it may have expired since.
         self._check_chain(leaf, chain[1:], now)
-        if len(self._known) < CERTIFICATES_MAX:
-            self._known[url] = chain
         key = leaf.public_key()
         if not isinstance(key, rsa.RSAPublicKey):
             raise Forged("the certificate's key is no RSA key")
         return key
 
-    async def _fetched(self, url: OutboundUrl) -> list[x509.Certificate]:
-        now = time.monotonic()
-        if len(self._fetched_at) == FETCHES_MAX and now - self._fetched_at[0] < FETCHES_SECONDS:
+    async def _fetched(self, address: OutboundUrl, now: datetime) -> list[x509.Certificate]:
+        """Fetch a certificate and remember it, or for a while that it could not be had; raises Forged or Unavailable."""
+        url = str(address)
+        until_seconds, failure = self._failed.get(url, (0.0, None))
+        if failure is not None and time.monotonic() < until_seconds:
+            raise type(failure)(*failure.args)
+        if not self._fetches.allows():
             raise Unavailable("too many certificates of PayPal's are asked for")
-        self._fetched_at.append(now)
         try:
-            return x509.load_pem_x509_certificates(await self._fetch(url))
+            chain = x509.load_pem_x509_certificates(await self._fetch(address))
+            self._check_chain(chain[0], chain[1:], now)
         except ValueError as broken:
-            self._useless.append(str(url))
-            raise Forged("the certificate cannot be read") from broken
+            raise self._remembered(url, Forged("the certificate cannot be read")) from broken
+        except (Forged, Unavailable) as failed:
+            raise self._remembered(url, failed) from None
+        self._failed.pop(url, None)
+        _make_room(self._known, CERTIFICATES_MAX)
+        self._known[url] = chain
+        return chain
+
+    def _remembered(self, url: str, failure: Forged | Unavailable) -> Forged | Unavailable:
+        self._failed.pop(url, None)
+        _make_room(self._failed, FETCHES_MAX)
+        self._failed[url] = (time.monotonic() + FAILURE_SECONDS, failure)
+        return failure
 
     def _check_chain(self, leaf: x509.Certificate, between: Sequence[x509.Certificate], now: datetime) -> None:
         names = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
@@ -113,6 +130,12 @@ class PayPal:
             verifier.verify(leaf, list(between))
         except VerificationError as wrong:
             raise Forged(f"the certificate is not valid: {wrong}") from wrong
+
+
+def _make_room(known: dict[str, Any], most: int) -> None:
+    """Leave room for one more, by dropping the oldest."""
+    while len(known) >= most:
+        del known[next(iter(known))]
 
 
 def signed_text(incoming: Incoming, webhook_id: str) -> bytes:
