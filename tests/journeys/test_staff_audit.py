@@ -52,6 +52,7 @@ FORMS: dict[str, dict[str, str]] = {
     "events/replay": {"since": "2026-01-01T00:00", "until": "2026-01-02T00:00"},
     "keys/credentials/{}/{}": {"field_api_key": "sk_test_0123456789abcdef"},
     "keys/endpoints": {"url": "https://shop.example/hook"},
+    "keys/endpoints/{}/recover": {"since": "2026-01-01T00:00"},
     "keys/endpoints/{}/enable": {"url": "https://shop.example/hook", "enabled": "true"},
 }
 # What a schema does not say of what is taken.

