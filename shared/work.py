@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from shared import audit, inbox, topology
 from shared.bus import Letter, Publisher
@@ -12,6 +12,18 @@ from shared.errors import Unavailable
 from shared.messages import Envelope, Event, Message, Reply, encode_reply
 from shared.outbox import Parcel, Relay, command_parcel, parcel, promise
 from shared.vitals import Pulse
+
+
+class Seal(Protocol):
+    """Wraps texts for this service itself, and opens them again; without keys they stay as they are."""
+
+    def hidden(self, text: str, *, info: str) -> str:
+        """Wrap a text so that it opens at one place only, which `info` names."""
+        ...
+
+    def unhidden(self, text: str, *, info: str) -> str:
+        """Open it again; raises Unavailable for a key that is not here yet."""
+        ...
 
 
 class Desk:
@@ -26,6 +38,16 @@ class Desk:
         self.relay = relay
         self.pulse = pulse
         self._replies: set[asyncio.Task[None]] = set()
+        # Replies hold names and addresses; a service that has keys keeps them wrapped.
+        self.seal: Seal | None = None
+
+    def sealed(self, envelope: Envelope, reply: bytes) -> bytes:
+        """Write a reply as the inbox keeps it."""
+        return reply if self.seal is None else self.seal.hidden(reply.decode(), info=_reply_place(envelope)).encode()
+
+    def unsealed(self, envelope: Envelope, kept: bytes) -> bytes:
+        """Read a reply that the inbox has kept; raises Unavailable for a key that is not here yet."""
+        return kept if self.seal is None else self.seal.unhidden(kept.decode(), info=_reply_place(envelope)).encode()
 
     def reply_soon(self, reply_to: str, envelope: Envelope, reply: bytes) -> None:
         """Tell the one who waits; a lost reply is asked for again, so nobody waits for the confirm."""
@@ -49,6 +71,10 @@ class Desk:
             await self.publisher.tell(letter)
         except Unavailable:
             return  # The inbox keeps the reply; whoever waits asks again.
+
+
+def _reply_place(envelope: Envelope) -> str:
+    return f"tender/reply/1|{envelope.store_id}|{envelope.environment.value}|{envelope.source}|{envelope.id}"
 
 
 class Work:
@@ -156,5 +182,5 @@ class Batch:
 
     def _reply(self, envelope: Envelope, kind: str, digest: bytes, reply: Reply, *, must: bool) -> None:
         raw = encode_reply(reply)
-        self.add(inbox.finished(envelope, kind, digest, raw, must=must))
+        self.add(inbox.finished(envelope, kind, digest, self._desk.sealed(envelope, raw), must=must))
         self._replies.append((envelope, raw))

@@ -254,7 +254,7 @@ class Worker(Generic[C]):
 
     async def _answer_again(self, received: Received, envelope: Envelope, seen: "inbox.Seen") -> str:
         if seen.reply is not None:
-            self._desk.reply_soon(received.reply_to, envelope, seen.reply)
+            self._desk.reply_soon(received.reply_to, envelope, self._desk.unsealed(envelope, seen.reply))
         elif received.type in self._failures_answered:
             # Parked by a release that did not answer its failures yet.
             problem = msgspec.structs.replace(_FAILED, detail=f"It lies in the dead letters of {self._service}.")

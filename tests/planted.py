@@ -1,7 +1,10 @@
 """Secrets that every test plants by merely running, so that whatever tells one is found."""
 
+from collections.abc import Mapping
+
 import msgspec
 
+from shared.ids import new_id
 from shared.vault import PrivateKeys, new_private_key, public_of
 
 # Keys of this run's services.
@@ -19,6 +22,23 @@ PLANTED = {
     "what webhooks are signed with": WEBHOOK_SECRET,
     **{f"the private key of {service}": keys.keys["1"] for service, keys in PRIVATE_KEYS.items()},
 }
+
+
+# A buyer whom the tests' shop sends to: only who ships or bills may keep them in the clear.
+RUN = new_id().hex[-8:]
+BUYER = {"name": f"Erika {RUN}", "street_address": f"Marienplatz {RUN}", "phone": f"+49 89 {int(RUN, 16)}"}
+PERSONAL = {f"a buyer's {field}": value for field, value in BUYER.items()}
+KNOWS_BUYERS = frozenset(
+    {
+        *("payments.orders", "payments.order_checkout_snapshots"),
+        *("fulfillment.shipments", "fulfillment.shipment_labels", "fulfillment.shipment_packages", "fulfillment.shipment_rates"),
+    }
+)
+
+
+def forms_of(secrets: Mapping[str, str]) -> list[str]:
+    """Write secrets as they are and as rows show bytes."""
+    return [form for secret in secrets.values() for form in (secret, secret.encode().hex())]
 
 
 def leaks_in(text: str) -> list[str]:
