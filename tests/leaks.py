@@ -11,7 +11,7 @@ import asyncpg
 
 from deploy import setup
 from shared import topology
-from tests.planted import KNOWS_BUYERS, PERSONAL, PLANTED, forms_of, leaks_in
+from tests.planted import IN_THE_CLEAR, PERSONAL, PLANTED, forms_of, leaks_in
 from tests.world import Place, management
 
 DEAD_LETTERS_MAX = 1_000
@@ -52,7 +52,7 @@ async def _in_tables(place: Place) -> list[str]:
         looks = [
             f"SELECT '{each['name']}' AS name"
             f" WHERE EXISTS (SELECT FROM (SELECT t::text AS whole FROM {each['name']} t OFFSET 0) AS written"
-            f" WHERE EXISTS (SELECT FROM unnest(${1 if each['name'] in KNOWS_BUYERS else 2}::text[]) AS secret"
+            f" WHERE EXISTS (SELECT FROM unnest(${1 if each['name'] in IN_THE_CLEAR else 2}::text[]) AS secret"
             " WHERE position(secret IN whole) > 0))"
             for each in tables
         ]

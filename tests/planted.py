@@ -24,13 +24,20 @@ PLANTED = {
 }
 
 
-# A buyer whom the tests' shop sends to: only who ships or bills may keep them in the clear.
+# A buyer whom the tests' shop sends to.
 RUN = new_id().hex[-8:]
 BUYER = {"name": f"Erika {RUN}", "street_address": f"Marienplatz {RUN}", "phone": f"+49 89 {int(RUN, 16)}"}
-PERSONAL = {f"a buyer's {field}": value for field, value in BUYER.items()}
-KNOWS_BUYERS = frozenset(
+ENDPOINT_TOKEN, API_KEY_HEADER = f"token-in-a-url-{RUN}", f"key-in-a-header-{RUN}"
+PERSONAL = {
+    **{f"a buyer's {field}": value for field, value in BUYER.items()},
+    "the token in an endpoint's URL": ENDPOINT_TOKEN,
+    "a webhook's X-Api-Key": API_KEY_HEADER,
+}
+# Where such may lie as it is: with who ships, bills or posts.
+IN_THE_CLEAR = frozenset(
     {
         *("payments.orders", "payments.order_checkout_snapshots"),
+        "webhooks.webhook_endpoints",
         *("fulfillment.shipments", "fulfillment.shipment_labels", "fulfillment.shipment_packages", "fulfillment.shipment_rates"),
     }
 )

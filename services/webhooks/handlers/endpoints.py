@@ -20,6 +20,7 @@ from shared.contracts.webhooks import (
     DeleteEndpoint,
     DeliveryPage,
     EndpointsView,
+    EndpointView,
     GetSecrets,
     ListDeliveries,
     ListEndpoints,
@@ -31,6 +32,7 @@ from shared.contracts.webhooks import (
 from shared.database import connected
 from shared.errors import Invalid, NotFound
 from shared.messages import Envelope, done
+from shared.vault import endpoint_place
 from shared.work import Work
 
 SECRET_BYTES = 32
@@ -46,6 +48,8 @@ class PrivateTarget(Invalid):
 
 async def put_endpoint(work: Work, command: PutEndpoint, context: Webhooks) -> None:
     """Make an address or change it."""
+    place = endpoint_place(work.envelope.store_id, work.envelope.environment.value, command.endpoint_id)
+    command = msgspec.structs.replace(command, url=context.wallet.unhidden(command.url, info=place))
     _check_url(command.url, allow_private=context.settings.allow_private_endpoints)
     known = await _endpoints(context, work.envelope)
     before = next((each for each in known if each.id == command.endpoint_id), None)
@@ -67,9 +71,14 @@ async def put_endpoint(work: Work, command: PutEndpoint, context: Webhooks) -> N
     )
     batch = work.batch()
     batch.add(merchants.put(work.envelope, endpoint))
-    batch.audit("webhook_endpoint.put", str(endpoint.id), before=None if before is None else before.view(), after=endpoint.view())
+    batch.audit("webhook_endpoint.put", str(endpoint.id), before=None if before is None else _audited(before), after=_audited(endpoint))
     batch.conclude(done(endpoint.view()))
     await batch.commit()
+
+
+def _audited(endpoint: Endpoint) -> EndpointView:
+    """Show an endpoint as the audit keeps it: user, path and query of its URL may hold a token."""
+    return msgspec.structs.replace(endpoint.view(), url=str(URL(endpoint.url).origin()))
 
 
 def _check_url(url: str, *, allow_private: bool) -> None:
@@ -110,7 +119,7 @@ async def delete_endpoint(work: Work, command: DeleteEndpoint, context: Webhooks
     """Forget an address and its deliveries."""
     before = await _endpoint(context, work.envelope, command.endpoint_id)
     batch = work.batch()
-    batch.audit("webhook_endpoint.delete", str(before.id), before=before.view())
+    batch.audit("webhook_endpoint.delete", str(before.id), before=_audited(before))
     batch.add(merchants.delete(work.envelope, command.endpoint_id))
     batch.conclude(done(DeletedView(deleted=command.endpoint_id)))
     await batch.commit()

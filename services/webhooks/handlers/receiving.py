@@ -19,8 +19,16 @@ from shared.outbox import command_parcel
 
 logger = logging.getLogger(__name__)
 
-# What a sender proves itself with towards us, or its browser's leavings, is not kept.
-HEADERS_LEFT_OUT = frozenset({"authorization", "cookie", "proxy-authorization"})
+# What is kept of a request's headers: what the schemes sign with, and how the body was written. In any other there may be a secret.
+HEADERS_KEPT = frozenset(
+    {
+        *("content-type", "user-agent"),
+        *("webhook-id", "webhook-timestamp", "webhook-signature", "svix-id", "svix-timestamp", "svix-signature"),
+        *("stripe-signature", "shippo-auth-signature", "x-hmac-signature", "hmacsignature", "cko-signature"),
+        *("x-mollie-signature", "x-square-hmacsha256-signature"),
+        *("paypal-transmission-id", "paypal-transmission-time", "paypal-transmission-sig", "paypal-auth-algo", "paypal-cert-url"),
+    }
+)
 SAMPLE_EVERY_SECONDS = 0.1
 REASON_MAX_CHARACTERS = 500
 # What is kept of a refused request's headers, in all and of each.
@@ -35,7 +43,7 @@ async def receive(context: Webhooks, provider: str, store_id: UUID | None, incom
 
     opened = await scheme.open(incoming, accounts, now=datetime.now(UTC))
 
-    headers = {name: value for name, value in incoming.headers.items() if name not in HEADERS_LEFT_OUT}
+    headers = {name: value for name, value in incoming.headers.items() if name in HEADERS_KEPT}
     arrivals = [_arrival(account, event, headers, correlation_id) for account, event in opened.genuine]
     for is_new in await context.keeping.submit_all(arrivals):
         telemetry.webhooks_received.labels(provider, "new" if is_new else "repeated").inc()
