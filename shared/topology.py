@@ -82,7 +82,7 @@ def reply_exchange(service: str) -> str:
     return f"{service}.replies"
 
 
-def asker_of(reply_to: str) -> str:
+def requester_of(reply_to: str) -> str:
     """Name the service whose reply queue this is."""
     return reply_to.partition(REPLY_MARK)[0]
 
@@ -112,7 +112,7 @@ TOLD = {
     ),
 }
 # Whom each service awaits replies from. Not by the default exchange (RabbitMQ's direct reply-to needs it), which leads into every queue.
-ASKED = {
+REPLIERS = {
     "gateway": CONSUMERS,
     "payments": ("fulfillment",),
     "webhooks": ("payments", "fulfillment"),
@@ -151,12 +151,12 @@ def permissions_of(service: str) -> Permissions:
     # Whoever looks after the dead letters takes them all, and may bring each back to where it came from.
     letters_read, letters_written = (r"|.*\.dead\.v1", r"|.*\.back") if service == ATTENDING else ("", "")
     # To bind a queue takes the right to write to it and to read the exchange: both are a service's own.
-    reply_queues = rf"{own}{re.escape(REPLY_MARK)}.*" if ASKED[service] else ""
+    reply_queues = rf"{own}{re.escape(REPLY_MARK)}.*" if REPLIERS[service] else ""
     replies_read = rf"|{reply_queues}|{re.escape(reply_exchange(service))}" if reply_queues else ""
     replies_written = "".join(
         [
             f"|{reply_queues}" if reply_queues else "",
-            *(f"|{re.escape(reply_exchange(s))}" for s, asked in ASKED.items() if service in asked),
+            *(f"|{re.escape(reply_exchange(s))}" for s, asked in REPLIERS.items() if service in asked),
         ]
     )
     return Permissions(
@@ -224,7 +224,7 @@ async def _declare_shared(channel: AbstractChannel) -> None:
     await channel.declare_exchange(EVENTS, ExchangeType.TOPIC, durable=True, arguments={"alternate-exchange": UNROUTED})
     unrouted = await channel.declare_exchange(UNROUTED, ExchangeType.FANOUT, durable=True)
     await channel.declare_exchange(DEAD, ExchangeType.DIRECT, durable=True)
-    for service, asked in ASKED.items():
+    for service, asked in REPLIERS.items():
         if asked:
             await channel.declare_exchange(reply_exchange(service), ExchangeType.DIRECT, durable=True)
     # Kept for looking at, not for ever: nothing waits for an event that nobody subscribed to.

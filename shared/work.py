@@ -59,7 +59,7 @@ class Desk:
 
     async def _reply(self, reply_to: str, envelope: Envelope, reply: bytes) -> None:
         letter = Letter(
-            exchange=topology.reply_exchange(topology.asker_of(reply_to)),
+            exchange=topology.reply_exchange(topology.requester_of(reply_to)),
             routing_key=reply_to,
             body=reply,
             headers={"id": str(envelope.id)},

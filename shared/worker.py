@@ -388,9 +388,9 @@ def _check_sender(received: Received) -> None:
         # A dead letter that is retried must not become what it pretends to be.
         received.type, received.reply_to = received.routing_key, ""
         raise Poison(f"it was sent as {received.routing_key} and says that it is {kind}")
-    if received.reply_to and not topology.may_send(topology.asker_of(received.reply_to), kind):
+    if received.reply_to and not topology.may_send(topology.requester_of(received.reply_to), kind):
         reply_to, received.reply_to = received.reply_to, ""
-        raise Poison(f"its reply would go to {topology.asker_of(reply_to)}, which sends no {kind}")
+        raise Poison(f"its reply would go to {topology.requester_of(reply_to)}, which sends no {kind}")
 
 
 class DifferentContent(Exception):

@@ -222,7 +222,7 @@ async def a_probe(place: Place, folder: Path, **settings: Any) -> AsyncIterator[
     with pytest.MonkeyPatch.context() as patch:
         # The probe also asks itself.
         patch.setitem(topology.TOLD, NAME, rf"^{NAME}\..*$")
-        patch.setitem(topology.ASKED, NAME, (NAME,))
+        patch.setitem(topology.REPLIERS, NAME, (NAME,))
         async with _a_probe(place, folder, **settings) as made:
             yield made
 

@@ -30,7 +30,7 @@ COMMANDS = sorted(
 MONEY = re.compile(r"\.(authorize|confirm|capture|void|refund|decide_outcome|buy_label|void_label)\.v\d+$")
 SERVICES = tuple(topology.TOLD)
 
-ASKERS = [service for service, asked in topology.ASKED.items() if asked]
+REQUESTERS = [service for service, asked in topology.REPLIERS.items() if asked]
 
 Attempt = Callable[[aio_pika.abc.AbstractChannel], Awaitable[object]]
 
@@ -64,7 +64,7 @@ class TestWhatTheyMaySend:
             asked = {command.removeprefix("background.").split(".")[0] for command in COMMANDS if may_send(service, command)}
 
             # Webhooks sends itself commands that it awaits no reply to.
-            assert asked - ({service} & {"webhooks"}) == set(topology.ASKED[service])
+            assert asked - ({service} & {"webhooks"}) == set(topology.REPLIERS[service])
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ class TestAtTheBroker:
         ):
             assert await _allowed(place, service, partial(_publish, exchange=name)) is may, name
 
-    @pytest.mark.parametrize("other", ASKERS)
+    @pytest.mark.parametrize("other", REQUESTERS)
     async def test_reads_no_reply_of_another(
         self, place: Place, other_replies: aio_pika.abc.AbstractChannel, service: str, other: str
     ) -> None:
@@ -120,7 +120,7 @@ class TestAtTheBroker:
             ("binds", partial(_bind, queue=topology.reply_queue(other, "shown"), exchange=exchange), own),
             ("reads", partial(_read, queue=topology.reply_queue(other, "shown")), own),
             ("deletes", partial(_delete, queue=topology.reply_queue(other, "shown")), own),
-            ("sends", partial(_publish, exchange=exchange), service in topology.ASKED[other]),
+            ("sends", partial(_publish, exchange=exchange), service in topology.REPLIERS[other]),
         ):
             assert await _allowed(place, service, attempt) is may, name
 
@@ -239,7 +239,7 @@ async def _delete(channel: aio_pika.abc.AbstractChannel, queue: str) -> None:
 
 async def _bind_own(channel: aio_pika.abc.AbstractChannel, service: str, exchange: str) -> None:
     """Bind a queue that the user may declare, if there is any, to where another's replies go."""
-    if not topology.ASKED[service]:
+    if not topology.REPLIERS[service]:
         raise ChannelAccessRefused
     queue = topology.reply_queue(service, "own")
     await _declare(channel, queue)

@@ -26,8 +26,8 @@ from tests.shared.probe import take
 from tests.world import Payment, Place, World, a_world, until
 
 
-class Taken:
-    """The bus in the hands of whoever took webhooks over."""
+class Hijacked:
+    """The bus as it is open to an attacker who controls the webhooks service."""
 
     def __init__(self, world: World, publisher: Publisher, replies: Replies) -> None:
         self.world = world
@@ -59,17 +59,17 @@ class Taken:
 
 
 @pytest.fixture(scope="module", params=["sandbox", "stripe"])
-async def taken(place: Place, request: pytest.FixtureRequest) -> AsyncIterator[Taken]:
+async def hijacked(place: Place, request: pytest.FixtureRequest) -> AsyncIterator[Hijacked]:
     url = place.amqp_of("webhooks")
     # No webhook of the sandbox goes out by itself, and nobody else finds out what it did.
     async with (
         a_world(place, webhooks={}, fulfillment={"track_every_seconds": 3_600.0}, provider=request.param) as world,
-        Publisher(url, name="taken") as publisher,
+        Publisher(url, name="hijacked") as publisher,
         Replies(url, publisher, name="webhooks") as replies,
     ):
         await shop.set_up(world, carriers=["sandbox"])
         world.outgoing.moods = world.sandbox.parcels.moods = Moods(lost=1.0)
-        yield Taken(world, publisher, replies)
+        yield Hijacked(world, publisher, replies)
 
 
 def news(outgoing: Any, before: set[str]) -> list[Told]:
@@ -77,11 +77,11 @@ def news(outgoing: Any, before: set[str]) -> list[Told]:
     return [told for event_id, told in outgoing.events.items() if event_id not in before]
 
 
-def untold(taken: Taken, payment: Payment, kind: str, amount: int) -> list[Told]:
+def untold(hijacked: Hijacked, payment: Payment, kind: str, amount: int) -> list[Told]:
     """The events of a change to a payment that was never made."""
-    there, outgoing = payment.at_the_provider(), taken.world.outgoing
+    there, outgoing = payment.at_the_provider(), hijacked.world.outgoing
     before = set(outgoing.events)
-    operation = taken.world.sandbox.books.add(there, kind, amount)
+    operation = hijacked.world.sandbox.books.add(there, kind, amount)
     told = news(outgoing, before)
     there.operations.remove(operation)
     assert told
@@ -96,77 +96,81 @@ def outcome(reply: Reply) -> str:
 
 
 @pytest.mark.parametrize(("kind", "amount"), [("capture", 10_000), ("capture", 1), ("void", 10_000)])
-async def test_forged_news_of_an_unpaid_payment_books_nothing(taken: Taken, kind: str, amount: int) -> None:
-    payment = await taken.world.a_payment()
-    before = await taken.world.ledger(payment.order_id)
+async def test_forged_news_of_an_unpaid_payment_books_nothing(hijacked: Hijacked, kind: str, amount: int) -> None:
+    payment = await hijacked.world.a_payment()
+    before = await hijacked.world.ledger(payment.order_id)
 
-    outcomes = [outcome(await taken.tell(told, payments.TakeEvent, taken.world.provider)) for told in untold(taken, payment, kind, amount)]
+    outcomes = [
+        outcome(await hijacked.tell(told, payments.TakeEvent, hijacked.world.provider)) for told in untold(hijacked, payment, kind, amount)
+    ]
 
-    assert await taken.world.ledger(payment.order_id) == before
+    assert await hijacked.world.ledger(payment.order_id) == before
     assert "event-unconfirmed" in outcomes
     # What only hints at the payment is read from the provider's books, where nothing has changed.
     assert set(outcomes) <= {"event-unconfirmed", "unchanged"}
 
 
-async def test_a_forged_refund_books_nothing(taken: Taken) -> None:
-    payment = await taken.world.a_captured_payment()
-    before = await taken.world.ledger(payment.order_id)
+async def test_a_forged_refund_books_nothing(hijacked: Hijacked) -> None:
+    payment = await hijacked.world.a_captured_payment()
+    before = await hijacked.world.ledger(payment.order_id)
 
-    outcomes = [outcome(await taken.tell(told, payments.TakeEvent, taken.world.provider)) for told in untold(taken, payment, "refund", 500)]
+    outcomes = [
+        outcome(await hijacked.tell(told, payments.TakeEvent, hijacked.world.provider)) for told in untold(hijacked, payment, "refund", 500)
+    ]
 
-    assert await taken.world.ledger(payment.order_id) == before
+    assert await hijacked.world.ledger(payment.order_id) == before
     assert set(outcomes) <= {"event-unconfirmed", "unchanged"}
 
 
-async def test_anothers_captured_payment_pays_no_order(taken: Taken) -> None:
+async def test_anothers_captured_payment_pays_no_order(hijacked: Hijacked) -> None:
     """An event that names our unpaid payment by its reference, and by its name one that is paid in the provider's books and not ours."""
-    payment = await taken.world.a_payment()
-    before = await taken.world.ledger(payment.order_id)
-    there, books = payment.at_the_provider(), taken.world.sandbox.books
-    told = untold(taken, payment, "capture", 10_000)
+    payment = await hijacked.world.a_payment()
+    before = await hijacked.world.ledger(payment.order_id)
+    there, books = payment.at_the_provider(), hijacked.world.sandbox.books
+    told = untold(hijacked, payment, "capture", 10_000)
     paid = msgspec.structs.replace(there, id=f"{there.id[:-4]}paid", reference=None, order_id=None, operations=[*there.operations])
     books.payments[paid.id] = paid
     books.add(paid, "capture", 10_000)
 
     for each in told:
         mixed = msgspec.structs.replace(each, body=each.body.replace(there.id.encode(), paid.id.encode()))
-        await taken.tell(mixed, payments.TakeEvent, taken.world.provider)
+        await hijacked.tell(mixed, payments.TakeEvent, hijacked.world.provider)
 
-    assert await taken.world.ledger(payment.order_id) == before
+    assert await hijacked.world.ledger(payment.order_id) == before
 
 
-async def test_true_news_is_booked_from_the_providers_books(taken: Taken) -> None:
-    payment = await taken.world.a_payment()
-    before = set(taken.world.outgoing.events)
-    taken.world.sandbox.books.add(payment.at_the_provider(), "capture", 4_000)
+async def test_true_news_is_booked_from_the_providers_books(hijacked: Hijacked) -> None:
+    payment = await hijacked.world.a_payment()
+    before = set(hijacked.world.outgoing.events)
+    hijacked.world.sandbox.books.add(payment.at_the_provider(), "capture", 4_000)
 
-    for told in news(taken.world.outgoing, before):
-        assert outcome(await taken.tell(told, payments.TakeEvent, taken.world.provider)) in ("applied", "unchanged")
+    for told in news(hijacked.world.outgoing, before):
+        assert outcome(await hijacked.tell(told, payments.TakeEvent, hijacked.world.provider)) in ("applied", "unchanged")
 
     assert (await payment.intent())["captured_amount"] == 4_000
-    await taken.world.books_agree(payment.order_id)
+    await hijacked.world.books_agree(payment.order_id)
 
 
-async def test_news_that_is_known_asks_nobody(taken: Taken) -> None:
+async def test_news_that_is_known_asks_nobody(hijacked: Hijacked) -> None:
     """Most events repeat what our own call was answered, and cost no look at the provider's books."""
-    before = set(taken.world.outgoing.events)
-    payment = await taken.world.a_captured_payment()
+    before = set(hijacked.world.outgoing.events)
+    payment = await hijacked.world.a_captured_payment()
     [captured] = [
-        told for told in news(taken.world.outgoing, before) if told.type in ("payment.capture.succeeded", "payment_intent.succeeded")
+        told for told in news(hijacked.world.outgoing, before) if told.type in ("payment.capture.succeeded", "payment_intent.succeeded")
     ]
-    calls = dict(taken.world.sandbox.calls)
+    calls = dict(hijacked.world.sandbox.calls)
 
-    assert outcome(await taken.tell(captured, payments.TakeEvent, taken.world.provider)) == "unchanged"
+    assert outcome(await hijacked.tell(captured, payments.TakeEvent, hijacked.world.provider)) == "unchanged"
 
-    assert taken.world.sandbox.calls == calls
-    await taken.world.books_agree(payment.order_id)
+    assert hijacked.world.sandbox.calls == calls
+    await hijacked.world.books_agree(payment.order_id)
 
 
-async def test_an_events_key_sends_no_refund(taken: Taken) -> None:
+async def test_an_events_key_sends_no_refund(hijacked: Hijacked) -> None:
     """The broker checks the routing key, so the type must not say otherwise."""
-    payment = await taken.world.a_captured_payment()
-    before = await taken.world.ledger(payment.order_id)
-    envelope = taken.envelope(source="gateway", actor="admin:forged")
+    payment = await hijacked.world.a_captured_payment()
+    before = await hijacked.world.ledger(payment.order_id)
+    envelope = hijacked.envelope(source="gateway", actor="admin:forged")
     refund = Refund(order_id=payment.order_id, intent_id=payment.id, amount=500, idempotency_key="forged")
     letter = Letter(
         exchange=topology.COMMANDS,
@@ -176,15 +180,15 @@ async def test_an_events_key_sends_no_refund(taken: Taken) -> None:
         type=type_of(Refund),
     )
 
-    await taken.publisher.publish(letter)
+    await hijacked.publisher.publish(letter)
 
-    parked = await until(lambda: take(taken.world.place, topology.dead_queue("payments")))
+    parked = await until(lambda: take(hijacked.world.place, topology.dead_queue("payments")))
     assert "says that it is payments.refund.v1" in parked.headers["dead_reason"]
-    assert await taken.world.ledger(payment.order_id) == before
+    assert await hijacked.world.ledger(payment.order_id) == before
 
 
-async def test_a_forged_scan_delivers_no_parcel(taken: Taken) -> None:
-    world = taken.world
+async def test_a_forged_scan_delivers_no_parcel(hijacked: Hijacked) -> None:
+    world = hijacked.world
     order_id = await an_order(world)
     await ok(await quote(world, order_id, shipping_service="ground"))
     bought = await ok(await world.send("POST", f"/api/v1/admin/orders/{order_id}/shipping/labels", {}))
@@ -195,10 +199,10 @@ async def test_a_forged_scan_delivers_no_parcel(taken: Taken) -> None:
     _, parcel = world.sandbox.carrier.parcel(number)
     parcel.scans.remove(scan)
 
-    forged = outcome(await taken.tell(told, shipping.TakeEvent, "sandbox-carrier"))
+    forged = outcome(await hijacked.tell(told, shipping.TakeEvent, "sandbox-carrier"))
     shown = (await world.send("GET", f"/api/v1/checkout/orders/{order_id}/shipping/tracking")).json
     parcel.scans.append(scan)
-    genuine = outcome(await taken.tell(told, shipping.TakeEvent, "sandbox-carrier"))
+    genuine = outcome(await hijacked.tell(told, shipping.TakeEvent, "sandbox-carrier"))
 
     assert (forged, genuine) == ("event-unconfirmed", "applied")
     assert shown["parcels"][0]["status"] != "delivered"

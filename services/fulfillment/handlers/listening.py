@@ -100,20 +100,20 @@ async def _seen(work: Work, context: Fulfillment, carrier: Carrier, news: Carrie
 async def _shown(carrier: Carrier, parcel: Parcel, events: Sequence[TrackingEvent]) -> Sequence[TrackingEvent]:
     """Read what the carrier shows of a parcel, where an event says something new of it."""
     known = {event.key for event in parcel.events}
-    told = {event.key for event in events} - known
-    if not told:
+    news = {event.key for event in events} - known
+    if not news:
         return ()
-    shown = await _asked(carrier.track(parcel.tracking_number, provider_label_id=parcel.provider_label_id))
+    shown = await _answer_of(carrier.track(parcel.tracking_number, provider_label_id=parcel.provider_label_id))
     if {event.key for event in shown} <= known:
         raise EventUnconfirmed(f"The carrier shows nothing new of {parcel.tracking_number}.")
     return shown
 
 
-async def _asked(call: Awaitable[T]) -> T:
+async def _answer_of(call: Awaitable[T]) -> T:
     try:
         return await call
     except OUTCOME_UNKNOWN as silent:
-        raise Unavailable(f"the carrier could not be asked: {type(silent).__name__}: {silent}") from silent
+        raise Unavailable(f"the carrier did not answer: {type(silent).__name__}: {silent}") from silent
 
 
 async def _found(
@@ -144,7 +144,7 @@ async def _label_stands(work: Work, context: Fulfillment, carrier: Carrier, news
     if status is now or status not in MOVES[now]:
         return EventTaken(result="unchanged", order_id=label.order_id)
     books = context.label_books(label.store_id, label.environment, carrier.name)
-    record = None if books is None else await _asked(books.get_label(name))
+    record = None if books is None else await _answer_of(books.get_label(name))
     if record is None or record.status is not status:
         raise EventUnconfirmed(f"The carrier does not show that the label {name} is {status.value}.")
     await voiding.decided(work, context, label, status)

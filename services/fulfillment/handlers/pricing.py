@@ -27,7 +27,7 @@ from shared.ids import new_id
 from shared.messages import Envelope
 from shared.vault import personal_place
 
-Asked = TypeVar("Asked", Price, QuoteRates)
+PricingQuery = TypeVar("PricingQuery", Price, QuoteRates)
 
 AS_ORDERED = ProviderMetadata(name="as-ordered", capabilities={}, browser={})
 NOTHING_TO_SHIP = ProviderMetadata(name="none", capabilities={}, browser={})
@@ -112,7 +112,7 @@ async def quote_rates(envelope: Envelope, query: QuoteRates, context: Fulfillmen
     )
 
 
-def _opened(envelope: Envelope, query: Asked, context: Fulfillment) -> Asked:
+def _opened(envelope: Envelope, query: PricingQuery, context: Fulfillment) -> PricingQuery:
     """Put what is about the buyer back, which travels wrapped for us."""
     if query.personal is None:
         return query

@@ -17,7 +17,7 @@ from shared.vault import personal_place
 AS_ORDERED = ProviderMetadata(name="as-ordered", capabilities={}, browser={})
 
 V = TypeVar("V")
-Asked = TypeVar("Asked", Price, QuoteRates)
+PricingQuery = TypeVar("PricingQuery", Price, QuoteRates)
 
 
 class FulfillmentPricing:
@@ -38,7 +38,7 @@ class FulfillmentPricing:
         """Say what it costs to ship an order; raises as above."""
         return await self._ask(envelope, self._sealed(envelope, asked), RatesView)
 
-    def _sealed(self, envelope: Envelope, asked: Asked) -> Asked:
+    def _sealed(self, envelope: Envelope, asked: PricingQuery) -> PricingQuery:
         place = personal_place(envelope.store_id, envelope.environment.value, asked.order_id)
         hidden = self._sealing.hide("fulfillment", personal_text(asked.content), info=place)
         return msgspec.structs.replace(asked, content=impersonal(asked.content), personal=hidden)

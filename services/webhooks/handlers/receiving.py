@@ -19,8 +19,8 @@ from shared.outbox import command_parcel
 
 logger = logging.getLogger(__name__)
 
-# What is kept of a request's headers: what the schemes sign with, and how the body was written. In any other there may be a secret.
-HEADERS_KEPT = frozenset(
+# Headers of a request that are stored: what the schemes sign with, and how the body was written. In any other there may be a secret.
+STORED_HEADERS = frozenset(
     {
         *("content-type", "user-agent"),
         *("webhook-id", "webhook-timestamp", "webhook-signature", "svix-id", "svix-timestamp", "svix-signature"),
@@ -43,7 +43,7 @@ async def receive(context: Webhooks, provider: str, store_id: UUID | None, incom
 
     opened = await scheme.open(incoming, accounts, now=datetime.now(UTC))
 
-    headers = {name: value for name, value in incoming.headers.items() if name in HEADERS_KEPT}
+    headers = {name: value for name, value in incoming.headers.items() if name in STORED_HEADERS}
     arrivals = [_arrival(account, event, headers, correlation_id) for account, event in opened.genuine]
     for is_new in await context.keeping.submit_all(arrivals):
         telemetry.webhooks_received.labels(provider, "new" if is_new else "repeated").inc()
