@@ -171,6 +171,7 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             "DATABASE_URL": setup.service_url(database_url, "payments", password),
             "AMQP_URL": amqp_url("payments"),
             "VAULT_KEYS_FILE": str(keys.private_file(vault, "payments")),
+            "VAULT_PUBLIC_KEYS_FILE": str(vault / keys.PUBLIC),
             "SANDBOX_URL": sandbox_url,
             "SANDBOX_API_KEY": api_key,
             "STRIPE_URL": stripe.url,

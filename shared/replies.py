@@ -19,10 +19,12 @@ class Replies:
     """Receives replies for this process and wakes whoever waits for them."""
 
     def __init__(self, url: str, publisher: Publisher, *, name: str) -> None:
-        self.queue = topology.reply_queue(uuid.uuid4().hex)
+        self.queue = topology.reply_queue(name, uuid.uuid4().hex)
         self._publisher = publisher
         self._waiting: dict[uuid.UUID, asyncio.Future[Reply]] = {}
-        self._consumer = Consumer(url, [self.queue], self._receive, name=f"{name} replies", prefetch=REPLY_PREFETCH, own_queue=True)
+        self._consumer = Consumer(
+            url, [self.queue], self._receive, name=f"{name} replies", prefetch=REPLY_PREFETCH, reply_exchange=topology.reply_exchange(name)
+        )
 
     async def __aenter__(self) -> "Replies":
         await self._consumer.__aenter__()

@@ -18,8 +18,6 @@ COMMANDS = "tender.commands"
 EVENTS = "tender.events"
 UNROUTED = "tender.unrouted"
 DEAD = "tender.dead"
-# By which replies go to whoever asked: not the default exchange, which leads into every queue there is.
-REPLIES = "tender.replies"
 UNROUTED_QUEUE = "tender.unrouted.v1"
 
 # The services that take messages; the gateway only sends them.
@@ -74,9 +72,19 @@ def back_exchange(service: str) -> str:
     return f"{service}.back"
 
 
-def reply_queue(instance: str) -> str:
-    """Name the queue in which one process awaits its replies."""
-    return f"gateway.reply.{instance}"
+def reply_queue(service: str, instance: str) -> str:
+    """Name the queue in which one process of a service awaits its replies."""
+    return f"{service}{REPLY_MARK}{instance}"
+
+
+def reply_exchange(service: str) -> str:
+    """Name the exchange by which a service gets its replies; only those it asks can write to it."""
+    return f"{service}.replies"
+
+
+def requester_of(reply_to: str) -> str:
+    """Name the service whose reply queue this is."""
+    return reply_to.partition(REPLY_MARK)[0]
 
 
 class Permissions(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +97,8 @@ class Permissions(msgspec.Struct, frozen=True, kw_only=True):
     events: str
 
 
-REPLY_QUEUES = r"gateway\.reply\..*"
+# Between a service's name and its process in the name of a reply queue.
+REPLY_MARK = ".reply."
 NOTHING = "^$"
 # Whom each service may tell and ask what; whoever faces the public can move no money.
 TOLD = {
@@ -102,6 +111,19 @@ TOLD = {
         r"background\.(payments|webhooks|fulfillment|reconciler)\.(put_away|describe_message)|(payments|fulfillment)\.list_books)\.v\d+$"
     ),
 }
+# Whom each service awaits replies from. Not by the default exchange (RabbitMQ's direct reply-to needs it), which leads into every queue.
+REPLIERS = {
+    "gateway": CONSUMERS,
+    "payments": ("fulfillment",),
+    "webhooks": ("payments", "fulfillment"),
+    "fulfillment": (),
+    "reconciler": CONSUMERS,
+}
+
+
+def may_send(service: str, kind: str) -> bool:
+    """Tell whether a service's broker user may send a command or query of this type."""
+    return re.search(TOLD.get(service, NOTHING), kind) is not None
 
 
 ATTENDING = "reconciler"
@@ -128,10 +150,19 @@ def permissions_of(service: str) -> Permissions:
     looked_at = rf"{own}\.dead\.{VERSION}|{own}\.retry\.({tiers})\.{TIER_VERSION}"
     # Whoever looks after the dead letters takes them all, and may bring each back to where it came from.
     letters_read, letters_written = (r"|.*\.dead\.v1", r"|.*\.back") if service == ATTENDING else ("", "")
+    # To bind a queue takes the right to write to it and to read the exchange: both are a service's own.
+    reply_queues = rf"{own}{re.escape(REPLY_MARK)}.*" if REPLIERS[service] else ""
+    replies_read = rf"|{reply_queues}|{re.escape(reply_exchange(service))}" if reply_queues else ""
+    replies_written = "".join(
+        [
+            f"|{reply_queues}" if reply_queues else "",
+            *(f"|{re.escape(reply_exchange(s))}" for s, asked in REPLIERS.items() if service in asked),
+        ]
+    )
     return Permissions(
-        configure=f"^{REPLY_QUEUES}$",
-        write=rf"^(tender\.(commands|events|replies)|{own}\.(parked|retry\.({tiers}))|{looked_at}|{REPLY_QUEUES}{letters_written})$",
-        read=rf"^({own}\.(in|background)\.{VERSION}|{REPLY_QUEUES}|tender\.replies{letters_read})$",
+        configure=f"^{reply_queues}$",
+        write=rf"^(tender\.(commands|events)|{own}\.(parked|retry\.({tiers}))|{looked_at}{replies_written}{letters_written})$",
+        read=rf"^({own}\.(in|background)\.{VERSION}{replies_read}{letters_read})$",
         commands=TOLD[service],
         events=rf"^{own}\..*$",
     )
@@ -193,7 +224,9 @@ async def _declare_shared(channel: AbstractChannel) -> None:
     await channel.declare_exchange(EVENTS, ExchangeType.TOPIC, durable=True, arguments={"alternate-exchange": UNROUTED})
     unrouted = await channel.declare_exchange(UNROUTED, ExchangeType.FANOUT, durable=True)
     await channel.declare_exchange(DEAD, ExchangeType.DIRECT, durable=True)
-    await channel.declare_exchange(REPLIES, ExchangeType.DIRECT, durable=True)
+    for service, asked in REPLIERS.items():
+        if asked:
+            await channel.declare_exchange(reply_exchange(service), ExchangeType.DIRECT, durable=True)
     # Kept for looking at, not for ever: nothing waits for an event that nobody subscribed to.
     kept = await channel.declare_queue(
         UNROUTED_QUEUE, durable=True, arguments={"x-queue-type": "quorum", "x-max-length": UNROUTED_LENGTH_MAX}

@@ -237,6 +237,11 @@ def personal_place(store_id: object, environment: str, order_id: object) -> str:
     return f"tender/personal/1|{store_id}|{environment}|{order_id}"
 
 
+def endpoint_place(store_id: object, environment: str, endpoint_id: object) -> str:
+    """Name the one place at which the wrapped URL of a merchant's webhook endpoint opens."""
+    return f"tender/webhook-endpoint/1|{store_id}|{environment}|{endpoint_id}"
+
+
 class KeySource(msgspec.Struct, frozen=True, kw_only=True):
     """Where key material comes from: a file, the text itself (an environment variable), or a command (a KMS's, say) that prints it."""
 

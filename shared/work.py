@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
@@ -16,6 +16,18 @@ from shared.errors import Unavailable
 from shared.messages import Envelope, Event, Message, Reply, encode_reply
 from shared.outbox import Parcel, Relay, command_parcel, parcel, promise
 from shared.vitals import Pulse
+
+
+class Seal(Protocol):
+    """Wraps texts for this service itself, and opens them again; without keys they stay as they are."""
+
+    def hidden(self, text: str, *, info: str) -> str:
+        """Wrap a text so that it opens at one place only, which `info` names."""
+        ...
+
+    def unhidden(self, text: str, *, info: str) -> str:
+        """Open it again; raises Unavailable for a key that is not here yet."""
+        ...
 
 
 class Desk:
@@ -30,6 +42,16 @@ class Desk:
         self.relay = relay
         self.pulse = pulse
         self._replies: set[asyncio.Task[None]] = set()
+        # Replies hold names and addresses; a service that has keys keeps them wrapped.
+        self.seal: Seal | None = None
+
+    def sealed(self, envelope: Envelope, reply: bytes) -> bytes:
+        """Write a reply as the inbox keeps it."""
+        return reply if self.seal is None else self.seal.hidden(reply.decode(), info=_reply_place(envelope)).encode()
+
+    def unsealed(self, envelope: Envelope, kept: bytes) -> bytes:
+        """Read a reply that the inbox has kept; raises Unavailable for a key that is not here yet."""
+        return kept if self.seal is None else self.seal.unhidden(kept.decode(), info=_reply_place(envelope)).encode()
 
     def reply_soon(self, reply_to: str, envelope: Envelope, reply: bytes) -> None:
         """Tell the one who waits; a lost reply is asked for again, so nobody waits for the confirm."""
@@ -41,7 +63,7 @@ class Desk:
 
     async def _reply(self, reply_to: str, envelope: Envelope, reply: bytes) -> None:
         letter = Letter(
-            exchange=topology.REPLIES,
+            exchange=topology.reply_exchange(topology.requester_of(reply_to)),
             routing_key=reply_to,
             body=reply,
             headers={"id": str(envelope.id)},
@@ -53,6 +75,10 @@ class Desk:
             await self.publisher.tell(letter)
         except Unavailable:
             return  # The inbox keeps the reply; whoever waits asks again.
+
+
+def _reply_place(envelope: Envelope) -> str:
+    return f"tender/reply/1|{envelope.store_id}|{envelope.environment.value}|{envelope.source}|{envelope.id}"
 
 
 class Work:
@@ -168,5 +194,5 @@ class Batch:
 
     def _reply(self, envelope: Envelope, kind: str, digest: bytes, reply: Reply, *, must: bool) -> None:
         raw = encode_reply(reply)
-        self.add(inbox.finished(envelope, kind, digest, raw, must=must))
+        self.add(inbox.finished(envelope, kind, digest, self._desk.sealed(envelope, raw), must=must))
         self._replies.append((envelope, raw))

@@ -123,8 +123,9 @@ class Worker(Generic[C]):
         """Carry out one message and acknowledge it."""
         started = time.monotonic()
         try:
+            _check_sender(received)
             envelope = envelope_of(received)
-        except (KeyError, ValueError) as broken:
+        except (KeyError, ValueError, Poison) as broken:
             await self._park(received, None, broken)
             return
         facts = {"correlation_id": envelope.correlation_id, "operation_id": str(envelope.id)}
@@ -253,7 +254,7 @@ class Worker(Generic[C]):
 
     async def _answer_again(self, received: Received, envelope: Envelope, seen: "inbox.Seen") -> str:
         if seen.reply is not None:
-            self._desk.reply_soon(received.reply_to, envelope, seen.reply)
+            self._desk.reply_soon(received.reply_to, envelope, self._desk.unsealed(envelope, seen.reply))
         elif received.type in self._failures_answered:
             # Parked by a release that did not answer its failures yet.
             problem = msgspec.structs.replace(_FAILED, detail=f"It lies in the dead letters of {self._service}.")
@@ -379,6 +380,21 @@ class Worker(Generic[C]):
 
 class Poison(Exception):
     """This message can never be handled as it is; trying again is useless."""
+
+
+def _check_sender(received: Received) -> None:
+    """Insist on the type that the broker let the sender send, and on a reply to a service that may send it.
+
+    The broker checks routing keys alone. What comes back from a delay or from the dead letters has the queue's name for one.
+    """
+    kind = received.type
+    if received.routing_key not in (kind, received.queue):
+        # A dead letter that is retried must not become what it pretends to be.
+        received.type, received.reply_to = received.routing_key, ""
+        raise Poison(f"it was sent as {received.routing_key} and says that it is {kind}")
+    if received.reply_to and not topology.may_send(topology.requester_of(received.reply_to), kind):
+        reply_to, received.reply_to = received.reply_to, ""
+        raise Poison(f"its reply would go to {topology.requester_of(reply_to)}, which sends no {kind}")
 
 
 class DifferentContent(Exception):

@@ -15,7 +15,7 @@ from shared import telemetry, topology
 from shared.ids import new_id
 from shared.migrations import migrate, settle_role
 from tests.faults.nursery import Nursery
-from tests.leaks import Watch, leaks_at
+from tests.leaks import Watch, leaks_at, leaks_on_disk
 from tests.leaving_out import TESTS, left_out
 from tests.planted import leaks_in
 from tests.world import PASSWORD, Place, World, a_world, management
@@ -66,10 +66,12 @@ def database_server() -> str:
 
 
 @pytest.fixture(scope="session")
-def broker() -> tuple[str, str | None]:
-    url = os.environ.get("TENDER_TEST_AMQP_URL")
+async def broker() -> AsyncIterator[tuple[str, str | None]]:
+    url, management_url = os.environ.get("TENDER_TEST_AMQP_URL"), os.environ.get("TENDER_TEST_MANAGEMENT_URL") or None
     assert url, "run the tests with ./tender test, which brings the servers"
-    return url, os.environ.get("TENDER_TEST_MANAGEMENT_URL") or None
+    yield url, management_url
+    # Once, for its files grow with the tests.
+    assert await leaks_on_disk(management_url) == []
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 """Planted secrets are looked for in logs, in every table and in the dead letters, when a module is done."""
 
 import logging
-from collections.abc import Sequence
+import mmap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -9,7 +11,7 @@ import asyncpg
 
 from deploy import setup
 from shared import topology
-from tests.planted import PLANTED, SIGNING_SECRET_PATTERN, leaks_in
+from tests.planted import IN_THE_CLEAR, PERSONAL, PLANTED, SIGNING_SECRET_PATTERN, forms_of, leaks_in
 from tests.world import Place, management
 
 DEAD_LETTERS_MAX = 1_000
@@ -38,17 +40,25 @@ async def _in_tables(place: Place) -> list[str]:
     try:
         schemas = [service.name for service in setup.SERVICES]
         tables = await connection.fetch(
-            "SELECT schemaname AS s, tablename AS t FROM pg_tables WHERE schemaname = ANY($1::text[]) ORDER BY 1, 2", schemas
+            """
+            SELECT schemaname || '.' || tablename AS name
+              FROM pg_tables
+             WHERE schemaname = ANY($1::text[])
+             ORDER BY 1
+            """,
+            schemas,
         )
-        secrets = [form for secret in PLANTED.values() for form in (secret, secret.encode().hex())]
         # Each row is written out once (that is what OFFSET is for), not once for every secret.
         looks = [
-            f"SELECT '{each['s']}.{each['t']}' AS name"
-            f" WHERE EXISTS (SELECT FROM (SELECT t::text AS whole FROM {each['s']}.{each['t']} t OFFSET 0) AS written"
-            " WHERE whole ~ $2 OR EXISTS (SELECT FROM unnest($1::text[]) AS secret WHERE position(secret IN whole) > 0))"
+            f"SELECT '{each['name']}' AS name"
+            f" WHERE EXISTS (SELECT FROM (SELECT t::text AS whole FROM {each['name']} t OFFSET 0) AS written"
+            f" WHERE whole ~ $3 OR EXISTS (SELECT FROM unnest(${1 if each['name'] in IN_THE_CLEAR else 2}::text[]) AS secret"
+            " WHERE position(secret IN whole) > 0))"
             for each in tables
         ]
-        found = await connection.fetch(" UNION ALL ".join(looks), secrets, SIGNING_SECRET_PATTERN)
+        found = await connection.fetch(
+            " UNION ALL ".join(looks), forms_of(PLANTED), forms_of({**PLANTED, **PERSONAL}), SIGNING_SECRET_PATTERN
+        )
     finally:
         await connection.close()
     return [f"{row['name']} holds a secret" for row in found]
@@ -66,3 +76,22 @@ async def _in_dead_letters(place: Place) -> list[str]:
             letters: Sequence[Any] = (await http.post(path, json=wanted)).json()
             found += [f"a letter in {name} holds {leak}" for letter in letters for leak in leaks_in(str(letter))]
     return found
+
+
+async def leaks_on_disk(management_url: str | None) -> list[str]:
+    """Which files of a broker on this machine hold a secret or a buyer's name, street or phone."""
+    if management_url is None:
+        return []
+    async with management(management_url) as http:
+        [folder] = [Path(node["db_dir"]) for node in (await http.get("/api/nodes")).json()][:1]
+    wanted = {name: secret.encode() for name, secret in {**PLANTED, **PERSONAL}.items()}
+    return sorted({f"{file.name} holds {name}" for file in folder.rglob("*") for name in _on_disk(file, wanted)})
+
+
+def _on_disk(file: Path, wanted: Mapping[str, bytes]) -> list[str]:
+    try:
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return [name for name, secret in wanted.items() if content.find(secret) >= 0]
+    except (OSError, ValueError):
+        # A folder, an empty file, or one that the broker has deleted meanwhile.
+        return []

@@ -1,9 +1,11 @@
 """Secrets that every test plants by merely running, so that whatever tells one is found."""
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 
+from shared.ids import new_id
 from shared.vault import PrivateKeys, new_private_key, public_of
 
 # Keys of this run's services.
@@ -25,6 +27,28 @@ PLANTED = {
 
 # What services make to sign deliveries with looks like this (Standard Webhooks, 32 bytes), and every one of them is a canary.
 SIGNING_SECRET_PATTERN = "whsec_[A-Za-z0-9+/]{43}="
+# A buyer whom the tests' shop sends to.
+RUN = new_id().hex[-8:]
+BUYER = {"name": f"Erika {RUN}", "street_address": f"Marienplatz {RUN}", "phone": f"+49 89 {int(RUN, 16)}"}
+ENDPOINT_TOKEN, API_KEY_HEADER = f"token-in-a-url-{RUN}", f"key-in-a-header-{RUN}"
+PERSONAL = {
+    **{f"a buyer's {field}": value for field, value in BUYER.items()},
+    "the token in an endpoint's URL": ENDPOINT_TOKEN,
+    "a webhook's X-Api-Key": API_KEY_HEADER,
+}
+# Where such may lie as it is: with who ships, bills or posts.
+IN_THE_CLEAR = frozenset(
+    {
+        *("payments.orders", "payments.order_checkout_snapshots"),
+        "webhooks.webhook_endpoints",
+        *("fulfillment.shipments", "fulfillment.shipment_labels", "fulfillment.shipment_packages", "fulfillment.shipment_rates"),
+    }
+)
+
+
+def forms_of(secrets: Mapping[str, str]) -> list[str]:
+    """Write secrets as they are and as rows show bytes."""
+    return [form for secret in secrets.values() for form in (secret, secret.encode().hex())]
 
 
 def leaks_in(text: str) -> list[str]:

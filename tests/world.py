@@ -492,6 +492,7 @@ def payments_settings(place: Place, sandbox_url: str, changes: Mapping[str, Any]
         **{
             "database_url": setup.service_url(place.database_url, "payments", PASSWORD),
             "vault_keys": vault_keys("payments"),
+            "vault_public_keys": PUBLIC_KEYS,
             "amqp_url": place.amqp_of("payments"),
             "sandbox_url": sandbox_url,
             "sandbox_api_key": SANDBOX_KEY,

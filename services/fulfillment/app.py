@@ -119,6 +119,7 @@ def build(settings: Settings) -> Service[Fulfillment]:
 async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Fulfillment]:
     wallet = Wallet(desk.pool, settings.key_source, [Use.SHIPPING, Use.TAX])
     await wallet.refresh()
+    desk.seal = wallet
     carriers: Adapters[Carrier] = Adapters(wallet, Use.SHIPPING, installed=_carriers(settings), make=partial(_carrier, settings))
     engines: Adapters[TaxEngine] = Adapters(wallet, Use.TAX, installed=_engines(settings), make=partial(_engine, settings))
     try:

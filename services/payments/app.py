@@ -25,6 +25,7 @@ from shared.messages import Environment, Message, Query
 from shared.migrations import Owned
 from shared.replies import Replies
 from shared.schedule import Job
+from shared.sealing import Sealing
 from shared.service import Service
 from shared.work import Desk
 from shared.worker import CommandHandler, QueryHandler, RetrySchedules
@@ -91,9 +92,10 @@ def build(settings: Settings) -> Service[Payments]:
 async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Payments]:
     wallet = Wallet(desk.pool, settings.key_source, [Use.PAYMENTS])
     await wallet.refresh()
+    desk.seal = wallet
     providers = Adapters(wallet, Use.PAYMENTS, installed=_installed(settings), make=partial(_made, settings))
     async with Replies(settings.amqp_url, desk.publisher, name=OWNED.name) as replies:
-        pricing = FulfillmentPricing(replies, timeout_seconds=settings.pricing_timeout_seconds)
+        pricing = FulfillmentPricing(replies, Sealing(settings.public_key_source), timeout_seconds=settings.pricing_timeout_seconds)
         try:
             yield Payments(desk=desk, settings=settings, wallet=wallet, providers=providers, pricing=pricing)
         finally:

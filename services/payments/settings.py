@@ -1,15 +1,22 @@
 """The settings of payments."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from shared.credentials import VaultSettings
 from shared.settings import HTTP, about, several, url
 from shared.topology import TIERS_MILLISECONDS
+from shared.vault import KeySource
 
 
 class Settings(VaultSettings, frozen=True, kw_only=True):
     """Read from the environment."""
 
+    vault_public_keys_file: Annotated[
+        str, about("The file of the public keys that buyers' data are sealed with for fulfillment; it is read again.", form="file name")
+    ] = ""
+    vault_public_keys: Annotated[str, about("Those keys themselves, as JSON.", form="JSON")] = ""
+    vault_public_keys_command: Annotated[str, about("A command that prints those keys, such as a KMS's.", form="command")] = ""
     sandbox_url: Annotated[str, url("The sandbox provider; none leaves it out.", *HTTP)] = ""
     sandbox_api_key: Annotated[str, about("The key for the sandbox provider.", secret=True)] = "sk_sandbox_local"
     stripe_api_key: Annotated[
@@ -53,3 +60,18 @@ class Settings(VaultSettings, frozen=True, kw_only=True):
         str,
         several("The waits before a message is tried again that failed by an error of ours; then it is a dead letter.", TIERS_MILLISECONDS),
     ] = "1s,30s"
+
+    @property
+    def public_key_source(self) -> KeySource:
+        """Where fulfillment's public key comes from."""
+        return KeySource(
+            file=self.vault_public_keys_file,
+            text=self.vault_public_keys,
+            command=self.vault_public_keys_command,
+            variable="VAULT_PUBLIC_KEYS",
+        )
+
+    def problems(self) -> Iterator[str]:
+        """Say whether there are keys to open credentials with, and to seal for fulfillment."""
+        yield from self.key_source.problems(KeySource.private, sandbox_only=self.sandbox_only)
+        yield from self.public_key_source.problems(KeySource.public, sandbox_only=self.sandbox_only)

@@ -130,6 +130,7 @@ async def _context(desk: Desk, settings: Settings) -> AsyncIterator[Webhooks]:
     check_accounts(accounts, known)
     wallet = Wallet(desk.pool, settings.key_source, [Use.WEBHOOKS], checking(known))
     await wallet.refresh()
+    desk.seal = wallet
     messenger = Messenger(allow_private=settings.allow_private_endpoints, timeout_seconds=settings.delivery_timeout_seconds)
     async with Replies(settings.amqp_url, desk.publisher, name=OWNED.name) as replies:
         context = Webhooks(

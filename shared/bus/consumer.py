@@ -42,7 +42,7 @@ class Consumer:
         name: str,
         prefetch: int,
         also_needed: Sequence[str] = (),
-        own_queue: bool = False,
+        reply_exchange: str | None = None,
     ) -> None:
         self._url = url
         self._queues = queues
@@ -50,7 +50,7 @@ class Consumer:
         self._name = name
         self._prefetch = prefetch
         self._also_needed = also_needed
-        self._own_queue = own_queue
+        self._reply_exchange = reply_exchange
         self._in_hand: set[asyncio.Task[None]] = set()
         self._tags: list[tuple[AbstractChannel, str]] = []
         self._connection: AbstractConnection | None = None
@@ -147,12 +147,12 @@ class Consumer:
             await channel.basic_qos(prefetch_count=self._prefetch)
             self._tags = []
             for name in self._queues:
-                if self._own_queue:
+                if self._reply_exchange:
                     await channel.queue_declare(name, exclusive=True, auto_delete=True)
-                    await channel.queue_bind(name, topology.REPLIES, routing_key=name)
-                consuming = await channel.basic_consume(name, self._receiver(name), no_ack=self._own_queue)
+                    await channel.queue_bind(name, self._reply_exchange, routing_key=name)
+                consuming = await channel.basic_consume(name, self._receiver(name), no_ack=self._reply_exchange is not None)
                 self._tags.append((channel, consuming.consumer_tag or ""))
-            absent = None if self._own_queue else await topology.missing(connection, self._also_needed)
+            absent = None if self._reply_exchange else await topology.missing(connection, self._also_needed)
         if absent is not None:
             raise ConnectionError(f"queue {absent} is missing")
         return channel

@@ -136,6 +136,11 @@ class Personal(msgspec.Struct, frozen=True, kw_only=True):
     vat_id: str = ""
 
 
+def personal_text(content: OrderContent) -> str:
+    """Write what of an order is about its buyer, to be wrapped."""
+    return msgspec.json.encode(Personal(**{name: getattr(content, name) for name in Personal.__struct_fields__})).decode()
+
+
 def impersonal(content: OrderContent) -> OrderContent:
     """Leave out of an order what is about its buyer."""
     return msgspec.structs.replace(content, **msgspec.structs.asdict(Personal()))

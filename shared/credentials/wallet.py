@@ -11,11 +11,11 @@ import msgspec
 from shared import telemetry
 from shared.contracts.credentials import Use, place_of
 from shared.database import Connection, Pool, Record, connected
-from shared.errors import Invalid, Outcome, Refusal
+from shared.errors import Invalid, Outcome, Refusal, Unavailable
 from shared.messages import Environment
 from shared.schedule import Job
 from shared.settings import BusSettings, about
-from shared.vault import BrokenSeal, KeySource, Sealed, UnknownKey, Unwrapper, Vault, Wrapper
+from shared.vault import WRAPPED, BrokenSeal, KeySource, Sealed, UnknownKey, Unwrapper, Vault, Wrapper
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +117,19 @@ class Wallet:
         if self._unwrapper is None:
             raise NoVault("This installation opens nothing that was sealed: it has no key material.")
         return self._unwrapper
+
+    def hidden(self, text: str, *, info: str) -> str:
+        """Wrap something for ourselves, so that it does not lie about as it is; without keys it stays as it is."""
+        return text if self.wrapper is None else self.wrapper.wrap(text.encode(), info=info)
+
+    def unhidden(self, text: str, *, info: str) -> str:
+        """Open what was wrapped for us; what never was is as it is. Raises Unavailable for a key that is not here yet."""
+        if not text.startswith(f"{WRAPPED}:"):
+            return text
+        try:
+            return self.unwrapper.unwrap(text, info=info).decode()
+        except UnknownKey as early:
+            raise Unavailable(str(early)) from early
 
     async def refresh(self) -> None:
         """Take in keys that have changed, and credentials that have."""

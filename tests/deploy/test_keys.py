@@ -15,8 +15,8 @@ from tests.world import SANDBOX_KEY, Place, World, a_world
 def a_shop(place: Place, folder: Path) -> contextlib.AbstractAsyncContextManager[World]:
     """A shop whose keys lie in files."""
     own = {service: {"vault_keys": "", "vault_keys_file": str(keys.private_file(folder, service))} for service in keys.SERVICES}
-    gateway = {"vault_public_keys": "", "vault_public_keys_file": str(folder / keys.PUBLIC)}
-    return a_world(place, gateway=gateway, payments=own["payments"], fulfillment=own["fulfillment"], webhooks=own["webhooks"])
+    public = {"vault_public_keys": "", "vault_public_keys_file": str(folder / keys.PUBLIC)}
+    return a_world(place, gateway=public, payments={**own["payments"], **public}, fulfillment=own["fulfillment"], webhooks=own["webhooks"])
 
 
 async def versions(place: Place) -> dict[str, dict[int, int]]:

@@ -12,7 +12,7 @@ from typing import Any
 from aiormq.channel import Channel
 
 from services.webhooks.handlers.posting import Messenger
-from shared import bus, database, http_client, telemetry, topology
+from shared import bus, database, http_client, telemetry
 
 WHERE = "CRASH_POINTS_FILE"
 WHOSE = "CRASH_CORRELATION_ID"
@@ -90,7 +90,7 @@ def _wrap(owner: Any, name: str, points: Points, describe: Callable[..., str]) -
 
 
 def _exchange_name(exchange: str) -> str:
-    return "the reply queue" if exchange == topology.REPLIES else exchange
+    return "the reply queue" if exchange.endswith(".replies") else exchange
 
 
 def _shape(path: str) -> str:

@@ -4,10 +4,11 @@ from typing import Any
 from uuid import UUID
 
 from shared.ids import new_id
+from tests.planted import BUYER
 from tests.world import Answer, World
 
 BERLIN = {"name": "Shop", "street_address": "Karl-Marx-Allee 1", "city": "Berlin", "postal_code": "10178", "country_code": "DE"}
-MUNICH = {"name": "Erika", "street_address": "Marienplatz 1", "city": "München", "postal_code": "80331", "country_code": "DE"}
+MUNICH = {**BUYER, "city": "München", "postal_code": "80331", "country_code": "DE"}
 PARIS = {"name": "Jean", "street_address": "1 Rue de Rivoli", "city": "Paris", "postal_code": "75001", "country_code": "FR"}
 ZURICH = {"name": "Beat", "street_address": "Bahnhofstrasse 1", "city": "Zürich", "postal_code": "8001", "country_code": "CH"}
 

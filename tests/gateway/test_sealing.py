@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from services.gateway.handlers import sealing
-from services.gateway.handlers.sealing import Sealing
+from shared import sealing
+from shared.sealing import Sealing
 from shared.vault import KeySource, KeysRefused, PrivateKeys, Unwrapper, Vault, new_private_key, public_of, write
 
 PLACE = "tender/payment-method/1|store|sandbox|order"

@@ -9,10 +9,12 @@ import aio_pika
 import msgspec
 import pytest
 
+from deploy.sandbox.webhooks import Told
 from services.gateway.domain import Role
 from shared import topology
 from shared.ids import new_id
 from tests.fulfillment import shop
+from tests.planted import API_KEY_HEADER, ENDPOINT_TOKEN
 from tests.world import SANDBOX_KEY, Place, World, a_world, patiently
 
 TOKEN = f"pm_card_visa_{new_id().hex}"
@@ -31,7 +33,7 @@ async def world(place: Place) -> AsyncIterator[World]:
 
 @contextlib.asynccontextmanager
 async def tapped(place: Place) -> AsyncIterator[list[tuple[str, bytes, str]]]:
-    """Everything that goes to a command's queue while inside and is kept there: type, body, headers."""
+    """Every command, query and event that is sent while inside: type, body, headers."""
     seen: list[tuple[str, bytes, str]] = []
     connection = await aio_pika.connect(place.amqp_url)
     async with connection:
@@ -41,9 +43,7 @@ async def tapped(place: Place) -> AsyncIterator[list[tuple[str, bytes, str]]]:
             await queue.bind(exchange, routing_key="#")
 
         async def take(message: aio_pika.abc.AbstractIncomingMessage) -> None:
-            # Queries are asked and gone: they lie in no queue that outlives their asking.
-            if message.delivery_mode == aio_pika.DeliveryMode.PERSISTENT:
-                seen.append((message.type or "", message.body, str(message.headers)))
+            seen.append((message.type or "", message.body, str(message.headers)))
 
         await queue.consume(take, no_ack=True)
         yield seen
@@ -88,7 +88,7 @@ async def test_nothing_that_was_planted_lies_anywhere_in_the_clear(
         await asyncio.sleep(0)
 
     assert [kind for kind, body, headers in messages if found(body) or found(headers)] == []
-    assert "payments.authorize.v1" in {kind for kind, _, _ in messages}
+    assert {"payments.authorize.v1", "fulfillment.price.v1", "fulfillment.quote_rates.v1"} <= {kind for kind, _, _ in messages}
     # Keys with their commands and answers, and what the reconciler and webhooks keep.
     in_rows = [(table, found(row)) for table, row in await rows_of(world, "gateway", "webhooks", "reconciler") if found(row)]
     assert in_rows == []
@@ -98,6 +98,33 @@ async def test_nothing_that_was_planted_lies_anywhere_in_the_clear(
     assert in_rows == []
     out, err = capfd.readouterr()
     assert found(caplog.text + out + err) == []
+
+
+async def test_a_token_in_an_endpoints_url_is_sealed_on_its_way(world: World, place: Place) -> None:
+    """Red team 120: in the inbox, the audit and the broker's files; the scan after this module looks there."""
+    url = f"https://user-agent.example/hook/{ENDPOINT_TOKEN}?token={ENDPOINT_TOKEN}"
+    async with tapped(place) as messages:
+        made = await world.send("POST", "/api/v1/admin/webhook-endpoints", {"url": url})
+        changed = await world.send("PUT", f"/api/v1/admin/webhook-endpoints/{made.json['id']}", {"url": url, "enabled": False})
+
+    assert (made.status, changed.status, changed.json["url"]) == (200, 200, url)
+    assert [kind for kind, body, _ in messages if ENDPOINT_TOKEN.encode() in body] == []
+    [audited, _] = await world.rows("SELECT after::text FROM webhooks.admin_audit WHERE subject = $1", made.json["id"])
+    assert "https://user-agent.example" in audited["after"]
+
+
+async def test_other_headers_of_a_webhook_are_not_kept(world: World) -> None:
+    body = msgspec.json.encode({"id": new_id().hex, "type": "customer.created", "data": {}})
+    told = Told(id=new_id().hex, type="customer.created", body=body)
+    headers = {**world.outgoing.headers(told), "X-Api-Key": API_KEY_HEADER, "Webhook-Token": API_KEY_HEADER}
+
+    genuine = await world.http.post(f"{world.webhooks_url}/api/v1/webhooks/sandbox", content=body, headers=headers)
+    forged = await world.http.post(f"{world.webhooks_url}/api/v1/webhooks/sandbox", content=b"{}", headers=headers)
+
+    assert (genuine.status_code, forged.status_code) == (200, 401)
+    [kept] = await world.rows("SELECT headers::text FROM webhooks.webhook_payloads WHERE body = $1", body)
+    assert "webhook-signature" in kept["headers"]
+    assert API_KEY_HEADER not in kept["headers"]
 
 
 async def test_a_replay_is_still_byte_for_byte_the_same(world: World) -> None:

@@ -19,8 +19,10 @@ from shared.bus import Letter, Publisher, headers_of
 from shared.contracts.fulfillment.shipping import BuyLabel
 from shared.ids import new_id
 from shared.messages import Envelope, Environment, Refused, decode_reply, encode, type_of
+from shared.vault import Unwrapper, Vault
 from tests.fulfillment import shop
 from tests.fulfillment.shop import MUG, PARIS, ZURICH, an_order, ok, quote
+from tests.planted import BUYER, PRIVATE_KEYS
 from tests.world import Answer, Place, World, a_world, until
 
 RACERS = 50
@@ -153,7 +155,7 @@ class TestLabels:
         pdf = pypdfium2.PdfDocument(answer.content)
         text = pdf[0].get_textpage().get_text_bounded()
         assert label["tracking_numbers"][0] in text
-        assert "Marienplatz 1" in text
+        assert BUYER["street_address"] in text
         image = pdf[0].render(scale=2).to_pil()
         dark = sum(image.convert("L").histogram()[:64])
         # Four by six inches at 144 dots, and bars and letters on it.
@@ -184,7 +186,7 @@ class TestLabels:
 
         assert (back["is_return"], back["status"]) == (True, "purchased")
         text = pypdfium2.PdfDocument((await document(world, order_id, back["id"])).content)[0].get_textpage().get_text_bounded()
-        assert text.index("Marienplatz 1") < text.index("Karl-Marx-Allee 1")
+        assert text.index(BUYER["street_address"]) < text.index("Karl-Marx-Allee 1")
 
     async def test_insured(self, world: World) -> None:
         order_id, _ = await a_quoted_order(world, shipping_address=at(new_id()))
@@ -365,7 +367,9 @@ class TestTheChoiceStands:
 
         kept = "SELECT reply FROM fulfillment.inbox WHERE message_id = $1 AND state = 'done'"
         [row] = await until(lambda: world.rows(kept, command_id))
-        reply = decode_reply(row["reply"])
+        wallet = Unwrapper(Vault(PRIVATE_KEYS["fulfillment"]))
+        place = f"tender/reply/1|{world.store_id}|sandbox|gateway|{command_id}"
+        reply = decode_reply(wallet.unwrap(row["reply"].decode(), info=place))
         assert isinstance(reply, Refused)
         assert reply.problem.code == "shipment-finalized"
 

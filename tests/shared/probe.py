@@ -10,6 +10,7 @@ from uuid import UUID
 import aio_pika
 import asyncpg
 import msgspec
+import pytest
 
 from deploy import setup
 from shared import topology
@@ -153,17 +154,25 @@ class Probe:
         return await self.send_raw(encode(Do(how=how)), **facts)
 
     async def send_raw(
-        self, body: bytes, *, kind: str = type_of(Do), envelope: Envelope | None = None, headers: Mapping[str, Any] | None = None
+        self,
+        body: bytes,
+        *,
+        kind: str = type_of(Do),
+        routing_key: str = "",
+        reply_to: str = "",
+        envelope: Envelope | None = None,
+        headers: Mapping[str, Any] | None = None,
     ) -> Envelope:
         envelope = envelope or Envelope(
             id=new_id(), store_id=new_id(), environment=Environment.SANDBOX, source="tests", actor="tests", correlation_id="probe"
         )
         letter = Letter(
             exchange=topology.COMMANDS,
-            routing_key="probe.do.v1",
+            routing_key=routing_key or kind,
             body=body,
             headers=dict(headers) if headers is not None else headers_of(envelope),
             type=kind,
+            reply_to=reply_to,
         )
         await self.publisher.publish(letter)
         return envelope
@@ -210,6 +219,16 @@ async def waiting(place: Place, queue: str) -> int:
 @contextlib.asynccontextmanager
 async def a_probe(place: Place, folder: Path, **settings: Any) -> AsyncIterator[Probe]:
     """Run the probe."""
+    with pytest.MonkeyPatch.context() as patch:
+        # The probe also asks itself.
+        patch.setitem(topology.TOLD, NAME, rf"^{NAME}\..*$")
+        patch.setitem(topology.REPLIERS, NAME, (NAME,))
+        async with _a_probe(place, folder, **settings) as made:
+            yield made
+
+
+@contextlib.asynccontextmanager
+async def _a_probe(place: Place, folder: Path, **settings: Any) -> AsyncIterator[Probe]:
     (folder / "001_probe.sql").write_text("CREATE TABLE done (id uuid)")
     owned = Owned(name=NAME, files=folder)
     await migrate(place.database_url, [owned], password=PASSWORD)

@@ -1,7 +1,7 @@
 """Broker users: each service may do what it needs and nothing else; whoever faces the public can move no money."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 import aio_pika
@@ -30,6 +30,8 @@ COMMANDS = sorted(
 MONEY = re.compile(r"\.(authorize|confirm|capture|void|refund|decide_outcome|buy_label|void_label)\.v\d+$")
 SERVICES = tuple(topology.TOLD)
 
+REQUESTERS = [service for service, asked in topology.REPLIERS.items() if asked]
+
 Attempt = Callable[[aio_pika.abc.AbstractChannel], Awaitable[object]]
 
 
@@ -55,6 +57,22 @@ class TestWhatTheyMaySend:
             "background.payments.take_event.v1",
             "background.webhooks.process.v1",
         ]
+
+    def test_all_that_are_asked_can_answer_and_no_others(self) -> None:
+        """One declaration: the exchange of a service's replies is open to those it can send a query or a command to."""
+        for service in SERVICES:
+            asked = {command.removeprefix("background.").split(".")[0] for command in COMMANDS if may_send(service, command)}
+
+            # Webhooks sends itself commands that it awaits no reply to.
+            assert asked - ({service} & {"webhooks"}) == set(topology.REPLIERS[service])
+
+
+@pytest.fixture
+async def other_replies(place: Place) -> AsyncIterator[aio_pika.abc.AbstractChannel]:
+    """A channel of the broker's owner, for queues as another service would have them."""
+    connection = await aio_pika.connect(place.amqp_url)
+    async with connection:
+        yield await connection.channel()
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -89,6 +107,23 @@ class TestAtTheBroker:
         ):
             assert await _allowed(place, service, partial(_publish, exchange=name)) is may, name
 
+    @pytest.mark.parametrize("other", REQUESTERS)
+    async def test_reads_no_reply_of_another(
+        self, place: Place, other_replies: aio_pika.abc.AbstractChannel, service: str, other: str
+    ) -> None:
+        """Red team 113 and 114: only the asking service hears its replies, and only those it asks can send any."""
+        exchange, queue, own = topology.reply_exchange(other), topology.reply_queue(other, "spy"), service == other
+        await other_replies.declare_queue(topology.reply_queue(other, "shown"), auto_delete=True)
+        for name, attempt, may in (
+            ("declares", partial(_declare, queue=queue), own),
+            ("binds its own", partial(_bind_own, service=service, exchange=exchange), own),
+            ("binds", partial(_bind, queue=topology.reply_queue(other, "shown"), exchange=exchange), own),
+            ("reads", partial(_read, queue=topology.reply_queue(other, "shown")), own),
+            ("deletes", partial(_delete, queue=topology.reply_queue(other, "shown")), own),
+            ("sends", partial(_publish, exchange=exchange), service in topology.REPLIERS[other]),
+        ):
+            assert await _allowed(place, service, attempt) is may, name
+
     async def test_sends_no_refund_unless_it_is_the_gateway(self, place: Place, service: str) -> None:
         async def publish(channel: aio_pika.abc.AbstractChannel) -> None:
             exchange = await channel.get_exchange(topology.COMMANDS, ensure=False)
@@ -120,7 +155,7 @@ class TestLookingAtQueues:
     async def test_no_user_can_bind_or_unbind_a_lane(self, place: Place, service: str) -> None:
         """Writing to a queue allows to bind it to what one may read: that would be a way round the topics."""
         for name in [topology.lane(each) for each in CONSUMERS] + [topology.background_lane(each) for each in CONSUMERS]:
-            for exchange in (topology.REPLIES, topology.COMMANDS, topology.EVENTS):
+            for exchange in (topology.reply_exchange("gateway"), topology.reply_exchange(service), topology.COMMANDS, topology.EVENTS):
                 assert not await _allowed(place, service, partial(_bind, queue=name, exchange=exchange)), (name, exchange)
 
     async def test_the_observer_sees_how_full_every_queue_is(self, place: Place) -> None:
@@ -135,9 +170,9 @@ class TestLookingAtQueues:
     async def test_the_observer_can_do_nothing_else(self, place: Place) -> None:
         for name in ALL_QUEUES:
             assert not await _allowed(place, topology.OBSERVER, partial(_read, queue=name)), name
-            for exchange in (topology.REPLIES, topology.COMMANDS, topology.EVENTS, topology.DEAD):
+            for exchange in (topology.reply_exchange("gateway"), topology.COMMANDS, topology.EVENTS, topology.DEAD):
                 assert not await _allowed(place, topology.OBSERVER, partial(_bind, queue=name, exchange=exchange)), (name, exchange)
-        for exchange in (topology.REPLIES, topology.COMMANDS, topology.EVENTS, topology.DEAD):
+        for exchange in (topology.reply_exchange("gateway"), topology.COMMANDS, topology.EVENTS, topology.DEAD):
             assert not await _allowed(place, topology.OBSERVER, partial(_publish, exchange=exchange)), exchange
         assert not await _allowed(place, topology.OBSERVER, lambda channel: channel.declare_queue("payments.in.v2", durable=True))
 
@@ -192,6 +227,23 @@ async def _look(channel: aio_pika.abc.AbstractChannel, queue: str) -> None:
 async def _bind(channel: aio_pika.abc.AbstractChannel, queue: str, exchange: str) -> None:
     found = await channel.get_queue(queue, ensure=False)
     await found.bind(exchange, routing_key="gateway.reply.of_nobody")
+
+
+async def _declare(channel: aio_pika.abc.AbstractChannel, queue: str) -> None:
+    await channel.declare_queue(queue, exclusive=True, auto_delete=True)
+
+
+async def _delete(channel: aio_pika.abc.AbstractChannel, queue: str) -> None:
+    await channel.queue_delete(queue)
+
+
+async def _bind_own(channel: aio_pika.abc.AbstractChannel, service: str, exchange: str) -> None:
+    """Bind a queue that the user may declare, if there is any, to where another's replies go."""
+    if not topology.REPLIERS[service]:
+        raise ChannelAccessRefused
+    queue = topology.reply_queue(service, "own")
+    await _declare(channel, queue)
+    await _bind(channel, queue, exchange)
 
 
 async def _publish(channel: aio_pika.abc.AbstractChannel, exchange: str) -> None:

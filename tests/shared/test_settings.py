@@ -138,10 +138,11 @@ class TestOneThatIsWrong:
         assert refused(kind, {**SANDBOX, **changes}) == [line]
 
     def test_without_keys_is_refused_unless_only_the_sandbox_is_served(self) -> None:
-        [payments] = refused(PaymentsSettings, SERVERS)
+        [private, public] = refused(PaymentsSettings, SERVERS)
         [gateway] = refused(GatewaySettings, {**SERVERS, **TOKEN})
 
-        assert payments.startswith("VAULT_KEYS_FILE: no key material")
+        assert private.startswith("VAULT_KEYS_FILE: no key material")
+        assert public.startswith("VAULT_PUBLIC_KEYS_FILE: no key material")
         assert gateway.startswith("VAULT_PUBLIC_KEYS_FILE: no key material")
         assert load(PaymentsSettings, SANDBOX).sandbox_only
 
@@ -223,7 +224,7 @@ ALL = ["AMQP_URL", "DATABASE_URL", "HTTP_PORT", "LOG_LEVEL", "PREFETCH", "SHUTDO
     ("service", "more", "also"),
     [
         ("gateway", {"TOKEN_SECRET": "short", "RATE_BURST": "0"}, ["RATE_BURST", "TOKEN_SECRET", "VAULT_PUBLIC_KEYS_FILE"]),
-        ("payments", {"STRIPE_URL": "x", "VAULT_KEYS": SECRET}, ["STRIPE_URL", "VAULT_KEYS"]),
+        ("payments", {"STRIPE_URL": "x", "VAULT_KEYS": SECRET}, ["STRIPE_URL", "VAULT_KEYS", "VAULT_PUBLIC_KEYS_FILE"]),
         (
             "webhooks",
             {"WEBHOOK_ACCOUNTS": SECRET, "RETRY_TIERS_SILENT": "1h"},

@@ -40,7 +40,7 @@ class TestCommand:
     async def test_is_answered_again_with_the_kept_reply(self, probe: Probe) -> None:
         envelope = await probe.send()
         await until(lambda: _is(probe, envelope, "done"))
-        async with Replies(probe.place.amqp_url, probe.publisher, name="tests") as replies:
+        async with Replies(probe.place.amqp_url, probe.publisher, name=NAME) as replies:
             await until(lambda: _quiet(replies))
             future = replies.expect(envelope.id)
 
@@ -128,6 +128,25 @@ class TestFailure:
         assert dead.headers["dead_reason"].startswith("Poison")
         assert (dead.body, probe.counted.tries) == (body, 0)
 
+    @pytest.mark.parametrize(
+        ("facts", "reason"),
+        [
+            ({"kind": "probe.do.v1", "routing_key": "probe.told.v1"}, "it was sent as probe.told.v1 and says that it is probe.do.v1"),
+            ({"reply_to": "gateway.reply.x"}, "its reply would go to gateway, which sends no probe.do.v1"),
+            ({"reply_to": "probe.in.v1"}, "its reply would go to probe.in.v1, which sends no probe.do.v1"),
+        ],
+        ids=["type", "reply to another", "reply to no reply queue"],
+    )
+    async def test_what_the_sender_may_not_send_is_parked(self, probe: Probe, facts: dict[str, Any], reason: str) -> None:
+        """The broker checks the routing key alone, so the type and the reply's destination are checked here."""
+        envelope = await probe.send_raw(b'{"type":"probe.do.v1"}', **facts)
+
+        dead = await until(probe.dead)
+
+        assert dead.headers["dead_reason"] == f"Poison: {reason}"
+        assert (dead.type, dead.reply_to) == (facts.get("routing_key", "probe.do.v1"), None)
+        assert (probe.counted.tries, await probe.done(envelope)) == (0, 0)
+
     async def test_a_message_without_its_envelope_is_parked(self, probe: Probe) -> None:
         await probe.send_raw(b"{}", headers={"id": "nonsense"})
 
@@ -161,7 +180,7 @@ class TestQuery:
     async def test_is_answered(self, probe: Probe) -> None:
         envelope = await probe.send()
         await until(lambda: _is(probe, envelope, "done"))
-        async with Replies(probe.place.amqp_url, probe.publisher, name="tests") as replies:
+        async with Replies(probe.place.amqp_url, probe.publisher, name=NAME) as replies:
             await until(lambda: _quiet(replies))
 
             reply = await replies.ask(msgspec.structs.replace(envelope, id=new_id()), Ask(), timeout_seconds=5)

@@ -335,9 +335,9 @@ class TestMatching:
 
     async def test_an_amount_that_disagrees_is_a_conflict_for_people(self, world: World) -> None:
         payment = await world.a_payment()
-        books = msgspec.to_builtins(payment.at_the_provider())
-        books["operations"][0]["amount"] = 12_345
-        told = an_event(world, books)
+        there = payment.at_the_provider()
+        there.operations[0].amount = 12_345
+        told = an_event(world, msgspec.to_builtins(there))
 
         await post(world, told)
         await stands(world, told, "processed")

@@ -348,7 +348,7 @@ async def test_headers_and_urls_with_secrets_are_not_recorded(world: World) -> N
     every = [str(dict(row)) for table in tables for row in await world.rows(f"SELECT * FROM {table}")]
     assert [answer.status for answer in answers[:2]] == [200, 401]
     assert 200 in [answer.status for answer in answers[2:]]
-    assert "https://hooks.shop-of-the-tests.com/hook" in str(every)
+    assert "https://hooks.shop-of-the-tests.com" in str(every)
     assert [row for row in every if token in row] == []
 
 

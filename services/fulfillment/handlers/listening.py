@@ -1,6 +1,6 @@
 """What carriers tell by webhook: sights of parcels, and how labels stand."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
@@ -18,9 +18,10 @@ from services.fulfillment.store.parcels import Parcel
 from shared.contracts.events import NOT_KNOWN_YET, EventTaken
 from shared.contracts.fulfillment.shipping import TakeEvent
 from shared.database import Connection, connected
-from shared.errors import Invalid, Refusal, Retry
+from shared.errors import Invalid, Refusal, Retry, Unavailable
 from shared.ids import NOBODY
 from shared.messages import done
+from shared.provider_answers import OUTCOME_UNKNOWN
 from shared.provider_values import UNFIT
 from shared.work import Work
 
@@ -47,8 +48,19 @@ class EventUnreadable(Invalid):
     retry = Retry.AFTER
 
 
+class EventUnconfirmed(Invalid):
+    """The carrier does not show what an event says: it may lag behind, or never have sent it."""
+
+    code = "event-unconfirmed"
+    title = "The carrier does not confirm this event"
+    retry = Retry.AFTER
+
+
 async def take_event(work: Work, command: TakeEvent, context: Fulfillment) -> None:
-    """Take in a carrier's event; again it changes nothing."""
+    """Take in a carrier's event; again it changes nothing.
+
+    The service that hands it on faces the public, so its word changes nothing: news is read from the carrier.
+    """
     carrier = context.carrier(work.envelope, SENDERS.get(command.provider, command.provider))
     news = _read(carrier, command)
     if work.envelope.store_id == NOBODY:
@@ -102,8 +114,29 @@ async def _seen(work: Work, context: Fulfillment, carrier: Carrier, news: Carrie
                 found.append((parcel, events))
     if not found:
         return EventTaken(result="ignored", reason="No parcel of ours bears its number.")
-    new = [await tracking.take_in(work, context, parcel, events, source="webhook") for parcel, events in found]
+    new = [
+        await tracking.take_in(work, context, parcel, await _shown(carrier, parcel, events), source="webhook") for parcel, events in found
+    ]
     return EventTaken(result="applied" if any(new) else "unchanged", order_id=found[0][0].order_id)
+
+
+async def _shown(carrier: Carrier, parcel: Parcel, events: Sequence[TrackingEvent]) -> Sequence[TrackingEvent]:
+    """Read what the carrier shows of a parcel, where an event says something new of it."""
+    known = {event.key for event in parcel.events}
+    news = {event.key for event in events} - known
+    if not news:
+        return ()
+    shown = await _answer_of(carrier.track(parcel.tracking_number, provider_label_id=parcel.provider_label_id))
+    if {event.key for event in shown} <= known:
+        raise EventUnconfirmed(f"The carrier shows nothing new of {parcel.tracking_number}.")
+    return shown
+
+
+async def _answer_of(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except OUTCOME_UNKNOWN as silent:
+        raise Unavailable(f"the carrier did not answer: {type(silent).__name__}: {silent}") from silent
 
 
 async def _found(
@@ -133,5 +166,9 @@ async def _label_stands(work: Work, context: Fulfillment, carrier: Carrier, news
     now = LabelStatus(label.status)
     if status is now or status not in MOVES[now]:
         return EventTaken(result="unchanged", order_id=label.order_id)
+    books = context.label_books(label.store_id, label.environment, carrier.name)
+    record = None if books is None else await _answer_of(books.get_label(name))
+    if record is None or record.status is not status:
+        raise EventUnconfirmed(f"The carrier does not show that the label {name} is {status.value}.")
     await voiding.decided(work, context, label, status)
     return EventTaken(result="applied", order_id=label.order_id)

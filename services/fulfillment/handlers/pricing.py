@@ -1,5 +1,7 @@
 """Quotes: what an order leaves open of shipping and tax, worked out and kept for the label and for finalizing."""
 
+from typing import TypeVar
+
 import msgspec
 
 from services.fulfillment.domain import pricing as rules
@@ -19,9 +21,13 @@ from shared.contracts.fulfillment.pricing import (
     RatesView,
     ShippingRate,
 )
+from shared.contracts.orders import Personal, with_personal
 from shared.database import Statement, connected
 from shared.ids import new_id
 from shared.messages import Envelope
+from shared.vault import personal_place
+
+PricingQuery = TypeVar("PricingQuery", Price, QuoteRates)
 
 AS_ORDERED = ProviderMetadata(name="as-ordered", capabilities={}, browser={})
 NOTHING_TO_SHIP = ProviderMetadata(name="none", capabilities={}, browser={})
@@ -29,6 +35,7 @@ NOTHING_TO_SHIP = ProviderMetadata(name="none", capabilities={}, browser={})
 
 async def price(envelope: Envelope, query: Price, context: Fulfillment) -> Figures:
     """Work out what an order leaves open of shipping and tax, and keep it for the label and for finalizing."""
+    query = _opened(envelope, query, context)
     content = query.content
     async with connected(context.desk.pool) as db:
         standing = await context.standing(db, envelope)
@@ -89,6 +96,7 @@ async def price(envelope: Envelope, query: Price, context: Fulfillment) -> Figur
 
 async def quote_rates(envelope: Envelope, query: QuoteRates, context: Fulfillment) -> RatesView:
     """Ask the carriers what it costs to ship an order, and keep what they say."""
+    query = _opened(envelope, query, context)
     async with connected(context.desk.pool) as db:
         standing = await context.standing(db, envelope)
     if query.content.shipping_address is None:
@@ -102,6 +110,15 @@ async def quote_rates(envelope: Envelope, query: QuoteRates, context: Fulfillmen
     return RatesView(
         order_id=query.order_id, rates=[rate.shown for rate in offered.rates], packages=list(offered.packages), notices=offered.notices
     )
+
+
+def _opened(envelope: Envelope, query: PricingQuery, context: Fulfillment) -> PricingQuery:
+    """Put what is about the buyer back, which travels wrapped for us."""
+    if query.personal is None:
+        return query
+    place = personal_place(envelope.store_id, envelope.environment.value, query.order_id)
+    personal = msgspec.json.decode(context.wallet.unhidden(query.personal, info=place), type=Personal)
+    return msgspec.structs.replace(query, content=with_personal(query.content, personal))
 
 
 async def _shipping(

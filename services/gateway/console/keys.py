@@ -12,7 +12,7 @@ from services.gateway.console.pages import Facts, Flash, act, asked_for, form_of
 from services.gateway.handlers.commands import RevokeKey
 from services.gateway.routes.answers import gateway_of, principal_of
 from services.gateway.routes.credentials import CredentialBody
-from services.gateway.routes.merchants import EndpointBody, RecoverBody
+from services.gateway.routes.merchants import EndpointBody, RecoverBody, put_endpoint
 from services.gateway.store import sessions
 from shared.contracts.credentials import KINDS, OWNERS, TOLD, CredentialsView, CredentialView, Use, VerifiedView, place_of
 from shared.contracts.webhooks import (
@@ -21,7 +21,6 @@ from shared.contracts.webhooks import (
     EndpointsView,
     ListDeliveries,
     ListEndpoints,
-    PutEndpoint,
     RecoverDeliveries,
     RecoveryView,
     Redeliver,
@@ -100,7 +99,7 @@ async def retire_credential(request: HttpRequest, provider: FromPath[str], use: 
 async def make_endpoint(request: HttpRequest) -> Response[Any]:
     form = await form_of(request)
     body = read(form, EndpointBody, event_types=form.get("event_types", "").split())
-    command = PutEndpoint(endpoint_id=new_id(), url=body.url, event_types=tuple(body.event_types))
+    command = put_endpoint(request, new_id(), body, change=False)
     return await act(request, form, command, done="The address will be told.", back=HERE)
 
 
@@ -108,7 +107,7 @@ async def make_endpoint(request: HttpRequest) -> Response[Any]:
 async def enable_endpoint(request: HttpRequest, endpoint_id: FromPath[UUID]) -> Response[Any]:
     form = await form_of(request)
     body = read(form, EndpointBody, event_types=form.get("event_types", "").split(), enabled=form.get("enabled") == "true")
-    command = PutEndpoint(endpoint_id=endpoint_id, url=body.url, event_types=tuple(body.event_types), enabled=body.enabled, change=True)
+    command = put_endpoint(request, endpoint_id, body, change=True)
     done = "The address is told again." if body.enabled else "The address is told no more."
     return await act(request, form, command, done=done, back=HERE)
 

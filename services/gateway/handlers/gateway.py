@@ -42,7 +42,6 @@ from services.gateway.handlers.commands import (
 from services.gateway.handlers.idempotency import Answer, Driver, IdempotencyStore, Interim
 from services.gateway.handlers.ingest import Ingest
 from services.gateway.handlers.places import TOKEN_ROLES, Places
-from services.gateway.handlers.sealing import Sealing
 from services.gateway.settings import Settings
 from services.gateway.store import Claim, Kept, sessions
 from shared import audit, telemetry
@@ -53,6 +52,7 @@ from shared.ids import new_id
 from shared.messages import Done, Envelope, Environment, Message, Query, Refused, Reply, SecretQuery, done, encode, type_of
 from shared.rations import Ration
 from shared.replies import Replies
+from shared.sealing import Sealing
 from shared.service import BROKER_CHECK_TIMEOUT_SECONDS
 from shared.work import Desk
 

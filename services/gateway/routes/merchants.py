@@ -9,7 +9,7 @@ from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, carry_out, documented, show
+from services.gateway.routes.answers import ADMIN, carry_out, documented, gateway_of, principal_of, show
 from shared.contracts.webhooks import (
     PAGE_ROWS_MAX,
     CatchUp,
@@ -32,6 +32,7 @@ from shared.contracts.webhooks import (
 )
 from shared.ids import new_id
 from shared.received import HttpRequest
+from shared.vault import endpoint_place
 
 EventType = Annotated[str, Meta(pattern=r"^[a-z_]+(\.[a-z_]+)+$", max_length=100)]
 
@@ -54,11 +55,16 @@ class EndpointBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 )
 async def make_endpoint(request: HttpRequest, data: JSONBody[EndpointBody]) -> Response[Any]:
     endpoint_id = new_id()
-    return await carry_out(request, lambda _: _put(endpoint_id, data, change=False), data=data)
+    command = put_endpoint(request, endpoint_id, data, change=False)
+    return await carry_out(request, lambda _: command, data=data)
 
 
-def _put(endpoint_id: UUID, data: EndpointBody, *, change: bool) -> PutEndpoint:
-    return PutEndpoint(endpoint_id=endpoint_id, change=change, **msgspec.structs.asdict(data))
+def put_endpoint(request: HttpRequest, endpoint_id: UUID, data: EndpointBody, *, change: bool) -> PutEndpoint:
+    """Write the command for an endpoint; its URL, in which there may be a token, is wrapped for webhooks."""
+    principal = principal_of(request)
+    place = endpoint_place(principal.store_id, principal.environment.value, endpoint_id)
+    url = gateway_of(request).hide("webhooks", data.url, info=place)
+    return PutEndpoint(endpoint_id=endpoint_id, url=url, event_types=tuple(data.event_types), enabled=data.enabled, change=change)
 
 
 @put(
@@ -69,7 +75,8 @@ def _put(endpoint_id: UUID, data: EndpointBody, *, change: bool) -> PutEndpoint:
     responses=documented(200, EndpointView, "The address as it is now."),
 )
 async def change_endpoint(request: HttpRequest, endpoint_id: FromPath[UUID], data: JSONBody[EndpointBody]) -> Response[Any]:
-    return await carry_out(request, lambda _: _put(endpoint_id, data, change=True), data=data)
+    command = put_endpoint(request, endpoint_id, data, change=True)
+    return await carry_out(request, lambda _: command, data=data)
 
 
 @delete(

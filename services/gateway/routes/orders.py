@@ -11,7 +11,7 @@ from services.gateway.domain import expected_version
 from services.gateway.handlers.commands import MakeCheckoutToken, MakeCustomerToken, TokenView
 from services.gateway.handlers.timeline import timeline_of
 from services.gateway.routes.answers import ADMIN, carry_out, correlation_of, documented, gateway_of, principal_of, show
-from shared.contracts.orders import OrderContent, Personal, impersonal
+from shared.contracts.orders import OrderContent, impersonal, personal_text
 from shared.contracts.payments import (
     PAGE_ROWS_MAX,
     AttentionView,
@@ -55,10 +55,9 @@ async def put_order(
     if_match: IfMatch = None,
 ) -> Response[Any]:
     version = expected_version(if_match)
-    personal = msgspec.json.encode(Personal(**{name: getattr(data, name) for name in Personal.__struct_fields__})).decode()
     principal = principal_of(request)
     place = personal_place(principal.store_id, principal.environment.value, order_id)
-    hidden = gateway_of(request).hide("payments", personal, info=place)
+    hidden = gateway_of(request).hide("payments", personal_text(data), info=place)
     answer = await carry_out(
         request,
         lambda _: PutOrder(order_id=order_id, content=impersonal(data), personal=hidden, expected_version=version),

@@ -28,7 +28,7 @@ from shared.http_client import Call, NoAnswer, NotSent, recorded
 from shared.ids import new_id
 from shared.leases import lease_kept
 from shared.messages import Envelope, Environment, Refused, Reply, done
-from shared.vault import WRAPPED, BrokenSeal, UnknownKey
+from shared.vault import BrokenSeal
 from shared.work import Batch, Desk, Work
 
 logger = logging.getLogger(__name__)
@@ -93,17 +93,11 @@ class Payments:
 
     def unhidden(self, text: str, *, info: str) -> str:
         """Open what was wrapped for us; what never was is as it is. A key that is not here yet is waited for."""
-        if not text.startswith(f"{WRAPPED}:"):
-            return text
-        try:
-            return self.wallet.unwrapper.unwrap(text, info=info).decode()
-        except UnknownKey as early:
-            raise Unavailable(str(early)) from early
+        return self.wallet.unhidden(text, info=info)
 
     def hidden(self, text: str, *, info: str) -> str:
         """Wrap something for ourselves, so that it does not lie about as it is."""
-        wrapper = self.wallet.wrapper
-        return text if wrapper is None else wrapper.wrap(text.encode(), info=info)
+        return self.wallet.hidden(text, info=info)
 
     def pinned(self, transaction_id: UUID, prepared: Prepared) -> bytes:
         """Write an exact call as its row keeps it: it bears the payment method's token."""

@@ -5,10 +5,11 @@ from functools import partial
 from uuid import UUID
 
 from services.payments.domain import intents
-from services.payments.domain.intents import Observation, Operation, Source, TransactionStatus
+from services.payments.domain.intents import Observation, Operation, Source, Transaction, TransactionStatus
 from services.payments.handlers.asking import Heard, Payments, keep_applied, listen, see, steps_to
-from services.payments.providers import Ambiguous, Observed, PaymentProvider, Unreadable
+from services.payments.providers import Ambiguous, Observed, PaymentProvider, ProviderTransaction, Unreadable
 from services.payments.store import intents as intent_rows
+from services.payments.store.intents import Seen
 from shared import audit, telemetry
 from shared.contracts.events import NOT_KNOWN_YET, EventTaken
 from shared.contracts.payments import Observe, TakeEvent
@@ -37,8 +38,19 @@ class EventUnreadable(Invalid):
     retry = Retry.AFTER
 
 
+class EventUnconfirmed(Invalid):
+    """An event says what the provider's books do not show: they may lag behind, or the provider never sent it."""
+
+    code = "event-unconfirmed"
+    title = "The provider does not confirm this event"
+    retry = Retry.AFTER
+
+
 async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
-    """Take in a provider's event: what it says is one more observation, whenever and however often it comes."""
+    """Take in a provider's event: what it says is one more observation, whenever and however often it comes.
+
+    The service that hands it on faces the public, so nothing is booked on its word: news is read from the provider's books.
+    """
     provider = context.provider(work.envelope, command.provider, account=command.provider_account)
     observed = _read(provider, command)
     if observed is None:
@@ -54,9 +66,14 @@ async def take_event(work: Work, command: TakeEvent, context: Payments) -> None:
     work = work.of_store(store_id)
     if observed.unreadable:
         raise EventUnreadable(f"{command.event_type} of {command.provider}: {observed.unreadable}")
-    heard = await _said(provider, observed)
     seen = await see(context, work, intent_id)
     telemetry.bind({"order_id": str(seen.intent.order_id), "intent_id": str(intent_id)})
+    if observed.observations is not None and not _changes(seen, observed.observations):
+        heard = Heard(observations=observed.observations, calls=())
+    else:
+        heard = await _read_books(provider, observed, seen)
+        seen = await see(context, work, intent_id)
+        await _insist_on_confirmation(work, observed, seen, heard)
     said = heard.observations or ()
     ids = [new_id() for _ in said]
     applied = intents.observe(seen.intent, seen.transactions, said, source=Source.WEBHOOK, ids=ids)
@@ -125,22 +142,52 @@ async def _strangers(provider: PaymentProvider, provider_payment_id: str) -> Seq
             return None
 
 
-async def _said(provider: PaymentProvider, observed: Observed) -> Heard:
-    """What an event says; what it only hints at is read from the provider's books."""
-    if observed.observations is not None:
-        return Heard(observations=observed.observations, calls=())
+def _changes(seen: Seen, said: Sequence[Observation]) -> bool:
+    applied = intents.observe(seen.intent, seen.transactions, said, source=Source.WEBHOOK, ids=[new_id() for _ in said])
+    return bool(applied.changed or applied.added) or applied.intent != seen.intent
+
+
+async def _read_books(provider: PaymentProvider, observed: Observed, seen: Seen) -> Heard:
+    """Read the payment from the provider's books; raises Unavailable when they do not answer, EventUnconfirmed for another payment."""
 
     async def look() -> tuple[Observation, ...]:
         found = await provider.get_transaction(observed.provider_payment_id)
         if found is None:
             # The payment is ours, so an intermediary may have answered, or the provider's books lag behind.
             raise Ambiguous(f"the provider does not know the payment {observed.provider_payment_id}")
+        if not _is_of(seen, found):
+            raise EventUnconfirmed(f"{observed.provider_payment_id} is another payment in the provider's books.")
         return found.observations
 
     heard = await listen(look)
     if heard.observations is None:
         raise Unavailable(f"the payment could not be read: {heard.trouble}")
     return heard
+
+
+def _is_of(seen: Seen, found: ProviderTransaction) -> bool:
+    """Tell whether a payment of the provider's books is this one of ours, by its name, or by our reference until that is known."""
+    known = seen.intent.provider_payment_id
+    if known is not None:
+        return found.provider_payment_id == known
+    return any(row.id == found.reference for row in seen.transactions)
+
+
+async def _insist_on_confirmation(work: Work, observed: Observed, seen: Seen, heard: Heard) -> None:
+    """Refuse an event of which the books show less than it says."""
+    shown, said = heard.observations or (), observed.observations or ()
+    booked = intents.observe(seen.intent, seen.transactions, shown, source=Source.WEBHOOK, ids=[new_id() for _ in shown])
+    after = intents.observe(booked.intent, booked.transactions, said, source=Source.WEBHOOK, ids=[new_id() for _ in said])
+    if _moved(booked.transactions) == _moved(after.transactions):
+        return
+    batch = work.batch()
+    batch.add(*audit.called(work.envelope, None, heard.calls))
+    await batch.commit()
+    raise EventUnconfirmed(f"The provider's books show less of {observed.provider_payment_id} than the event says.")
+
+
+def _moved(rows: Sequence[Transaction]) -> dict[UUID, tuple[TransactionStatus, int, bool]]:
+    return {row.id: (row.status, row.moved, row.contradicted) for row in rows}
 
 
 async def _intent_of(work: Work, context: Payments, account: str, provider_payment_id: str, reference: UUID | None) -> UUID | None:

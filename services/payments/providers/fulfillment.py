@@ -6,33 +6,42 @@ import msgspec
 
 from shared.bus import Unroutable
 from shared.contracts.fulfillment.pricing import Figures, Price, ProviderMetadata, QuoteRates, RatesView, ShippingRate
-from shared.contracts.orders import OrderContent
+from shared.contracts.orders import OrderContent, impersonal, personal_text
 from shared.errors import UNAVAILABLE, Refusal, Unavailable
 from shared.ids import new_id
 from shared.messages import Done, Envelope, Query
 from shared.replies import Replies
+from shared.sealing import Sealing
+from shared.vault import personal_place
 
 AS_ORDERED = ProviderMetadata(name="as-ordered", capabilities={}, browser={})
 
 V = TypeVar("V")
+PricingQuery = TypeVar("PricingQuery", Price, QuoteRates)
 
 
 class FulfillmentPricing:
     """Asks fulfillment, once per quote, for what the order leaves open."""
 
-    def __init__(self, replies: Replies, *, timeout_seconds: float) -> None:
+    def __init__(self, replies: Replies, sealing: Sealing, *, timeout_seconds: float) -> None:
         self._replies = replies
+        self._sealing = sealing
         self._timeout_seconds = timeout_seconds
 
     async def figures(self, envelope: Envelope, asked: Price) -> Figures:
         """Say what shipping and tax come to; raises a refusal, or Unavailable when nobody answers."""
         if asked.content.shipping_amount is not None and asked.content.tax_lines is not None:
             return _as_ordered(asked.content)
-        return await self._ask(envelope, asked, Figures)
+        return await self._ask(envelope, self._sealed(envelope, asked), Figures)
 
     async def rates(self, envelope: Envelope, asked: QuoteRates) -> RatesView:
         """Say what it costs to ship an order; raises as above."""
-        return await self._ask(envelope, asked, RatesView)
+        return await self._ask(envelope, self._sealed(envelope, asked), RatesView)
+
+    def _sealed(self, envelope: Envelope, asked: PricingQuery) -> PricingQuery:
+        place = personal_place(envelope.store_id, envelope.environment.value, asked.order_id)
+        hidden = self._sealing.hide("fulfillment", personal_text(asked.content), info=place)
+        return msgspec.structs.replace(asked, content=impersonal(asked.content), personal=hidden)
 
     async def _ask(self, envelope: Envelope, query: Query, kind: type[V]) -> V:
         asking = msgspec.structs.replace(envelope, id=new_id(), source="payments", attempt=0, first_seen=None, reply_to="")

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
+from yarl import URL
 
 from services.webhooks.handlers.context import Webhooks
 from services.webhooks.handlers.signing_secrets import SigningSecretClosed, new_secret, owner_of
@@ -17,6 +18,7 @@ from shared.contracts.webhooks import (
     DeleteEndpoint,
     DeliveryPage,
     EndpointsView,
+    EndpointView,
     GetSecrets,
     ListDeliveries,
     ListEndpoints,
@@ -31,6 +33,7 @@ from shared.database import connected
 from shared.errors import Invalid, NotFound, Refusal, Unavailable
 from shared.messages import Envelope, done
 from shared.outbound import OutboundUrl, OutboundUrlInvalid
+from shared.vault import endpoint_place
 from shared.work import Work
 
 ENDPOINTS_MAX = 20
@@ -52,7 +55,9 @@ class EndpointDisabled(Refusal):
 
 async def put_endpoint(work: Work, command: PutEndpoint, context: Webhooks) -> None:
     """Make an address or change it."""
-    url = _callable_url(command.url, allow_private=context.settings.allow_private_endpoints)
+    place = endpoint_place(work.envelope.store_id, work.envelope.environment.value, command.endpoint_id)
+    given = context.wallet.unhidden(command.url, info=place)
+    url = _callable_url(given, allow_private=context.settings.allow_private_endpoints)
     known = await _endpoints(context, work.envelope)
     before = next((each for each in known if each.id == command.endpoint_id), None)
     if before is None and command.change:
@@ -78,9 +83,14 @@ async def put_endpoint(work: Work, command: PutEndpoint, context: Webhooks) -> N
         merchants.put(work.envelope, endpoint),
         delivery_rows.end_unwanted(endpoint.id, endpoint.event_types, enabled=endpoint.enabled),
     )
-    batch.audit("webhook_endpoint.put", str(endpoint.id), before=None if before is None else before.view(), after=endpoint.view())
+    batch.audit("webhook_endpoint.put", str(endpoint.id), before=None if before is None else _audited(before), after=_audited(endpoint))
     batch.conclude(done(endpoint.view()))
     await batch.commit()
+
+
+def _audited(endpoint: Endpoint) -> EndpointView:
+    """Show an endpoint as the audit keeps it: user, path and query of its URL may hold a token."""
+    return msgspec.structs.replace(endpoint.view(), url=str(URL(endpoint.url).origin()))
 
 
 def _callable_url(url: str, *, allow_private: bool) -> str:
@@ -110,7 +120,7 @@ async def delete_endpoint(work: Work, command: DeleteEndpoint, context: Webhooks
     """Forget an address and its deliveries."""
     before = await _endpoint(context, work.envelope, command.endpoint_id)
     batch = work.batch()
-    batch.audit("webhook_endpoint.delete", str(before.id), before=before.view())
+    batch.audit("webhook_endpoint.delete", str(before.id), before=_audited(before))
     batch.add(merchants.delete(work.envelope, command.endpoint_id))
     batch.conclude(done(DeletedView(deleted=command.endpoint_id)))
     await batch.commit()

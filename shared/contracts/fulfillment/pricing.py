@@ -72,6 +72,8 @@ class Price(Query, frozen=True, kw_only=True, tag="fulfillment.price.v1"):
     # A rate that was shown before, or a service by its name; else the cheapest.
     rate_id: UUID | None = None
     service: str | None = None
+    # The buyer's address and such, wrapped for fulfillment.
+    personal: str | None = None
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +96,8 @@ class QuoteRates(Query, frozen=True, kw_only=True, tag="fulfillment.quote_rates.
     priced_hash: str
     content: OrderContent
     packages: tuple[PackageBody, ...] = ()
+    # The buyer's address and such, wrapped for fulfillment.
+    personal: str | None = None
 
 
 class RatesView(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""What must not lie about in the clear is sealed here for the service that needs it; the gateway itself cannot open it again."""
+"""What must not lie about in the clear is sealed here for the service that needs it; the sender itself cannot open it again."""
 
 import logging
 import time
@@ -33,10 +33,17 @@ class Sealing:
         return as_text(sealer.seal(plain, info=info))
 
     def hide(self, service: str, plain: str, *, info: str) -> str:
-        """Wrap something personal for a service; an installation without keys, for the sandbox alone, leaves it as it is."""
+        """Wrap something personal for a service; an installation without keys, for the sandbox alone, leaves it as it is.
+
+        Raises NothingToSealWith when there are keys and none is this service's.
+        """
         self._refresh()
+        if not self._source.given:
+            return plain
         wrapper = self._wrappers.get(service)
-        return plain if wrapper is None else wrapper.wrap(plain.encode(), info=info)
+        if wrapper is None:
+            raise NothingToSealWith(f"There is no public key of {service} to seal with.")
+        return wrapper.wrap(plain.encode(), info=info)
 
     def _refresh(self) -> None:
         now_seconds = time.monotonic()
