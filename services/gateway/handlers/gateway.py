@@ -40,8 +40,10 @@ from services.gateway.handlers.commands import (
 )
 from services.gateway.handlers.idempotency import Answer, Driver, IdempotencyStore, Interim
 from services.gateway.handlers.ingest import Ingest
+from services.gateway.handlers.live_pages import LivePages
 from services.gateway.handlers.places import TOKEN_ROLES, Places
 from services.gateway.handlers.sealing import Sealing
+from services.gateway.handlers.sign_ins import SignIns
 from services.gateway.settings import Settings
 from services.gateway.store import Claim, Kept, sessions
 from shared import telemetry
@@ -71,7 +73,8 @@ class Gateway:
     def __init__(self, *, desk: Desk, settings: Settings, replies: Replies) -> None:
         self.settings = settings
         self.places = Places(settings)
-        self.live_pages = 0
+        self.live_pages = LivePages()
+        self.sign_ins = SignIns(settings)
         self.pool = desk.pool
         self.replies = replies
         self._publisher = desk.publisher
@@ -135,8 +138,13 @@ class Gateway:
         # Counted from before it is read: it may be revoked while the database answers.
         read_at_seconds = time.monotonic()
         parts = key_parts(credential)
-        found = None if parts is None else await store.api_key(self.pool, parts[0])
-        if parts is None or found is None or not hmac.compare_digest(found[1], secret_hash(parts[1])):
+        found = None if parts is None else await store.api_key(self.pool, parts.id)
+        if (
+            parts is None
+            or found is None
+            or not hmac.compare_digest(found[1], secret_hash(parts.secret))
+            or found[0].environment is not parts.environment
+        ):
             raise Unauthenticated("This key or token is not valid, or no longer.")
         if len(self._known) >= KEY_CACHE_ROWS_MAX:
             self._known.clear()

@@ -8,7 +8,7 @@ from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, carry_out, documented, show
+from services.gateway.routes.answers import ADMIN, READ, RETRY, carry_out, documented, show
 from shared.contracts.webhooks import (
     PAGE_ROWS_MAX,
     CatchUp,
@@ -95,7 +95,7 @@ async def rotate_secret(request: HttpRequest, endpoint_id: FromPath[UUID]) -> Re
 
 @get(
     "/admin/webhook-endpoints",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Webhooks to you"],
     summary="List your addresses",
     responses=documented(200, EndpointsView, "All of them.", keyed=False),
@@ -117,7 +117,7 @@ async def read_secrets(request: HttpRequest, endpoint_id: FromPath[UUID]) -> Res
 
 @get(
     "/admin/webhook-deliveries",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Webhooks to you"],
     summary="List deliveries, the newest first",
     responses=documented(200, DeliveryPage, "A page; ask for the next one with before=next.", 400, 422, keyed=False),
@@ -135,7 +135,7 @@ async def list_deliveries(
 
 @post(
     "/admin/webhook-deliveries/{delivery_id:uuid}/redeliver",
-    before_request=ADMIN,
+    before_request=RETRY,
     status_code=200,
     tags=["Webhooks to you"],
     summary="Deliver an event again",
@@ -147,7 +147,7 @@ async def redeliver(request: HttpRequest, delivery_id: FromPath[UUID]) -> Respon
 
 @get(
     "/events",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Webhooks to you"],
     summary="Read what happened after an event, the oldest first",
     responses=documented(200, MerchantEvents, "Ask again with after=next for what follows.", 400, 422, keyed=False),
