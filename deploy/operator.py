@@ -18,8 +18,9 @@ class Refused(Clear):
 class Api:
     """The API of a system, for one store and environment."""
 
-    def __init__(self, url: str, key: str) -> None:
-        self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=TIMEOUT_SECONDS)
+    def __init__(self, url: str, key: str, *, store: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {key}", **({"Tender-Store": store} if store else {})}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
 
     def close(self) -> None:
         """Close its connections."""

@@ -40,6 +40,7 @@ COMMAND_LINE = (
         "The folder of the Python environment, servers, logs and keys of this machine's system.",
     ),
     Variable("TENDER_URL", "the running system's", "The gateway that the operator's commands call."),
+    Variable("TENDER_STORE", "the key's own", "The id of the store they work in; another than the key's needs an operator's key."),
     Variable("TENDER_KEY", "the running system's", "The API key with which they call it."),
     Variable("TENDER_CHROMIUM", "searched for", "The Chromium that the console's tests use."),
     Variable("TENDER_TEST_DOCKER", "not set", "If set, `./tender test` takes its servers from Docker."),
@@ -72,6 +73,8 @@ COMMAND_LINE = (
 )
 COMPOSE = (
     Variable("TOKEN_SECRET", "required", "TOKEN_SECRET of the gateway."),
+    Variable("CONSOLE_SECURE_COOKIE", "false", "CONSOLE_SECURE_COOKIE of the gateway; true behind an ingress with TLS."),
+    Variable("TRUSTED_PROXIES", "none", "TRUSTED_PROXIES of the gateway."),
     Variable("POSTGRES_PASSWORD", "`tender`", "The password of the database's owner."),
     Variable("RABBITMQ_PASSWORD", "`tender`", "The password of the broker's administrator."),
     Variable("SERVICES_PASSWORD", "`tender-services`", "The password of the services' roles."),

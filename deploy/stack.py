@@ -95,6 +95,7 @@ def running(instance: Instance, options: Options, say: Say) -> Iterator[Running]
             database_url=database_url,
             amqp_url=found.amqp_url,
             checkout_key=asyncio.run(_key(instance, database_url, Role.CHECKOUT)),
+            operator_key=asyncio.run(_key(instance, database_url, Role.OPERATOR)),
             stripe_url=environments["payments"]["STRIPE_URL"],
             stripe_tells=bool(stripe_account(instance, "").webhook_secret),
         )
@@ -214,6 +215,8 @@ def service_environments(instance: Instance, options: Options, *, database_url: 
             "TOKEN_SECRET": instance.secret("tokens"),
             "VAULT_PUBLIC_KEYS_FILE": str(vault / keys.PUBLIC),
             "WEBHOOKS_URL": f"http://127.0.0.1:{webhooks_port}",
+            # Browsers take cookies for HTTPS alone from no plain http://127.0.0.1.
+            "CONSOLE_SECURE_COOKIE": "false",
         },
     }
 

@@ -49,6 +49,7 @@ class StackState(msgspec.Struct, frozen=True, kw_only=True):
     # Where Stripe is, and whether its webhooks arrive here.
     stripe_url: str = ""
     stripe_tells: bool = False
+    operator_key: str = ""
 
 
 class Instance:

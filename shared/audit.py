@@ -149,7 +149,7 @@ def _action(row: Record) -> ActionView:
     return ActionView(**{**facts, **{name: facts[name] and msgspec.json.decode(facts[name]) for name in ("before", "after")}})
 
 
-STAFF = ("admin:", "operator:")
+STAFF = ("support:", "finance:", "admin:", "operator:")
 
 
 def by_staff(envelope: Envelope, kind: str) -> bool:

@@ -127,7 +127,7 @@ class LimitedHttp(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Take a connection, or refuse it as one too many."""
         super().connection_made(cast(asyncio.Transport, Gathering(transport)))
-        self._address = _site(self.client[0]) if self.client else ""
+        self._address = site_of(self.client[0]) if self.client else ""
         self._unfinished_since = self.loop.time()
         if not self._limits.take(self, self._address):
             self._refuse(CROWDED)
@@ -239,7 +239,7 @@ def _answer(problem: Problem) -> bytes:
     return "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n" + body
 
 
-def _site(address: str) -> str:
+def site_of(address: str) -> str:
     """Name whoever an address belongs to: whole networks of IPv6 are one client's."""
     if ":" not in address:
         return address

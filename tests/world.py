@@ -432,7 +432,7 @@ async def a_world(
         gating: Parts = await stack.enter_async_context(
             build_gateway(gateway_settings(place, {"webhooks_url": told, **(gateway or {})})).running()
         )
-        keys = {role: await a_key(place, store_id, role) for role in (Role.CHECKOUT, Role.ADMIN, Role.OPERATOR)}
+        keys = {role: await a_key(place, store_id, role) for role in KEY_ROLES}
         world = World(
             place,
             gateway_url=gating.url,
@@ -469,6 +469,10 @@ async def _ready(world: World) -> bool:
     return all(answer.status_code == 200 for answer in answers)
 
 
+# Of which a key can be; the others come from tokens.
+KEY_ROLES = (Role.CHECKOUT, Role.SUPPORT, Role.FINANCE, Role.ADMIN, Role.OPERATOR)
+
+
 async def a_key(place: Place, store_id: UUID, role: Role, environment: Environment = Environment.SANDBOX) -> str:
     """Make an API key."""
     return await setup.create_key(place.database_url, store_id=store_id, environment=environment, role=role, name="tests")
@@ -478,7 +482,7 @@ def secret_of(key: str) -> str:
     """Take the secret part out of an API key."""
     parts = key_parts(key)
     assert parts is not None, "a_key makes keys"
-    return parts[1]
+    return parts.secret
 
 
 def vault_keys(service: str) -> str:
@@ -571,6 +575,7 @@ def gateway_settings(place: Place, changes: Mapping[str, Any] | None = None) -> 
             "queue_depths_amqp_url": place.amqp_of(topology.OBSERVER),
             "shutdown_notice_seconds": 0.0,
             "token_secret": TOKEN_SECRET,
+            "console_secure_cookie": False,
             "vault_public_keys": PUBLIC_KEYS,
             "sweep_every_seconds": 0.2,
             "redrive_after_seconds": 1.0,

@@ -32,21 +32,23 @@ def attends(command: Callable[..., None]) -> Callable[..., None]:
 
     @click.option("--url", envvar="TENDER_URL", help="The gateway; the running stack's by default.")
     @click.option("--key", envvar="TENDER_KEY", help="A staff key; the running stack's by default.")
+    @click.option("--in-store", envvar="TENDER_STORE", help="The id of another store, with an operator's key; the key's own by default.")
     @wraps(command)
-    def with_api(*args: Any, url: str | None, key: str | None, **how: Any) -> None:
-        with closing(_api(url, key)) as api:
+    def with_api(*args: Any, url: str | None, key: str | None, in_store: str | None, **how: Any) -> None:
+        with closing(_api(url, key, in_store)) as api:
             command(api, *args, **how)
 
     return with_api
 
 
-def _api(url: str | None, key: str | None) -> Api:
+def _api(url: str | None, key: str | None, store: str | None) -> Api:
     if url and key:
-        return Api(url, key)
+        return Api(url, key, store=store)
     state = main_instance().stack()
     if state is None:
         raise Failed("Nothing is up; start it with ./tender up, or give --url and --key.")
-    return Api(state.gateway_url, state.api_key)
+    # The operator's key alone works in other stores.
+    return Api(state.gateway_url, state.operator_key if store else state.api_key, store=store)
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -139,9 +139,10 @@ def _tell(instance: Instance) -> None:
     click.echo(
         f"""
   gateway    {state.gateway_url}   (API documentation: {state.gateway_url}/docs)
-  console    {state.gateway_url}/console   (sign in with the admin key)
+  console    {state.gateway_url}/console   (sign in with the admin key, or the operator's for the whole installation)
   sandbox    {state.sandbox_url}
   admin key     {state.api_key}
+  operator key  {state.operator_key}
   checkout key  {state.checkout_key}
 
 Try it:

@@ -21,8 +21,9 @@ def overview(api: Api) -> None:
     rows = [{**each, **(each["vitals"] or {}), "up": "up" if each["up"] else "DOWN"} for each in told["services"]]
     replicas = [{**replica, "service": row["service"]} for row in rows for replica in row.get("replicas", ())]
     for row in [*rows, *replicas]:
-        row["per_second"] = f"{row.get('handled_per_second', 0):.1f}"
-        row["p95_ms"] = f"{row.get('p95_seconds', 0) * 1000:.1f}"
+        # An operator's key alone is shown how fast the installation works.
+        row["per_second"] = f"{row['handled_per_second']:.1f}" if "handled_per_second" in row else ""
+        row["p95_ms"] = f"{row['p95_seconds'] * 1000:.1f}" if "p95_seconds" in row else ""
     click.echo(table(rows, "service", "up", "depth", "in_flight", "dead_letters", "per_second", "p95_ms"))
     click.echo("\nReplicas, whose sum is above (of p95, the largest):")
     click.echo(table(replicas, "name", "service", "started_at", "in_flight", "per_second", "p95_ms") + "\n")

@@ -12,6 +12,7 @@ from services.gateway.handlers import observing
 from services.gateway.handlers.gateway import Gateway
 from services.gateway.routes import api
 from services.gateway.routes.asgi import Watched
+from services.gateway.routes.transport import StrictTransport, behind_proxies
 from services.gateway.settings import Settings
 from services.gateway.store import sessions
 from shared import telemetry
@@ -67,7 +68,9 @@ def _jobs(settings: Settings, gateway: Gateway) -> Sequence[Job]:
 
 
 def _http(gateway: Gateway) -> Any:
-    return telemetry.traced(Watched(api(gateway, CONSOLE), gateway.pulse))
+    settings = gateway.settings
+    served = telemetry.traced(Watched(api(gateway, CONSOLE), gateway.pulse))
+    return behind_proxies(StrictTransport(served, seconds=settings.hsts_seconds), settings.trusted_proxies)
 
 
 def _checks(gateway: Gateway) -> dict[str, Check]:

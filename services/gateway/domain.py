@@ -25,13 +25,50 @@ CARD_NUMBER = re.compile(r"\d(?:[ -]?\d){11,18}")
 
 
 class Role(StrEnum):
-    """What a caller may do; the last two come from tokens that expire."""
+    """Who a caller is to a store; the last two come from tokens that expire."""
 
     CHECKOUT = "checkout"
+    SUPPORT = "support"
+    FINANCE = "finance"
     ADMIN = "admin"
     OPERATOR = "operator"
     SHOPPER = "shopper"
     CUSTOMER = "customer"
+
+
+# Who has a key and may sign in at the console.
+STAFF = frozenset({Role.SUPPORT, Role.FINANCE, Role.ADMIN, Role.OPERATOR})
+
+
+class Access(StrEnum):
+    """What a route does for its caller; from it follows which roles may call it."""
+
+    CHECKOUT = "checkout"
+    CUSTOMER = "customer"
+    READ = "read"
+    RETRY = "retry"
+    FINANCE = "finance"
+    REPAIR = "repair"
+    ADMIN = "admin"
+    INSTALLATION = "installation"
+    ANYONE = "anyone"
+
+
+ROLES: dict[Access, frozenset[Role]] = {
+    Access.CHECKOUT: frozenset({Role.CHECKOUT, Role.ADMIN, Role.SHOPPER}),
+    Access.CUSTOMER: frozenset({Role.CUSTOMER}),
+    Access.READ: STAFF,
+    # Replays and retries: the same message, event or delivery again.
+    Access.RETRY: frozenset({Role.SUPPORT, Role.ADMIN, Role.OPERATOR}),
+    # Captures, refunds, voids, labels, decisions about money, exports.
+    Access.FINANCE: frozenset({Role.FINANCE, Role.ADMIN, Role.OPERATOR}),
+    # A changed message can do whatever any message can.
+    Access.REPAIR: frozenset({Role.ADMIN, Role.OPERATOR}),
+    # Keys, tokens, credentials, signing secrets, endpoints, orders, settings.
+    Access.ADMIN: frozenset({Role.ADMIN}),
+    Access.INSTALLATION: frozenset({Role.OPERATOR}),
+    Access.ANYONE: frozenset(Role),
+}
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -53,6 +90,29 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def actor(self) -> str:
         """Who, for the history."""
         return f"{self.role.value}:{self.id}"
+
+    def may(self, access: Access) -> bool:
+        """Tell whether this caller's role has an access."""
+        return self.role in ROLES[access]
+
+    def in_store(self, header: str | None) -> "Principal":
+        """Work in the store that the Tender-Store header names, which only an operator may outside their own; none is the own."""
+        if header is None:
+            return self
+        try:
+            store_id = UUID(header.strip())
+        except ValueError as wrong:
+            raise HeaderMalformed(f"Tender-Store takes a store's id, not {header!r}.", {"header": "Tender-Store"}) from wrong
+        if store_id == self.store_id:
+            return self
+        self.require(Access.INSTALLATION)
+        return msgspec.structs.replace(self, store_id=store_id)
+
+    def require(self, access: Access) -> None:
+        """Refuse a caller whose role does not have an access."""
+        if not self.may(access):
+            needed = ", ".join(sorted(ROLES[access]))
+            raise Forbidden(f"This needs one of the roles {needed}.", {"role": self.role.value})
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +203,21 @@ class TooManyRequests(Refusal):
     outcome = Outcome.NOT_ATTEMPTED
     retry = Retry.AFTER
     retry_after_seconds = 1
+
+
+# Within so long so many sign-ins may fail.
+SIGN_INS_WITHIN_SECONDS = 60
+
+
+class TooManySignIns(Refusal):
+    """Sign-ins have failed too often lately, from one address or in all."""
+
+    code = "too-many-sign-ins"
+    title = "Too many failed sign-ins"
+    status = 429
+    outcome = Outcome.NOT_ATTEMPTED
+    retry = Retry.AFTER
+    retry_after_seconds = SIGN_INS_WITHIN_SECONDS
 
 
 class Overloaded(Refusal):
@@ -300,17 +375,20 @@ def api_key(key_id: UUID, environment: Environment, secret: str) -> str:
     return f"{KEY_PREFIX}_{environment.value}_{key_id.hex}_{secret}"
 
 
-def key_environment(key: str) -> str:
-    """Read for which environment an API key says that it is."""
-    return key.split("_", 2)[1]
+class KeyParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an API key says of itself; the environment is compared with the stored one."""
+
+    environment: Environment
+    id: UUID
+    secret: str
 
 
-def key_parts(key: str) -> tuple[UUID, str] | None:
-    """Read an API key's id and secret; nothing when it is not one."""
+def key_parts(key: str) -> KeyParts | None:
+    """Read an API key's parts; nothing when it is not one."""
     parts = key.split("_", 3)
-    if len(parts) != 4 or parts[0] != KEY_PREFIX or not re.fullmatch(r"[0-9a-f]{32}", parts[2]):
+    if len(parts) != 4 or parts[0] != KEY_PREFIX or parts[1] not in set(Environment) or not re.fullmatch(r"[0-9a-f]{32}", parts[2]):
         return None
-    return UUID(parts[2]), parts[3]
+    return KeyParts(environment=Environment(parts[1]), id=UUID(parts[2]), secret=parts[3])
 
 
 def secret_hash(secret: str) -> bytes:

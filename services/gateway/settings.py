@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from ipaddress import ip_network
 from typing import Annotated
 
 from shared.settings import HTTP, BusSettings, about, url
@@ -10,6 +11,15 @@ from shared.vault import KeySource
 TOKEN_SECRET_CHARACTERS_MIN = 16
 # As browsers send them (RFC 6454 6.2): no path, not even a slash; or any.
 ORIGIN = re.compile(r"https?://[^/\s@]+|\*")
+
+
+def _no_networks(text: str) -> str | None:
+    for each in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            ip_network(each)
+        except ValueError as wrong:
+            return f"must be a list of addresses and networks such as 10.0.0.0/8, separated by commas ({wrong})"
+    return None
 
 
 def _no_origins(text: str) -> str | None:
@@ -59,10 +69,40 @@ class Settings(BusSettings, frozen=True, kw_only=True):
         15.0
     )
     console_live_seconds: Annotated[float, about("How often an open console page is brought up to date.", gt=0)] = 2.0
-    console_session_seconds: Annotated[float, about("How long an operator stays signed in to the console.", gt=0)] = 43_200.0
+    console_session_seconds: Annotated[float, about("How long staff stay signed in to the console at most.", gt=0)] = 43_200.0
+    console_idle_seconds: Annotated[
+        float, about("How long a console session lasts in which no page is opened and no form is sent.", gt=0)
+    ] = 1800.0
     console_secure_cookie: Annotated[
-        bool, about("Whether the console's cookie travels over HTTPS alone; set it where the console is served by HTTPS.")
-    ] = False
+        bool,
+        about(
+            "Whether the console's cookies travel over HTTPS alone, with the prefix `__Host-`; switch it off only where the console is "
+            "served by plain HTTP on the same machine: browsers then refuse such cookies."
+        ),
+    ] = True
+    sign_ins_per_address_per_minute_max: Annotated[
+        int, about("Failed sign-ins at the console a minute from one address; more are answered 429.", unit="sign-ins", ge=1)
+    ] = 10
+    sign_ins_per_minute_max: Annotated[
+        int,
+        about(
+            "Failed sign-ins a minute from all addresses together; more are answered 429, but for addresses that have signed in lately.",
+            unit="sign-ins",
+            ge=1,
+        ),
+    ] = 300
+    trusted_proxies: Annotated[
+        str,
+        about(
+            "Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, as addresses or networks separated by commas; behind them a "
+            "client's own address is counted, and HTTPS is known.",
+            form="list of addresses and networks",
+            check=_no_networks,
+        ),
+    ] = ""
+    hsts_seconds: Annotated[
+        int, about("How long browsers are to come by HTTPS alone, in answers to HTTPS requests (RFC 6797); 0 leaves it out.", ge=0)
+    ] = 31_536_000
     requests_in_flight_max: Annotated[
         int, about("Requests in hand beyond which others are answered 503, before a key is claimed.", unit="requests", ge=1)
     ] = 512

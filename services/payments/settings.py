@@ -38,6 +38,19 @@ class Settings(VaultSettings, frozen=True, kw_only=True):
     declines_per_order_max: Annotated[
         int, about("Declined payments of one order within ten minutes, beyond which the provider is not asked.", unit="payments", ge=1)
     ] = 10
+    declines_per_token_max: Annotated[
+        int,
+        about("Declined payments of one checkout token within ten minutes, beyond which the provider is not asked.", unit="payments", ge=1),
+    ] = 5
+    declines_per_store_max: Annotated[
+        int,
+        about(
+            "Declined payments of one store's environment within ten minutes, beyond which the provider is not asked; raise it for a "
+            "shop with more than some ten payments a second.",
+            unit="payments",
+            ge=1,
+        ),
+    ] = 500
     lease_seconds: Annotated[
         float,
         about(

@@ -73,14 +73,14 @@ class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
 
     service: str
     up: bool
-    # In its lanes, and parked and not yet taken in; nothing while the broker does not say.
-    depth: int | None
-    parked: int | None
-    consumers: int | None
     dead_letters: int
-    vitals: Vitals | None
+    # For operators only. In its lanes, and parked and not yet taken in; nothing while the broker does not say.
+    depth: int | None = None
+    parked: int | None = None
+    consumers: int | None = None
+    vitals: Vitals | None = None
     # Its share of the last samples, the oldest first; nothing where it did not answer.
-    samples: list["Sample"]
+    samples: list["Sample"] = []
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

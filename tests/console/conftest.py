@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, StorageState, async_playwright, expect
 
+from services.gateway.domain import Role
 from tests.console.seat import Seat
 from tests.console.shop import Shop, furnish
 from tests.fulfillment import shop as tax_shop
@@ -52,5 +53,14 @@ async def signed_in(browser: Browser, world: World) -> StorageState:
 async def seat(browser: Browser, world: World, signed_in: StorageState) -> AsyncIterator[Seat]:
     """An operator, signed in; whatever the browser complains of fails the test."""
     async with Seat.taken(browser, world, screenshots=SCREENSHOTS, signed_in=signed_in) as made:
+        yield made
+        await made.check()
+
+
+@pytest.fixture
+async def admin(browser: Browser, world: World) -> AsyncIterator[Seat]:
+    """An admin, signed in, who may change keys, credentials and endpoints."""
+    async with Seat.taken(browser, world, screenshots=SCREENSHOTS, role=Role.ADMIN) as made:
+        await expect(made.page.get_by_role("button", name="Sign out")).to_be_visible()
         yield made
         await made.check()

@@ -26,7 +26,7 @@ EVERYWHERE = {
     "reconciliation": ("/console/reconciliation", "amount"),
     "provider-calls": ("/console/provider-calls", "authorize"),
     "traces": ("/console/traces", "No traces here."),
-    "keys": ("/console/keys", "API keys of this store"),
+    "keys": ("/console/keys", "Credentials of providers"),
     "audit": ("/console/audit", "payments.refund.v1"),
 }
 
@@ -565,7 +565,8 @@ class TestTax:
 
 
 class TestKeys:
-    async def test_an_address_is_added_disabled_and_deleted(self, seat: Seat) -> None:
+    async def test_an_address_is_added_disabled_and_deleted(self, admin: Seat) -> None:
+        seat = admin
         await seat.open("/console/keys")
         await seat.page.get_by_label("Address").last.fill("https://shop.example/tender")
         await seat.press("Add")
@@ -598,9 +599,10 @@ class TestKeys:
         await seat.told("delivered again")
         await world.send("DELETE", f"/api/v1/admin/webhook-endpoints/{answer.json['id']}")
 
-    async def test_one_is_revoked_and_it_is_written_down(self, seat: Seat, world: World) -> None:
-        key_id = (await a_key(world.place, world.store_id, Role.CHECKOUT)).split("_")[2]
+    async def test_one_is_revoked_and_it_is_written_down(self, admin: Seat, world: World) -> None:
+        seat, key_id = admin, (await a_key(world.place, world.store_id, Role.CHECKOUT)).split("_")[2]
         await seat.open("/console/keys")
+        await seat.look("keys-of-an-admin")
 
         await seat.press(re.compile(f"Revoke tests .*{key_id[-12:]}"))
 
@@ -608,7 +610,8 @@ class TestKeys:
         await seat.open("/console/audit?text=api_key.revoke")
         await expect(seat.page.locator("tbody tr").first).to_contain_text(key_id[-12:])
 
-    async def test_a_credential_is_given_tried_and_retired(self, seat: Seat) -> None:
+    async def test_a_credential_is_given_tried_and_retired(self, admin: Seat) -> None:
+        seat = admin
         await seat.open("/console/keys")
         await seat.page.get_by_text("sandbox for payments").click()
         form = seat.page.locator("details", has_text="sandbox for payments")

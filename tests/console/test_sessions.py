@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from services.gateway.console import ROUTES
-from services.gateway.domain import Role
+from services.gateway.domain import STAFF, Role
 from shared.ids import new_id
 from tests.console.shop import Shop
 from tests.world import Payment, Place, World, a_key, a_world
@@ -61,7 +61,7 @@ async def test_nobody_sees_or_does_anything_without_signing_in(world: World, met
 async def test_a_form_from_elsewhere_does_nothing(world: World, shop: Shop, method: str, path: str) -> None:
     concrete = re.sub(r"\{[a-z_]+:uuid\}", str(new_id()), re.sub(r"\{[a-z_]+:(str|int)\}", "1", path))
 
-    async with a_browser(world, world.keys[Role.OPERATOR]) as http:
+    async with a_browser(world, world.keys[Role.ADMIN]) as http:
         page = (await http.get("/console")).text
         known = CSRF.search(page)
         assert known is not None
@@ -74,8 +74,70 @@ async def test_a_form_from_elsewhere_does_nothing(world: World, shop: Shop, meth
     assert [each.status_code for each in (without, forged, elsewhere, beside)] == [403, 403, 403, 403]
 
 
+# Who may do what by a form, by how its address begins, the first that fits; every other page is all the staff's.
+RULES: tuple[tuple[str, frozenset[Role]], ...] = (
+    ("(GET|POST) /console/orders/[^/]+/payments/.*", STAFF - {Role.SUPPORT}),
+    ("POST /console/(attention|reconciliation)/.*", STAFF - {Role.SUPPORT}),
+    ("GET /console/tax/export", STAFF - {Role.SUPPORT}),
+    ("(GET|POST) /console/dead-letters/[^/]+/(edit|discard)", frozenset({Role.ADMIN, Role.OPERATOR})),
+    ("POST /console/(dead-letters|events|keys/deliveries)/.*", STAFF - {Role.FINANCE}),
+    ("POST /console/keys/credentials/[^/]+/[^/]+/verify", STAFF - {Role.FINANCE}),
+    ("POST /console/keys/.*", frozenset({Role.ADMIN})),
+    ("POST /console/sign-out", STAFF),
+    ("GET .*", STAFF),
+)
+# What a browser offers: forms that are sent, and links that lead to one.
+OFFERED = re.compile(r'method="post" action="([^"]+)"')
+LEADING = re.compile(r'href="(/console/(?:orders/[^"/]+/payments|dead-letters/[^"/]+/edit)[^"]*)"')
+
+
+def rule_of(method: str, path: str) -> frozenset[Role]:
+    """Who may open or send an address; a form that no rule is about fails."""
+    return next(roles for pattern, roles in RULES if re.fullmatch(pattern, f"{method} {path}"))
+
+
+class TestRoles:
+    @pytest.mark.parametrize("role", sorted(STAFF))
+    async def test_each_role_does_what_it_may_and_no_more(self, world: World, role: Role) -> None:
+        """M15, row 92: of every address of the console."""
+        wrong = []
+        async with a_browser(world, world.keys[role]) as http:
+            for method, path in the_routes():
+                if (method, path) in OPEN or path.endswith("/sign-out"):
+                    continue
+                answer = await http.request(method, re.sub(r"\{[a-z_]+:uuid\}", str(new_id()), re.sub(r"\{[a-z_]+:(str|int)\}", "1", path)))
+                refused = answer.status_code == 403 and "needs one of the roles" in answer.text
+                wrong += [(method, path, answer.status_code)] if refused is (role in rule_of(method, path)) else []
+        assert wrong == []
+
+    @pytest.mark.parametrize("role", sorted(STAFF))
+    async def test_pages_offer_each_role_what_it_may_do(self, world: World, shop: Shop, role: Role) -> None:
+        pages = ["", "/attention", "/events", "/dead-letters/list", "/tax", "/reconciliation", "/keys", f"/orders/{shop.held.order_id}"]
+        async with a_browser(world, world.keys[role]) as http:
+            texts = [(await http.get(f"/console{page}")).text for page in [*pages, f"/dead-letters/{shop.letter}", f"/events/{shop.event}"]]
+        offered = {("POST", found) for text in texts for found in OFFERED.findall(text)}
+        offered |= {("GET", found) for text in texts for found in LEADING.findall(text)}
+
+        assert {each for each in offered if role not in rule_of(*each)} == set()
+        assert len(offered) > {Role.SUPPORT: 4, Role.FINANCE: 4, Role.ADMIN: 20, Role.OPERATOR: 10}[role]
+        assert ("API keys of this store" in texts[pages.index("/keys")]) is (role is Role.ADMIN)
+
+    async def test_support_cannot_discard_many(self, world: World, shop: Shop) -> None:
+        body = {"action": "discard", "ids": [shop.letter], "reason": "noise"}
+        answers = [
+            await world.send("POST", "/api/v1/admin/dead-letters/redrives", {**body, "dry_run": True}, role=r) for r in sorted(STAFF)
+        ]
+
+        assert dict(zip(sorted(STAFF), (answer.status for answer in answers), strict=True)) == {
+            Role.ADMIN: 201,
+            Role.FINANCE: 403,
+            Role.OPERATOR: 201,
+            Role.SUPPORT: 403,
+        }
+
+
 class TestSigningIn:
-    @pytest.mark.parametrize("role", [Role.ADMIN, Role.OPERATOR])
+    @pytest.mark.parametrize("role", sorted(STAFF))
     async def test_with_a_key_of_staff(self, world: World, role: Role) -> None:
         async with a_browser(world) as http:
             answer = await http.post(
@@ -85,7 +147,7 @@ class TestSigningIn:
 
         cookie = answer.headers["set-cookie"].lower()
         assert (answer.status_code, answer.headers["location"]) == (303, "/console/orders?status=paid")
-        assert [word for word in ("httponly", "samesite=strict", "path=/console") if word not in cookie] == []
+        assert [word for word in ("httponly", "samesite=strict", "path=/") if word not in cookie] == []
         assert world.keys[role].lower() not in cookie
         assert page.status_code == 200
 
@@ -94,7 +156,7 @@ class TestSigningIn:
             answer = await http.post("/console/sign-in", data={"access_key": world.keys[Role.CHECKOUT]})
 
         assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
-        assert "needs an admin" in answer.text
+        assert "needs a key of one of the roles" in answer.text
 
     @pytest.mark.parametrize("key", ["", "nonsense", "tender_sandbox_00000000000000000000000000000000_" + "0" * 64])
     async def test_is_refused_with_no_key_at_all(self, world: World, key: str) -> None:
@@ -228,6 +290,13 @@ async def test_a_page_says_nothing_to_whoever_embeds_or_caches_it(world: World) 
     assert (headers["cache-control"], headers["x-frame-options"], headers["x-content-type-options"]) == ("no-store", "DENY", "nosniff")
     assert "default-src 'none'" in headers["content-security-policy"]
     assert "unsafe" not in headers["content-security-policy"]
+
+
+async def test_a_strangers_word_for_https_is_not_believed(world: World) -> None:
+    async with a_browser(world) as http:
+        answer = await http.get("/console/sign-in", headers={"X-Forwarded-Proto": "https"})
+
+    assert "strict-transport-security" not in answer.headers
 
 
 async def test_a_page_is_small(world: World) -> None:

@@ -167,6 +167,8 @@ class System:
             "SWEEP_EVERY_SECONDS": "0.2",
             "SHUTDOWN_NOTICE_SECONDS": "0",
             "REDRIVE_AFTER_SECONDS": "1.0",
+            # Its shoppers are declined as often as chance has it.
+            "DECLINES_PER_STORE_MAX": "1000000",
             **self._changes,
         }
 

@@ -7,7 +7,9 @@ import httpx
 import pytest
 
 from deploy.sandbox.tokens import DECLINE_CODES, TOKENS
-from tests.world import TOTAL, Payment, World, until
+from services.gateway.domain import Role
+from shared.ids import new_id
+from tests.world import ORDER, TOTAL, Payment, Place, World, a_key, a_world, until
 
 # Outcomes that a token reaches at once; the rest is told below, and the life of refunds in test_lives.py.
 AUTHORIZED_AT_ONCE = (
@@ -58,6 +60,29 @@ class TestTokens:
         later = "UPDATE payments.payment_intents SET updated_at = updated_at - interval '10 minutes' WHERE order_id = $1"
         await world.change(later, order_id)
         assert (await world.authorize(order_id, snapshot_id)).status == 201
+
+    async def test_card_trying_is_stopped_by_token_and_store(self, own_place: Place) -> None:
+        """Security report M14, row 98: by the checkout token, and for all of a store, but no other's."""
+        limits = {"declines_per_token_max": 2, "declines_per_store_max": 4}
+        async with a_world(own_place, payments=limits) as world:
+            order_id = await world.an_order()
+            snapshot_id = await world.a_snapshot(order_id)
+            token = (await world.send("POST", f"/api/v1/admin/orders/{order_id}/checkout-token")).json["token"]
+
+            async def tried(key: str | None) -> tuple[int, str]:
+                answer = await world.authorize(order_id, snapshot_id, "tok_declined_insufficient_funds", token=key)
+                return answer.status, answer.json.get("of", "")
+
+            by_token = [await tried(token) for _ in range(3)]
+            by_key = [await tried(None) for _ in range(3)]
+            asked = len([p for p in world.sandbox.books.payments.values() if p.order_id == str(order_id)])
+            other = await a_key(own_place, new_id(), Role.ADMIN)
+            await world.put_order(order_id, ORDER, token=other)
+            snapshot_id = (await world.quote(order_id, token=other)).json["snapshot_id"]
+            elsewhere = await tried(other)
+
+        assert (by_token, by_key) == ([(402, ""), (402, ""), (429, "token")], [(402, ""), (402, ""), (429, "store")])
+        assert (asked, elsewhere) == (4, (402, ""))
 
     @pytest.mark.parametrize("token", ["tok_500_once", "tok_429_once"])
     async def test_a_passing_failure_ends_authorized(self, world: World, token: str) -> None:

@@ -53,7 +53,7 @@ async def another_gateway(world: World) -> AsyncIterator[World]:
 
 
 async def service(world: World, name: str) -> Any:
-    answer = await world.send("GET", "/api/v1/admin/overview")
+    answer = await world.send("GET", "/api/v1/admin/overview", role=Role.OPERATOR)
     assert answer.status == 200, answer
     return next(each for each in answer.json["services"] if each["service"] == name)
 

@@ -12,7 +12,7 @@ from deploy.cli import cli
 from services.gateway.domain import Role
 from shared.ids import new_id
 from tests.reconciler.letters import an_envelope, park, the_letter
-from tests.world import Payment, Place, World, a_key, a_world, until
+from tests.world import KEY_ROLES, Payment, Place, World, a_key, a_world, until
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,11 @@ async def world(place: Place) -> AsyncIterator[World]:
         place, gateway={"sample_every_seconds": 0.2, "part_timeout_seconds": 1.0}, webhooks={"allow_private_endpoints": True}, reconciler={}
     ) as made:
         yield made
+
+
+async def _overview(world: World, token: str | None = None) -> Any:
+    """The overview as an operator has it, or the owner of another key."""
+    return await _get(world, "overview", token=token or world.keys[Role.OPERATOR])
 
 
 async def _get(world: World, path: str, **how: Any) -> Any:
@@ -43,7 +48,7 @@ class TestTheOverview:
     async def test_tells_of_every_service_and_names_the_one_that_is_down(self, world: World) -> None:
         await world.a_payment()
 
-        told = await _get(world, "overview")
+        told = await _overview(world)
 
         by_name = {each["service"]: each for each in told["services"]}
         assert list(by_name) == ["gateway", "payments", "webhooks", "fulfillment", "reconciler"]
@@ -70,8 +75,23 @@ class TestTheOverview:
         assert counted >= 1
 
     async def _letters(self, world: World) -> int:
-        told = await _get(world, "overview")
+        told = await _overview(world)
         return int(next(each["dead_letters"] for each in told["services"] if each["service"] == "payments"))
+
+    async def test_of_a_store_counts_its_own(self, world: World) -> None:
+        """Row 90, L13."""
+        other = await a_key(world.place, new_id(), Role.ADMIN)
+        envelope = an_envelope(world)
+        await park(world, "payments", "payments.capture.v1", {"order_id": "x"}, envelope)
+        await the_letter(world, envelope.id)
+
+        own, others = [await _overview(world, key) for key in (world.keys[Role.ADMIN], other)]
+
+        letters = [{each["service"]: each["dead_letters"] for each in told["services"]}["payments"] for told in (own, others)]
+        assert (letters[0] >= 1, letters[1]) == (True, 0)
+        hidden = [each[name] for told in (own, others) for each in told["services"] for name in ("vitals", "depth", "parked", "consumers")]
+        assert set(hidden) == {None}
+        assert (others["unknown_outcomes"], others["drift_open"], others["unrouted"]) == (0, 0, None)
 
     async def test_remembers_how_it_was(self, world: World) -> None:
         samples = await until(lambda: self._samples(world))
@@ -80,7 +100,7 @@ class TestTheOverview:
         assert {each["depth"] for each in samples} == {0}
 
     async def _samples(self, world: World) -> Any:
-        told = await _get(world, "overview")
+        told = await _overview(world)
         found = next(each["samples"] for each in told["services"] if each["service"] == "payments")
         return found if len(found) >= 3 else None
 
@@ -205,7 +225,7 @@ class TestKeys:
     async def test_are_listed_without_their_secrets(self, world: World) -> None:
         listed = (await _get(world, "api-keys"))["keys"]
 
-        assert {each["role"] for each in listed} == {"checkout", "admin", "operator"}
+        assert {each["role"] for each in listed} == set(KEY_ROLES)
         assert str(UUID(world.keys[Role.ADMIN].split("_")[2])) in [each["id"] for each in listed]
         assert [key for key in world.keys.values() if key.split("_")[3] in str(listed)] == []
 
@@ -280,8 +300,8 @@ class TestTheAudit:
 
 
 class TestAtTheCommandLine:
-    async def type(self, world: World, *words: object) -> str:
-        env = {"TENDER_URL": world.gateway_url, "TENDER_KEY": world.keys[Role.OPERATOR]}
+    async def type(self, world: World, *words: object, role: Role = Role.OPERATOR) -> str:
+        env = {"TENDER_URL": world.gateway_url, "TENDER_KEY": world.keys[role]}
         done = await asyncio.to_thread(CliRunner().invoke, cli, [str(word) for word in words], env=env)
         assert done.exit_code == 0, done.output
         return done.output
@@ -301,9 +321,9 @@ class TestAtTheCommandLine:
         assert "trace_id" in await self.type(world, "traces", "ls")
         assert "payments.capture.v1" in await self.type(world, "asyncapi")
         assert "payments.put_order.v1" in await self.type(world, "audit", "--text", "put_order")
-        assert "operator" in await self.type(world, "keys", "list")
+        assert "operator" in await self.type(world, "keys", "list", role=Role.ADMIN)
         key = await a_key(world.place, world.store_id, Role.CHECKOUT)
-        assert "checkout" in await self.type(world, "keys", "revoke", UUID(key.split("_")[2]))
+        assert "checkout" in await self.type(world, "keys", "revoke", UUID(key.split("_")[2]), role=Role.ADMIN)
 
 
 async def _change(world: World, what: str, payment: Payment) -> None:

@@ -124,6 +124,7 @@ async def test_webhook_outage(ground: Ground) -> None:
     await terminal.type("./tender webhooks replay")
     await stands(world, unreadable, "ignored", "processed")
     assert "completed" in await terminal.type("./tender reconcile run")
+    terminal.knows(TENDER_KEY=world.keys[Role.ADMIN])
     assert '"active":true' in await terminal.type("./tender api PUT")
 
     assert unreadable.type not in await terminal.type("./tender webhooks list --status dead")
@@ -415,6 +416,7 @@ async def test_key_rotation(own_place: Place, tmp_path: Path) -> None:
         assert (await world.send("PUT", path, {"fields": {"api_key": "EZTK_old"}})).status == 200
         words = {"PROVIDER": "easypost", "NEW_KEY": SANDBOX_KEY, "OLD_VERSION": "1"}
         terminal = Terminal("key-rotation", world, VAULT_FOLDER=str(tmp_path), DATABASE_URL=own_place.database_url, **words)
+        terminal.knows(TENDER_KEY=world.keys[Role.ADMIN])
 
         assert "everything is sealed with version 2" in await terminal.type("./tender keys rotate")
         assert '"version":2' in await terminal.type("./tender api PUT")

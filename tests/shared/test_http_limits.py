@@ -346,4 +346,4 @@ async def _is(fact: bool) -> bool:
     ],
 )
 def test_a_network_of_ipv6_is_one_address(address: str, site: str) -> None:
-    assert http_limits._site(address) == site
+    assert http_limits.site_of(address) == site

@@ -9,6 +9,7 @@ import msgspec
 from litestar import Response, get
 from litestar.params import FromPath
 
+from services.gateway.routes.answers import open_to_all
 from shared.errors import NotFound
 from shared.received import HttpRequest
 
@@ -45,7 +46,7 @@ def takes_gzip(request: HttpRequest) -> bool:
     return "gzip" in request.headers.get("accept-encoding", "")
 
 
-@get("/static/{name:str}")
+@get("/static/{name:str}", before_request=open_to_all)
 async def asset(request: HttpRequest, name: FromPath[str]) -> Response[Any]:
     found = ASSETS.get(name)
     if found is None:

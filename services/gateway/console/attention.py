@@ -6,7 +6,7 @@ from uuid import UUID
 from litestar import Response, get, post
 from litestar.params import FromPath, QueryParameter
 
-from services.gateway.console.pages import PAGE_ROWS, Facts, act, ask, asked_for, form_of, page, read, signed_in
+from services.gateway.console.pages import FINANCE, PAGE_ROWS, Facts, act, ask, asked_for, form_of, page, read, signed_in
 from services.gateway.routes.answers import principal_of
 from services.gateway.routes.payments import AcceptBody, RefundBody
 from services.gateway.routes.reconciliation import DecisionBody, LabelDecisionBody
@@ -34,7 +34,7 @@ async def show_attention(
     return await page(request, "attention.html", load)
 
 
-@post("/attention/{transaction_id:uuid}/decide", before_request=signed_in)
+@post("/attention/{transaction_id:uuid}/decide", before_request=FINANCE)
 async def decide(request: HttpRequest, transaction_id: FromPath[UUID]) -> Response[Any]:
     form = await form_of(request)
     said = read(form, DecisionBody)
@@ -44,7 +44,7 @@ async def decide(request: HttpRequest, transaction_id: FromPath[UUID]) -> Respon
     return await act(request, form, command, done=f"Settled: the operation has {said.outcome}.", back=HERE)
 
 
-@post("/attention/{order_id:uuid}/payments/{intent_id:uuid}/accept", before_request=signed_in)
+@post("/attention/{order_id:uuid}/payments/{intent_id:uuid}/accept", before_request=FINANCE)
 async def accept(request: HttpRequest, order_id: FromPath[UUID], intent_id: FromPath[UUID]) -> Response[Any]:
     form = await form_of(request)
     said = read(form, AcceptBody)
@@ -52,7 +52,7 @@ async def accept(request: HttpRequest, order_id: FromPath[UUID], intent_id: From
     return await act(request, form, command, done="Accepted: the payment stands as its facts say.", back=HERE)
 
 
-@post("/attention/{order_id:uuid}/payments/{intent_id:uuid}/give-back", before_request=signed_in)
+@post("/attention/{order_id:uuid}/payments/{intent_id:uuid}/give-back", before_request=FINANCE)
 async def give_back(request: HttpRequest, order_id: FromPath[UUID], intent_id: FromPath[UUID]) -> Response[Any]:
     form = await form_of(request)
     said = read(form, RefundBody, overpaid=True)
@@ -61,7 +61,7 @@ async def give_back(request: HttpRequest, order_id: FromPath[UUID], intent_id: F
     return await act(request, form, command, done="The money goes back.", back=HERE)
 
 
-@post("/attention/labels/{label_id:uuid}/decide", before_request=signed_in)
+@post("/attention/labels/{label_id:uuid}/decide", before_request=FINANCE)
 async def decide_label(request: HttpRequest, label_id: FromPath[UUID]) -> Response[Any]:
     form = await form_of(request)
     said = read(form, LabelDecisionBody, outcome="failed")

@@ -7,7 +7,7 @@ import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath, QueryParameter
 
-from services.gateway.console.pages import PAGE_ROWS, Facts, Flash, act, ask, form_of, page, read, signed_in
+from services.gateway.console.pages import PAGE_ROWS, RETRY, Facts, Flash, act, ask, form_of, page, read, signed_in
 from services.gateway.routes.webhooks import RangeBody
 from shared.contracts.webhooks import EventDetail, EventPage, GetEvent, ListEvents, Replay, ReplayMany, ReplaysView
 from shared.received import HttpRequest
@@ -47,14 +47,14 @@ async def show_event(request: HttpRequest, event_id: FromPath[UUID]) -> Response
     return await page(request, "event.html", load)
 
 
-@post("/events/{event_id:uuid}/replay", before_request=signed_in)
+@post("/events/{event_id:uuid}/replay", before_request=RETRY)
 async def replay(request: HttpRequest, event_id: FromPath[UUID]) -> Response[Any]:
     form = await form_of(request)
     done = "It is being processed once more; what of it has happened does not happen twice."
     return await act(request, form, Replay(event_id=event_id), done=done, back=f"/console/events/{event_id}")
 
 
-@post("/events/replay", before_request=signed_in)
+@post("/events/replay", before_request=RETRY)
 async def replay_many(request: HttpRequest) -> Response[Any]:
     form = await form_of(request)
     times = {name: f"{form.get(name, '')}:00Z" for name in ("since", "until") if form.get(name)}

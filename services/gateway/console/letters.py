@@ -7,11 +7,11 @@ import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath, QueryParameter
 
-from services.gateway.console.pages import PAGE_ROWS, Facts, Flash, act, ask, form_of, html, page, read, signed_in
+from services.gateway.console.pages import PAGE_ROWS, REPAIR, RETRY, Facts, Flash, act, ask, form_of, html, page, read, signed_in
 from services.gateway.console.rendering import pretty, query
 from services.gateway.domain import Role, parsed
 from services.gateway.routes.answers import principal_of
-from services.gateway.routes.dead_letters import DiscardBody, EditBody, RedriveBody, RetryBody
+from services.gateway.routes.dead_letters import DiscardBody, EditBody, RedriveBody, RetryBody, check_redrive
 from shared.contracts.dead_letters import (
     RATE_MAX_PER_SECOND,
     Change,
@@ -101,21 +101,21 @@ async def show_letter(request: HttpRequest, letter_id: FromPath[UUID]) -> Respon
     return await page(request, "letter.html", load)
 
 
-@post("/dead-letters/{letter_id:uuid}/retry", before_request=signed_in)
+@post("/dead-letters/{letter_id:uuid}/retry", before_request=RETRY)
 async def retry(request: HttpRequest, letter_id: FromPath[UUID]) -> Response[Any]:
     form = await form_of(request)
     command = RetryLetter(letter_id=letter_id, reason=read(form, RetryBody).reason)
     return await act(request, form, command, done="It is on its way once more, with its own id.", back=f"{HERE}/{letter_id}")
 
 
-@post("/dead-letters/{letter_id:uuid}/discard", before_request=signed_in)
+@post("/dead-letters/{letter_id:uuid}/discard", before_request=REPAIR)
 async def discard(request: HttpRequest, letter_id: FromPath[UUID]) -> Response[Any]:
     form = await form_of(request)
     command = DiscardLetter(letter_id=letter_id, reason=read(form, DiscardBody).reason)
     return await act(request, form, command, done="It is put away for ever.", back=f"{HERE}/{letter_id}")
 
 
-@get("/dead-letters/{letter_id:uuid}/edit", before_request=signed_in)
+@get("/dead-letters/{letter_id:uuid}/edit", before_request=REPAIR)
 async def begin_editing(request: HttpRequest, letter_id: FromPath[UUID]) -> Response[Any]:
     detail = await ask(request, GetLetter(letter_id=letter_id), LetterDetail)
     if detail.body is None:
@@ -123,7 +123,7 @@ async def begin_editing(request: HttpRequest, letter_id: FromPath[UUID]) -> Resp
     return _editor(request, detail, body=pretty(detail.body), reason="", difference=None, wrong="")
 
 
-@post("/dead-letters/{letter_id:uuid}/edit", before_request=signed_in)
+@post("/dead-letters/{letter_id:uuid}/edit", before_request=REPAIR)
 async def edit(request: HttpRequest, letter_id: FromPath[UUID]) -> Response[Any]:
     form = await form_of(request)
     detail = await ask(request, GetLetter(letter_id=letter_id), LetterDetail)
@@ -149,7 +149,7 @@ def _editor(
     return html(request, "letter_edit.html", facts, status=422 if wrong else 200)
 
 
-@post("/dead-letters/redrives", before_request=signed_in)
+@post("/dead-letters/redrives", before_request=RETRY)
 async def start_redrive(request: HttpRequest) -> Response[Any]:
     sent = await request.form()
     form = await form_of(request)
@@ -159,6 +159,7 @@ async def start_redrive(request: HttpRequest) -> Response[Any]:
     if not more:
         raise Invalid("Choose letters, or narrow the list first.", {})
     body = read(form, RedriveBody, dry_run=form.get("dry_run") == "true", **more)
+    check_redrive(principal_of(request), body)
     command = StartRedrive(
         action=body.action,
         ids=None if body.ids is None else tuple(body.ids),
@@ -188,7 +189,7 @@ async def show_redrive(request: HttpRequest, redrive_id: FromPath[UUID]) -> Resp
     return await page(request, "redrive.html", load)
 
 
-@post("/dead-letters/redrives/{redrive_id:uuid}/stop", before_request=signed_in)
+@post("/dead-letters/redrives/{redrive_id:uuid}/stop", before_request=RETRY)
 async def stop_redrive(request: HttpRequest, redrive_id: FromPath[UUID]) -> Response[Any]:
     form = await form_of(request)
     back = f"{HERE}/redrives/{redrive_id}"

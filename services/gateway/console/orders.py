@@ -8,7 +8,7 @@ import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath, QueryParameter
 
-from services.gateway.console.pages import PAGE_ROWS, Facts, act, ask, asked_for, form_of, html, page, read, signed_in
+from services.gateway.console.pages import FINANCE, PAGE_ROWS, Facts, act, ask, asked_for, form_of, html, page, read, signed_in
 from services.gateway.handlers.timeline import timeline_of
 from services.gateway.routes.answers import correlation_of, gateway_of, principal_of
 from services.gateway.routes.payments import CaptureBody, RefundBody
@@ -115,7 +115,7 @@ async def _intent(request: HttpRequest, order_id: UUID, intent_id: UUID) -> Inte
     raise NotFound(f"This order has no payment {intent_id}.")
 
 
-@get("/orders/{order_id:uuid}/payments/{intent_id:uuid}/{what:str}", before_request=signed_in)
+@get("/orders/{order_id:uuid}/payments/{intent_id:uuid}/{what:str}", before_request=FINANCE)
 async def review(
     request: HttpRequest,
     order_id: FromPath[UUID],
@@ -145,7 +145,7 @@ def _what(text: str) -> What:
     raise Invalid("A payment can be captured, voided or refunded.", {"what": text})
 
 
-@post("/orders/{order_id:uuid}/payments/{intent_id:uuid}/{what:str}", before_request=signed_in)
+@post("/orders/{order_id:uuid}/payments/{intent_id:uuid}/{what:str}", before_request=FINANCE)
 async def carry_out(request: HttpRequest, order_id: FromPath[UUID], intent_id: FromPath[UUID], what: FromPath[str]) -> Response[Any]:
     form = await form_of(request)
     owned = f"{principal_of(request).id}:{form.get('key', '')}"

@@ -6,7 +6,7 @@ from litestar import Response, get
 
 from services.gateway.console.pages import Facts, asked_for, page, signed_in
 from services.gateway.handlers.observing import overview
-from services.gateway.routes.answers import gateway_of, lookout_of
+from services.gateway.routes.answers import correlation_of, gateway_of, lookout_of, principal_of
 from shared.contracts.payments import AttentionView, ListAttention
 from shared.received import HttpRequest
 
@@ -15,7 +15,9 @@ from shared.received import HttpRequest
 async def show_overview(request: HttpRequest) -> Response[Any]:
     async def load() -> Facts:
         return {
-            "overview": await overview(gateway_of(request), await lookout_of(request).look()),
+            "overview": await overview(
+                gateway_of(request), await lookout_of(request).look(), principal_of(request), correlation_id=correlation_of(request)
+            ),
             "attention": await asked_for(request, ListAttention(), AttentionView),
         }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -10,17 +11,16 @@ from urllib.parse import urlsplit
 
 import msgspec
 from litestar import Response
-from litestar.datastructures import Cookie
 from litestar.exceptions import HTTPException
 from litestar.response import Redirect, ServerSentEvent, ServerSentEventMessage
 from litestar.types import ExceptionHandlersMap
 
 from services.gateway.console.assets import takes_gzip
 from services.gateway.console.rendering import render, render_live
-from services.gateway.console.signing import SIGN_IN, Visitor, csrf_of, visitor_in, visitor_of
-from services.gateway.domain import Forbidden, refuse_unstorable, request_hash
+from services.gateway.console.signing import SIGN_IN, Visitor, cookie, cookie_name, csrf_of, mac_of, visitor_in, visitor_of
+from services.gateway.domain import ROLES, Access, Forbidden, refuse_unstorable, request_hash
 from services.gateway.routes import answers
-from services.gateway.routes.answers import correlation_of, execute, gateway_of
+from services.gateway.routes.answers import correlation_of, execute, gateway_of, principal_of
 from shared.errors import Problem, Refusal, Unavailable
 from shared.messages import Message, Query
 from shared.reason_phrases import REASON_PHRASES, detail_of
@@ -29,7 +29,6 @@ from shared.received import HttpRequest
 PAGE_ROWS = 50
 # After which a browser comes again by itself.
 LIVE_MAX_SECONDS = 600.0
-LIVE_PAGES_MAX = 200
 PACKED_FROM_BYTES = 1_000
 FLASH = "tender_flash"
 FLASH_MAX_SECONDS = 60
@@ -73,11 +72,11 @@ async def page(request: HttpRequest, template: str, load: Load) -> Response[Any]
 
 def html(request: HttpRequest, template: str, facts: Facts, *, status: int = 200) -> Response[Any]:
     """Answer a rendered page."""
-    flash = request.cookies.get(FLASH)
-    text = render(template, {**_common(request), "flash": _read_flash(flash), **facts})
+    flash = request.cookies.get(cookie_name(request, FLASH))
+    text = render(template, {**_common(request), "flash": _read_flash(request, flash), **facts})
     answer = _packed(request, text, status)
     if flash:
-        answer.delete_cookie(FLASH, path="/console")
+        answer.set_cookie(cookie(request, FLASH, "", lifetime_seconds=0))
     return answer
 
 
@@ -93,6 +92,7 @@ def _common(request: HttpRequest) -> dict[str, Any]:
     return {
         "visitor": visitor,
         "csrf": "" if visitor is None else csrf_of(gateway_of(request), visitor),
+        "may": frozenset() if visitor is None else {access.value for access in ROLES if visitor.principal.may(access)},
         "path": request.url.path,
         "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
         "given": dict(request.query_params.items()),
@@ -101,8 +101,7 @@ def _common(request: HttpRequest) -> dict[str, Any]:
 
 
 def _live(request: HttpRequest, template: str, load: Load) -> Response[Any]:
-    gateway = gateway_of(request)
-    if gateway.live_pages >= LIVE_PAGES_MAX:
+    if gateway_of(request).live_pages.full(principal_of(request)):
         # Tells browsers not to come again by themselves; the page stays as it is.
         return Response(b"", status_code=204)
     return ServerSentEvent(_changes(request, template, load), headers={**HEADERS, "X-Accel-Buffering": "no"})
@@ -111,11 +110,10 @@ def _live(request: HttpRequest, template: str, load: Load) -> Response[Any]:
 async def _changes(request: HttpRequest, template: str, load: Load) -> AsyncIterator[ServerSentEventMessage]:
     gateway, loop = gateway_of(request), asyncio.get_running_loop()
     ends, said = loop.time() + LIVE_MAX_SECONDS, b""
-    gateway.live_pages += 1
-    try:
+    with gateway.live_pages.open(principal_of(request)):
         while loop.time() < ends and not gateway.closing.is_set():
-            # Whoever signed out, or whose key was revoked, is told nothing more.
-            if await visitor_of(request) is None:
+            # A session that was ended, is idle, or whose key was revoked gets no changes. An open page is not a use of it.
+            if await visitor_of(request, used=False) is None:
                 yield ServerSentEventMessage(event="gone", data="")
                 return
             with suppress(Refusal, Unavailable):
@@ -126,8 +124,6 @@ async def _changes(request: HttpRequest, template: str, load: Load) -> AsyncIter
                     yield ServerSentEventMessage(event="changed", data=render_live(template, {**_common(request), **facts}))
             with suppress(TimeoutError):
                 await asyncio.wait_for(gateway.closing.wait(), gateway.settings.console_live_seconds)
-    finally:
-        gateway.live_pages -= 1
 
 
 async def ask(request: HttpRequest, query: Query, kind: type[T]) -> T:
@@ -192,7 +188,7 @@ async def act(
         said = Flash(good=True, text=done) if isinstance(done, str) else done(answer.body)
         if made:
             back = made.format(id=msgspec.json.decode(answer.body, type=_Named).id)
-    return onwards(back, said)
+    return onwards(request, back, said, visitor=visitor_in(request))
 
 
 class _Named(msgspec.Struct):
@@ -209,19 +205,28 @@ def _refused(body: bytes) -> str:
     return f"{said.title}. {said.detail}"
 
 
-def onwards(to: str, said: Flash | None = None) -> Response[Any]:
-    """Send a browser to another page, which says what was done."""
+def onwards(request: HttpRequest, to: str, said: Flash | None = None, *, visitor: Visitor | None = None) -> Response[Any]:
+    """Send a browser to another page, which says what was done; signed for the session it is shown in, if any."""
     answer = Redirect(to, status_code=303, headers=HEADERS)
     if said is not None:
         short = msgspec.structs.replace(said, text=said.text[:FLASH_MAX_CHARACTERS])
         value = urlsafe_b64encode(msgspec.json.encode(short)).decode()
-        answer.set_cookie(Cookie(key=FLASH, value=value, path="/console", max_age=FLASH_MAX_SECONDS, httponly=True, samesite="strict"))
+        signed = f"{value}.{_flash_mac(request, value, visitor)}"
+        answer.set_cookie(cookie(request, FLASH, signed, lifetime_seconds=FLASH_MAX_SECONDS))
     return answer
 
 
-def _read_flash(cookie: str | None) -> Flash | None:
+def _flash_mac(request: HttpRequest, value: str, visitor: Visitor | None) -> str:
+    session = b"" if visitor is None else visitor.token_hash
+    return mac_of(gateway_of(request), b"console flash", session + value.encode())
+
+
+def _read_flash(request: HttpRequest, signed: str | None) -> Flash | None:
+    value, _, mac = (signed or "").rpartition(".")
+    if not hmac.compare_digest(mac.encode(), _flash_mac(request, value, visitor_in(request)).encode()):
+        return None
     with suppress(ValueError, msgspec.MsgspecError):
-        return msgspec.json.decode(urlsafe_b64decode(cookie or ""), type=Flash)
+        return msgspec.json.decode(urlsafe_b64decode(value), type=Flash)
     return None
 
 
@@ -241,7 +246,10 @@ def problem_handlers() -> ExceptionHandlersMap:
 
 
 def _refusal(request: HttpRequest, problem: Problem) -> Response[Any]:
-    return _problem(request, problem.status, problem.title, problem.detail)
+    answer = _problem(request, problem.status, problem.title, problem.detail)
+    if problem.retry_after_seconds is not None:
+        answer.headers["Retry-After"] = str(problem.retry_after_seconds)
+    return answer
 
 
 def _http(request: HttpRequest, error: HTTPException) -> Response[Any]:
@@ -262,16 +270,31 @@ def _problem(request: HttpRequest, status: int, title: str, detail: str) -> Resp
     return html(request, "problem.html", {"status": status, "title": title, "detail": detail}, status=status)
 
 
-async def signed_in(request: HttpRequest) -> Response[Any] | None:
-    """Let only those in who have signed in with an admin's or an operator's key."""
-    answers.refuse_nul(request)
-    visitor: Visitor | None = await visitor_of(request)
-    if visitor is not None:
-        gateway_of(request).count(visitor.principal)
-        request.scope["state"]["visitor"] = visitor
-        request.scope["state"]["principal"] = visitor.principal
-        return None
-    if request.headers.get("accept") == "text/event-stream":
-        return Response(b"", status_code=204)
-    wanted = request.url.path + (f"?{request.url.query}" if request.url.query and request.method == "GET" else "")
-    return onwards(f"{SIGN_IN}?next={wanted}" if request.method == "GET" and wanted != "/console" else SIGN_IN)
+class SignedIn:
+    """Lets only those in who have signed in with a key whose role has an access."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+
+    async def __call__(self, request: HttpRequest) -> Response[Any] | None:
+        """Find out who is signed in, refuse who may not, and send everybody else to sign in."""
+        answers.refuse_nul(request)
+        live = request.headers.get("accept") == "text/event-stream"
+        visitor = await visitor_of(request, used=not live)
+        if visitor is not None:
+            gateway_of(request).count(visitor.principal)
+            request.scope["state"]["visitor"] = visitor
+            request.scope["state"]["principal"] = visitor.principal
+            visitor.principal.require(self.access)
+            return None
+        if live:
+            return Response(b"", status_code=204)
+        wanted = request.url.path + (f"?{request.url.query}" if request.url.query and request.method == "GET" else "")
+        return onwards(request, f"{SIGN_IN}?next={wanted}" if request.method == "GET" and wanted != "/console" else SIGN_IN)
+
+
+signed_in = SignedIn(Access.READ)
+RETRY = SignedIn(Access.RETRY)
+FINANCE = SignedIn(Access.FINANCE)
+REPAIR = SignedIn(Access.REPAIR)
+ADMIN = SignedIn(Access.ADMIN)

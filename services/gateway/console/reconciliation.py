@@ -7,7 +7,7 @@ import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath, QueryParameter
 
-from services.gateway.console.pages import PAGE_ROWS, Facts, act, ask, form_of, page, read, signed_in
+from services.gateway.console.pages import FINANCE, PAGE_ROWS, Facts, act, ask, form_of, page, read, signed_in
 from services.gateway.routes.reconciliation import ResolveBody, RunBody
 from shared.contracts.books import Domain
 from shared.contracts.reconciler import DriftPage, ListDrift, ListRuns, ResolveDrift, RunPage, StartRun
@@ -43,7 +43,7 @@ async def show_reconciliation(
     return await page(request, "reconciliation.html", load)
 
 
-@post("/reconciliation/runs", before_request=signed_in)
+@post("/reconciliation/runs", before_request=FINANCE)
 async def start_run(request: HttpRequest) -> Response[Any]:
     form = await form_of(request)
     times = {name: f"{form.get(name, '')}T00:00:00Z" for name in ("since", "until") if form.get(name)}
@@ -51,7 +51,7 @@ async def start_run(request: HttpRequest) -> Response[Any]:
     return await act(request, form, StartRun(**msgspec.structs.asdict(body)), done="The run has begun.", back=HERE)
 
 
-@post("/reconciliation/drift/{drift_id:uuid}/resolve", before_request=signed_in)
+@post("/reconciliation/drift/{drift_id:uuid}/resolve", before_request=FINANCE)
 async def resolve(request: HttpRequest, drift_id: FromPath[UUID]) -> Response[Any]:
     form = await form_of(request)
     body = read(form, ResolveBody)

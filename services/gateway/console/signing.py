@@ -7,6 +7,7 @@ import secrets
 from uuid import UUID
 
 import msgspec
+from litestar.datastructures import Cookie
 
 from services.gateway.domain import Principal
 from services.gateway.handlers.gateway import Gateway
@@ -15,6 +16,8 @@ from services.gateway.store import sessions as store
 from shared.received import HttpRequest
 
 COOKIE = "tender_session"
+# Browsers take a cookie of such a name over HTTPS alone, for this host alone and every path of it (RFC 6265bis 4.1.3.2).
+HOST_PREFIX = "__Host-"
 SIGN_IN = "/console/sign-in"
 TOKEN_BYTES = 32
 
@@ -27,13 +30,32 @@ class Visitor(msgspec.Struct, frozen=True, kw_only=True):
     token_hash: bytes
 
 
-async def visitor_of(request: HttpRequest) -> Visitor | None:
-    """Tell who is signed in, or that nobody is."""
-    token = request.cookies.get(COOKIE)
+def cookie_name(request: HttpRequest, name: str) -> str:
+    """Say how a cookie of the console is called, which depends on whether it travels over HTTPS alone."""
+    return f"{HOST_PREFIX}{name}" if gateway_of(request).settings.console_secure_cookie else name
+
+
+def cookie(request: HttpRequest, name: str, value: str, *, lifetime_seconds: int) -> Cookie:
+    """Make a cookie of the console; one without a lifetime ends the one that is there."""
+    return Cookie(
+        key=cookie_name(request, name),
+        value=value,
+        path="/",
+        max_age=lifetime_seconds,
+        httponly=True,
+        samesite="strict",
+        secure=gateway_of(request).settings.console_secure_cookie,
+    )
+
+
+async def visitor_of(request: HttpRequest, *, used: bool) -> Visitor | None:
+    """Find the session of a request, if it has one; `used` says that the request is a use, so that the session is not idle."""
+    token = request.cookies.get(cookie_name(request, COOKIE))
     if not token:
         return None
     token_hash = hashlib.sha256(token.encode()).digest()
-    session = await store.session(gateway_of(request).pool, token_hash)
+    gateway = gateway_of(request)
+    session = await store.session(gateway.pool, token_hash, idle_seconds=gateway.settings.console_idle_seconds, used=used)
     if session is None:
         return None
     return Visitor(principal=session.principal, key_name=session.key_name, token_hash=token_hash)
@@ -56,5 +78,10 @@ async def begin(gateway: Gateway, principal: Principal, *, correlation_id: str) 
 
 def csrf_of(gateway: Gateway, visitor: Visitor) -> str:
     """Say the word that forms of this session bear."""
-    mac = hmac.digest(gateway.settings.token_secret.encode(), b"console form:" + visitor.token_hash, "sha256")
+    return mac_of(gateway, b"console form", visitor.token_hash)
+
+
+def mac_of(gateway: Gateway, purpose: bytes, what: bytes) -> str:
+    """Sign something of the console's for one purpose."""
+    mac = hmac.digest(gateway.settings.token_secret.encode(), purpose + b":" + what, "sha256")
     return base64.urlsafe_b64encode(mac).decode().rstrip("=")

@@ -7,7 +7,7 @@ from litestar import Response, get
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
-from services.gateway.console.pages import Facts, ask, page, signed_in
+from services.gateway.console.pages import FINANCE, Facts, ask, page, signed_in
 from services.gateway.routes.taxes import ExportFormat, exported
 from shared.contracts.fulfillment.tax import ExportsView, ListExports
 from shared.received import HttpRequest
@@ -31,7 +31,7 @@ async def list_exports(
     return await page(request, "tax.html", load)
 
 
-@get("/tax/export", before_request=signed_in)
+@get("/tax/export", before_request=FINANCE)
 async def export(
     request: HttpRequest,
     first_day: Annotated[date, QueryParameter(name="from")],

@@ -38,10 +38,10 @@ async def sign_in_failed(gateway: Gateway, credential: str, reason: str, *, addr
     if not gateway.failed_sign_ins.allows():
         return
     parts = key_parts(credential)
-    owner = None if parts is None else await sessions.owner_of(gateway.pool, parts[0])
+    owner = None if parts is None else await sessions.owner_of(gateway.pool, parts.id)
     store_id, environment = owner or (NOBODY, Environment.PRODUCTION)
     envelope = Envelope(
         id=new_id(), store_id=store_id, environment=environment, source=GATEWAY, actor=ANONYMOUS, correlation_id=correlation_id
     )
-    subject = "" if parts is None or owner is None else f"key_id={parts[0]}"
+    subject = "" if parts is None or owner is None else f"key_id={parts.id}"
     await audit.insert_action(gateway.pool, envelope, SIGN_IN_FAILED, subject, after={"reason": reason, "address": address})

@@ -107,3 +107,5 @@ SUCCESS_STATUS: dict[str, int] = {
 
 # Answers that are stored without their signature.
 TOKEN_TYPES = frozenset({type_of(MakeCheckoutToken), type_of(MakeCustomerToken)})
+# Answers that hold a token or a signing secret.
+SECRET_TYPES = TOKEN_TYPES | {type_of(webhooks.PutEndpoint), type_of(webhooks.RotateSecret)}

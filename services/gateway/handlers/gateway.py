@@ -22,7 +22,6 @@ from services.gateway.domain import (
     Unauthenticated,
     draw,
     is_token,
-    key_environment,
     key_parts,
     read_token,
     secret_hash,
@@ -41,7 +40,9 @@ from services.gateway.handlers.commands import (
 )
 from services.gateway.handlers.idempotency import Answer, Driver, IdempotencyStore, Interim
 from services.gateway.handlers.ingest import Ingest
+from services.gateway.handlers.live_pages import LivePages
 from services.gateway.handlers.places import TOKEN_ROLES, Places
+from services.gateway.handlers.sign_ins import SignIns
 from services.gateway.settings import Settings
 from services.gateway.store import Claim, Kept, sessions
 from shared import audit, telemetry
@@ -76,7 +77,8 @@ class Gateway:
     def __init__(self, *, desk: Desk, settings: Settings, replies: Replies) -> None:
         self.settings = settings
         self.places = Places(settings)
-        self.live_pages = 0
+        self.live_pages = LivePages()
+        self.sign_ins = SignIns(settings)
         # Anybody can fail to sign in; what they cause to be written has a limit, however often they try.
         self.failed_sign_ins = Ration(FAILED_SIGN_INS_MAX, seconds=FAILED_SIGN_INS_SECONDS)
         self.pool = desk.pool
@@ -142,11 +144,14 @@ class Gateway:
         # Counted from before it is read: it may be revoked while the database answers.
         read_at_seconds = time.monotonic()
         parts = key_parts(credential)
-        found = None if parts is None else await store.api_key(self.pool, parts[0])
-        if parts is None or found is None or not hmac.compare_digest(found[1], secret_hash(parts[1])):
+        found = None if parts is None else await store.api_key(self.pool, parts.id)
+        if (
+            parts is None
+            or found is None
+            or not hmac.compare_digest(found[1], secret_hash(parts.secret))
+            or found[0].environment is not parts.environment
+        ):
             raise Unauthenticated("This key or token is not valid, or no longer.")
-        if found[0].environment.value != key_environment(credential):
-            raise Unauthenticated("This key is of the other environment.")
         if len(self._known) >= KEY_CACHE_ROWS_MAX:
             self._known.clear()
         self._known[fingerprint] = (found[0], read_at_seconds + KEY_CACHE_SECONDS)

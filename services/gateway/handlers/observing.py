@@ -2,16 +2,21 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import msgspec
 
+from services.gateway.domain import Access, Principal
 from services.gateway.handlers.gateway import Gateway
-from services.gateway.handlers.parts import GATEWAY, told
+from services.gateway.handlers.parts import GATEWAY, part, told
 from services.gateway.store import observing as store
 from shared import replicas, topology
 from shared.bus import Depth, depths
+from shared.contracts.dead_letters import GroupLetters, Groups
+from shared.contracts.payments import ListUnknown, UnknownPage
+from shared.contracts.reconciler import DriftPage, ListDrift
 from shared.contracts.vitals import ASKED, Overview, ServiceView, Vitals
 from shared.errors import Unavailable
 from shared.ids import NOBODY, new_id
@@ -69,8 +74,32 @@ class Lookout:
             return self._seen
 
 
-async def overview(gateway: Gateway, seen: Seen) -> Overview:
-    """Put together how everything is."""
+async def overview(gateway: Gateway, seen: Seen, principal: Principal, *, correlation_id: str) -> Overview:
+    """Put together how everything is: of the whole installation for an operator, else of the caller's own store."""
+    if principal.may(Access.INSTALLATION):
+        return await _overview_of_all(gateway, seen)
+    return await _overview_of_store(gateway, seen, gateway.envelope_for(principal, correlation_id=correlation_id))
+
+
+async def _overview_of_store(gateway: Gateway, seen: Seen, envelope: Envelope) -> Overview:
+    """Count what waits in one store, each count up to a page; of services only whether they answer."""
+    unknown, drift, dead = await asyncio.gather(
+        part(gateway, envelope, ListUnknown(), UnknownPage),
+        part(gateway, envelope, ListDrift(status="open"), DriftPage),
+        part(gateway, envelope, GroupLetters(), Groups),
+    )
+    letters = Counter[str]()
+    for group in [] if dead is None else dead.groups:
+        letters[group.service] += group.letters
+    return Overview(
+        services=[ServiceView(service=service, up=service in seen.vitals, dead_letters=letters[service]) for service in (GATEWAY, *ASKED)],
+        unknown_outcomes=None if unknown is None else len(unknown.operations),
+        drift_open=None if drift is None else len(drift.items),
+        unrouted=None,
+    )
+
+
+async def _overview_of_all(gateway: Gateway, seen: Seen) -> Overview:
     samples = await store.samples(gateway.pool, limit=SAMPLES_SHOWN_MAX)
     payments, reconciler = seen.vitals.get("payments"), seen.vitals.get("reconciler")
     letters = {} if reconciler is None else reconciler.dead_letters

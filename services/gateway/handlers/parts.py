@@ -19,11 +19,12 @@ T = TypeVar("T")
 
 async def told(gateway: Gateway, envelope: Envelope, asked: Mapping[str, Query], kind: type[T]) -> dict[str, T | None]:
     """Ask services by their names on somebody's behalf; nothing comes back of one that does not answer, or refuses."""
-    answers = await asyncio.gather(*(_ask(gateway, envelope, query, kind) for query in asked.values()))
+    answers = await asyncio.gather(*(part(gateway, envelope, query, kind) for query in asked.values()))
     return dict(zip(asked, answers, strict=True))
 
 
-async def _ask(gateway: Gateway, envelope: Envelope, query: Query, kind: type[T]) -> T | None:
+async def part(gateway: Gateway, envelope: Envelope, query: Query, kind: type[T]) -> T | None:
+    """Ask one service on somebody's behalf; nothing comes back when it does not answer, or refuses."""
     own = msgspec.structs.replace(envelope, id=new_id())
     try:
         answer = unwrap(await gateway.ask_as(own, query, timeout_seconds=gateway.settings.part_timeout_seconds))

@@ -27,14 +27,15 @@ from services.gateway.routes import (
     watching,
     webhooks,
 )
-from services.gateway.routes.answers import Documented, problem_handlers
+from services.gateway.routes.answers import Documented, declares_access, problem_handlers, roles_text
 from shared.received import Received
 
 BODY_MAX_BYTES = 256 * 1024
 
 DESCRIPTION = (
     "Every mutation needs an `Idempotency-Key`: the same key with the same request gets the same answer, byte for byte. "
-    "Amounts are integers of minor units. Errors are `application/problem+json` (RFC 9457) with `code`, `outcome` and `retry`."
+    "Amounts are integers of minor units. Errors are `application/problem+json` (RFC 9457) with `code`, `outcome` and `retry`. "
+    "An operator's key works in another store than its own with the header `Tender-Store: <id>`."
 )
 
 
@@ -87,8 +88,10 @@ def api(gateway: Gateway, more: Sequence[ControllerRouterHandler] = ()) -> Lites
         *watching.ROUTES,
     ]
     for route in version_1:
-        if isinstance(route, HTTPRouteHandler):
-            route.operation_class = Documented
+        assert isinstance(route, HTTPRouteHandler), "the API's routes are functions"
+        assert declares_access(route), f"{route.paths} does not say who may call it"
+        route.operation_class = Documented
+        route.description = route.description or roles_text(route)
     shown = gateway.settings.api_docs
     app = Litestar(
         [Router("/api/v1", route_handlers=version_1), *(docs.ROUTES if shown else ()), *more],

@@ -7,7 +7,7 @@ from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, JSON_TYPE, ask, carry_out, documented, gateway_of, principal_of
+from services.gateway.routes.answers import ADMIN, JSON_TYPE, READ, RETRY, ask, carry_out, documented, gateway_of, principal_of
 from shared.contracts.credentials import (
     KINDS,
     OWNERS,
@@ -67,7 +67,7 @@ async def put_credential(request: HttpRequest, provider: ProviderName, data: JSO
 
 @get(
     "/admin/providers/{provider:str}/credentials",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Credentials"],
     summary="Read which credentials of a provider there are",
     responses=documented(200, CredentialsView, "What each is for, its fingerprint, version and dates; never the secret.", keyed=False),
@@ -103,7 +103,7 @@ async def retire_credential(
 
 @post(
     "/admin/providers/{provider:str}/credentials/verify",
-    before_request=ADMIN,
+    before_request=RETRY,
     status_code=200,
     tags=["Credentials"],
     summary="Try the newest credential by a call that changes nothing",

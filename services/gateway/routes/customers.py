@@ -10,7 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Redirect
 
-from services.gateway.routes.answers import CUSTOMER, PROBLEM_TYPE, ProblemDocument, documented, principal_of, show
+from services.gateway.routes.answers import CUSTOMER, PROBLEM_TYPE, ProblemDocument, documented, open_to_all, principal_of, show
 from shared.contracts.payments import PAGE_ROWS_MAX, GetOrder, ListOrders, OrderPage, OrderView
 from shared.reason_phrases import REASON_PHRASES
 from shared.received import HttpRequest
@@ -77,6 +77,7 @@ def _moved(old: str, method: Literal["GET", "POST"], new: str) -> HTTPRouteHandl
     return HTTPRouteHandler(
         old,
         http_method=method,
+        before_request=open_to_all,
         status_code=308,
         tags=["Customers"],
         summary=f"Moved to {new}",

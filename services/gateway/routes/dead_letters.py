@@ -8,7 +8,8 @@ from litestar import Response, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, carry_out, documented, show
+from services.gateway.domain import Access, Principal
+from services.gateway.routes.answers import READ, REPAIR, RETRY, carry_out, documented, principal_of, show
 from shared.contracts.dead_letters import (
     CHOSEN_MAX,
     PAGE_ROWS_MAX,
@@ -41,7 +42,7 @@ Reason = Annotated[str, Meta(min_length=1, max_length=REASON_MAX_CHARACTERS)]
 
 @get(
     "/admin/dead-letters",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Dead letters"],
     summary="List dead letters, the newest first",
     responses=documented(200, LetterPage, "A page; ask for the next one with before=next.", 400, 422, keyed=False),
@@ -74,7 +75,7 @@ async def list_letters(
 
 @get(
     "/admin/dead-letters/groups",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Dead letters"],
     summary="Count dead letters by what went wrong, the largest group first",
     responses=documented(200, Groups, "Letters that failed alike, together.", 400, 422, keyed=False),
@@ -89,7 +90,7 @@ async def group_letters(
 
 @get(
     "/admin/dead-letters/{letter_id:uuid}",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Dead letters"],
     summary="Read a dead letter with its history, and what its service says of it",
     responses=documented(200, LetterDetail, "What is sealed or secret is shown only as such.", keyed=False),
@@ -106,7 +107,7 @@ class RetryBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 @post(
     "/admin/dead-letters/{letter_id:uuid}/retry",
-    before_request=ADMIN,
+    before_request=RETRY,
     status_code=200,
     tags=["Dead letters"],
     summary="Send a dead letter once more with its own id",
@@ -125,7 +126,7 @@ class EditBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 @post(
     "/admin/dead-letters/{letter_id:uuid}/edit",
-    before_request=ADMIN,
+    before_request=REPAIR,
     status_code=200,
     tags=["Dead letters"],
     summary="Send a changed message in a dead letter's place",
@@ -145,7 +146,7 @@ class DiscardBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 @post(
     "/admin/dead-letters/{letter_id:uuid}/discard",
-    before_request=ADMIN,
+    before_request=REPAIR,
     status_code=200,
     tags=["Dead letters"],
     summary="Put a dead letter away for ever",
@@ -166,14 +167,21 @@ class RedriveBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     reason: Annotated[str, Meta(max_length=REASON_MAX_CHARACTERS)] = ""
 
 
+def check_redrive(principal: Principal, body: RedriveBody) -> None:
+    """Refuse to discard many dead letters for a caller who may not discard one."""
+    if body.action is Action.DISCARD:
+        principal.require(Access.REPAIR)
+
+
 @post(
     "/admin/dead-letters/redrives",
-    before_request=ADMIN,
+    before_request=RETRY,
     tags=["Dead letters"],
     summary="Retry or discard many dead letters at a rate",
     responses=documented(201, RedriveView, "It goes on by itself until it is done or stopped."),
 )
 async def start_redrive(request: HttpRequest, data: JSONBody[RedriveBody]) -> Response[Any]:
+    check_redrive(principal_of(request), data)
     command = StartRedrive(
         action=data.action,
         ids=None if data.ids is None else tuple(data.ids),
@@ -187,7 +195,7 @@ async def start_redrive(request: HttpRequest, data: JSONBody[RedriveBody]) -> Re
 
 @get(
     "/admin/dead-letters/redrives",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Dead letters"],
     summary="List the latest redrives",
     responses=documented(200, RedrivePage, "The newest first.", 400, 422, keyed=False),
@@ -201,7 +209,7 @@ async def list_redrives(
 
 @get(
     "/admin/dead-letters/redrives/{redrive_id:uuid}",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Dead letters"],
     summary="Read how far a redrive is",
     responses=documented(200, RedriveView, "How many there were, and what came of them so far.", keyed=False),
@@ -218,7 +226,7 @@ class StopBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 @post(
     "/admin/dead-letters/redrives/{redrive_id:uuid}/stop",
-    before_request=ADMIN,
+    before_request=RETRY,
     status_code=200,
     tags=["Dead letters"],
     summary="Stop a redrive where it is",

@@ -9,7 +9,7 @@ from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, carry_out, documented, gateway_of, principal_of, show
+from services.gateway.routes.answers import ADMIN, READ, RETRY, carry_out, documented, gateway_of, principal_of, show
 from shared.contracts.webhooks import (
     PAGE_ROWS_MAX,
     CatchUp,
@@ -111,7 +111,7 @@ class RecoverBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 @post(
     "/admin/webhook-endpoints/{endpoint_id:uuid}/recover",
-    before_request=ADMIN,
+    before_request=RETRY,
     status_code=200,
     tags=["Webhooks to you"],
     summary="Deliver what an endpoint has missed",
@@ -123,7 +123,7 @@ async def recover_deliveries(request: HttpRequest, endpoint_id: FromPath[UUID], 
 
 @get(
     "/admin/webhook-endpoints",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Webhooks to you"],
     summary="List your addresses",
     responses=documented(200, EndpointsView, "All of them.", keyed=False),
@@ -145,7 +145,7 @@ async def read_secrets(request: HttpRequest, endpoint_id: FromPath[UUID]) -> Res
 
 @get(
     "/admin/webhook-deliveries",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Webhooks to you"],
     summary="List deliveries, the newest first",
     responses=documented(200, DeliveryPage, "A page; ask for the next one with before=next.", 400, 422, keyed=False),
@@ -163,7 +163,7 @@ async def list_deliveries(
 
 @post(
     "/admin/webhook-deliveries/{delivery_id:uuid}/redeliver",
-    before_request=ADMIN,
+    before_request=RETRY,
     status_code=200,
     tags=["Webhooks to you"],
     summary="Deliver an event again",
@@ -175,7 +175,7 @@ async def redeliver(request: HttpRequest, delivery_id: FromPath[UUID]) -> Respon
 
 @get(
     "/events",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Webhooks to you"],
     summary="Read what happened after an event, the oldest first",
     responses=documented(200, MerchantEvents, "Ask again with after=next for what follows.", 400, 422, keyed=False),

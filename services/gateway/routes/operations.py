@@ -8,8 +8,8 @@ import msgspec
 from litestar import Response, get
 from litestar.params import FromPath
 
-from services.gateway.domain import Principal, Role
-from services.gateway.handlers.commands import SUCCESS_STATUS
+from services.gateway.domain import Access, Principal
+from services.gateway.handlers.commands import SECRET_TYPES, SUCCESS_STATUS
 from services.gateway.handlers.gateway import REQUIRES_ACTION
 from services.gateway.routes.answers import ANYONE, documented, gateway_of, principal_of
 from services.gateway.store import Kept
@@ -83,9 +83,9 @@ def _status(kept: Kept) -> str:
 
 
 def _may_see(principal: Principal, kept: Kept) -> bool:
-    staff = principal.role in (Role.ADMIN, Role.OPERATOR)
+    needed = Access.ADMIN if kept.command_type in SECRET_TYPES else Access.READ
     same = (kept.store_id, kept.environment) == (principal.store_id, principal.environment)
-    return kept.scope == principal.scope or (same and staff)
+    return kept.scope == principal.scope or (same and principal.may(needed))
 
 
 ROUTES = [get_operation]

@@ -10,7 +10,7 @@ from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from services.gateway.domain import expected_version
 from services.gateway.handlers.commands import MakeCheckoutToken, MakeCustomerToken, TokenView
 from services.gateway.handlers.timeline import timeline_of
-from services.gateway.routes.answers import ADMIN, carry_out, correlation_of, documented, gateway_of, principal_of, show
+from services.gateway.routes.answers import ADMIN, READ, carry_out, correlation_of, documented, gateway_of, principal_of, show
 from shared.contracts.orders import OrderContent, impersonal, personal_text
 from shared.contracts.payments import (
     PAGE_ROWS_MAX,
@@ -71,7 +71,7 @@ async def put_order(
 
 @get(
     "/admin/orders/{order_id:uuid}",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Orders"],
     summary="Read an order",
     responses=documented(200, OrderView, "The order; ETag is its version.", keyed=False),
@@ -82,7 +82,7 @@ async def get_order(request: HttpRequest, order_id: FromPath[UUID]) -> Response[
 
 @get(
     "/admin/orders/{order_id:uuid}/payments",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Payments"],
     summary="Read an order's full ledger",
     responses=documented(200, Ledger, "Every payment, every transaction, every change of status.", keyed=False),
@@ -115,7 +115,7 @@ async def make_customer_token(request: HttpRequest, customer_id: FromPath[UUID])
 
 @get(
     "/admin/orders/{order_id:uuid}/timeline",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Orders"],
     summary="Read everything that happened to an order, across services, in order",
     responses=documented(200, Timeline, "Services that could not be asked are named as missing.", keyed=False),
@@ -127,7 +127,7 @@ async def get_timeline(request: HttpRequest, order_id: FromPath[UUID]) -> Respon
 
 @get(
     "/admin/orders",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Orders"],
     summary="List orders, the newest first, or find those that an id is about",
     responses=documented(200, FoundOrders, "A page; ask for the next one with before=next.", 400, 422, keyed=False),
@@ -144,7 +144,7 @@ async def find_orders(
 
 @get(
     "/admin/payments/attention",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Payments"],
     summary="List the payments that need somebody: in conflict, or with a hold that ends soon",
     responses=documented(200, AttentionView, "Unknown outcomes are listed apart.", 400, 422, keyed=False),

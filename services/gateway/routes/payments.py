@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from services.gateway.domain import Forbidden, refuse_card_numbers
 from services.gateway.handlers.commands import SubmitPayment, SubmitResult
-from services.gateway.routes.answers import ADMIN, CHECKOUT, carry_out, documented, gateway_of, principal_of
+from services.gateway.routes.answers import CHECKOUT, FINANCE, carry_out, documented, gateway_of, principal_of
 from services.gateway.routes.customers import SUNSET
 from shared.contracts.orders import CurrencyCode, PositiveAmount, Token
 from shared.contracts.payments import AcceptFacts, Authorize, Capture, Confirm, IntentView, PaymentView, Quote, Refund, SnapshotView, Void
@@ -136,7 +136,7 @@ async def confirm(request: HttpRequest, order_id: FromPath[UUID], intent_id: Fro
 
 @post(
     "/admin/orders/{order_id:uuid}/payments/{intent_id:uuid}/capture",
-    before_request=ADMIN,
+    before_request=FINANCE,
     tags=["Payments"],
     summary="Take held money, all or part of it",
     responses=documented(201, PaymentView, "The payment after it, and the capture's own row.", 402),
@@ -163,7 +163,7 @@ async def capture(
 
 @post(
     "/admin/orders/{order_id:uuid}/payments/{intent_id:uuid}/void",
-    before_request=ADMIN,
+    before_request=FINANCE,
     tags=["Payments"],
     summary="Release what is held and not captured",
     responses=documented(201, PaymentView, "The payment after it, and the void's own row.", 402),
@@ -174,7 +174,7 @@ async def void(request: HttpRequest, order_id: FromPath[UUID], intent_id: FromPa
 
 @post(
     "/admin/orders/{order_id:uuid}/payments/{intent_id:uuid}/refund",
-    before_request=ADMIN,
+    before_request=FINANCE,
     tags=["Payments"],
     summary="Give captured money back, all or part of it",
     responses=documented(201, PaymentView, "The payment after it, and the refund's own row.", 402),
@@ -202,7 +202,7 @@ async def refund(
 
 @post(
     "/admin/orders/{order_id:uuid}/payments/{intent_id:uuid}/accept",
-    before_request=ADMIN,
+    before_request=FINANCE,
     status_code=200,
     tags=["Payments"],
     summary="Accept the facts of a payment that needs attention, with the reason",

@@ -9,7 +9,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, carry_out, documented, show
+from services.gateway.routes.answers import FINANCE, READ, carry_out, documented, show
 from shared.contracts.books import Domain
 from shared.contracts.fulfillment.shipping import DecideLabel, LabelView, ListUnknownLabels, UnknownLabelPage
 from shared.contracts.orders import ShortText
@@ -54,7 +54,7 @@ class RunBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 @post(
     "/admin/reconciliation/runs",
-    before_request=ADMIN,
+    before_request=FINANCE,
     tags=["Reconciliation"],
     summary="Compare our books of a time with a provider's",
     responses=documented(201, RunView, "The run; it goes on by itself."),
@@ -65,7 +65,7 @@ async def start_run(request: HttpRequest, data: JSONBody[RunBody]) -> Response[A
 
 @get(
     "/admin/reconciliation/runs",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Reconciliation"],
     summary="List runs, the newest first",
     responses=documented(200, RunPage, "A page; ask for the next one with before=next.", 400, 422, keyed=False),
@@ -81,7 +81,7 @@ async def list_runs(
 
 @get(
     "/admin/reconciliation/runs/{run_id:uuid}",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Reconciliation"],
     summary="Read a run",
     responses=documented(200, RunView, "How far it is and what it found.", keyed=False),
@@ -92,7 +92,7 @@ async def read_run(request: HttpRequest, run_id: FromPath[UUID]) -> Response[Any
 
 @get(
     "/admin/reconciliation/drift",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Reconciliation"],
     summary="List differences between our books and a provider's, the newest first",
     responses=documented(200, DriftPage, "A page; ask for the next one with before=next.", 400, 422, keyed=False),
@@ -121,7 +121,7 @@ class ResolveBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 @post(
     "/admin/reconciliation/drift/{drift_id:uuid}/resolve",
-    before_request=ADMIN,
+    before_request=FINANCE,
     status_code=200,
     tags=["Reconciliation"],
     summary="Settle a difference, with the reason",
@@ -141,7 +141,7 @@ class SettlementsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 @post(
     "/admin/reconciliation/settlements",
-    before_request=ADMIN,
+    before_request=FINANCE,
     status_code=200,
     tags=["Reconciliation"],
     summary="Match a piece of a provider's payout report with the ledger",
@@ -154,7 +154,7 @@ async def import_settlements(request: HttpRequest, data: JSONBody[SettlementsBod
 
 @get(
     "/admin/reconciliation/unsettled",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Reconciliation"],
     summary="List captures and refunds of a time that no payout report has mentioned, the oldest first",
     responses=documented(200, UnsettledPage, "A page; ask for the next one with after=next.", 400, 422, keyed=False),
@@ -174,7 +174,7 @@ async def list_unsettled(
 
 @get(
     "/admin/unknown-outcomes",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Reconciliation"],
     summary="List payment operations whose outcome is not known, the oldest first, with what was tried",
     responses=documented(200, UnknownPage, "A page; ask for the next one with after=next.", 400, 422, keyed=False),
@@ -198,7 +198,7 @@ class DecisionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 @post(
     "/admin/unknown-outcomes/{transaction_id:uuid}/decide",
-    before_request=ADMIN,
+    before_request=FINANCE,
     status_code=200,
     tags=["Reconciliation"],
     summary="Settle an operation whose outcome nobody learnt",
@@ -211,7 +211,7 @@ async def decide_outcome(request: HttpRequest, transaction_id: FromPath[UUID], d
 
 @get(
     "/admin/unknown-outcomes/labels",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Reconciliation"],
     summary="List labels of which nobody knows whether they were bought, the oldest first, with what was tried",
     responses=documented(200, UnknownLabelPage, "A page; ask for the next one with after=next.", 400, 422, keyed=False),
@@ -233,7 +233,7 @@ class LabelDecisionBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 @post(
     "/admin/unknown-outcomes/labels/{label_id:uuid}/decide",
-    before_request=ADMIN,
+    before_request=FINANCE,
     status_code=200,
     tags=["Reconciliation"],
     summary="Say of a label that it was not bought",

@@ -9,7 +9,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, CHECKOUT, ask, carry_out, documented, show
+from services.gateway.routes.answers import ADMIN, CHECKOUT, FINANCE, READ, ask, carry_out, documented, show
 from shared.contracts.fulfillment.pricing import PACKAGES_MAX, GetSettings, PackageBody, PutSettings, RatesView, SettingsView, StoreSettings
 from shared.contracts.fulfillment.shipping import (
     PAGE_ROWS_MAX,
@@ -60,7 +60,7 @@ async def put_settings(request: HttpRequest, data: JSONBody[StoreSettings]) -> R
 
 @get(
     "/admin/fulfillment/settings",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Shipping"],
     summary="Read the store's settings for shipping and tax",
     responses=documented(200, SettingsView, "The settings.", keyed=False),
@@ -82,7 +82,7 @@ class LabelBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 @post(
     "/admin/orders/{order_id:uuid}/shipping/labels",
-    before_request=ADMIN,
+    before_request=FINANCE,
     tags=["Shipping"],
     summary="Buy the label of an order's shipment, or one for its way back",
     responses=documented(201, LabelResult, "The label and its shipment, which is final now."),
@@ -93,7 +93,7 @@ async def buy_label(request: HttpRequest, order_id: FromPath[UUID], data: JSONBo
 
 @post(
     "/admin/orders/{order_id:uuid}/shipping/labels/{label_id:uuid}/void",
-    before_request=ADMIN,
+    before_request=FINANCE,
     status_code=200,
     tags=["Shipping"],
     summary="Give a label back that will not be used",
@@ -109,7 +109,7 @@ _document = ResponseSpec(bytes, description="The printed label.", media_type="ap
 
 @get(
     "/admin/orders/{order_id:uuid}/shipping/labels/{label_id:uuid}/document",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Shipping"],
     summary="Read a label's printed form",
     media_type="application/pdf",
@@ -141,7 +141,7 @@ async def get_tracking(request: HttpRequest, order_id: FromPath[UUID]) -> Respon
 
 @get(
     "/admin/shipments",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Shipping"],
     summary="List shipments, the newest first",
     responses=documented(200, ShipmentPage, "A page; ask for the next one with before=next.", 400, 422, keyed=False),

@@ -13,7 +13,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import Stream
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, CHECKOUT, ask, carry_out, documented, show
+from services.gateway.routes.answers import ADMIN, CHECKOUT, FINANCE, READ, ask, carry_out, documented, show
 from shared.contracts.fulfillment.tax import (
     PAGE_ROWS_MAX,
     DeleteExemption,
@@ -98,7 +98,7 @@ async def delete_rule(request: HttpRequest, rule_id: FromPath[UUID]) -> Response
 
 @get(
     "/admin/tax/rules",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Tax"],
     summary="List tax rules in use",
     responses=documented(200, RulePage, "A page; ask for the next one with after=next.", 400, 422, keyed=False),
@@ -155,7 +155,7 @@ async def delete_nexus(request: HttpRequest, nexus_id: FromPath[UUID]) -> Respon
 
 @get(
     "/admin/tax/nexus",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Tax"],
     summary="List where the store collects tax, and how near it is to where it must",
     responses=documented(200, NexusesView, "All of them.", keyed=False),
@@ -205,7 +205,7 @@ async def delete_exemption(request: HttpRequest, exemption_id: FromPath[UUID]) -
 
 @get(
     "/admin/tax/exemptions",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Tax"],
     summary="List exemption certificates",
     responses=documented(200, ExemptionPage, "A page; ask for the next one with after=next.", 400, 422, keyed=False),
@@ -245,7 +245,7 @@ async def finalize(request: HttpRequest, order_id: FromPath[UUID], data: JSONBod
 
 @get(
     "/admin/orders/{order_id:uuid}/tax",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Tax"],
     summary="Read what is recorded of an order's tax",
     responses=documented(200, TaxView, "The sale, and what reversed it.", keyed=False),
@@ -261,7 +261,7 @@ _csv = ResponseSpec(str, description="The export, streamed.", media_type=CSV_TYP
 
 @get(
     "/admin/tax/reports/export",
-    before_request=ADMIN,
+    before_request=FINANCE,
     tags=["Tax"],
     summary="Export what is recorded of a period",
     media_type=CSV_TYPE,
@@ -317,7 +317,7 @@ async def _asked(request: HttpRequest, query: Query) -> bytes:
 
 @get(
     "/admin/tax/exports",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Tax"],
     summary="List the exports that were made, with their checksums",
     responses=documented(200, ExportsView, "The latest first.", keyed=False),

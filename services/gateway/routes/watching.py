@@ -15,6 +15,7 @@ from services.gateway.handlers.observing import overview
 from services.gateway.handlers.tracing import trace_of, traces_for
 from services.gateway.routes.answers import (
     ADMIN,
+    READ,
     carry_out,
     correlation_of,
     documented,
@@ -37,18 +38,21 @@ TRACES_LISTED_MAX = 200
 
 @get(
     "/admin/overview",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Watching"],
     summary="Read how every service is",
-    responses=documented(200, Overview, "Of the whole installation; a service that does not answer is shown as such.", keyed=False),
+    responses=documented(
+        200, Overview, "Of the whole installation for operators; of the own store, in counts up to a page, for others.", keyed=False
+    ),
 )
 async def get_overview(request: HttpRequest) -> Response[Any]:
-    return Response(await overview(gateway_of(request), await lookout_of(request).look()))
+    seen = await lookout_of(request).look()
+    return Response(await overview(gateway_of(request), seen, principal_of(request), correlation_id=correlation_of(request)))
 
 
 @get(
     "/admin/provider-calls",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Watching"],
     summary="List calls to providers, the newest first",
     responses=documented(
@@ -84,7 +88,7 @@ async def list_calls(
 
 @get(
     "/admin/traces",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Watching"],
     summary="List requests whose traces were kept, the newest first",
     responses=documented(200, Traces, "A page; ask for the next one with before=next.", 400, 422, keyed=False),
@@ -106,7 +110,7 @@ async def list_traces(
 
 @get(
     "/admin/traces/{trace_id:str}",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Watching"],
     summary="Read where the time of one request went, across services",
     responses=documented(200, Trace, "Services that could not be asked are named as missing.", 400, 422, keyed=False),
@@ -117,7 +121,7 @@ async def read_trace(request: HttpRequest, trace_id: FromPath[str]) -> Response[
 
 @get(
     "/admin/traces/for/{wanted:str}",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Watching"],
     summary="Find the traces in which a correlation id was worked for",
     responses=documented(200, FoundTraces, "The newest first; none where it was not sampled or is older than a day.", keyed=False),
@@ -156,7 +160,7 @@ async def revoke_key(request: HttpRequest, key_id: FromPath[UUID]) -> Response[A
 
 @get(
     "/admin/audit",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Watching"],
     summary="List what staff did, the newest first",
     responses=documented(200, ActionPage, "A page; ask for the next one with before=next.", 400, 422, keyed=False),

@@ -10,7 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, PROBLEM_TYPE, ProblemDocument, carry_out, documented, gateway_of, show
+from services.gateway.routes.answers import PROBLEM_TYPE, READ, RETRY, ProblemDocument, carry_out, documented, gateway_of, open_to_all, show
 from shared.contracts.webhooks import (
     PAGE_ROWS_MAX,
     EventDetail,
@@ -67,6 +67,7 @@ def _forwarded() -> dict[int, ResponseSpec]:
 @post(
     "/webhooks/{provider:str}",
     status_code=200,
+    before_request=open_to_all,
     security=[{}],
     request_max_body_size=BODY_MAX_BYTES,
     tags=["Webhooks"],
@@ -80,6 +81,7 @@ async def take(request: HttpRequest, provider: FromPath[str]) -> Response[bytes]
 @post(
     "/webhooks/{provider:str}/{store_id:uuid}",
     status_code=200,
+    before_request=open_to_all,
     security=[{}],
     request_max_body_size=BODY_MAX_BYTES,
     tags=["Webhooks"],
@@ -92,6 +94,7 @@ async def take_for_store(request: HttpRequest, provider: FromPath[str], store_id
 
 @get(
     "/webhooks/{provider:str}",
+    before_request=open_to_all,
     security=[{}],
     tags=["Webhooks"],
     summary="Where Braintree asks whether the address is ours",
@@ -103,6 +106,7 @@ async def register(request: HttpRequest, provider: FromPath[str]) -> Response[by
 
 @get(
     "/webhooks/{provider:str}/{store_id:uuid}",
+    before_request=open_to_all,
     security=[{}],
     tags=["Webhooks"],
     summary="The same, for one of several stores",
@@ -122,7 +126,7 @@ async def _forward(request: HttpRequest) -> Response[bytes]:
 
 @get(
     "/admin/webhooks/events",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Webhooks"],
     summary="List webhook events, the newest first",
     responses=documented(200, EventPage, "A page; ask for the next one with before=next.", 400, 422, keyed=False),
@@ -159,7 +163,7 @@ def _moment(given: datetime | None, name: str) -> datetime | None:
 
 @get(
     "/admin/webhooks/events/{event_id:uuid}",
-    before_request=ADMIN,
+    before_request=READ,
     tags=["Webhooks"],
     summary="Read a webhook event with its payload and every attempt",
     responses=documented(200, EventDetail, "The event.", keyed=False),
@@ -170,7 +174,7 @@ async def read_event(request: HttpRequest, event_id: FromPath[UUID]) -> Response
 
 @post(
     "/admin/webhooks/events/{event_id:uuid}/replay",
-    before_request=ADMIN,
+    before_request=RETRY,
     tags=["Webhooks"],
     summary="Process a webhook event again",
     responses=documented(201, ReplayView, "It is being processed by a new command, which names the first."),
@@ -181,7 +185,7 @@ async def replay(request: HttpRequest, event_id: FromPath[UUID]) -> Response[Any
 
 @post(
     "/admin/webhooks/events/replay",
-    before_request=ADMIN,
+    before_request=RETRY,
     tags=["Webhooks"],
     summary="Process a range of webhook events again",
     responses=documented(201, ReplaysView, "So many are being processed again, the oldest first."),

@@ -25,20 +25,28 @@ async def begin(pool: Pool, envelope: Envelope, token_hash: bytes, key_id: UUID,
         await db.execute(written.sql, *written.arguments)
 
 
-async def session(pool: Pool, token_hash: bytes) -> Session | None:
-    """Tell who is signed in by a token; nobody when it has expired or its key was revoked."""
+# A use is written once in so many of an idle session's seconds, not at every request.
+USES_PER_IDLE_TIME = 30
+
+
+async def session(pool: Pool, token_hash: bytes, *, idle_seconds: float, used: bool) -> Session | None:
+    """Read a token's session; none when it has expired, was not used for so long, or its key was revoked."""
     async with connected(pool) as db:
         row = await db.fetchrow(
             """
-            SELECT k.id, k.store_id, k.environment, k.role, k.name
+            SELECT k.id, k.store_id, k.environment, k.role, k.name, s.used_at < now() - make_interval(secs => $3) AS stale
               FROM console_sessions s
               JOIN api_keys k ON k.id = s.key_id
-             WHERE s.token_hash = $1 AND s.expires_at > now() AND k.revoked_at IS NULL
+             WHERE s.token_hash = $1 AND s.expires_at > now() AND s.used_at > now() - make_interval(secs => $2) AND k.revoked_at IS NULL
             """,
             token_hash,
+            idle_seconds,
+            idle_seconds / USES_PER_IDLE_TIME,
         )
-    if row is None:
-        return None
+        if row is None:
+            return None
+        if used and row["stale"]:
+            await db.execute("UPDATE console_sessions SET used_at = now() WHERE token_hash = $1", token_hash)
     principal = Principal(id=str(row["id"]), store_id=row["store_id"], environment=Environment(row["environment"]), role=Role(row["role"]))
     return Session(principal=principal, key_name=row["name"])
 

@@ -68,7 +68,7 @@ class AmountMismatch(Refusal):
     outcome = Outcome.CONFLICT
 
 
-# Within so long so many payments of an order may be declined.
+# Within so long so many payments of an order, a token or a store may be declined.
 DECLINES_WITHIN_SECONDS = 600
 
 
@@ -76,7 +76,7 @@ class TooManyDeclines(Refusal):
     """Somebody tries one card after the other; the provider is asked no more for a while."""
 
     code = "too-many-declines"
-    title = "Too many payments of this order were declined"
+    title = "Too many declined payments"
     status = 429
     outcome = Outcome.NOT_ATTEMPTED
     retry = Retry.AFTER
@@ -220,12 +220,28 @@ def check_changeable(before: OrderContent, after: OrderContent, payments: Sequen
             raise OrderLocked("End the payment first, then change the order.", facts)
 
 
-def check_declines(payments: Sequence[Intent], *, now: datetime, declines_max: int) -> None:
-    """Refuse another payment after too many declined ones lately."""
+class Declines(msgspec.Struct, frozen=True, kw_only=True):
+    """How many payments were declined lately, or may be: of an order, with a checkout token, of a store's environment."""
+
+    order: int
+    token: int
+    store: int
+
+
+def declined_lately(payments: Sequence[Intent], *, now: datetime) -> int:
+    """Count an order's payments that were declined lately."""
     since = now - timedelta(seconds=DECLINES_WITHIN_SECONDS)
-    declined = sum(payment.status is IntentStatus.DECLINED and payment.updated_at > since for payment in payments)
-    if declined >= declines_max:
-        raise TooManyDeclines("Come back later, or have the shop look at the order.", {"declined": declined})
+    return sum(payment.status is IntentStatus.DECLINED and payment.updated_at > since for payment in payments)
+
+
+def check_declines(declined: Declines, limits: Declines) -> None:
+    """Refuse another payment after too many declined ones lately."""
+    if declined.order >= limits.order:
+        raise TooManyDeclines("Come back later, or have the shop look at the order.", {"declined": declined.order, "of": "order"})
+    if declined.token >= limits.token:
+        raise TooManyDeclines("Come back later; this token has tried too often.", {"declined": declined.token, "of": "token"})
+    if declined.store >= limits.store:
+        raise TooManyDeclines("Come back later; too many payments of the store were declined.", {"of": "store"})
 
 
 def check_snapshot(*, expired: bool, snapshot_hash: bytes, order_hash: bytes, differing: list[str], cancelled: bool) -> None:

@@ -43,6 +43,9 @@ from shared.messages import done
 from shared.vault import payment_method_place
 from shared.work import Batch, Work
 
+# How the gateway names a checkout token as an actor.
+SHOPPER = "shopper:"
+
 
 async def authorize(work: Work, command: Authorize, context: Payments) -> None:
     """Hold the customer's money for a snapshot; a payment of the order that still waits for its customer is ended first."""
@@ -258,9 +261,23 @@ class _Waiting(msgspec.Struct, frozen=True):
     currency: str
 
 
+def _check_declines(work: Work, order: order_rows.Payable, context: Payments) -> None:
+    settings = context.settings
+    # A shop's own key pays for many shoppers, of whom each has few tries.
+    of_token = order.declined_of_caller if work.envelope.actor.startswith(SHOPPER) else 0
+    orders.check_declines(
+        orders.Declines(order=orders.declined_lately(order.intents, now=order.now), token=of_token, store=order.declined_of_store),
+        orders.Declines(
+            order=settings.declines_per_order_max, token=settings.declines_per_token_max, store=settings.declines_per_store_max
+        ),
+    )
+
+
 async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Begun | _Waiting | None:
     async with connected(context.desk.pool) as db:
-        order = await order_rows.payable(work.reading(db), work.envelope, command.order_id, command.snapshot_id)
+        order = await order_rows.payable(
+            work.reading(db), work.envelope, command.order_id, command.snapshot_id, declines_max=context.settings.declines_per_store_max
+        )
     if order is None:
         raise NotFound(f"There is no order {command.order_id}.")
     if order.asked_before:
@@ -272,7 +289,7 @@ async def _new_payment(work: Work, command: Authorize, context: Payments) -> _Be
         raise NotFound(f"Order {command.order_id} has no snapshot {command.snapshot_id}.")
     differing = [] if snapshot.priced_hash == order.priced_hash else await _differing(work, command, context)
     _check_payable(order, snapshot, command, differing)
-    orders.check_declines(order.intents, now=order.now, declines_max=context.settings.declines_per_order_max)
+    _check_declines(work, order, context)
     provider = context.provider(work.envelope, snapshot.provider)
     _check_currency(provider, snapshot.currency)
 

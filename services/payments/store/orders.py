@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from services.payments.domain.intents import Intent
-from services.payments.domain.orders import OrderStatus, Priced
+from services.payments.domain.orders import DECLINES_WITHIN_SECONDS, OrderStatus, Priced
 from services.payments.store.intents import INTENTS_AS_JSON, intents_decoder
 from services.payments.store.ledger import json_text
 from shared.contracts.orders import OrderContent
@@ -101,6 +101,9 @@ class Payable(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: "SnapshotFacts | None"
     intents: list[Intent]
     asked_before: bool
+    # Payments declined lately, with the caller's own token or key, and of the store's environment.
+    declined_of_caller: int
+    declined_of_store: int
     now: datetime
 
 
@@ -115,16 +118,24 @@ class SnapshotFacts(msgspec.Struct, frozen=True, kw_only=True):
     expired: bool
 
 
-async def payable(read: FetchRow, envelope: Envelope, order_id: UUID, snapshot_id: UUID) -> Payable | None:
-    """Read what an authorization is decided on, as of one moment."""
+async def payable(read: FetchRow, envelope: Envelope, order_id: UUID, snapshot_id: UUID, *, declines_max: int) -> Payable | None:
+    """Read what an authorization is decided on, as of one moment; declined payments are counted up to `declines_max`."""
     row = await read(
         f"""
         SELECT o.id, o.status, o.revision, o.priced_hash, (o.content->>'cancelled')::boolean AS cancelled, o.total AS order_total,
                now() AS now,
                s.id AS snapshot_id, s.priced_hash AS snapshot_hash, s.currency, s.total, s.provider, s.expires_at <= now() AS expired,
                {INTENTS_AS_JSON} AS intents,
-               EXISTS (SELECT FROM payment_transactions WHERE store_id = $1 AND environment = $2 AND command_id = $5) AS asked_before
+               EXISTS (SELECT FROM payment_transactions WHERE store_id = $1 AND environment = $2 AND command_id = $5) AS asked_before,
+               d.of_caller, d.of_store
           FROM orders o
+         CROSS JOIN (SELECT count(*) FILTER (WHERE actor = $6) AS of_caller, count(*) AS of_store
+                       FROM (SELECT actor
+                               FROM payment_transactions
+                              WHERE store_id = $1 AND environment = $2 AND operation = 'authorize' AND status = 'declined'
+                                AND concluded_at > now() - make_interval(secs => $7)
+                              ORDER BY concluded_at DESC
+                              LIMIT $8) lately) d
           LEFT JOIN order_checkout_snapshots s ON s.id = $4 AND s.store_id = $1 AND s.environment = $2 AND s.order_id = $3
          WHERE o.store_id = $1 AND o.environment = $2 AND o.id = $3
         """,
@@ -133,6 +144,9 @@ async def payable(read: FetchRow, envelope: Envelope, order_id: UUID, snapshot_i
         order_id,
         snapshot_id,
         envelope.id,
+        envelope.actor,
+        DECLINES_WITHIN_SECONDS,
+        declines_max,
     )
     if row is None:
         return None
@@ -156,6 +170,8 @@ async def payable(read: FetchRow, envelope: Envelope, order_id: UUID, snapshot_i
         snapshot=snapshot,
         intents=intents_decoder.decode(row["intents"]),
         asked_before=row["asked_before"],
+        declined_of_caller=row["of_caller"],
+        declined_of_store=row["of_store"],
         now=row["now"],
     )
 
