@@ -2,23 +2,24 @@
 
 import contextlib
 import logging
+import os
 import random
 import re
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware, get_default_span_details
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -28,6 +29,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 from shared.rations import Ration
+
+# An ASGI request's headers: names in lower case, and values.
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 LATENCY_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -89,12 +93,17 @@ ATTRIBUTE_MAX_CHARACTERS = 512
 ANONYMOUS_SPANS_MAX = 60
 ANONYMOUS_SPANS_SECONDS = 60.0
 # W3C Trace Context: version, trace, parent, and flags, of which the last bit says whether the caller samples the trace.
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?")
+TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?")
+# What names the parent of a request's span, and what the caller wants carried along with it.
+PROPAGATED = frozenset({b"traceparent", b"tracestate", b"baggage"})
+# Where the scope that the library reads has the request's own.
+REQUEST_SCOPE = "tender.request"
 URL_CREDENTIALS = re.compile(r"//[^/@]*@")
 
 _tracing = False
 _keeping = False
 _ratio = 0.0
+_anonymous_spans = Ration(ANONYMOUS_SPANS_MAX, seconds=ANONYMOUS_SPANS_SECONDS)
 _propagator = TraceContextTextMapPropagator()
 _NO_SPAN: AbstractContextManager[object] = contextlib.nullcontext()
 _encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -231,6 +240,8 @@ def trace_to(endpoint: str, *, service: str, ratio: float, kept: bool) -> None:
     global _tracing, _keeping, _ratio
     if (not endpoint and not kept) or ratio <= 0:
         return
+    # Without it the library names HTTP attributes as OpenTelemetry did before its conventions were stable.
+    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
     provider = TracerProvider(
         resource=Resource.create({"service.name": f"tender-{service}"}),
         # Which ones are traced is chosen before any span is made, so that the others cost nothing.
@@ -250,6 +261,12 @@ def stop_tracing() -> None:
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider):
         provider.shutdown()
+
+
+def mark(facts: Mapping[str, str]) -> None:
+    """Put facts on the span of what is being done."""
+    if _tracing:
+        trace.get_current_span().set_attributes(without_secrets(facts))
 
 
 def without_secrets(facts: Mapping[str, str]) -> dict[str, str]:
@@ -296,104 +313,73 @@ class _Current:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         otel_context.detach(self._token)
+        # A request's span ends with its answer.
+        if not self._made.is_recording():
+            return
         if kind is not None and issubclass(kind, Exception):
             self._made.set_attribute("error.type", kind.__name__)
             self._made.set_status(StatusCode.ERROR)
         self._made.end()
 
 
-class _TracedRequest:
-    """The span of one HTTP request, which begins when its caller is known; an anonymous one's is recorded when it ends, if at all."""
-
-    def __init__(self, scope: Any) -> None:
-        self._scope = scope
-        self._started_ns = time.time_ns()
-        self._known = False
-        self._span: Span | None = None
-        self.status = 500
-
-    def caller_known(self, facts: Mapping[str, str]) -> None:
-        """Begin the span, if this request is sampled: as its traceparent says, or by the ratio."""
-        if not self._known:
-            self._known = True
-            given = self._traceparent()
-            if _is_sampled(given) if given else _chosen():
-                self._span = self._start(_propagator.extract({"traceparent": given}) if given else Context())
-                otel_context.attach(trace.set_span_in_context(self._span))
-        if self._span is not None:
-            self._span.set_attributes(without_secrets(facts))
-
-    def end(self) -> None:
-        """End the span."""
-        if not self._known and _chosen() and _anonymous_spans.allows():
-            self._span = self._start(Context())
-        if self._span is None:
-            return
-        self._span.update_name(self._name())
-        self._span.set_attribute("http.response.status_code", self.status)
-        if self.status >= 500:
-            self._span.set_status(StatusCode.ERROR)
-        self._span.end()
-
-    def _start(self, above: Context) -> Span:
-        facts = {"http.request.method": self._scope["method"], "url.path": self._scope["path"]}
-        if correlation_id := _facts.get().get("correlation_id") or str(self._scope.get("state", {}).get("correlation_id", "")):
-            facts["correlation_id"] = correlation_id
-        return trace.get_tracer("tender").start_span(
-            self._name(), context=above, kind=SpanKind.SERVER, start_time=self._started_ns, attributes=without_secrets(facts)
-        )
-
-    def _name(self) -> str:
-        # By its route, of which there are some; addresses there are any number of.
-        return f"{self._scope['method']} {self._scope.get('path_template') or ''}".rstrip()
-
-    def _traceparent(self) -> str:
-        for name, value in self._scope["headers"]:
-            if name == b"traceparent":
-                text: str = value.decode("latin-1")
-                return text if TRACEPARENT.fullmatch(text) else ""
-        return ""
-
-
-_request: ContextVar[_TracedRequest | None] = ContextVar("tender_traced_request", default=None)
-_anonymous_spans = Ration(ANONYMOUS_SPANS_MAX, seconds=ANONYMOUS_SPANS_SECONDS)
-
-
-def traced(app: Any) -> Any:
-    """Make an ASGI application trace a share of its requests, and continue its callers' traces; as it is when traces go nowhere."""
+def traced(app: Any, is_known: Callable[[Headers], Awaitable[bool]]) -> Any:
+    """Trace a share of an ASGI application's requests, below their parents where the caller is known; as it is when traces go nowhere."""
     if not _tracing:
         return app
 
-    async def tracing_requests(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(UNTRACED):
-            await app(scope, receive, send)
-            return
-        request = _TracedRequest(scope)
-        _request.set(request)
+    async def answer_request(visible: Any, receive: Any, send: Any) -> None:
+        scope, request_span = visible[REQUEST_SCOPE], trace.get_current_span()
 
         async def answer(message: Any) -> None:
             if message["type"] == "http.response.start":
-                request.status = message["status"]
+                request_span.update_name(_name_by_route(scope)[0])
             await send(message)
 
-        try:
+        with _Current(request_span):
             await app(scope, receive, answer)
-        finally:
-            request.end()
 
-    return tracing_requests
+    # Receive and send spans would triple the cost of a request and say nothing.
+    tracing_app = OpenTelemetryMiddleware(answer_request, default_span_details=_name_by_route, exclude_spans=["receive", "send"])
+
+    async def choosing(scope: Any, receive: Any, send: Any) -> None:
+        wanted = scope["type"] == "http" and not scope["path"].startswith(UNTRACED)
+        parent = await _parent_headers(scope["headers"], is_known) if wanted else None
+        if parent is None:
+            await app(scope, receive, send)
+        else:
+            await tracing_app(_visible(scope, parent), receive, send)
+
+    return choosing
 
 
-def caller_known(facts: Mapping[str, str]) -> None:
-    """Say whose the request in hand is, once its caller is authenticated: from here on it is traced, if it is sampled."""
-    request = _request.get()
-    if request is not None:
-        request.caller_known(facts)
+async def _parent_headers(headers: Headers, is_known: Callable[[Headers], Awaitable[bool]]) -> Headers | None:
+    """Choose whether a request is traced; returns the headers that name its parent, none of an anonymous caller's."""
+    chosen, sampled = _chosen(), _sampled_by_caller(headers)
+    if not chosen and not sampled:
+        return None
+    if not await is_known(headers):
+        return [] if chosen and _anonymous_spans.allows() else None
+    # The library fails on some bytes that are not ASCII.
+    return None if sampled is False else [(name, value) for name, value in headers if name in PROPAGATED and value.isascii()]
 
 
-def _is_sampled(given: str) -> bool:
-    flags = TRACEPARENT.fullmatch(given)
-    return flags is not None and bool(int(flags[1], 16) & 1)
+def _sampled_by_caller(headers: Headers) -> bool | None:
+    for name, value in headers:
+        if name == b"traceparent":
+            flags = TRACEPARENT.fullmatch(value)
+            return None if flags is None else bool(int(flags[1], 16) & 1)
+    return None
+
+
+def _visible(scope: Any, parent: Headers) -> dict[str, Any]:
+    """Copy a request's scope for the library, which writes of it into the span all that it finds."""
+    hidden = {"path": public_part(scope["path"])[:ATTRIBUTE_MAX_CHARACTERS], "query_string": b"", "client": None}
+    return {**scope, **hidden, "headers": parent, REQUEST_SCOPE: scope}
+
+
+def _name_by_route(scope: Any) -> tuple[str, dict[str, Any]]:
+    # Routes are few; there is any number of addresses.
+    return get_default_span_details({"method": scope["method"], "path": scope.get("path_template") or ""})
 
 
 def _goes_on() -> bool:

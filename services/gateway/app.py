@@ -18,6 +18,7 @@ from services.gateway.store import sessions
 from shared import telemetry
 from shared.health import Check
 from shared.migrations import Owned
+from shared.received import header
 from shared.replies import Replies
 from shared.schedule import Job
 from shared.service import Service
@@ -69,7 +70,11 @@ def _jobs(settings: Settings, gateway: Gateway) -> Sequence[Job]:
 
 def _http(gateway: Gateway) -> Any:
     settings = gateway.settings
-    served = telemetry.traced(Watched(api(gateway, CONSOLE), gateway.pulse))
+
+    async def is_known(headers: telemetry.Headers) -> bool:
+        return await gateway.is_authentic(header(headers, b"authorization"))
+
+    served = telemetry.traced(Watched(api(gateway, CONSOLE), gateway.pulse), is_known)
     return behind_proxies(StrictTransport(served, seconds=settings.hsts_seconds), settings.trusted_proxies)
 
 

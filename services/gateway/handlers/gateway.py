@@ -48,7 +48,7 @@ from services.gateway.store import Claim, Kept, sessions
 from shared import audit, telemetry
 from shared.bus import LOST, Unroutable
 from shared.contracts import payments
-from shared.errors import NotFound, Problem, Unavailable
+from shared.errors import NotFound, Problem, Refusal, Unavailable
 from shared.ids import new_id
 from shared.messages import Done, Envelope, Environment, Message, Query, Refused, Reply, SecretQuery, done, encode, type_of
 from shared.rations import Ration
@@ -61,6 +61,8 @@ from shared.work import Desk
 # another gateway: longer would let a stolen key in for longer, shorter saves nothing where a key is used often.
 KEY_CACHE_SECONDS = 1.0
 KEY_CACHE_ROWS_MAX = 10_000
+# How long a request waits for whether its span may have a parent, when the database is slow; its own authentication waits longer.
+AUTHENTIC_TIMEOUT_SECONDS = 2.0
 # Every shopper's token has a bucket; forgetting them all at once forgives a burst, no more.
 BUCKETS_MAX = 100_000
 # Rows of the audit that failing to sign in at the console leaves in one gateway process.
@@ -99,19 +101,32 @@ class Gateway:
 
     async def authenticate(self, authorization: str | None) -> Principal:
         """Tell who calls from the Authorization header, and count the call against their rate."""
+        principal = await self._principal_of(authorization)
+        self.count(principal)
+        return principal
+
+    async def is_authentic(self, authorization: str | None) -> bool:
+        """Tell whether an Authorization header is a caller's of ours, as far as that is read in time; the call is not counted."""
+        try:
+            async with asyncio.timeout(AUTHENTIC_TIMEOUT_SECONDS):
+                await self._principal_of(authorization)
+        except (Refusal, Unavailable, TimeoutError):
+            return False
+        return True
+
+    async def _principal_of(self, authorization: str | None) -> Principal:
         scheme, _, credential = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not credential:
             raise Unauthenticated("Send 'Authorization: Bearer <key or token>'.")
         principal = self._bearer_of(credential) or await self._owner_of(credential)
         if self.settings.sandbox_only and principal.environment is not Environment.SANDBOX:
             raise Forbidden("This installation serves nothing but the sandbox environment.", {"environment": principal.environment.value})
-        self.count(principal)
         return principal
 
     def count(self, principal: Principal) -> None:
         """Count a call against a caller's rate; refuses when it is over it."""
         if telemetry.tracing():
-            telemetry.caller_known({"store_id": str(principal.store_id), "environment": principal.environment.value})
+            telemetry.mark({"store_id": str(principal.store_id), "environment": principal.environment.value})
         if len(self._buckets) >= BUCKETS_MAX:
             self._buckets.clear()
         settings, of_token = self.settings, principal.role in TOKEN_ROLES

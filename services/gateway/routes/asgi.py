@@ -65,6 +65,7 @@ class Watched:
                     record()
             await send(message)
 
+        telemetry.mark({"correlation_id": ours})
         with telemetry.bound({"correlation_id": ours, **_path_facts(scope["path"])}), ExitStack() as in_hand:
             in_hand.enter_context(self._pulse)
             await self._app(scope, receive, answer)
