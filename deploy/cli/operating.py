@@ -105,7 +105,7 @@ def keys() -> None:
 @keys.command(name="create")
 @click.option("--store", "store_id", type=click.UUID, default=STORE_ID, show_default="the local store")
 @click.option("--environment", type=click.Choice([e.value for e in Environment]), default="sandbox", show_default=True)
-@click.option("--role", type=click.Choice(["checkout", *sorted(STAFF)]), required=True)
+@click.option("--role", type=click.Choice(["checkout", *sorted(role.value for role in STAFF)]), required=True)
 @click.option("--name", required=True, help="Whose key this is.")
 @click.option("--database-url", envvar="DATABASE_URL", help="The owner's database URL; the running stack's by default.")
 def create_key(store_id: UUID, environment: str, role: str, name: str, database_url: str | None) -> None:

@@ -81,7 +81,7 @@ RULES: tuple[tuple[str, frozenset[Role]], ...] = (
     ("GET /console/tax/export", STAFF - {Role.SUPPORT}),
     ("(GET|POST) /console/dead-letters/[^/]+/(edit|discard)", frozenset({Role.ADMIN, Role.OPERATOR})),
     ("POST /console/(dead-letters|events|keys/deliveries)/.*", STAFF - {Role.FINANCE}),
-    ("POST /console/keys/credentials/[^/]+/[^/]+/verify", STAFF - {Role.FINANCE}),
+    ("POST /console/keys/(credentials/[^/]+/[^/]+/verify|endpoints/[^/]+/recover)", STAFF - {Role.FINANCE}),
     ("POST /console/keys/.*", frozenset({Role.ADMIN})),
     ("POST /console/sign-out", STAFF),
     ("GET .*", STAFF),

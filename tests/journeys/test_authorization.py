@@ -33,6 +33,7 @@ RULES: tuple[tuple[str, str, frozenset[Role]], ...] = (
     ("POST", "/admin/api-keys/[^/]+/revoke", ADMINS),
     ("PUT|DELETE", "/admin/providers/[^/]+/credentials", ADMINS),
     ("POST", "/admin/providers/[^/]+/credentials/verify", RETRIERS),
+    ("POST", "/admin/webhook-endpoints/[^/]+/recover", RETRIERS),
     ("POST|PUT|DELETE", "/admin/webhook-endpoints.*", ADMINS),
     ("PUT", "/admin/fulfillment/settings", ADMINS),
     ("POST|PUT|DELETE", "/admin/tax/(rules|nexus|exemptions).*", ADMINS),
@@ -252,7 +253,7 @@ async def _a_life(world: World) -> dict[str, UUID | str]:
     nexus = await ok(await world.send("POST", "/api/v1/admin/tax/nexus", {"country": "JP", "valid_from": "2024-01-01"}))
     certificate = {"customer_id": str(new_id()), "certificate": "1", "country": "DE", "valid_from": "2024-01-01"}
     exemption = await ok(await world.send("POST", "/api/v1/admin/tax/exemptions", certificate))
-    endpoint = await ok(await world.send("POST", "/api/v1/admin/webhook-endpoints", {"url": "https://hook.invalid/tender"}))
+    endpoint = await ok(await world.send("POST", "/api/v1/admin/webhook-endpoints", {"url": "https://hooks.shop-of-the-tests.com/tender"}))
     return {
         "order_id": order_id,
         "endpoint_id": endpoint["id"],

@@ -102,7 +102,7 @@ async def test_nothing_that_was_planted_lies_anywhere_in_the_clear(
 
 async def test_a_token_in_an_endpoints_url_is_sealed_on_its_way(world: World, place: Place) -> None:
     """Red team 120: in the inbox, the audit and the broker's files; the scan after this module looks there."""
-    url = f"https://user-agent.example/hook/{ENDPOINT_TOKEN}?token={ENDPOINT_TOKEN}"
+    url = f"https://user-agent.shop-of-the-tests.com/hook/{ENDPOINT_TOKEN}?token={ENDPOINT_TOKEN}"
     async with tapped(place) as messages:
         made = await world.send("POST", "/api/v1/admin/webhook-endpoints", {"url": url})
         changed = await world.send("PUT", f"/api/v1/admin/webhook-endpoints/{made.json['id']}", {"url": url, "enabled": False})
@@ -110,7 +110,7 @@ async def test_a_token_in_an_endpoints_url_is_sealed_on_its_way(world: World, pl
     assert (made.status, changed.status, changed.json["url"]) == (200, 200, url)
     assert [kind for kind, body, _ in messages if ENDPOINT_TOKEN.encode() in body] == []
     [audited, _] = await world.rows("SELECT after::text FROM webhooks.admin_audit WHERE subject = $1", made.json["id"])
-    assert "https://user-agent.example" in audited["after"]
+    assert "https://user-agent.shop-of-the-tests.com" in audited["after"]
 
 
 async def test_other_headers_of_a_webhook_are_not_kept(world: World) -> None:
