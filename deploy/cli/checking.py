@@ -185,7 +185,8 @@ def bench(
 )
 @click.option("--seed", default=None, type=int, help="The same seed breaks the same things in the same order; random by default.")
 @click.option("--hostile", is_flag=True, help="One store attacks in every way of the security report while another is measured.")
-def soak(minutes: float | None, seed: int | None, hostile: bool) -> None:
+@click.option("--only", multiple=True, help="With --hostile, attack only in this way (H1, M14 …); may be repeated.")
+def soak(minutes: float | None, seed: int | None, hostile: bool, only: tuple[str, ...]) -> None:
     """Break things in pairs under load, and count what came of it.
 
     Exits with 1 when anything acknowledged was lost, happened twice, or surprised; with --hostile, when the other
@@ -193,7 +194,7 @@ def soak(minutes: float | None, seed: int | None, hostile: bool) -> None:
     """
     _install()
     if hostile:
-        _soak_hostile(HOSTILE_MINUTES if minutes is None else minutes)
+        _soak_hostile(HOSTILE_MINUTES if minutes is None else minutes, only)
         return
     from tests.faults import soak as soaking
 
@@ -206,11 +207,13 @@ def soak(minutes: float | None, seed: int | None, hostile: bool) -> None:
         raise Failed(f"The soak found something (--seed {seed}).")
 
 
-def _soak_hostile(minutes: float) -> None:
+def _soak_hostile(minutes: float, only: tuple[str, ...]) -> None:
     from tests.faults import attacks, hostile
 
-    say(f"Attacking in {len(attacks.ATTACKS)} ways for {minutes:g} minutes each ...")
-    report = hostile.run(attack_seconds=minutes * 60, say=say)
+    if unknown := set(only) - attacks.BY_NAME.keys():
+        raise click.UsageError(f"There is no attack {', '.join(sorted(unknown))}; there are {', '.join(attacks.BY_NAME)}.")
+    say(f"Attacking in {len(only or attacks.ATTACKS)} ways for {minutes:g} minutes each ...")
+    report = hostile.run(attack_seconds=minutes * 60, only=only, say=say)
     click.echo(hostile.drawn(report))
     if report.findings:
         raise Failed("An attack was noticed by the other store, or by memory.")

@@ -24,9 +24,10 @@ EXPECTED = {"order": 200, "quote": 201, "authorize": 201, "webhook": 200}
 
 
 class Measured(msgspec.Struct, kw_only=True):
-    """How long each request and each delivery took, in seconds, and what failed."""
+    """How long each request and each delivery took, in seconds, the longest of each kind of request, and what failed."""
 
     requests: list[float] = []
+    longest: dict[str, float] = {}
     deliveries: list[float] = []
     failures: list[str] = []
 
@@ -65,7 +66,7 @@ class Bystander:
 
     async def measure(self, seconds: float) -> Measured:
         """Begin stories at the fixed rate, however long earlier ones take, and wait for the last of them."""
-        measured = Measured(requests=[], deliveries=[], failures=[])
+        measured = Measured(requests=[], longest={}, deliveries=[], failures=[])
         loop = asyncio.get_running_loop()
         started, number = loop.time(), 0
         async with asyncio.TaskGroup() as stories:
@@ -127,7 +128,9 @@ class Bystander:
                 status, text = response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as failed:
             status, text = 0, type(failed).__name__.encode()
-        measured.requests.append(loop.time() - began)
+        elapsed_seconds = loop.time() - began
+        measured.requests.append(elapsed_seconds)
+        measured.longest[what] = max(elapsed_seconds, measured.longest.get(what, 0.0))
         if status == EXPECTED[what]:
             return msgspec.json.decode(text) if text else {}
         measured.failures.append(f"{what}: {status} {text[:120].decode(errors='replace')}")
