@@ -389,7 +389,7 @@ async def _at_rate(shoot: Shot, plan: Plan) -> None:
     while (due := number / plan.per_second) < plan.seconds:
         await asyncio.sleep(max(0.0, started + due - loop.time()))
         if len(under_way) < CONCURRENT_MAX * len(SLOW_ADDRESSES):
-            task = asyncio.ensure_future(shoot(number))
+            task: asyncio.Future[None] = asyncio.ensure_future(shoot(number))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
         number += 1
