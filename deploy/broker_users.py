@@ -1,6 +1,7 @@
 """One broker user a service, allowed what that service needs and nothing else."""
 
 import asyncio
+from collections.abc import Mapping
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import httpx
@@ -8,7 +9,7 @@ import httpx
 from shared import topology
 from shared.connection_errors import host_of, one_line
 from shared.errors import Clear
-from shared.migrations import role_of
+from shared.migrations import password_of, role_of
 
 TIMEOUT_SECONDS = 30.0
 SERVICES = tuple(topology.TOLD)
@@ -31,11 +32,11 @@ def vhost_of(amqp_url: str) -> str:
     return urlsplit(amqp_url).path.removeprefix("/") or "/"
 
 
-async def make(management_url: str, *, password: str) -> None:
-    """Make the users, or give them their password anew."""
+async def make(management_url: str, *, password: str | Mapping[str, str]) -> None:
+    """Make the users, or set their passwords again: one for all, or each its own by its service's name."""
     async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as http:
         for name in USERS:
-            await _put(http, f"{management_url}/api/users/{role_of(name)}", {"password": password, "tags": ""})
+            await _put(http, f"{management_url}/api/users/{role_of(name)}", {"password": password_of(password, name), "tags": ""})
 
 
 async def grant(management_url: str, vhost: str) -> None:

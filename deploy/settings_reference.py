@@ -60,9 +60,10 @@ COMMAND_LINE = (
     ),
     Variable(
         "SERVICES_PASSWORD",
-        "required by `migrate` and `broker-users`",
-        "The password of the services' roles and users, which these commands set.",
+        "this or the next is required by `migrate` and `broker-users`",
+        "One password for all of the services' roles and users, which these commands set.",
     ),
+    Variable("SERVICES_PASSWORDS_FILE", "none", "A JSON file with a password for each service."),
     Variable("OTEL_EXPORTER_OTLP_ENDPOINT", "none", "Where `up` has its services send traces."),
     Variable("STRIPE_API_KEY", "none", "A test key: `demo --provider stripe` and `up` then speak to Stripe itself."),
     Variable("STRIPE_URL", "Stripe's", "Where Stripe is, if there is such a key."),
@@ -72,21 +73,12 @@ COMMAND_LINE = (
     Variable("RABBITMQ_IMAGE", "see the compose file", "The image of `--docker` and of the compose file."),
 )
 COMPOSE = (
-    Variable("TOKEN_SECRET", "required", "TOKEN_SECRET of the gateway."),
+    Variable("TENDER_SECRETS", "`./secrets` beside it", "The folder of the secrets that `./tender secrets create` writes."),
     Variable("CONSOLE_SECURE_COOKIE", "false", "CONSOLE_SECURE_COOKIE of the gateway; true behind an ingress with TLS."),
     Variable("TRUSTED_PROXIES", "none", "TRUSTED_PROXIES of the gateway."),
-    Variable("POSTGRES_PASSWORD", "`tender`", "The password of the database's owner."),
-    Variable("RABBITMQ_PASSWORD", "`tender`", "The password of the broker's administrator."),
-    Variable("SERVICES_PASSWORD", "`tender-services`", "The password of the services' roles."),
-    Variable("SANDBOX_API_KEY", "`sk_sandbox_local`", "The key for the sandbox."),
-    Variable("SANDBOX_WEBHOOK_SECRET", "a fixed one", "Signs the sandbox's webhooks."),
-    Variable("STRIPE_API_KEY", "the sandbox's", "STRIPE_API_KEY of payments."),
     Variable("STRIPE_URL", "the sandbox", "STRIPE_URL of payments."),
     Variable("STRIPE_MULTICAPTURE", "true", "STRIPE_MULTICAPTURE of payments."),
-    Variable("STRIPE_WEBHOOK_SECRET", "a fixed one", "The secret of Stripe's webhooks."),
-    Variable("EASYPOST_API_KEY", "the sandbox's", "EASYPOST_API_KEY of fulfillment."),
     Variable("EASYPOST_URL", "the sandbox", "EASYPOST_URL of fulfillment."),
-    Variable("SHIPPO_API_KEY", "the sandbox's", "SHIPPO_API_KEY of fulfillment."),
     Variable("SHIPPO_URL", "the sandbox", "SHIPPO_URL of fulfillment."),
     Variable("PYTHON_IMAGE", "see the compose file", "The image that ours is built on."),
     Variable("POSTGRES_IMAGE", "see the compose file", "The image of Postgres."),
@@ -141,7 +133,10 @@ def _lines() -> Iterator[str]:
             yield "Run with `python -m deploy.sandbox`.\n"
         yield from _table(("variable", "default", "value", "meaning"), [_row(kind, field) for field in own_fields(kind)])
     yield "## Command line\n"
-    yield "Read by `./tender`; most have an option too (`./tender COMMAND --help`).\n"
+    yield (
+        "Read by `./tender`; most have an option too (`./tender COMMAND --help`). An operator's commands read\n"
+        "`DATABASE_URL`, `AMQP_URL` and `RABBITMQ_MANAGEMENT_URL` from files too (`DATABASE_URL_FILE` …).\n"
+    )
     yield from _table(("variable", "default", "meaning"), [(f"`{each.name}`", each.default, each.meaning) for each in COMMAND_LINE])
     yield "## Compose file\n"
     yield "Read by `docker compose -f deploy/compose.yaml`, which gives each container the settings above.\n"

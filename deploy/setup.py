@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Mapping
 from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import UUID
 
@@ -56,7 +57,7 @@ async def drop_database(owner_url: str, name: str) -> None:
         await connection.close()
 
 
-async def prepare(database_url: str, amqp_url: str, *, password: str) -> list[str]:
+async def prepare(database_url: str, amqp_url: str, *, password: str | Mapping[str, str]) -> list[str]:
     """Migrate every schema and declare the topology; returns the migrations that were applied."""
     applied, _ = await asyncio.gather(migrate(database_url, SERVICES, password=password), declare_topology(amqp_url))
     return applied

@@ -21,7 +21,9 @@ from shared.backoff import trying
 
 CONNECT_TIMEOUT_SECONDS = 3.0
 POOL_TIMEOUT_SECONDS = 5.0
-CONNECTIONS_MAX = 64
+# More than a process calls at the same time (the slots of two queues, and what its jobs look up): one store's silent calls must not
+# leave another's without a connection.
+CONNECTIONS_MAX = 256
 # Shorter than servers usually wait, so that they seldom close what we are about to use.
 KEEPALIVE_SECONDS = 4.0
 NOT_SENT_ATTEMPTS_MAX = 3

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import asyncpg
@@ -39,14 +39,14 @@ def role_of(service: str) -> str:
     return f"tender_{service}"
 
 
-async def migrate(owner_url: str, services: Sequence[Owned], *, password: str) -> list[str]:
-    """Bring every schema up to date; returns the names of the migrations that were applied."""
+async def migrate(owner_url: str, services: Sequence[Owned], *, password: str | Mapping[str, str]) -> list[str]:
+    """Bring every schema up to date; returns the names of the migrations that were applied. The password is one for all or by service."""
     connection = await connect_as_owner(owner_url)
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
         applied: list[str] = []
         for service in services:
-            await _give_role(connection, service.name, password)
+            await _give_role(connection, service.name, password_of(password, service.name))
             applied += await _bring_up(connection, service)
         return applied
     except asyncpg.InsufficientPrivilegeError as denied:
@@ -86,6 +86,11 @@ async def schema_trouble(pool: Pool, service: Owned) -> str | None:
         raise Misconfigured(str(denied)) from denied
     absent = [file.name for file in files_of(service) if file.name not in applied]
     return f"{len(absent)} migrations are missing, the first is {absent[0]}: run migrate" if absent else None
+
+
+def password_of(password: str | Mapping[str, str], service: str) -> str:
+    """Give a service's password: the one of all, or its own."""
+    return password if isinstance(password, str) else password[service]
 
 
 async def _give_role(connection: Connection, service: str, password: str) -> None:

@@ -27,7 +27,17 @@ from shared.stopping import stop
 from shared.version import version
 from shared.vitals import Pulse
 from shared.work import Desk
-from shared.worker import GROUP_MAX, CommandHandler, FailureHandler, QueryHandler, RetrySchedules, Together, Worker
+from shared.worker import (
+    GROUP_MAX,
+    PREFETCHED_MAX,
+    PREFETCHED_PER_SLOT,
+    CommandHandler,
+    FailureHandler,
+    QueryHandler,
+    RetrySchedules,
+    Together,
+    Worker,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -189,13 +199,14 @@ class Service(Generic[C]):
             group_pause_seconds=self.settings.group_pause_seconds,
             # No more than that are ever in hand.
             group_max=min(GROUP_MAX, self.settings.prefetch),
+            slots=self.settings.prefetch,
         )
         consumer = Consumer(
             self.settings.amqp_url,
             [topology.lane(self.name), topology.background_lane(self.name)],
             worker.handle,
             name=self.name,
-            prefetch=self.settings.prefetch,
+            prefetch=min(self.settings.prefetch * PREFETCHED_PER_SLOT, PREFETCHED_MAX),
             also_needed=topology.names(self.name),
         )
         return await stack.enter_async_context(consumer)

@@ -166,7 +166,15 @@ class BusSettings(EnvironmentSettings, frozen=True, kw_only=True):
             ge=-1,
         ),
     ] = -1
-    prefetch: Annotated[int, about("Messages that a process handles at the same time.", unit="messages", ge=1, le=PORT_MAX)] = 64
+    prefetch: Annotated[
+        int,
+        about(
+            "Messages that a process handles at the same time, at most three quarters of them one store's.",
+            unit="messages",
+            ge=1,
+            le=PORT_MAX,
+        ),
+    ] = 64
     handler_timeout_seconds: Annotated[float, about("How long handling a message may take before it is tried again.", gt=0)] = 120
     shutdown_grace_seconds: Annotated[float, about("How long a stopping process waits for the work in hand.", ge=0)] = 20
     shutdown_notice_seconds: Annotated[

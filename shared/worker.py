@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from shared.backoff import trying
 from shared.bus import Letter, Publisher, Received, TooLarge, Unroutable, envelope_of, headers_of
 from shared.database import CONTENDED_ATTEMPTS_MAX, GroupCommit, Statement
 from shared.errors import UNAVAILABLE, Contended, Problem, Refusal, Retry, Unavailable
+from shared.fair_slots import STORE_SHARE, FairSlots
 from shared.inbox import CameBefore, Inbox, State, digest_of
 from shared.messages import Envelope, Event, Message, Query, Refused, done, encode_reply, type_of
 from shared.work import Desk, Work
@@ -28,6 +30,11 @@ logger = logging.getLogger(__name__)
 TRACEBACK_MAX_BYTES = 4096
 REASON_MAX_CHARACTERS = 500
 GROUP_MAX = 32
+# Messages handled at the same time, and how many a process has from the broker for each: only of what it has can it choose by store.
+SLOTS = 64
+PREFETCHED_PER_SLOT = 8
+# AMQP 0-9-1: a prefetch count is a short.
+PREFETCHED_MAX = 65_535
 # The broker's own counters must not travel on: 4.x ignores them and cycle detection may drop the copy.
 STRIPPED_PREFIXES = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
@@ -98,6 +105,7 @@ class Worker(Generic[C]):
         group_max: int = GROUP_MAX,
         looking: Collection[type[Message]] = (),
         failures_answered: Collection[type[Message]] = (),
+        slots: int = SLOTS,
     ) -> None:
         self._service = service
         self._desk = desk
@@ -114,6 +122,9 @@ class Worker(Generic[C]):
         self._looking = {type_of(kind) for kind in looking}
         # Their senders keep them and try again by a schedule of their own: a failure is answered, and neither retried nor parked here.
         self._failures_answered = {type_of(kind) for kind in failures_answered}
+        # By queue: work in the background has slots of its own.
+        waiting_max = int(slots * PREFETCHED_PER_SLOT * STORE_SHARE)
+        self._slots: defaultdict[str, FairSlots] = defaultdict(lambda: FairSlots(slots, waiting_max=waiting_max))
         self._groups: dict[str, GroupCommit[_Arrived, bool]] = {
             type_of(kind): GroupCommit(partial(self._together, how), items_max=group_max, pause_seconds=group_pause_seconds)
             for kind, how in (together or {}).items()
@@ -160,7 +171,8 @@ class Worker(Generic[C]):
             await received.ack()
             return "done"
         try:
-            seen = await trying(lambda: self._once(received, envelope, digest), Contended, attempts_max=CONTENDED_ATTEMPTS_MAX)
+            async with self._slots[received.queue].holding(envelope.store_id, refusable=bool(received.reply_to)):
+                seen = await trying(lambda: self._once(received, envelope, digest), Contended, attempts_max=CONTENDED_ATTEMPTS_MAX)
             if seen is not None:
                 return await self._answer_again(received, envelope, seen)
             result = "done"

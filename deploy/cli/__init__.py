@@ -22,6 +22,7 @@ COMMANDS = {
     "settings": "operating:show_settings",
     "broker-users": "operating:make_broker_users",
     "keys": "operating:keys",
+    "secrets": "operating:secrets_of_containers",
     "stores": "operating:stores",
     "tax": "operating:tax",
     "fx": "operating:exchange",

@@ -27,6 +27,8 @@ BENCHES = (
     *("authorize", "capture", "refund", "replay", "checkout", "quote", "export", "growth", "webhooks", "worker", "telemetry"),
     *("reconcile", "letters"),
 )
+SOAK_MINUTES = 15.0
+HOSTILE_MINUTES = 1.0
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -175,19 +177,43 @@ def bench(
 
 
 @click.command()
-@click.option("--minutes", default=15.0, show_default=True, type=click.FloatRange(0.1, 24 * 60))
+@click.option(
+    "--minutes",
+    default=None,
+    type=click.FloatRange(0.1, 24 * 60),
+    help="How long it lasts (15 by default); with --hostile, how long each attack lasts (1 by default).",
+)
 @click.option("--seed", default=None, type=int, help="The same seed breaks the same things in the same order; random by default.")
-def soak(minutes: float, seed: int | None) -> None:
+@click.option("--hostile", is_flag=True, help="One store attacks in every way of the security report while another is measured.")
+@click.option("--only", multiple=True, help="With --hostile, attack only in this way (H1, M14 …); may be repeated.")
+def soak(minutes: float | None, seed: int | None, hostile: bool, only: tuple[str, ...]) -> None:
     """Break things in pairs under load, and count what came of it.
 
-    Exits with 1 when anything acknowledged was lost, happened twice, or surprised.
+    Exits with 1 when anything acknowledged was lost, happened twice, or surprised; with --hostile, when the other
+    store's p99 more than doubled, one of its requests failed, or a service's memory grew.
     """
     _install()
+    if hostile:
+        _soak_hostile(HOSTILE_MINUTES if minutes is None else minutes, only)
+        return
     from tests.faults import soak as soaking
 
+    minutes = SOAK_MINUTES if minutes is None else minutes
     seed = random.randrange(1_000_000) if seed is None else seed
     say(f"Soaking for {minutes:g} minutes with --seed {seed} ...")
     counters = soaking.run(minutes=minutes, seed=seed, say=say)
     say(str(counters))
     if not counters.clean:
         raise Failed(f"The soak found something (--seed {seed}).")
+
+
+def _soak_hostile(minutes: float, only: tuple[str, ...]) -> None:
+    from tests.faults import attacks, hostile
+
+    if unknown := set(only) - attacks.BY_NAME.keys():
+        raise click.UsageError(f"There is no attack {', '.join(sorted(unknown))}; there are {', '.join(attacks.BY_NAME)}.")
+    say(f"Attacking in {len(only or attacks.ATTACKS)} ways for {minutes:g} minutes each ...")
+    report = hostile.run(attack_seconds=minutes * 60, only=only, say=say)
+    click.echo(hostile.drawn(report))
+    if report.findings:
+        raise Failed("An attack was noticed by the other store, or by memory.")

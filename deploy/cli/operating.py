@@ -1,48 +1,81 @@
 """The jobs an operator runs: migrate, topology, keys, stores, tax rules, seed."""
 
 import asyncio
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from uuid import UUID
 
 import click
 import msgspec
 
-from deploy import broker_users, fx, seed, setup, taxes
+from deploy import broker_users, container_secrets, fx, seed, setup, taxes
 from deploy import keys as vault
 from deploy.cli.attending import attends
 from deploy.cli.terminal import main_instance
 from deploy.operator import Api, table
 from deploy.processes import Failed
 from deploy.stack import STORE_ID
+from deploy.state import ROOT
 from services.gateway.domain import STAFF, Role
 from shared.messages import Environment
 from shared.migrations import role_of
 
-_database = click.option("--database-url", envvar="DATABASE_URL", required=True, help="The database, as its owner.")
+
+def _file_of(variable: str, environment: Mapping[str, str] = os.environ) -> Callable[[], str | None]:
+    """Read an option from the file that its variable names with _FILE behind it, as services read their secrets."""
+
+    def read() -> str | None:
+        name = environment.get(f"{variable}_FILE")
+        return Path(name).read_text().strip() if name else None
+
+    return read
+
+
+_database = click.option(
+    "--database-url", envvar="DATABASE_URL", default=_file_of("DATABASE_URL"), required=True, help="The database, as its owner."
+)
+_broker = click.option("--amqp-url", envvar="AMQP_URL", default=_file_of("AMQP_URL"), required=True)
+_password = click.option("--password", envvar="SERVICES_PASSWORD", help="One password for all users of the services.")
+_passwords_file = click.option(
+    "--passwords-file",
+    envvar="SERVICES_PASSWORDS_FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Instead of it, a JSON file with a password for each service.",
+)
+
+
+def _passwords(password: str | None, file: Path | None) -> str | dict[str, str]:
+    if (password is None) == (file is None):
+        raise click.UsageError("Give either --password or --passwords-file.")
+    return container_secrets.passwords_of(file) if file is not None else str(password)
 
 
 @click.command()
 @_database
-@click.option("--amqp-url", envvar="AMQP_URL", required=True)
-@click.option("--password", envvar="SERVICES_PASSWORD", required=True, help="The password of the services' login roles.")
+@_broker
+@_password
+@_passwords_file
 @click.option(
     "--management-url",
     envvar="RABBITMQ_MANAGEMENT_URL",
+    default=_file_of("RABBITMQ_MANAGEMENT_URL"),
     help="The broker's management API, for users of the services as broker-users makes.",
 )
-def migrate(database_url: str, amqp_url: str, password: str, management_url: str | None) -> None:
+def migrate(database_url: str, amqp_url: str, password: str | None, passwords_file: Path | None, management_url: str | None) -> None:
     """Bring schemas, roles and queues up to date.
 
     A deployment's first job.
     """
-    applied = asyncio.run(setup.prepare(database_url, amqp_url, password=password))
+    given = _passwords(password, passwords_file)
+    applied = asyncio.run(setup.prepare(database_url, amqp_url, password=given))
     click.echo("\n".join(applied) or "Nothing to do.")
     if management_url is not None:
-        _make_broker_users(management_url, broker_users.vhost_of(amqp_url), password)
+        _make_broker_users(management_url, broker_users.vhost_of(amqp_url), given)
 
 
 @click.command(name="topology")
-@click.option("--amqp-url", envvar="AMQP_URL", required=True)
+@_broker
 def declare_topology(amqp_url: str) -> None:
     """Declare exchanges and queues; what is there stays."""
     asyncio.run(setup.declare_topology(amqp_url))
@@ -67,19 +100,24 @@ def show_settings() -> None:
 
 @click.command(name="broker-users")
 @click.option(
-    "--management-url", envvar="RABBITMQ_MANAGEMENT_URL", required=True, help="The broker's management API, as its administrator."
+    "--management-url",
+    envvar="RABBITMQ_MANAGEMENT_URL",
+    default=_file_of("RABBITMQ_MANAGEMENT_URL"),
+    required=True,
+    help="The broker's management API, as its administrator.",
 )
 @click.option("--vhost", default="/", show_default=True)
-@click.option("--password", envvar="SERVICES_PASSWORD", required=True, help="The password of the services' users.")
-def make_broker_users(management_url: str, vhost: str, password: str) -> None:
+@_password
+@_passwords_file
+def make_broker_users(management_url: str, vhost: str, password: str | None, passwords_file: Path | None) -> None:
     """Give each service a broker user that may do what it needs and nothing else.
 
     Each then logs in as tender_<service>.
     """
-    _make_broker_users(management_url, vhost, password)
+    _make_broker_users(management_url, vhost, _passwords(password, passwords_file))
 
 
-def _make_broker_users(management_url: str, vhost: str, password: str) -> None:
+def _make_broker_users(management_url: str, vhost: str, password: str | Mapping[str, str]) -> None:
     asyncio.run(broker_users.make(management_url, password=password))
     asyncio.run(broker_users.grant(management_url, vhost))
     click.echo(f"Made: {', '.join(role_of(service) for service in broker_users.USERS)}.")
@@ -153,6 +191,22 @@ def rotate_keys(folder: Path | None, database_url: str | None) -> None:
     What was broken off goes on when it is called again.
     """
     asyncio.run(vault.rotate(folder or main_instance().folder / "vault", _database_url(database_url), say=click.echo))
+
+
+@click.group(name="secrets")
+def secrets_of_containers() -> None:
+    """The random passwords and keys that the compose file reads."""
+
+
+@secrets_of_containers.command(name="create")
+@click.option(
+    "--folder", type=click.Path(file_okay=False, path_type=Path), default=ROOT / "deploy" / "secrets", show_default="deploy/secrets"
+)
+@click.option("--store", "store_id", type=click.UUID, default=STORE_ID, show_default="the local store")
+def create_secrets(folder: Path, store_id: UUID) -> None:
+    """Write the secrets of the compose file that are not there yet, one file each."""
+    created = container_secrets.create(folder, store_id)
+    click.echo(f"{len(created)} created in {folder}." if created else f"All are in {folder}.")
 
 
 @click.group()
@@ -235,9 +289,9 @@ def import_rates(file: Path, database_url: str | None) -> None:
 
 
 def _database_url(given: str | None) -> str:
-    if given:
-        return given
-    found = main_instance().servers()
-    if found is None or found.database_url is None:
+    if found := given or _file_of("DATABASE_URL")():
+        return found
+    running = main_instance().servers()
+    if running is None or running.database_url is None:
         raise Failed("Nothing is up; start it with ./tender up, or give --database-url.")
-    return setup.with_database(found.database_url, "tender")
+    return setup.with_database(running.database_url, "tender")

@@ -78,6 +78,10 @@ class System:
         """Find a running service's process."""
         return self._children[name]
 
+    def has(self, name: str) -> bool:
+        """Tell whether a service was started and still runs."""
+        return name in self._children and self._children[name].running
+
     async def kill(self, name: str) -> None:
         """Kill a service without a word."""
         self._children[name].send(signal.SIGKILL)

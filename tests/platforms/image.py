@@ -23,11 +23,11 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from deploy import setup
+from deploy import container_secrets, setup
 from deploy.cli.terminal import home, say
 from deploy.processes import Failed, Process, start, wait_until
 from deploy.servers import Choice, Servers, servers
-from deploy.stack import answers
+from deploy.stack import STORE_ID, answers
 from deploy.state import ROOT, Instance, free_port
 
 USER_ID = 65532
@@ -106,12 +106,9 @@ def _served() -> Iterator[Servers]:
 def _run(image: Path, found: Servers) -> None:
     composed = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
     database_url = asyncio.run(setup.create_database(found.database_url, DATABASE))
-    # The hosts of compose.yaml, as they are here; the owners with their passwords first.
+    # The hosts of compose.yaml, as they are here.
     ports = {name: free_port() for name, service in composed.items() if service.get("image") == "tender"}
     here = {
-        "tender:tender@postgres:5432": _authority(database_url),
-        "tender:tender@rabbitmq:5672": _authority(found.amqp_url),
-        "tender:tender@rabbitmq:15672": _authority(found.management_url or ""),
         "postgres:5432": _authority(database_url).partition("@")[2],
         "rabbitmq:5672": _authority(found.amqp_url).partition("@")[2],
         **{f"{name}:8080": f"127.0.0.1:{port}" for name, port in ports.items()},
@@ -119,6 +116,12 @@ def _run(image: Path, found: Servers) -> None:
     }
     with ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        owners = {
+            "postgres:5432": _authority(database_url),
+            "rabbitmq:5672": _authority(found.amqp_url),
+            "rabbitmq:15672": _authority(found.management_url or ""),
+        }
+        here["/run/secrets/"] = f"{_secrets(image / 'secrets', owners)}/"
         migrate = composed.pop("migrate")
         started = time.monotonic()
         job = _start("migrate", image, migrate, _environment(migrate, here, ports["migrate"], 0), logs)
@@ -144,6 +147,19 @@ def _run(image: Path, found: Servers) -> None:
             # uvicorn ends the sandbox by the signal itself.
             if code not in (0, -signal.SIGTERM):
                 raise Failed(f"{name} did not stop well:\n{process.tail()}")
+
+
+def _secrets(folder: Path, owners: Mapping[str, str]) -> Path:
+    """Write the secrets of compose.yaml for the servers that are here, by the host and port that each has there."""
+    container_secrets.create(folder, STORE_ID)
+    folder.chmod(0o755)
+    for file in folder.iterdir():
+        text = file.read_text()
+        for there, owner in owners.items():
+            text = re.sub(rf"tender:[0-9a-f]+@{there}\b", lambda _, owner=owner: owner, text)  # type: ignore[misc]
+            text = text.replace(f"@{there}", f"@{owner.rpartition('@')[2]}")
+        file.write_text(text)
+    return folder
 
 
 def _start(name: str, image: Path, service: Mapping[str, Any], environment: Mapping[str, str], logs: Path) -> Process:

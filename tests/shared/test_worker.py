@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import aio_pika
 import asyncpg
@@ -13,10 +14,12 @@ import pytest
 
 from shared import topology
 from shared.bus import Consumer, Letter, Received, Unroutable
+from shared.fair_slots import STORE_SHARE
 from shared.ids import new_id
-from shared.messages import Environment, decode_reply
+from shared.messages import Envelope, Environment, decode_reply
 from shared.migrations import role_of
 from shared.replies import Replies
+from shared.worker import SLOTS
 from tests.shared.probe import NAME, Ask, Probe, a_probe, take, waiting
 from tests.world import Place, management, until
 
@@ -176,6 +179,21 @@ class TestFailure:
             await until(lambda: _is(probe, envelope, "done"))
 
 
+class TestStores:
+    async def test_slow_messages_of_one_leave_slots_to_others(self, probe: Probe) -> None:
+        """Security report H1: a store's commands wait for a silent provider, more of them than are handled at the same time."""
+        slow = [_command_of(store_id) for store_id in [new_id()] * 2 * SLOTS]
+        await asyncio.gather(*(probe.send("slow", envelope=envelope) for envelope in slow))
+        await until(lambda: _handling(probe, int(SLOTS * STORE_SHARE)))
+
+        others = [await probe.send() for _ in range(3)]
+
+        await until(lambda: _all_are_done(probe, others))
+        assert probe.counted.handling == int(SLOTS * STORE_SHARE)
+        probe.counted.gate.set()
+        await until(lambda: _is(probe, slow[-1], "done"))
+
+
 class TestQuery:
     async def test_is_answered(self, probe: Probe) -> None:
         envelope = await probe.send()
@@ -298,6 +316,18 @@ class TestBroker:
 
 async def _is(probe: Probe, envelope: Any, state: str) -> bool:
     return await probe.state(envelope) == state
+
+
+def _command_of(store_id: UUID) -> Envelope:
+    return Envelope(id=new_id(), store_id=store_id, environment=Environment.SANDBOX, source="tests", actor="tests", correlation_id="probe")
+
+
+async def _all_are_done(probe: Probe, envelopes: list[Envelope]) -> bool:
+    return {await probe.state(envelope) for envelope in envelopes} == {"done"}
+
+
+async def _handling(probe: Probe, count: int) -> bool:
+    return probe.counted.handling >= count
 
 
 async def _tried(probe: Probe, times: int) -> bool:
