@@ -5,7 +5,6 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from uuid import UUID
 
 import msgspec
 
@@ -30,11 +29,11 @@ class SecretsUnreadable(Clear):
     """A file of secrets that is there already does not hold what was once written to it."""
 
 
-def create(folder: Path, store_id: UUID) -> list[str]:
+def create(folder: Path) -> list[str]:
     """Write the secrets that are not there yet; returns their names. What is there stays, and what depends on it follows it."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(FOLDER_MODE)
-    contents = _contents(folder, store_id)
+    contents = _contents(folder)
     missing = [name for name in contents if not (folder / name).exists()]
     for name in missing:
         _write(folder / name, contents[name])
@@ -50,7 +49,7 @@ def passwords_of(file: Path) -> dict[str, str]:
         raise SecretsUnreadable(f"{file} is not a JSON object of services and their passwords") from None
 
 
-def _contents(folder: Path, store_id: UUID) -> dict[str, str]:
+def _contents(folder: Path) -> dict[str, str]:
     database = _present(folder, POSTGRES) or _random()
     rabbitmq = _present(folder, RABBITMQ) or f"default_user = {OWNER}\ndefault_pass = {_random()}"
     broker = rabbitmq.rpartition("default_pass = ")[2].strip()
@@ -71,7 +70,7 @@ def _contents(folder: Path, store_id: UUID) -> dict[str, str]:
         "token_secret": _random(),
         **dict.fromkeys(PROVIDER_KEYS, sandbox_key),
         **signing,
-        "webhook_accounts": _accounts(store_id, signing),
+        "webhook_accounts": _accounts(signing),
     }
 
 
@@ -86,14 +85,14 @@ def _service_urls(database_url: str, amqp_url: str, passwords: Mapping[str, str]
     }
 
 
-def _accounts(store_id: UUID, signing: Mapping[str, str]) -> str:
+def _accounts(signing: Mapping[str, str]) -> str:
     secret_of = {
         "sandbox": signing["sandbox_webhook_secret"],
         "sandbox-carrier": signing["sandbox_webhook_secret"],
         "stripe": signing["stripe_webhook_secret"],
     }
     accounts = [
-        {"provider": name, "store_id": store_id, "environment": "sandbox", "account": f"{name}:default", "secrets": [secret]}
+        {"provider": name, "environment": "sandbox", "account": f"{name}:default", "secrets": [secret]}
         for name, secret in secret_of.items()
     ]
     return msgspec.json.encode(accounts).decode()

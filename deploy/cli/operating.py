@@ -202,10 +202,9 @@ def secrets_of_containers() -> None:
 @click.option(
     "--folder", type=click.Path(file_okay=False, path_type=Path), default=ROOT / "deploy" / "secrets", show_default="deploy/secrets"
 )
-@click.option("--store", "store_id", type=click.UUID, default=STORE_ID, show_default="the local store")
-def create_secrets(folder: Path, store_id: UUID) -> None:
+def create_secrets(folder: Path) -> None:
     """Write the secrets of the compose file that are not there yet, one file each."""
-    created = container_secrets.create(folder, store_id)
+    created = container_secrets.create(folder)
     click.echo(f"{len(created)} created in {folder}." if created else f"All are in {folder}.")
 
 

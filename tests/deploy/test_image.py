@@ -12,7 +12,6 @@ import yaml
 
 from deploy import container_secrets, settings_reference, setup
 from deploy.servers import docker
-from deploy.stack import STORE_ID
 from deploy.state import ROOT
 from shared.settings import has_file, load, variable_of
 from tests.deploy.test_cli import tender
@@ -130,15 +129,15 @@ class TestComposeFile:
 
 class TestSecrets:
     def test_are_all_that_the_compose_file_reads(self, tmp_path: Path) -> None:
-        created = container_secrets.create(tmp_path, STORE_ID)
+        created = container_secrets.create(tmp_path)
 
         assert set(created) == DECLARED.keys()
         assert {each["file"].rpartition("/")[2] for each in DECLARED.values()} == DECLARED.keys()
         assert tmp_path.stat().st_mode & 0o777 == 0o700
 
     def test_differ_by_service_and_by_installation(self, tmp_path: Path) -> None:
-        container_secrets.create(tmp_path / "one", STORE_ID)
-        container_secrets.create(tmp_path / "other", STORE_ID)
+        container_secrets.create(tmp_path / "one")
+        container_secrets.create(tmp_path / "other")
 
         passwords = [*_passwords(tmp_path / "one").values(), *_passwords(tmp_path / "other").values()]
         assert _passwords(tmp_path / "one").keys() == {*SERVICES, "observer"}
@@ -146,16 +145,16 @@ class TestSecrets:
         assert min(map(len, passwords)) >= 64
 
     def test_stay_when_they_are_created_again(self, tmp_path: Path) -> None:
-        container_secrets.create(tmp_path, STORE_ID)
+        container_secrets.create(tmp_path)
         before = {file.name: file.read_text() for file in tmp_path.iterdir()}
         (tmp_path / "payments_amqp_url").unlink()
 
-        assert container_secrets.create(tmp_path, STORE_ID) == ["payments_amqp_url"]
+        assert container_secrets.create(tmp_path) == ["payments_amqp_url"]
         assert {file.name: file.read_text() for file in tmp_path.iterdir()} == before
 
     @pytest.mark.parametrize("name", SERVICES)
     def test_are_settings_that_a_service_starts_with(self, name: str, tmp_path: Path) -> None:
-        container_secrets.create(tmp_path, STORE_ID)
+        container_secrets.create(tmp_path)
         environment = {
             variable: str(value).replace(MOUNTED, f"{tmp_path}/").replace("${", "").replace("}", "").rpartition(":-")[2]
             for variable, value in OURS[name]["environment"].items()

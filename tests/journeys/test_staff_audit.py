@@ -296,6 +296,7 @@ EXEMPT_COMMANDS = {
     "topology": "the broker has no audit; what is declared is in the code",
     "broker-users": "the broker has no audit; what each may do is in the code",
     "keys make": "it writes files, before there is a database",
+    "secrets create": "it writes files, before there is a database",
     "asyncapi": "it prints a document",
     "settings": "it prints a document",
     **dict.fromkeys(["demo", "up", "down", "status", "logs", "test", "check", "bench", "soak"], "it runs the local system"),

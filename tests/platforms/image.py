@@ -27,7 +27,7 @@ from deploy import container_secrets, setup
 from deploy.cli.terminal import home, say
 from deploy.processes import Failed, Process, start, wait_until
 from deploy.servers import Choice, Servers, servers
-from deploy.stack import STORE_ID, answers
+from deploy.stack import answers
 from deploy.state import ROOT, Instance, free_port
 
 USER_ID = 65532
@@ -151,7 +151,7 @@ def _run(image: Path, found: Servers) -> None:
 
 def _secrets(folder: Path, owners: Mapping[str, str]) -> Path:
     """Write the secrets of compose.yaml for the servers that are here, by the host and port that each has there."""
-    container_secrets.create(folder, STORE_ID)
+    container_secrets.create(folder)
     folder.chmod(0o755)
     for file in folder.iterdir():
         text = file.read_text()
