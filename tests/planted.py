@@ -13,7 +13,7 @@ PRIVATE_KEYS = {name: PrivateKeys(current=1, keys={"1": new_private_key()}) for 
 PUBLIC_KEYS = msgspec.json.encode({name: public_of(keys) for name, keys in PRIVATE_KEYS.items()}).decode()
 PASSWORD = "services-of-the-tests"
 SANDBOX_KEY = "sk_sandbox_tests"
-TOKEN_SECRET = "tokens-of-the-tests"
+TOKEN_SECRET = "what-the-tests-sign-their-tokens-with"
 WEBHOOK_SECRET = "whsec_c2VjcmV0LW9mLXRoZS13ZWJob29rcy1vZi10aGUtdGVzdHM="
 
 PLANTED = {

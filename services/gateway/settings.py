@@ -8,7 +8,7 @@ from typing import Annotated
 from shared.settings import HTTP, BusSettings, about, url
 from shared.vault import KeySource
 
-TOKEN_SECRET_CHARACTERS_MIN = 16
+TOKEN_SECRET_CHARACTERS_MIN = 32
 # As browsers send them (RFC 6454 6.2): no path, not even a slash; or any.
 ORIGIN = re.compile(r"https?://[^/\s@]+|\*")
 

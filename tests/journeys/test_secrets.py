@@ -147,7 +147,7 @@ async def test_answers_open_with_the_secret_before(own_place: Place) -> None:
     async with a_world(own_place) as world:
         first = await world.put_order(order_id, content, key=key)
         keys, token = world.keys, await _a_token(world, order_id)
-    before = {"token_secret": "another", "token_secret_before": "tokens-of-the-tests"}
+    before = {"token_secret": "another", "token_secret_before": "what-the-tests-sign-their-tokens-with"}
     async with a_world(own_place, gateway=before) as again:
         again.keys = keys
         second = await again.put_order(order_id, content, key=key)

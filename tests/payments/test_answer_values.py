@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from services.payments.domain.intents import Operation
-from services.payments.providers import Ambiguous, CaptureRequest, TransactionPage
+from services.payments.providers import CaptureRequest, TransactionPage
 from services.payments.providers.sandbox import SandboxPayments
 from shared.ids import new_id
+from shared.provider_answers import IndeterminateResponse
 from tests.payments.intermediary import Intermediary, Reply, an_intermediary
 from tests.webhooks.test_values import AMOUNTS, CURRENCIES, MOMENTS, TEXTS, variants
 from tests.world import Place, World, a_world, until
@@ -67,7 +68,7 @@ async def test_no_reading_takes_it_for_an_answer() -> None:
                 liar.reply = Reply(200, answer, "application/json")
                 try:
                     found = await ask
-                except Ambiguous:
+                except IndeterminateResponse:
                     continue
                 # On a page it is told by its name, if it has one.
                 if not isinstance(found, TransactionPage) or found.transactions:

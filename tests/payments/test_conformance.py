@@ -12,7 +12,6 @@ from deploy.sandbox.server import Sandbox
 from deploy.state import free_port
 from services.payments.domain.intents import NO_MONEY, Observation, Operation, TransactionStatus
 from services.payments.providers import (
-    Ambiguous,
     AuthorizeRequest,
     CaptureRequest,
     ConfirmRequest,
@@ -26,6 +25,7 @@ from services.payments.providers.sandbox import SandboxPayments
 from services.payments.providers.stripe.client import StripePayments
 from shared.http_client import NoAnswer, NotSent, recorded
 from shared.ids import new_id
+from shared.provider_answers import IndeterminateResponse
 from tests.world import SANDBOX_KEY, a_sandbox
 
 AMOUNT = 10_000
@@ -171,7 +171,7 @@ class TestAuthorize:
         request = an_authorization(subject.succeeds)
         await ask(subject.provider, request)
 
-        with pytest.raises(Ambiguous):
+        with pytest.raises(IndeterminateResponse):
             await ask(subject.provider, msgspec.structs.replace(request, amount=AMOUNT + 1))
 
     async def test_the_same_request_is_always_the_same_bytes(self, subject: Subject) -> None:
@@ -353,7 +353,7 @@ class TestSilence:
     async def test_a_failure_of_the_provider_is_no_outcome(self, subject: Subject) -> None:
         request = an_authorization(subject.fails_once)
 
-        with pytest.raises(Ambiguous):
+        with pytest.raises(IndeterminateResponse):
             await ask(subject.provider, request)
 
         assert await found(subject, request) is None
@@ -361,7 +361,7 @@ class TestSilence:
     async def test_a_busy_provider_says_when_to_come_back(self, subject: Subject) -> None:
         request = an_authorization(subject.busy_once)
 
-        with pytest.raises(Ambiguous) as busy:
+        with pytest.raises(IndeterminateResponse) as busy:
             await ask(subject.provider, request)
         (seen,) = await ask(subject.provider, request)
 

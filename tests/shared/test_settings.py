@@ -20,7 +20,7 @@ TIMEOUT_SECONDS = 60.0
 SECRET = "do-not-show-me"
 SERVERS = {"DATABASE_URL": "postgresql://u@h/d", "AMQP_URL": "amqp://u@h/"}
 SANDBOX = {**SERVERS, "SANDBOX_ONLY": "true"}
-TOKEN = {"TOKEN_SECRET": "sixteen characters"}
+TOKEN = {"TOKEN_SECRET": "thirty-two characters in one text"}
 SCHEME = "must begin with postgresql:// or postgres:// (got {})"
 
 BEHIND = "has its @ behind the host: write /, ? and # of a password as %2F, %3F and %23"
@@ -89,7 +89,7 @@ class TestOneThatIsWrong:
     @pytest.mark.parametrize(
         ("kind", "changes", "line"),
         [
-            (GatewaySettings, {**TOKEN, "TOKEN_SECRET": "short"}, "TOKEN_SECRET: must be text of at least 16 characters"),
+            (GatewaySettings, {**TOKEN, "TOKEN_SECRET": "short"}, "TOKEN_SECRET: must be text of at least 32 characters"),
             (GatewaySettings, {**TOKEN, "RATE_BURST": "0"}, "RATE_BURST: must be a whole number (requests), at least 1 (got '0')"),
             (GatewaySettings, {**TOKEN, "VAULT_PUBLIC_KEYS": "{"}, "VAULT_PUBLIC_KEYS: key material cannot be read: DecodeError"),
             (

@@ -11,7 +11,7 @@ from services.payments.domain.declines import conflicted, declined
 from services.payments.domain.intents import NO_MONEY, Applied, Intent, Observation, Operation, Source, Transaction, TransactionStatus
 from services.payments.domain.intents import observe as apply
 from services.payments.domain.orders import OrderStatus, order_status
-from services.payments.providers import Ambiguous, ConfirmRequest, PaymentProvider, Prepared, Pricing, Request
+from services.payments.providers import ConfirmRequest, PaymentProvider, Prepared, Pricing, Request
 from services.payments.settings import Settings
 from services.payments.store import intents as intent_rows
 from services.payments.store import ledger, orders, questions
@@ -28,6 +28,7 @@ from shared.http_client import Call, NoAnswer, NotSent, recorded
 from shared.ids import new_id
 from shared.leases import lease_kept
 from shared.messages import Envelope, Environment, Refused, Reply, done
+from shared.provider_answers import IndeterminateResponse
 from shared.vault import BrokenSeal
 from shared.work import Batch, Desk, Work
 
@@ -120,7 +121,7 @@ class Payments:
         provider = self._providers.make(credential)
         assert provider is not None, "there is an adapter for every kind of credential"
         try:
-            return await tried(provider.get_transaction(NO_SUCH_PAYMENT), silent=(NotSent, NoAnswer, Ambiguous))
+            return await tried(provider.get_transaction(NO_SUCH_PAYMENT), silent=(NotSent, NoAnswer, IndeterminateResponse))
         finally:
             await provider.close()
 
@@ -217,8 +218,8 @@ async def listen(call: Callable[[], Awaitable[tuple[Observation, ...]]]) -> Hear
     with recorded() as calls:
         try:
             observations = await call()
-        except (NotSent, NoAnswer, Ambiguous) as silent:
-            pause = silent.retry_after_seconds if isinstance(silent, Ambiguous) else 0.0
+        except (NotSent, NoAnswer, IndeterminateResponse) as silent:
+            pause = silent.retry_after_seconds if isinstance(silent, IndeterminateResponse) else 0.0
             trouble = f"{type(silent).__name__}: {silent}"
             return Heard(observations=None, calls=tuple(calls), trouble=trouble, retry_after_seconds=pause)
     return Heard(observations=observations, calls=tuple(calls))

@@ -11,7 +11,7 @@ from services.payments.domain import intents
 from services.payments.domain.books import our_side, references_in, their_side
 from services.payments.domain.intents import Observation, Source
 from services.payments.handlers.asking import Payments, keep_applied, listen, see, steps_to
-from services.payments.providers import Ambiguous, PaymentProvider, ProviderTransaction, TransactionUnreadable
+from services.payments.providers import PaymentProvider, ProviderTransaction, TransactionUnreadable
 from services.payments.store import books as rows
 from services.payments.store import intents as intent_rows
 from services.payments.store.books import Kept
@@ -35,6 +35,7 @@ from shared.errors import Unavailable
 from shared.http_client import NoAnswer, NotSent, recorded
 from shared.ids import first_id_at, new_id
 from shared.messages import Envelope, Environment, done
+from shared.provider_answers import IndeterminateResponse
 from shared.work import Work
 
 KEYS_PAGE_ROWS = 500
@@ -100,7 +101,7 @@ async def _heard(envelope: Envelope, context: Payments, call: Awaitable[T]) -> T
             return await call
         except TransactionUnreadable:
             raise
-        except (NotSent, NoAnswer, Ambiguous) as silent:
+        except (NotSent, NoAnswer, IndeterminateResponse) as silent:
             raise Unavailable(f"{type(silent).__name__}: {silent}") from silent
         finally:
             brief = [msgspec.structs.replace(each, response={"rows": len(each.response.get("data", (each.response,)))}) for each in calls]

@@ -7,7 +7,7 @@ from uuid import UUID
 from services.payments.domain import intents
 from services.payments.domain.intents import Observation, Operation, Source, Transaction, TransactionStatus
 from services.payments.handlers.asking import Heard, Payments, keep_applied, listen, see, steps_to
-from services.payments.providers import Ambiguous, Observed, PaymentProvider, ProviderTransaction, Unreadable
+from services.payments.providers import Observed, PaymentProvider, ProviderTransaction, Unreadable
 from services.payments.store import intents as intent_rows
 from services.payments.store.intents import Seen
 from shared import audit, telemetry
@@ -18,6 +18,7 @@ from shared.errors import Invalid, NotFound, Retry, Unavailable
 from shared.http_client import Call, NoAnswer, NotSent, recorded
 from shared.ids import new_id
 from shared.messages import done
+from shared.provider_answers import IndeterminateResponse
 from shared.provider_values import UNFIT
 from shared.work import Work
 
@@ -138,7 +139,7 @@ async def _strangers(provider: PaymentProvider, provider_payment_id: str) -> Seq
     with recorded() as calls:
         try:
             return calls if await provider.is_strangers(provider_payment_id) else None
-        except (NotSent, NoAnswer, Ambiguous):
+        except (NotSent, NoAnswer, IndeterminateResponse):
             return None
 
 
@@ -154,7 +155,7 @@ async def _read_books(provider: PaymentProvider, observed: Observed, seen: Seen)
         found = await provider.get_transaction(observed.provider_payment_id)
         if found is None:
             # The payment is ours, so an intermediary may have answered, or the provider's books lag behind.
-            raise Ambiguous(f"the provider does not know the payment {observed.provider_payment_id}")
+            raise IndeterminateResponse(f"the provider does not know the payment {observed.provider_payment_id}")
         if not _is_of(seen, found):
             raise EventUnconfirmed(f"{observed.provider_payment_id} is another payment in the provider's books.")
         return found.observations

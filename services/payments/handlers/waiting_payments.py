@@ -11,7 +11,7 @@ from services.payments.domain import guards, intents
 from services.payments.domain.intents import Intent, IntentStatus, Observation, Operation, Reason, Source, Transaction, TransactionStatus
 from services.payments.handlers.asking import JOB, Heard, Payments, call, conclude, keep_applied, listen, remember, see
 from services.payments.handlers.resolving import resolve
-from services.payments.providers import Ambiguous, CaptureRequest, VoidRequest
+from services.payments.providers import CaptureRequest, VoidRequest
 from services.payments.store import questions
 from services.payments.store.intents import Seen
 from services.payments.store.questions import Question
@@ -20,6 +20,7 @@ from shared.backoff import trying
 from shared.database import CONTENDED_ATTEMPTS_MAX
 from shared.errors import Contended
 from shared.ids import new_id
+from shared.provider_answers import IndeterminateResponse
 from shared.work import Work
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class _Ending:
         async def look() -> tuple[Observation, ...]:
             found = await provider.get_transaction(payment_id)
             if found is None:
-                raise Ambiguous(f"the provider does not know the payment {payment_id}")
+                raise IndeterminateResponse(f"the provider does not know the payment {payment_id}")
             return found.observations
 
         heard = await listen(look)

@@ -155,16 +155,12 @@ class Unreadable(Exception):
     """An event of a provider is not written as this adapter reads it, so that not even whose it is can be told."""
 
 
-# What the handlers call an answer that proves nothing.
-Ambiguous = IndeterminateResponse
-
-
-class TransactionUnreadable(Ambiguous):
+class TransactionUnreadable(IndeterminateResponse):
     """The provider's books show the payment, but not written as its adapter reads it: asking again does not help."""
 
 
 class PaymentProvider(Protocol):
-    """One provider account; `NotSent`, `NoAnswer` and `Ambiguous` are the only ways a call may fail."""
+    """One provider account; `NotSent`, `NoAnswer` and `IndeterminateResponse` are the only ways a call may fail."""
 
     name: str
     account: str

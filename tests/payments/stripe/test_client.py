@@ -14,7 +14,6 @@ from deploy.sandbox.faces import stripe_objects as objects
 from deploy.sandbox.server import Account, Sandbox
 from services.payments.domain.intents import Observation, Operation, TransactionStatus
 from services.payments.providers import (
-    Ambiguous,
     AuthorizeRequest,
     CaptureRequest,
     PaymentProvider,
@@ -27,6 +26,7 @@ from services.payments.providers.stripe import API_VERSION
 from services.payments.providers.stripe.client import StripePayments
 from shared.http_client import Answer, ProviderClient
 from shared.ids import new_id
+from shared.provider_answers import IndeterminateResponse
 from tests.world import SANDBOX_KEY, a_sandbox
 
 DONE, DECLINED, FAILED, PENDING = (
@@ -88,7 +88,7 @@ class TestFailuresOfStripesOwn:
     async def test_one_that_it_remembers_long_after_is_proven_not_executed(self, sandbox: Sandbox, stripe: PaymentProvider) -> None:
         request = an_authorization("tok_500_once")
 
-        with pytest.raises(Ambiguous):
+        with pytest.raises(IndeterminateResponse):
             await send(stripe, request)
         (seen,) = await send(stripe, request)
 
@@ -99,7 +99,7 @@ class TestFailuresOfStripesOwn:
         stripe, request = an_adapter(sandbox), an_authorization("tok_500_once")
 
         for _ in range(2):
-            with pytest.raises(Ambiguous):
+            with pytest.raises(IndeterminateResponse):
                 await send(stripe, request)
 
         await stripe.close()
@@ -107,7 +107,7 @@ class TestFailuresOfStripesOwn:
     async def test_of_a_capture(self, stripe: PaymentProvider) -> None:
         request = a_capture(await held(stripe, "tok_capture_500_once"))
 
-        with pytest.raises(Ambiguous):
+        with pytest.raises(IndeterminateResponse):
             await send(stripe, request)
         (seen,) = await send(stripe, request)
 
@@ -118,7 +118,7 @@ class TestKeysAndRaces:
     async def test_a_key_that_is_not_taken_says_nothing_of_the_payment(self, sandbox: Sandbox) -> None:
         stripe = an_adapter(sandbox, api_key="sk_test_revoked")
 
-        with pytest.raises(Ambiguous, match="401"):
+        with pytest.raises(IndeterminateResponse, match="401"):
             await send(stripe, an_authorization())
 
         await stripe.close()
@@ -243,7 +243,7 @@ class TestSearching:
         copies = [msgspec.structs.replace(payment, id=f"pi_{new_id().hex}", created_at=payment.created_at) for _ in range(501)]
         monkeypatch.setattr(sandbox.books, "payments", {p.id: p for p in copies})
 
-        with pytest.raises(Ambiguous, match="more payments"):
+        with pytest.raises(IndeterminateResponse, match="more payments"):
             await stripe.find_by_reference(new_id(), operation=Operation.AUTHORIZE, provider_payment_id=None)
 
 
@@ -494,9 +494,9 @@ class TestNonsense:
     ) -> None:
         monkeypatch.setattr(objects, "payment_intent", lambda _: dict(answer))
 
-        with pytest.raises(Ambiguous, match="cannot be read"):
+        with pytest.raises(IndeterminateResponse, match="cannot be read"):
             await send(stripe, an_authorization())
-        with pytest.raises(Ambiguous, match="cannot be read"):
+        with pytest.raises(IndeterminateResponse, match="cannot be read"):
             await stripe.get_transaction(_newest(sandbox).id)
 
 
@@ -537,7 +537,7 @@ class TestKeptForAnotherRequest:
 
         monkeypatch.setattr(ProviderClient, "_exchange", answered)
 
-        with pytest.raises(Ambiguous, match="another payment"):
+        with pytest.raises(IndeterminateResponse, match="another payment"):
             await send(stripe, request_of_ours)
 
 

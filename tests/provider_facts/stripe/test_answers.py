@@ -6,7 +6,7 @@ tests/payments/test_intermediaries.py tries every status with bodies that are no
 import pytest
 
 from services.payments.domain.intents import TransactionStatus
-from services.payments.providers import Ambiguous
+from shared.provider_answers import IndeterminateResponse
 from tests.provider_facts.stripe.conftest import Stripe
 from tests.world import SANDBOX_KEY
 
@@ -56,5 +56,5 @@ async def test_the_adapter_reads_an_outcome(stripe: Stripe, method: str, status:
 @pytest.mark.parametrize("method", ["tok_500_once", "tok_429_once"])
 async def test_the_adapter_reads_no_outcome(stripe: Stripe, method: str) -> None:
     """429 and 5xx: "Something went wrong on Stripe's end"; of whether it was executed they say nothing."""
-    with pytest.raises(Ambiguous):
+    with pytest.raises(IndeterminateResponse):
         await stripe.authorize(method)

@@ -7,9 +7,10 @@ import pytest
 
 from deploy.sandbox.books import Payment
 from services.payments.domain.intents import Operation
-from services.payments.providers import Ambiguous, TransactionPage, TransactionUnreadable
+from services.payments.providers import TransactionPage, TransactionUnreadable
 from services.payments.providers.stripe.amounts import from_stripe, to_stripe
 from shared.http_client import recorded
+from shared.provider_answers import IndeterminateResponse
 from tests.provider_facts.stripe.conftest import HELD, Stripe
 
 # Left ISO 4217 (list three, six-group.com), and were once on docs.stripe.com/currencies.
@@ -108,6 +109,6 @@ class TestWhosePaymentItIs:
     async def test_is_not_told_by_silence(self, stripe: Stripe) -> None:
         stripe.sandbox.api_key, key = "other", stripe.sandbox.api_key
 
-        with pytest.raises(Ambiguous):
+        with pytest.raises(IndeterminateResponse):
             await stripe.adapter.is_strangers("pi_1")
         stripe.sandbox.api_key = key

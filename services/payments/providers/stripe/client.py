@@ -11,7 +11,6 @@ import msgspec
 
 from services.payments.domain.intents import Observation, Operation, TransactionStatus
 from services.payments.providers import (
-    Ambiguous,
     Capabilities,
     Observed,
     Prepared,
@@ -26,7 +25,7 @@ from services.payments.providers.stripe import API_VERSION, objects, requests
 from services.payments.providers.stripe.amounts import from_stripe
 from services.payments.providers.stripe.objects import BalanceTransaction, Dispute, Owned, PaymentError, PaymentIntent, Refund
 from shared.http_client import Answer, ProviderClient, told_back
-from shared.provider_answers import UNREADABLE, AnswerFormat, ProviderError, text_of
+from shared.provider_answers import UNREADABLE, AnswerFormat, IndeterminateResponse, ProviderError, text_of
 
 URL = "https://api.stripe.com"
 # Stripe forgets a key after 24 hours at the earliest (docs.stripe.com/api/idempotent_requests).
@@ -169,7 +168,7 @@ class StripePayments:
                     return await self._whole(row)
             if cursor is None:
                 return None
-        raise Ambiguous("stripe has more payments of that time than are looked through")
+        raise IndeterminateResponse("stripe has more payments of that time than are looked through")
 
     async def list_transactions(self, *, since: datetime, until: datetime, cursor: str | None) -> TransactionPage:
         """Page through Stripe's books by time of creation, the newest first; what bears no reference of ours is skipped unread."""
@@ -305,9 +304,9 @@ ANSWERS = AnswerFormat(
 
 
 def _shown_object(answer: Answer, *kinds: str) -> dict[str, Any]:
-    """Take the object of an answer that is Stripe's and of such a kind; raises Ambiguous."""
+    """Take the object of an answer that is Stripe's and of such a kind; raises IndeterminateResponse."""
     if ANSWERS.shown(answer).get("object") not in kinds:
-        raise Ambiguous(f"stripe's answer cannot be read: it is no {' or '.join(kinds)}")
+        raise IndeterminateResponse(f"stripe's answer cannot be read: it is no {' or '.join(kinds)}")
     return answer.body
 
 
@@ -320,7 +319,7 @@ def _payment_of(answer: Answer, payment_id: str) -> dict[str, Any]:
 
 def _meant(payment_id: Any, *, ours: bool) -> None:
     if not ours:
-        raise Ambiguous(f"stripe's answer cannot be read: it is about another payment ({payment_id})")
+        raise IndeterminateResponse(f"stripe's answer cannot be read: it is about another payment ({payment_id})")
 
 
 def _rows(answer: Answer) -> list[dict[str, Any]]:
@@ -361,7 +360,7 @@ def _refused(prepared: Prepared, answer: Answer, reference: UUID) -> tuple[Obser
         # Somebody was there before us; what was to be let go is.
         return objects.transaction(msgspec.convert(told, PaymentIntent), void=reference).observations
     if prepared.operation == "confirm":
-        raise Ambiguous(f"stripe answered {answer.status}")
+        raise IndeterminateResponse(f"stripe answered {answer.status}")
     if error.type == "card_error":
         return (_not_done(prepared, TransactionStatus.DECLINED, error.reason, answer, reference),)
     # An error about the request itself, or about the state of the payment: it was not executed.
