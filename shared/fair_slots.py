@@ -8,9 +8,6 @@ from uuid import UUID
 
 from shared.errors import Refusal, Retry
 
-# One store has at most this share of the slots, so that another's message never waits for it to end.
-STORE_SHARE = 0.75
-
 
 class StoreOverloaded(Refusal):
     """As many messages of this store are waiting as one store may have; others' go on."""
@@ -25,9 +22,9 @@ class StoreOverloaded(Refusal):
 class FairSlots:
     """Lets so many messages be handled at once, at most a share of them of one store; of its others so many may wait."""
 
-    def __init__(self, slots: int, *, waiting_max: int) -> None:
+    def __init__(self, slots: int, *, per_store_max: int, waiting_max: int) -> None:
         self._free = slots
-        self._per_store_max = max(1, int(slots * STORE_SHARE))
+        self._per_store_max = per_store_max
         self._waiting_max = waiting_max
         self._working: Counter[UUID] = Counter()
         # In the order in which stores get their turn.

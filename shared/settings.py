@@ -169,7 +169,7 @@ class BusSettings(EnvironmentSettings, frozen=True, kw_only=True):
     prefetch: Annotated[
         int,
         about(
-            "Messages that a process handles at the same time, at most three quarters of them one store's.",
+            "Messages of one store that a process handles at the same time, and a third more of others.",
             unit="messages",
             ge=1,
             le=PORT_MAX,

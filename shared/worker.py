@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 import traceback
 from collections import defaultdict
@@ -20,7 +21,7 @@ from shared.backoff import trying
 from shared.bus import Letter, Publisher, Received, TooLarge, Unroutable, envelope_of, headers_of
 from shared.database import CONTENDED_ATTEMPTS_MAX, GroupCommit, Statement
 from shared.errors import UNAVAILABLE, Contended, Problem, Refusal, Retry, Unavailable
-from shared.fair_slots import STORE_SHARE, FairSlots
+from shared.fair_slots import FairSlots
 from shared.inbox import CameBefore, Inbox, State, digest_of
 from shared.messages import Envelope, Event, Message, Query, Refused, done, encode_reply, type_of
 from shared.work import Desk, Work
@@ -30,9 +31,12 @@ logger = logging.getLogger(__name__)
 TRACEBACK_MAX_BYTES = 4096
 REASON_MAX_CHARACTERS = 500
 GROUP_MAX = 32
-# Messages handled at the same time, and how many a process has from the broker for each: only of what it has can it choose by store.
+# Messages of one store handled at the same time, and as a share of them how many more of others: fewer would cost one store throughput.
 SLOTS = 64
+OTHERS_SHARE = 1 / 3
+# How many a process has from the broker for each slot: only of what it has can it choose by store. One store's never fill all of it.
 PREFETCHED_PER_SLOT = 8
+WAITING_SPARE = 2
 # AMQP 0-9-1: a prefetch count is a short.
 PREFETCHED_MAX = 65_535
 # The broker's own counters must not travel on: 4.x ignores them and cycle detection may drop the copy.
@@ -123,8 +127,11 @@ class Worker(Generic[C]):
         # Their senders keep them and try again by a schedule of their own: a failure is answered, and neither retried nor parked here.
         self._failures_answered = {type_of(kind) for kind in failures_answered}
         # By queue: work in the background has slots of its own.
-        waiting_max = int(slots * PREFETCHED_PER_SLOT * STORE_SHARE)
-        self._slots: defaultdict[str, FairSlots] = defaultdict(lambda: FairSlots(slots, waiting_max=waiting_max))
+        self._slots: defaultdict[str, FairSlots] = defaultdict(
+            lambda: FairSlots(
+                slots + math.ceil(slots * OTHERS_SHARE), per_store_max=slots, waiting_max=slots * (PREFETCHED_PER_SLOT - WAITING_SPARE)
+            )
+        )
         self._groups: dict[str, GroupCommit[_Arrived, bool]] = {
             type_of(kind): GroupCommit(partial(self._together, how), items_max=group_max, pause_seconds=group_pause_seconds)
             for kind, how in (together or {}).items()

@@ -38,7 +38,7 @@ class Settings(VaultSettings, frozen=True, kw_only=True):
     prefetch: Annotated[
         int,
         about(
-            "Messages that a process handles at the same time, at most three quarters of them one store's; few, because in a burst the "
+            "Messages of one store that a process handles at the same time, and a third more of others; few, because in a burst the "
             "answers to providers come first.",
             unit="messages",
             ge=1,

@@ -26,7 +26,8 @@ async def test_a_short_attack_leaves_the_other_store_unharmed(
 
     assert [phase.measured.failures for phase in report.phases] == [[], []]
     heads, samples = (phase.outcome for phase in report.phases)
-    assert "431" in heads.statuses
+    # A flood ends: by its answer, or by the reset after it where the answer is lost to it.
+    assert heads.statuses.keys() & {"0", "431"}
     assert {"401", "431"} <= samples.statuses.keys()
     assert report.phases[1].memory_after.keys() == {"gateway", "payments", "webhooks"}
     assert "H3 huge headers" in drawn(report)

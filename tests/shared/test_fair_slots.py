@@ -16,7 +16,7 @@ class Work:
     """Messages that hold a slot until they are let go."""
 
     def __init__(self, *, waiting_max: int = 100) -> None:
-        self.slots = FairSlots(SLOTS, waiting_max=waiting_max)
+        self.slots = FairSlots(SLOTS, per_store_max=SHARE, waiting_max=waiting_max)
         self.handled: list[UUID] = []
         self.gate = asyncio.Event()
 

@@ -14,7 +14,6 @@ import pytest
 
 from shared import topology
 from shared.bus import Consumer, Letter, Received, Unroutable
-from shared.fair_slots import STORE_SHARE
 from shared.ids import new_id
 from shared.messages import Envelope, Environment, decode_reply
 from shared.migrations import role_of
@@ -184,12 +183,12 @@ class TestStores:
         """Security report H1: a store's commands wait for a silent provider, more of them than are handled at the same time."""
         slow = [_command_of(store_id) for store_id in [new_id()] * 2 * SLOTS]
         await asyncio.gather(*(probe.send("slow", envelope=envelope) for envelope in slow))
-        await until(lambda: _handling(probe, int(SLOTS * STORE_SHARE)))
+        await until(lambda: _handling(probe, SLOTS))
 
         others = [await probe.send() for _ in range(3)]
 
         await until(lambda: _all_are_done(probe, others))
-        assert probe.counted.handling == int(SLOTS * STORE_SHARE)
+        assert probe.counted.handling == SLOTS
         probe.counted.gate.set()
         await until(lambda: _is(probe, slow[-1], "done"))
 
