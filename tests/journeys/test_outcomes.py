@@ -1,5 +1,6 @@
 """Every magic token's outcome, and what happens when the provider is silent, late, or says something else."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -343,6 +344,7 @@ class TestDisagreement:
         payment = await world.a_payment()
         await payment.capture(1_000)
         await payment.refund(400)
+        payment.at_the_provider().authorization_expires_at = datetime.now(UTC).isoformat()
         expired = "UPDATE payments.payment_intents SET authorization_expires_at = now() WHERE id = $1"
 
         await world.change(expired, payment.id)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -157,6 +158,7 @@ class TestAttention:
         ending, frozen = await world.a_payment(), await world.a_payment()
         await ending.capture(1_000)
         await ending.refund(400)
+        ending.at_the_provider().authorization_expires_at = (datetime.now(UTC) + timedelta(hours=3)).isoformat()
         await _change(world, "authorization_expires_at = now() + interval '3 hours'", ending)
         await _change(world, "attention = 'their books say more'", frozen)
 

@@ -100,7 +100,7 @@ class TestOneThatIsWrong:
             (
                 WebhooksSettings,
                 {"WEBHOOK_ACCOUNTS": f'[{{"provider":"stripe","secrets":["{SECRET}"]}}]'},
-                "WEBHOOK_ACCOUNTS: must be a JSON list of accounts: Object missing required field `store_id` - at `$[0]`",
+                "WEBHOOK_ACCOUNTS: must be a JSON list of accounts: Object missing required field `environment` - at `$[0]`",
             ),
             (
                 WebhooksSettings,
