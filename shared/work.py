@@ -50,7 +50,7 @@ class Desk:
         return reply if self.seal is None else self.seal.hidden(reply.decode(), info=_reply_place(envelope)).encode()
 
     def unsealed(self, envelope: Envelope, kept: bytes) -> bytes:
-        """Read a reply that the inbox has kept; raises Unavailable for a key that is not here yet."""
+        """Read a reply that the inbox has stored; raises Unavailable for a key that is not here yet."""
         return kept if self.seal is None else self.seal.unhidden(kept.decode(), info=_reply_place(envelope)).encode()
 
     def reply_soon(self, reply_to: str, envelope: Envelope, reply: bytes) -> None:

@@ -33,13 +33,13 @@ class Settings(BusSettings, frozen=True, kw_only=True):
     token_secret: Annotated[
         str,
         about(
-            "Signs checkout and customer tokens, and encrypts the answers that are kept for idempotency.",
+            "Signs checkout and customer tokens, and encrypts the answers that are stored for idempotency.",
             secret=True,
             min_length=TOKEN_SECRET_CHARACTERS_MIN,
         ),
     ]
     token_secret_before: Annotated[
-        str, about("The secret before it, as long as tokens and kept answers of that are still in use.", secret=True)
+        str, about("The secret before it, as long as its tokens and stored answers are still in use.", secret=True)
     ] = ""
     queue_depths_amqp_url: Annotated[
         str,

@@ -47,7 +47,7 @@ from shared.worker import CommandHandler, FailureHandler, QueryHandler, RetrySch
 
 OWNED = Owned(name="webhooks", files=Path(__file__).parent / "schema", also=("credentials",))
 TOLD = contract.TOLD["webhooks"]
-# Without the broker webhooks are kept all the same, and worked on once it is back.
+# Without the broker webhooks are stored all the same, and worked on once it is back.
 ONLY_SHOWN = frozenset({"broker", "replies"})
 CERTIFICATE_TIMEOUT_SECONDS = 5.0
 CERTIFICATE_MAX_BYTES = 64 * 1024

@@ -81,7 +81,7 @@ SAMPLE_ID = re.compile(r"evt_0+")
 
 
 def keepable(event: Event) -> Event:
-    """Name an event as it can be kept: an id that is too long for an index or holds NUL is replaced by its digest, a type is cut.
+    """Name an event as it can be stored: an id that is too long for an index or holds NUL is replaced by its digest, a type is cut.
 
     A sample's id, which many events bear, is replaced by the digest of what was sent.
     """

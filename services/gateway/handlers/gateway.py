@@ -252,7 +252,7 @@ class Gateway:
         )
 
     async def ask_as(self, envelope: Envelope, query: Query, *, timeout_seconds: float) -> Reply:
-        """Ask a service on behalf of whoever the envelope says; a query for a secret is in the audit before it is sent."""
+        """Ask a service on behalf of the envelope's actor; a query for a secret is in the audit before it is sent."""
         if isinstance(query, SecretQuery):
             await audit.insert_action(self.pool, envelope, type_of(type(query)), audit.subject_of(query))
         try:
