@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 from aiohttp import web
 
@@ -217,6 +218,27 @@ class TestLease:
             [delivery] = await deliveries(world, endpoint)
             assert (delivery["status"], delivery["last_status"], delivery["attempt_count"]) == ("delivered", 200, 1)
             assert (await endpoint_now(world, endpoint))["failing_since"] is None
+
+    @pytest.mark.parametrize("status", [200, 500])
+    async def test_a_result_waits_for_its_endpoint_first(self, world: World, status: int) -> None:
+        """Or deleting an endpoint, which takes its deliveries with it, and a result would wait for each other."""
+        gate = asyncio.Event()
+        async with a_merchant(Scripted((gate, status, {}))) as merchant:
+            endpoint = await an_endpoint(world, merchant.url)
+            await world.change("UPDATE webhooks.webhook_endpoints SET timeout_count = 1 WHERE id = $1", UUID(endpoint["id"]))
+            await announce(world, "authorized")
+            await told(merchant, 1)
+            connection = await asyncpg.connect(world.place.database_url)
+            async with connection.transaction():
+                await connection.execute("SELECT FROM webhooks.webhook_endpoints WHERE id = $1 FOR UPDATE", UUID(endpoint["id"]))
+                gate.set()
+                waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                await until(lambda: world.rows(waiting))
+
+                locked = "SELECT FROM webhooks.webhook_deliveries WHERE endpoint_id = $1 FOR UPDATE NOWAIT"
+                assert len(await connection.fetch(locked, UUID(endpoint["id"]))) == 1
+            await connection.close()
+            await delivery_of(world, endpoint, attempt_count=1)
 
 
 class TestRetryAfter:

@@ -109,21 +109,27 @@ async def mark_delivered(pool: Pool, due: Due, *, status: int) -> bool:
     async with connected(pool) as db:
         row = await db.fetchrow(
             """
-            WITH done AS (UPDATE webhook_deliveries
+            -- The endpoint is locked before its delivery, as deleting or changing it does, or they could wait for each other.
+            WITH unhealthy AS MATERIALIZED (
+                     SELECT id
+                       FROM webhook_endpoints
+                      WHERE id = $4 AND (failing_since IS NOT NULL OR timeout_count > 0 OR paused_until IS NOT NULL)
+                        FOR NO KEY UPDATE),
+                 done AS (UPDATE webhook_deliveries
                              SET status = 'delivered', attempt_count = attempt_count + 1, last_status = $3, last_error = NULL,
                                  delivered_at = now(), lease_token = NULL
-                           WHERE id = $1 AND lease_token = $2
+                           WHERE id = $1 AND lease_token = $2 AND (SELECT count(*) FROM unhealthy) >= 0
                           RETURNING endpoint_id),
                  healthy AS (UPDATE webhook_endpoints e
                                 SET failing_since = NULL, timeout_count = 0, paused_until = NULL
-                               FROM done
-                              WHERE e.id = done.endpoint_id
-                                AND (e.failing_since IS NOT NULL OR e.timeout_count > 0 OR e.paused_until IS NOT NULL))
+                               FROM done, unhealthy
+                              WHERE e.id = done.endpoint_id AND e.id = unhealthy.id)
             SELECT FROM done
             """,
             due.id,
             due.lease_token,
             status,
+            due.endpoint_id,
         )
     return row is not None
 
@@ -142,11 +148,13 @@ async def mark_undelivered(pool: Pool, due: Due, failure: Failure, *, again_seco
     async with connected(pool) as db:
         row = await db.fetchrow(
             """
-            WITH tried AS (UPDATE webhook_deliveries
+            -- The endpoint is locked first, as in mark_delivered.
+            WITH endpoint AS MATERIALIZED (SELECT id FROM webhook_endpoints WHERE id = $8 FOR NO KEY UPDATE),
+                 tried AS (UPDATE webhook_deliveries
                               SET attempt_count = attempt_count + 1, last_status = $3, last_error = $4, lease_token = NULL,
                                   status = CASE WHEN $5::float8 IS NULL THEN 'failed' ELSE status END,
                                   next_attempt_at = now() + make_interval(secs => coalesce($5, 0))
-                            WHERE id = $1 AND lease_token = $2
+                            WHERE id = $1 AND lease_token = $2 AND (SELECT count(*) FROM endpoint) >= 0
                            RETURNING endpoint_id),
                  failing AS (UPDATE webhook_endpoints e
                                 SET failing_since = coalesce(e.failing_since, now()),
@@ -164,6 +172,7 @@ async def mark_undelivered(pool: Pool, due: Due, failure: Failure, *, again_seco
             again_seconds,
             failure.timed_out,
             failure.retry_after_seconds,
+            due.endpoint_id,
         )
     return row is not None
 
