@@ -280,7 +280,10 @@ ADAPTERS: dict[str, Adapter] = {
         ),
         absence=_easypost_error("NOT_FOUND"),
         finding_nothing=frozenset({"get"}),
-        stranger=_json({"id": "shp_9", "object": "Shipment", "created_at": NOW.isoformat(), "postage_label": None, "refund_status": None}),
+        stranger=_json(
+            {"id": "shp_9", "object": "Shipment", "created_at": NOW.isoformat(), "postage_label": None, "refund_status": None}
+            | {"trackers": [{"tracking_code": "T9", "tracking_details": []}], "has_more": False}
+        ),
     ),
     "shippo": Adapter(
         make=lambda url: Shippo(api_key="x", base_url=url, timeout_seconds=TIMEOUT_SECONDS),
@@ -294,8 +297,16 @@ ADAPTERS: dict[str, Adapter] = {
         # github.com/goshippo/shippo-node-client/issues/78
         absence=_json({"detail": "Not found"}),
         finding_nothing=frozenset({"get"}),
-        stranger=_json({"object_id": "tr_9", "status": "SUCCESS", "metadata": str(new_id()), "transaction": "tr_9"}),
-        known={"/transactions/lbl_1": (200, {"object_id": "lbl_1", "status": "SUCCESS"})},
+        stranger=_json(
+            {"object_id": "tr_9", "status": "SUCCESS", "metadata": str(new_id()), "transaction": "tr_9"}
+            | {"carrier": "usps", "tracking_number": "T9", "eta": None, "tracking_status": None, "tracking_history": []}
+        ),
+        known={
+            "/transactions/lbl_1": (
+                200,
+                {"object_id": "lbl_1", "status": "SUCCESS", "rate": {"provider": "USPS", "servicelevel": {"token": "usps_priority"}}},
+            )
+        },
     ),
     "taxjar": Adapter(
         make=lambda url: TaxJar(api_key="x", base_url=url, timeout_seconds=TIMEOUT_SECONDS),

@@ -135,6 +135,16 @@ class TestEveryStatus:
         assert found == []
 
 
+@pytest.mark.parametrize("name", ["sandbox carrier", "easypost", "shippo"])
+async def test_a_tracker_of_another_parcel_proves_nothing(wire: Wire, name: str) -> None:
+    """F3: what is read on the way is right, and the tracker is what a proxy stored of another parcel."""
+    carrier = ADAPTERS[name]
+    wire.known = carrier.known
+    wire.say(200, carrier.stranger)
+
+    assert await outcome(carrier.looks["track"], carrier.make("http://provider")) == UNKNOWN
+
+
 # How long to wait, in words that are no number and no date (RFC 9110, 10.2.3).
 PAUSES = ("", "\N{SUPERSCRIPT TWO}", "1.5", "-1", "soon", "Mon, 30 Nov 99999999999999999999 00:00:00 GMT")
 

@@ -1,5 +1,6 @@
 """What carriers and tax engines must do, and how they may answer."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
@@ -42,6 +43,14 @@ def changed(answers: AnswerFormat, answer: Answer) -> dict[str, Any]:
     if (error := answers.refusal(answer)) is not None:
         raise CarrierRefused(error.code, error.message)
     return answers.shown(answer)
+
+
+def tracker_of(tracker: Mapping[str, Any], field: str, tracking_number: str) -> Mapping[str, Any]:
+    """Insist that a tracker is that of a tracking number; raises ValueError for another's, which an intermediary may have stored."""
+    shown = str(tracker[field])
+    if "".join(shown.split()).upper() != "".join(tracking_number.split()).upper():
+        raise ValueError("it is another tracking number's")
+    return tracker
 
 
 class CarrierCapabilities(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from services.fulfillment.providers import (
     LabelRequest,
     RatesRequest,
     changed,
+    tracker_of,
 )
 from services.fulfillment.providers.downloads import FORMS, fetched
 from shared.contracts.fulfillment.pricing import PackageBody
@@ -175,7 +176,8 @@ class EasyPost:
         """Read all that was seen of a parcel."""
         answer = await self._client.call("list_trackers", "GET", "/v2/trackers", query={"tracking_code": tracking_number})
         with ANSWERS.reading():
-            return [event for tracker in ANSWERS.shown(answer)["trackers"][:1] for event in _events(tracker)]
+            trackers = ANSWERS.shown(answer)["trackers"]
+            return [event for tracker in trackers[:1] for event in _events(tracker_of(tracker, "tracking_code", tracking_number))]
 
     async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
         """Page through the shipments that were bought, the newest first (docs.easypost.com/docs/shipments, list all)."""

@@ -23,6 +23,7 @@ from services.fulfillment.providers import (
     LabelRequest,
     RatesRequest,
     changed,
+    tracker_of,
 )
 from services.fulfillment.providers.downloads import FORMS, fetched
 from services.fulfillment.providers.shippo_carriers import carrier_token
@@ -201,7 +202,8 @@ class Shippo:
         with ANSWERS.reading():
             rate = await self._rate_of(await self._transaction(provider_label_id))
             path = f"/tracks/{carrier_token(rate)}/{tracking_number}"
-            return _events(ANSWERS.shown(await self._client.call("track", "GET", path)))
+            answer = await self._client.call("track", "GET", path)
+            return _events(tracker_of(ANSWERS.shown(answer), "tracking_number", tracking_number))
 
     async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
         """Page through transactions, the newest first; Shippo lists by no time, so reading ends where they are too old."""
