@@ -11,7 +11,15 @@ from tests.webhooks.test_merchants import Merchant, a_merchant, an_endpoint
 from tests.world import Payment, Place, World, until
 
 VICTIM = "webhooks"
-WANTED = ("before WITH", "after WITH", "before ack", "before post to the merchant", "after post", "before WITH done", "after WITH done")
+WANTED = (
+    "before WITH",
+    "after WITH",
+    "before ack",
+    "before post to the merchant",
+    "after post",
+    "before WITH unhealthy",
+    "after WITH unhealthy",
+)
 
 
 async def test_dying_at_any_point_loses_no_event_and_leaves_no_gap(nursery: Nursery, own_place: Place, tmp_path: Path) -> None:

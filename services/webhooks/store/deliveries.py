@@ -106,10 +106,10 @@ async def claim_due(pool: Pool, *, limit: int, share: Share, out: Mapping[UUID, 
 
 async def mark_delivered(pool: Pool, due: Due, *, status: int) -> bool:
     """Write down that an endpoint received an event, and fails no more; says whether the lease was held, else nothing is written."""
+    # The endpoint is locked before its delivery, as deleting or changing it does, or they could wait for each other.
     async with connected(pool) as db:
         row = await db.fetchrow(
             """
-            -- The endpoint is locked before its delivery, as deleting or changing it does, or they could wait for each other.
             WITH unhealthy AS MATERIALIZED (
                      SELECT id
                        FROM webhook_endpoints
@@ -145,10 +145,10 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 async def mark_undelivered(pool: Pool, due: Due, failure: Failure, *, again_seconds: float | None) -> bool:
     """Write down a failed try, and when the next one is due, if any; says whether the lease was still held, else nothing is written."""
+    # The endpoint is locked first, as above.
     async with connected(pool) as db:
         row = await db.fetchrow(
             """
-            -- The endpoint is locked first, as in mark_delivered.
             WITH endpoint AS MATERIALIZED (SELECT id FROM webhook_endpoints WHERE id = $8 FOR NO KEY UPDATE),
                  tried AS (UPDATE webhook_deliveries
                               SET attempt_count = attempt_count + 1, last_status = $3, last_error = $4, lease_token = NULL,
