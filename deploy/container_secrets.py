@@ -111,7 +111,7 @@ def _webhook_secret() -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    # Written beside it first: a reader sees all of it or none.
+    # Written to a temporary file first: a reader finds all of it or none.
     partial = file.with_suffix(".partial")
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE), "w") as stream:
         os.fchmod(stream.fileno(), FILE_MODE)
