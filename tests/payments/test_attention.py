@@ -34,10 +34,10 @@ async def theirs(payment: Payment) -> Any:
     return payment.world.sandbox.books.payments[(await payment.intent())["provider_payment_id"]]
 
 
-async def happens(payment: Payment, kind: str, amount: int) -> None:
+async def happens(payment: Payment, kind: str, amount: int, status: str = "succeeded") -> None:
     """Have something happen in the provider's dashboard, and wait until we know."""
     before = (await payment.intent())["version"]
-    payment.world.sandbox.books.add(await theirs(payment), kind, amount, reason="dashboard")
+    payment.world.sandbox.books.add(await theirs(payment), kind, amount, status=status, reason="dashboard")
     await until(lambda: _newer(payment, before))
 
 
@@ -241,18 +241,37 @@ class TestAccepting:
         assert (await accept(payment)).code == "nothing-to-accept"
         assert (await accept(Payment(attentive, await attentive.an_order(), payment.id), version=1)).status == 404
 
-    async def test_what_ends_by_itself_cannot_be_accepted(self, attentive: World) -> None:
-        """A capture under way for which a fact has left too little: the provider's answer heals it."""
+    async def test_what_is_under_way_is_accepted_and_its_end_is_news(self, attentive: World) -> None:
+        """F10: a capture under way for which a fact has left too little; what the provider answers may not fit either."""
         attentive.provider = "sandbox"
         payment = await attentive.a_payment("tok_capture_slow")
         taking = asyncio.create_task(payment.capture(TOTAL))
         await until(lambda: _has(payment, "capture_reserved", TOTAL))
         await happens(payment, "capture", 1_000)
 
-        refused = await accept(payment)
+        accepted = await accept(payment)
 
-        assert (refused.status, refused.code) == (409, "nothing-to-accept")
+        assert (accepted.status, accepted.json["status"], accepted.json["attention"]) == (200, "partially_captured", None)
         await taking
+        await until(lambda: _has(payment, "capture_reserved", 0))
+
+    async def test_a_refund_that_a_dispute_crowds_out_freezes_nothing(self, attentive: World) -> None:
+        """F4, F10: the refund is pending for days; once that is accepted, the rest of the hold can still be captured and voided."""
+        attentive.provider = "sandbox"
+        payment = await attentive.a_payment()
+        assert (await payment.capture(TOTAL - 1_000)).status == 201
+        await happens(payment, "refund", 400, "pending")
+        await happens(payment, "chargeback", TOTAL - 1_000)
+        frozen = await payment.intent()
+        assert (frozen["status"], (await payment.capture(600)).status) == ("conflicted", 409)
+
+        accepted = await accept(payment)
+
+        assert (accepted.status, accepted.json["attention"], accepted.json["refund_reserved"]) == (200, None, 400)
+        assert (await payment.capture(600)).status == 201
+        assert (await payment.void()).status == 201
+        intent = await payment.intent()
+        assert (intent["status"], intent["captured_amount"], intent["voided_amount"]) == ("partially_refunded", TOTAL - 400, 400)
 
     async def test_a_void_that_ended_a_conflict_leaves_nothing_to_do(self, attentive: World) -> None:
         attentive.provider = "sandbox"

@@ -166,11 +166,25 @@ class TestAcceptance:
         assert intents.fold(accepted, [msgspec.structs.replace(half, processed_amount=6_000)]).status is IntentStatus.CONFLICTED
         assert intents.fold(accepted, [msgspec.structs.replace(half, contradicted=True)]).status is IntentStatus.CONFLICTED
 
-    def test_leaves_what_ends_by_itself(self) -> None:
-        rows = [HELD, row("capture", 1), row("capture", AMOUNT, "pending")]
-        crowded = intents.fold(an_intent(), rows)
+    @pytest.mark.parametrize(
+        ("done", "under_way", "status"),
+        [
+            ([row("capture", 1)], row("capture", AMOUNT, "pending"), "partially_captured"),
+            ([row("capture", AMOUNT), row("chargeback", AMOUNT)], row("refund", 400, "pending", provider_txn_id="re_1"), "refunded"),
+        ],
+        ids=["capture", "refund and dispute"],
+    )
+    def test_is_also_of_what_is_under_way(self, done: list[Transaction], under_way: Transaction, status: str) -> None:
+        """F4, F10: a refund may be pending for days, and nothing freezes for so long; what comes of it is another fact."""
+        rows = [HELD, *done, under_way]
 
-        assert intents.accept(crowded, rows).attention == crowded.attention
+        accepted = intents.accept(intents.fold(an_intent(), rows), rows)
+
+        assert (accepted.status.value, accepted.attention, accepted.capturable, accepted.refundable) == (status, None, 0, accepted.refundable)
+        succeeded = msgspec.structs.replace(under_way, status=TransactionStatus.SUCCEEDED)
+        assert intents.fold(accepted, [HELD, *done, succeeded]).status is IntentStatus.CONFLICTED
+        another = msgspec.structs.replace(under_way, id=new_id())
+        assert intents.fold(accepted, [HELD, *done, another]).status is IntentStatus.CONFLICTED
 
 
 class TestOverpayment:
@@ -229,8 +243,7 @@ class TestOverpayment:
 
         ends = [(i.status, i.attention is None, i.overpaid_amount, i.refunded_amount, i.captured_amount) for i in (one, other)]
         assert ends[0] == ends[1]
-        # What is under way for which too little is left, a capture or a refund, ends by itself.
-        if early >= len(story) and one.refund_reserved == one.capture_reserved == 0:
+        if early >= len(story):
             assert one.status is not IntentStatus.CONFLICTED
 
     @pytest.mark.parametrize(("reserved", "available"), [(0, 5), (3, 2), (5, 0), (8, 0)])

@@ -268,13 +268,7 @@ def fold(intent: Intent, transactions: Sequence[Transaction]) -> Intent:
     # A release ends a conflict when no money went either way.
     settled = released and captured == returned == 0
     contradictions = [] if settled else [c.text for c in _contradictions(after, transactions) if not c.accepted]
-    crowded = _crowded(
-        to_capture=reserved[Operation.CAPTURE],
-        left_to_capture=authorized - captured - voided,
-        to_refund=reserved[Operation.REFUND],
-        left_to_refund=captured - returned,
-    )
-    conflict = [*contradictions, *crowded]
+    conflict = [*contradictions, *(c.text for c in _crowded(after, transactions) if not c.accepted)]
     status = _status(after, transactions, released=released, conflict=bool(conflict) and not settled)
     overpaid = _overpayment(after, transactions)
     attention = [*conflict, *([] if overpaid.accepted else [overpaid.text])]
@@ -296,8 +290,9 @@ def _released(transactions: Sequence[Transaction]) -> bool:
 def accept(intent: Intent, transactions: Sequence[Transaction]) -> Intent:
     """Take the facts of a ledger as they are: none of them needs attention any more, until there are others."""
     rows = {str(t.id): t.moved for t in transactions if t.moved or t.came_back}
-    sums = {c.key: c.size for c in (*_contradictions(intent, transactions), _overpayment(intent, transactions))}
-    return fold(msgspec.structs.replace(intent, accepted={**rows, **sums}), transactions)
+    under_way = {_while_open(t): t.amount for t in transactions if t.open}
+    facts = (*_contradictions(intent, transactions), *_crowded(intent, transactions), _overpayment(intent, transactions))
+    return fold(msgspec.structs.replace(intent, accepted={**rows, **under_way, **{c.key: c.size for c in facts}}), transactions)
 
 
 class _Contradiction(msgspec.Struct, frozen=True):
@@ -345,12 +340,21 @@ def _excess(
     return _Contradiction(key, size, text, size == 0 or (known and size <= intent.accepted.get(key, 0)))
 
 
-def _crowded(*, to_capture: int, left_to_capture: int, to_refund: int, left_to_refund: int) -> Iterator[str]:
-    """What happened without us can leave too little for what we asked for; that heals when the provider has answered."""
-    if to_capture > 0 and to_capture > left_to_capture:
-        yield f"a capture of {to_capture} is under way and {max(0, left_to_capture)} is left"
-    if to_refund > 0 and to_refund > left_to_refund:
-        yield f"a refund of {to_refund} is under way and {max(0, left_to_refund)} is left"
+def _crowded(intent: Intent, transactions: Sequence[Transaction]) -> Iterator[_Contradiction]:
+    """What happened without us can leave too little for what we asked for, until the provider has answered or an operator accepts it."""
+    to_capture = intent.authorized_amount - intent.captured_amount - intent.voided_amount
+    for operation, left in ((Operation.CAPTURE, to_capture), (Operation.REFUND, intent.captured_amount - intent.returned)):
+        under_way = [t for t in transactions if t.operation is operation and t.open]
+        wanted = sum(t.amount for t in under_way)
+        if wanted > max(0, left):
+            key, size = f"{operation.value} under way", wanted - left
+            text = f"a {operation.value} of {wanted} is under way and {max(0, left)} is left"
+            known = all(_while_open(t) in intent.accepted for t in under_way)
+            yield _Contradiction(key, size, text, known and size <= intent.accepted.get(key, 0))
+
+
+def _while_open(row: Transaction) -> str:
+    return f"under way {row.id}"
 
 
 def _status(intent: Intent, transactions: Sequence[Transaction], *, released: bool, conflict: bool) -> IntentStatus:

@@ -44,9 +44,8 @@ async def accept_facts(work: Work, command: AcceptFacts, context: Payments) -> N
     there = intent.held > 0 or intent.captured_amount > intent.returned
     pays = fits and there and not any(other.holds_order for other in seen.others)
     accepted = intents.accept(_for_its_order(intent) if pays else intent, seen.transactions)
-    if accepted.attention == intent.attention:
-        detail = "Nothing about it contradicts." if intent.attention is None else "What is under way has to end first."
-        raise NothingToAccept(detail, {"attention": intent.attention})
+    if intent.attention is None:
+        raise NothingToAccept("Nothing about it contradicts.")
 
     batch = work.batch()
     if pays and seen.others:
