@@ -45,7 +45,7 @@ async def browser() -> AsyncIterator[Browser]:
 async def signed_in(browser: Browser, world: World) -> StorageState:
     """What an operator's browser holds once it is signed in."""
     async with Seat.taken(browser, world, screenshots=SCREENSHOTS) as first:
-        await expect(first.page.get_by_role("button", name="Sign out")).to_be_visible()
+        await expect(first.page.get_by_role("button", name="Sign out", exact=True)).to_be_visible()
         return await first.kept()
 
 
@@ -61,6 +61,6 @@ async def seat(browser: Browser, world: World, signed_in: StorageState) -> Async
 async def admin(browser: Browser, world: World) -> AsyncIterator[Seat]:
     """An admin, signed in, who may change keys, credentials and endpoints."""
     async with Seat.taken(browser, world, screenshots=SCREENSHOTS, role=Role.ADMIN) as made:
-        await expect(made.page.get_by_role("button", name="Sign out")).to_be_visible()
+        await expect(made.page.get_by_role("button", name="Sign out", exact=True)).to_be_visible()
         yield made
         await made.check()

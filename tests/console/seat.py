@@ -82,7 +82,7 @@ class Seat:
         """Sign in with a key."""
         await self.page.goto("/console/sign-in")
         await self.page.get_by_label("Key").fill(key)
-        await self.page.get_by_role("button", name="Sign in").click()
+        await self.page.get_by_role("button", name="Sign in", exact=True).click()
 
     async def open(self, path: str) -> None:
         """Open a page of the console and wait until it is live."""
@@ -96,7 +96,7 @@ class Seat:
         """Press a button and wait for the page that follows."""
         where = within or self.page
         # An id may hold a button's name, and has a button to copy it.
-        button = where.get_by_role("button", name=name).and_(where.locator("button:not(.copy)"))
+        button = where.get_by_role("button", name=name, exact=True).and_(where.locator("button:not(.copy)"))
         async with self.page.expect_navigation():
             await button.click()
 

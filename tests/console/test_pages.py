@@ -82,20 +82,20 @@ class TestAnOrder:
     async def test_is_found_by_any_id_of_it_and_the_search_lives_in_the_address(self, seat: Seat, shop: Shop) -> None:
         for wanted in (str(shop.captured.order_id), str(shop.captured.id), shop.captured.at_the_provider().id):
             await seat.open("/console/orders")
-            await seat.page.get_by_role("searchbox", name="Id").fill(wanted)
+            await seat.page.get_by_role("searchbox", name="Id", exact=True).fill(wanted)
             await seat.press("Show")
             await expect(seat.page.locator("tbody tr")).to_have_count(1)
             assert f"text={wanted}" in seat.page.url
             await seat.page.reload()
             await expect(seat.page.locator("tbody tr")).to_have_count(1)
 
-        await seat.page.get_by_role("searchbox", name="Id").fill("nothing like it")
+        await seat.page.get_by_role("searchbox", name="Id", exact=True).fill("nothing like it")
         await seat.press("Show")
         await expect(seat.page.locator(".empty")).to_contain_text("Nothing fits")
 
     async def test_tells_why_it_was_declined(self, seat: Seat, shop: Shop) -> None:
         await seat.open("/console/orders?status=open")
-        await seat.page.locator("tr", has_text="declined").get_by_role("link", name=str(shop.declined)).click()
+        await seat.page.locator("tr", has_text="declined").get_by_role("link", name=str(shop.declined), exact=True).click()
 
         await expect(seat.page.locator(".payment")).to_contain_text("insufficient funds")
 
@@ -112,7 +112,7 @@ class TestAnOrder:
     async def test_copies_an_id_on_a_click(self, seat: Seat, shop: Shop) -> None:
         await seat.open(f"/console/orders/{shop.captured.order_id}")
 
-        await seat.page.get_by_role("button", name=f"Copy {shop.captured.order_id}").first.click()
+        await seat.page.get_by_role("button", name=f"Copy {shop.captured.order_id}", exact=True).first.click()
 
         assert await seat.page.evaluate("navigator.clipboard.readText()") == str(shop.captured.order_id)
 
@@ -177,13 +177,13 @@ class TestALivePage:
         await expect(seat.page.locator("tbody tr")).to_have_count(2)
         # Once nobody works in it, the next change is shown.
         await reason.fill("")
-        await seat.page.get_by_role("heading", name="Dead letters").click()
+        await seat.page.get_by_role("heading", name="Dead letters", exact=True).click()
         fourth = await self._parked(world)
         await expect(seat.page.locator("tbody tr")).to_have_count(4)
         # What was chosen stays chosen, although the focus is elsewhere: the first choice is to retry.
         choice = seat.page.locator("fieldset", has_text="Those chosen").get_by_label("Do")
         await choice.select_option("discard")
-        await seat.page.get_by_role("heading", name="Dead letters").click()
+        await seat.page.get_by_role("heading", name="Dead letters", exact=True).click()
         told = await seat.page.evaluate("window.told")
         fifth = await self._parked(world)
         await until(lambda: seat.page.evaluate(f"window.told > {told}"))
@@ -202,7 +202,7 @@ class TestWithMoney:
     async def test_capture_after_seeing_the_amounts(self, seat: Seat, world: World) -> None:
         payment = await world.a_payment()
         await seat.open(f"/console/orders/{payment.order_id}")
-        await seat.page.get_by_role("link", name="Capture…").click()
+        await seat.page.get_by_role("link", name="Capture…", exact=True).click()
         await seat.page.get_by_label("Amount in EUR").fill("40.00")
         await seat.press("Change the amount")
         await expect(seat.page.locator(".confirm")).to_contain_text("still held: 60.00")
@@ -226,7 +226,7 @@ class TestWithMoney:
     async def test_void(self, seat: Seat, world: World) -> None:
         payment = await world.a_payment()
         await seat.open(f"/console/orders/{payment.order_id}")
-        await seat.page.get_by_role("link", name="Void…").click()
+        await seat.page.get_by_role("link", name="Void…", exact=True).click()
         await expect(seat.page.locator(".confirm")).to_contain_text("100.00")
 
         await seat.press("Void")
@@ -304,7 +304,7 @@ class TestAttention:
         world.sandbox.books.add(payment.at_the_provider(), "refund", 12_000, reason="dashboard")
         await eventually(seat, f"/console/orders/{payment.order_id}", "12000 given back of 10000 captured")
         await seat.look("order-conflict")
-        await seat.page.get_by_role("link", name="what can be done").click()
+        await seat.page.get_by_role("link", name="what can be done", exact=True).click()
         case = seat.page.locator("article", has_text=str(payment.id))
         await case.get_by_text("The provider's facts are right").click()
         await case.get_by_label("Why").fill("Their support confirmed it, ticket 19")
@@ -366,9 +366,9 @@ class TestDeadLetters:
         await seat.live()
         await seat.page.get_by_role("link", name=re.compile("dead letters")).click()
         await seat.page.locator("tr", has_text="Expected `int | null`").get_by_role("link").click()
-        await seat.page.get_by_role("link", name=shop.letter).click()
+        await seat.page.get_by_role("link", name=shop.letter, exact=True).click()
         await expect(seat.page.locator(".flash.bad")).to_contain_text("Expected `int | null`, got `str` - at `$.amount`")
-        await seat.page.get_by_role("link", name="Edit and retry…").click()
+        await seat.page.get_by_role("link", name="Edit and retry…", exact=True).click()
         text = await seat.page.locator("textarea").input_value()
         await seat.page.locator("textarea").fill(text.replace('"10000"', "10000"))
         await seat.press("Show the difference")
@@ -422,9 +422,9 @@ class TestDeadLetters:
         letter = await the_letter(world, envelope.id)
         await seat.open("/console/dead-letters")
         await seat.page.locator("tr", has_text=letter["message_type"]).filter(has_text=f"$.{field}").get_by_role("link").click()
-        await seat.page.get_by_role("link", name=letter["id"]).click()
+        await seat.page.get_by_role("link", name=letter["id"], exact=True).click()
         await expect(seat.page.locator(".flash.bad")).to_contain_text(f"at `$.{field}")
-        await seat.page.get_by_role("link", name="Edit and retry…").click()
+        await seat.page.get_by_role("link", name="Edit and retry…", exact=True).click()
         text = await seat.page.locator("textarea").input_value()
         assert wrong in text
         await seat.page.locator("textarea").fill(text.replace(wrong, right))
@@ -507,7 +507,7 @@ class TestDeadLetters:
         await seat.press("Do it with all that fit")
 
         await expect(seat.page.locator("main > .flash.bad")).to_contain_text("Say why they are put away")
-        await expect(seat.page.get_by_role("link", name=letter["id"])).to_be_visible()
+        await expect(seat.page.get_by_role("link", name=letter["id"], exact=True)).to_be_visible()
 
     async def test_a_retry_of_many_can_be_stopped(self, seat: Seat, world: World) -> None:
         envelopes = [an_envelope(world) for _ in range(5)]
@@ -557,7 +557,7 @@ class TestTax:
         await seat.open("/console/tax")
 
         async with seat.page.expect_download() as downloading:
-            await seat.page.get_by_role("button", name="Download CSV").click()
+            await seat.page.get_by_role("button", name="Download CSV", exact=True).click()
 
         file = await (await downloading.value).path()
         assert file.read_text().startswith("document_id,")
@@ -630,18 +630,18 @@ class TestByKeyboardAndWithoutScript:
     async def test_the_first_key_leads_past_the_menu(self, seat: Seat) -> None:
         await seat.open("/console/orders")
         await seat.page.keyboard.press("Tab")
-        await expect(seat.page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        await expect(seat.page.get_by_role("link", name="Skip to the content", exact=True)).to_be_focused()
         await seat.page.keyboard.press("Enter")
         await seat.page.keyboard.press("Tab")
-        await expect(seat.page.get_by_role("searchbox", name="Id")).to_be_focused()
+        await expect(seat.page.get_by_role("searchbox", name="Id", exact=True)).to_be_focused()
 
     async def test_everything_is_read_and_filtered_without_script(self, browser: Browser, world: World, shop: Shop) -> None:
         async with Seat.taken(browser, world, screenshots=SCREENSHOTS, script=False) as seat:
             await seat.open("/console/orders")
-            await seat.page.get_by_role("searchbox", name="Id").fill(str(shop.captured.order_id))
+            await seat.page.get_by_role("searchbox", name="Id", exact=True).fill(str(shop.captured.order_id))
             await seat.press("Show")
             await expect(seat.page.locator("tbody tr")).to_have_count(1)
-            await seat.page.get_by_role("link", name=str(shop.captured.order_id)).click()
+            await seat.page.get_by_role("link", name=str(shop.captured.order_id), exact=True).click()
             await expect(seat.page.locator(".timeline")).to_contain_text("refund succeeded")
 
 
