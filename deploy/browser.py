@@ -9,6 +9,7 @@ from deploy.processes import Failed
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 INSTALL_TIMEOUT_SECONDS = 300
+LOCK_TIMEOUT_SECONDS = 120
 NOT_THERE = (
     "The tests of the console need Chromium, and there is none.\n"
     "  Debian, Ubuntu:  apt-get install chromium\n"
@@ -44,6 +45,7 @@ def _there() -> str | None:
 
 def _apt(*arguments: str) -> str:
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    command = ["apt-get", "-q", *arguments]
+    # Another installation that is under way is waited for.
+    command = ["apt-get", "-q", "-o", f"DPkg::Lock::Timeout={LOCK_TIMEOUT_SECONDS}", *arguments]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_SECONDS, check=False)
     return (done.stdout + done.stderr).strip()
