@@ -28,7 +28,7 @@ async def http(sandbox: Sandbox) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture(scope="module")
 async def adapter(sandbox: Sandbox) -> AsyncIterator[Avalara]:
-    made = Avalara(base_url=sandbox.base_url, account_id="sandbox", license_key=SANDBOX_KEY, company_code="TENDER", timeout_seconds=2.0)
+    made = Avalara(base_url=sandbox.base_url, account_id="sandbox", license_key=SANDBOX_KEY, company_code="TENDER", timeout_seconds=10.0)
     yield made
     await made.close()
 

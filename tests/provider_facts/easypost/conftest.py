@@ -53,6 +53,6 @@ async def api(sandbox: Sandbox) -> AsyncIterator[EasyPostApi]:
 
 @pytest.fixture(scope="module")
 async def carrier(sandbox: Sandbox) -> AsyncIterator[EasyPost]:
-    adapter = EasyPost(base_url=sandbox.base_url, api_key=SANDBOX_KEY, timeout_seconds=2.0)
+    adapter = EasyPost(base_url=sandbox.base_url, api_key=SANDBOX_KEY, timeout_seconds=10.0)
     yield adapter
     await adapter.close()

@@ -55,6 +55,6 @@ async def api(sandbox: Sandbox) -> AsyncIterator[ShippoApi]:
 
 @pytest.fixture(scope="module")
 async def carrier(sandbox: Sandbox) -> AsyncIterator[Shippo]:
-    adapter = Shippo(base_url=sandbox.base_url, api_key=SANDBOX_KEY, timeout_seconds=2.0)
+    adapter = Shippo(base_url=sandbox.base_url, api_key=SANDBOX_KEY, timeout_seconds=10.0)
     yield adapter
     await adapter.close()

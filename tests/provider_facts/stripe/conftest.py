@@ -86,7 +86,7 @@ class Stripe:
 
 
 def an_adapter(sandbox: Sandbox) -> StripePayments:
-    return StripePayments(base_url=sandbox.base_url, api_key=SANDBOX_KEY, timeout_seconds=2.0, multicapture=True, settled_after_seconds=0)
+    return StripePayments(base_url=sandbox.base_url, api_key=SANDBOX_KEY, timeout_seconds=10.0, multicapture=True, settled_after_seconds=0)
 
 
 @pytest.fixture(scope="module")

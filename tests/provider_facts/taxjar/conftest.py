@@ -25,7 +25,7 @@ async def http(sandbox: Sandbox) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture(scope="module")
 async def adapter(sandbox: Sandbox) -> AsyncIterator[TaxJar]:
-    made = TaxJar(base_url=sandbox.base_url, api_key=SANDBOX_KEY, timeout_seconds=2.0)
+    made = TaxJar(base_url=sandbox.base_url, api_key=SANDBOX_KEY, timeout_seconds=10.0)
     yield made
     await made.close()
 
