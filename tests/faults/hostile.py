@@ -28,9 +28,11 @@ RATIO_MAX = 2.0
 # A p99 that grew by less is not counted: attacker, bystander, sandbox, five services, database and broker share a few cores,
 # and on two of them the scheduler alone moves a p99 by as much.
 FLOOR_SECONDS = 0.25
-# A service's memory may grow by this share during one attack, and by less than the floor in any case: caches, and what the allocator holds.
+# A service's memory may grow by this share during one attack, and by the floor in any case: caches, and what the allocator holds.
 MEMORY_GROWTH_SHARE_MAX = 0.2
 MEMORY_FLOOR_BYTES = 24 * 1024 * 1024
+# An attack fills all places that the limits leave it (connections and their buffers), and those stay; from then on memory is flat.
+FILLING_SHARE = 0.25
 SETTLE_SECONDS = 3.0
 ATTACKER_KEYS = 20
 OUTCOME_TIMEOUT_SECONDS = 120.0
@@ -49,13 +51,13 @@ DEFAULTS: dict[str, Any] = dict.fromkeys(
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
-    """One attack, what the other store measured meanwhile, and each service's memory before and after it, in bytes."""
+    """One attack, what the other store measured meanwhile, and each service's memory once all places are taken and at the end, in bytes."""
 
     name: str
     about: str
     outcome: Outcome
     measured: Measured
-    memory_before: dict[str, int]
+    memory_filled: dict[str, int]
     memory_after: dict[str, int]
 
 
@@ -124,14 +126,16 @@ async def _phase(system: System, bystander: Bystander, attack: Attack, plan: Pla
         # The bystander's own server is at an inside address too.
         await bystander.unsubscribe()
         await _webhooks_again(system, {"ALLOW_PRIVATE_ENDPOINTS": "false"})
-    before = memory(system)
-    outcome, measured = await _under_attack(plan, bystander)
+    attacked = asyncio.create_task(_under_attack(plan, bystander))
+    await asyncio.wait([attacked], timeout=FILLING_SHARE * plan.seconds)
+    filled = memory(system)
+    outcome, measured = await attacked
     await asyncio.sleep(SETTLE_SECONDS)
     after = memory(system)
     if inside:
         await _webhooks_again(system, {})
         await bystander.subscribe()
-    return Phase(name=attack.name, about=attack.about, outcome=outcome, measured=measured, memory_before=before, memory_after=after)
+    return Phase(name=attack.name, about=attack.about, outcome=outcome, measured=measured, memory_filled=filled, memory_after=after)
 
 
 async def _webhooks_again(system: System, settings: dict[str, str]) -> None:
@@ -182,12 +186,12 @@ def _findings(quiet: Measured, phase: Phase) -> list[str]:
         if under > max(RATIO_MAX * before, before + FLOOR_SECONDS):
             longest = ", ".join(f"{name} {_ms(each)}" for name, each in phase.measured.longest.items()) if what == "requests" else ""
             found.append(f"{what} p99 {_ms(before)} -> {_ms(under)}" + (f" (at most {longest})" if longest else ""))
-    for name, before_bytes in phase.memory_before.items():
+    for name, filled_bytes in phase.memory_filled.items():
         after_bytes = phase.memory_after.get(name)
         if after_bytes is None:
             found.append(f"{name} is gone")
-        elif after_bytes - before_bytes > max(MEMORY_FLOOR_BYTES, MEMORY_GROWTH_SHARE_MAX * before_bytes):
-            found.append(f"{name} grew from {_mib(before_bytes)} to {_mib(after_bytes)} MiB")
+        elif after_bytes - filled_bytes > max(MEMORY_FLOOR_BYTES, MEMORY_GROWTH_SHARE_MAX * filled_bytes):
+            found.append(f"{name} grew from {_mib(filled_bytes)} to {_mib(after_bytes)} MiB")
     if phase.outcome.reached_inside:
         found.append(f"{phase.outcome.reached_inside} connections reached an inside address")
     if phase.measured.failures:
@@ -204,11 +208,11 @@ def drawn(report: Report) -> str:
         rows.append({**made, **_times(report.quiet, phase.measured)})
     times = table(rows, "attack", "made", "p50", "p99", "ratio", "delivery p50", "delivery p99", "delivery ratio", "failures", "statuses")
     grown = [
-        {"attack": phase.name, **{name: _growth(phase, name) for name in SERVICES if name in phase.memory_before}}
+        {"attack": phase.name, **{name: _growth(phase, name) for name in SERVICES if name in phase.memory_filled}}
         for phase in report.phases
     ]
     findings = "\n".join(report.findings) or "Nothing found."
-    return f"{times}\n\nMemory in MiB, before and after\n{table(grown, 'attack', *SERVICES)}\n\n{findings}"
+    return f"{times}\n\nMemory in MiB, once all places are taken and at the end\n{table(grown, 'attack', *SERVICES)}\n\n{findings}"
 
 
 def _times(quiet: Measured, measured: Measured) -> dict[str, Any]:
@@ -223,7 +227,7 @@ def _times(quiet: Measured, measured: Measured) -> dict[str, Any]:
 
 
 def _growth(phase: Phase, name: str) -> str:
-    return f"{_mib(phase.memory_before[name])} -> {_mib(phase.memory_after[name]) if name in phase.memory_after else 'gone'}"
+    return f"{_mib(phase.memory_filled[name])} -> {_mib(phase.memory_after[name]) if name in phase.memory_after else 'gone'}"
 
 
 def _p(samples: Sequence[float], share: float) -> float:

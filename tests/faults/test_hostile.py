@@ -45,7 +45,7 @@ def _phase(
         about="",
         outcome=Outcome(statuses={"401": 1}, reached_inside=inside),
         measured=measured,
-        memory_before={"gateway": 100},
+        memory_filled={"gateway": 100},
         memory_after={"gateway": memory_after} if memory_after else {},
     )
 
