@@ -1,5 +1,6 @@
 """The resolver: labels of which nothing is known are found, or bought with the same reference; undecided voids are asked about."""
 
+import asyncio
 import logging
 import time
 from contextlib import suppress
@@ -28,12 +29,15 @@ logger = logging.getLogger(__name__)
 
 
 async def resolve_due(context: Fulfillment) -> None:
-    """Look at every label that is due."""
+    """Look at labels that are due, all at once: one carrier that is silent delays no other's."""
     async with connected(context.desk.pool) as db:
         due = await rows.take_due(db, lease_seconds=context.settings.lease_seconds)
-    for label in due:
-        if not await alone("look for a label", _look(context, label), {"label_id": str(label.id)}):
-            await context.desk.rows.write([rows.looked(label, again_seconds=step(LOOKS_SECONDS, label.looks))])
+    await asyncio.gather(*(_look_alone(context, label) for label in due))
+
+
+async def _look_alone(context: Fulfillment, label: Label) -> None:
+    if not await alone("look for a label", _look(context, label), {"label_id": str(label.id)}):
+        await context.desk.rows.write([rows.looked(label, again_seconds=step(LOOKS_SECONDS, label.looks))])
 
 
 async def _look(context: Fulfillment, label: Label) -> None:

@@ -15,6 +15,7 @@ from shared.contracts.fulfillment.shipping import LabelView, UnknownLabelView
 from shared.database import Connection, Pool, Record, Statement, connected
 from shared.ids import NOBODY
 from shared.messages import Envelope, Environment
+from shared.turns import due_in_turns
 
 DUE_ROWS_MAX = 50
 # The clocks of two services' databases.
@@ -239,18 +240,18 @@ async def renew(pool: Pool, label: Label, *, lease_seconds: float) -> None:
         )
 
 
+_DUE = due_in_turns(
+    "shipment_labels", "status IN ('buying', 'void_requested') AND next_look_at <= now() AND lease_expires_at <= now()", limit="$2"
+)
+
+
 async def take_due(db: Connection, *, lease_seconds: float) -> list[Label]:
-    """Take the lease on what is due: labels being bought of which nothing is known, and voids that are not decided."""
+    """Take the lease on what is due, the stores in turns: labels being bought of which nothing is known, and voids that are not decided."""
     rows = await db.fetch(
         f"""
         UPDATE shipment_labels l
            SET lease_token = lease_token + 1, lease_expires_at = now() + make_interval(secs => $1), looks = looks + 1
-         WHERE id = ANY(ARRAY(SELECT id
-                                FROM shipment_labels
-                               WHERE status IN ('buying', 'void_requested') AND next_look_at <= now() AND lease_expires_at <= now()
-                               ORDER BY next_look_at
-                               LIMIT $2
-                                 FOR UPDATE SKIP LOCKED))
+         WHERE id = ANY(ARRAY({_DUE}))
         RETURNING {_COLUMNS}
         """,
         lease_seconds,

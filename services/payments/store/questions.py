@@ -14,6 +14,7 @@ from shared.contracts.calls import TriedCall
 from shared.contracts.payments import UnknownView
 from shared.database import Connection, Pool, Record, Statement, connected
 from shared.messages import Envelope, Environment
+from shared.turns import due_in_turns
 
 RESOLVE_ROWS_MAX = 50
 # Of each operation that an operator is shown.
@@ -240,8 +241,13 @@ async def question(pool: Pool, transaction_id: UUID) -> Question:
     return _question(row)
 
 
+_DUE = due_in_turns(
+    "payment_transactions", "status IN ('pending', 'unknown') AND next_look_at <= now() AND lease_expires_at <= now()", limit="$2"
+)
+
+
 async def take_due(pool: Pool, *, lease_seconds: float) -> list[Question]:
-    """Take the lease of every open question that is due and that nobody works on."""
+    """Take the lease of open questions that are due and free, the stores in turns."""
     async with connected(pool) as db:
         rows = await db.fetch(
             f"""
@@ -250,12 +256,7 @@ async def take_due(pool: Pool, *, lease_seconds: float) -> list[Question]:
                    lease_expires_at = now() + make_interval(secs => $1)
               FROM payment_intents i
              WHERE i.id = t.payment_intent_id
-               AND t.id = ANY(ARRAY(SELECT id
-                                      FROM payment_transactions
-                                     WHERE status IN ('pending', 'unknown') AND next_look_at <= now() AND lease_expires_at <= now()
-                                     ORDER BY next_look_at
-                                     LIMIT $2
-                                       FOR UPDATE SKIP LOCKED))
+               AND t.id = ANY(ARRAY({_DUE}))
             RETURNING {_QUESTION}
             """,
             lease_seconds,
