@@ -180,12 +180,7 @@ class TestAcceptance:
 
         accepted = intents.accept(intents.fold(an_intent(), rows), rows)
 
-        assert (accepted.status.value, accepted.attention, accepted.capturable, accepted.refundable) == (
-            status,
-            None,
-            0,
-            accepted.refundable,
-        )
+        assert (accepted.status.value, accepted.attention, accepted.capturable) == (status, None, 0)
         succeeded = msgspec.structs.replace(under_way, status=TransactionStatus.SUCCEEDED)
         assert intents.fold(accepted, [HELD, *done, succeeded]).status is IntentStatus.CONFLICTED
         another = msgspec.structs.replace(under_way, id=new_id())
