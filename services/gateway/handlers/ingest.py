@@ -12,6 +12,8 @@ CONNECTIONS_MAX = 64
 NOT_FORWARDED = frozenset(
     {"connection", "content-length", "expect", "host", "keep-alive", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"}
 )
+# When to come again (RFC 9110 10.2.3), which providers and Standard Webhooks' senders follow.
+ACTED_ON = ("Retry-After",)
 
 
 class NoWebhooks(Refusal):
@@ -29,8 +31,10 @@ class Ingest:
         self._url = url.rstrip("/")
         self._session: aiohttp.ClientSession | None = None
 
-    async def forward(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> tuple[int, str, bytes]:
-        """Send a request on; gives the answer's status, media type and body."""
+    async def forward(
+        self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]], body: bytes
+    ) -> tuple[int, str, dict[str, str], bytes]:
+        """Send a request on; gives the answer's status, media type, the headers that a provider acts on, and body."""
         if not self._url:
             raise NoWebhooks("No webhooks are taken here.")
         if self._session is None:
@@ -43,7 +47,8 @@ class Ingest:
         kept = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers if n.decode("latin-1").lower() not in NOT_FORWARDED]
         try:
             async with self._session.request(method, self._url + path, data=body, headers=kept, allow_redirects=False) as answer:
-                return answer.status, answer.content_type, await answer.read()
+                acted_on = {name: answer.headers[name] for name in ACTED_ON if name in answer.headers}
+                return answer.status, answer.content_type, acted_on, await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as silent:
             raise Unavailable(f"webhooks: {type(silent).__name__}") from silent
 

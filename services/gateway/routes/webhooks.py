@@ -120,8 +120,9 @@ async def _forward(request: HttpRequest) -> Response[bytes]:
     path = request.scope["raw_path"].decode("ascii")
     if request.method == "GET":
         path += f"?{request.scope['query_string'].decode('ascii', 'replace')}"
-    status, kind, body = await gateway_of(request).ingest.forward(request.method, path, request.scope["headers"], await request.body())
-    return Response(body, status_code=status, media_type=kind, headers=SAFE_HEADERS if status >= 400 else None)
+    ingest = gateway_of(request).ingest
+    status, kind, headers, body = await ingest.forward(request.method, path, request.scope["headers"], await request.body())
+    return Response(body, status_code=status, media_type=kind, headers={**headers, **(SAFE_HEADERS if status >= 400 else {})})
 
 
 @get(
