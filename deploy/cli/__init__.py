@@ -15,7 +15,7 @@ FAILED_EXIT = 1
 # Where each command is; a module is read when one of its commands is typed, for what some need takes a second to read.
 COMMANDS = {
     **{name: f"running:{name}" for name in ("demo", "up", "down", "status", "logs")},
-    **{name: f"checking:{name}" for name in ("test", "check", "bench", "soak")},
+    **{name: f"checking:{name}" for name in ("test", "check", "mutate", "bench", "soak")},
     "migrate": "operating:migrate",
     "topology": "operating:declare_topology",
     "asyncapi": "operating:show_asyncapi",

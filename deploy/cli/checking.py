@@ -1,11 +1,12 @@
-"""Checking and measuring it: test, check, bench."""
+"""Checking and measuring it: test, check, mutate, bench."""
 
+import contextlib
 import os
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -43,26 +44,31 @@ def test(arguments: tuple[str, ...]) -> None:
     browser = chromium(say) if _need_browser(arguments) and "playwright" not in missing else ""
     if not arguments:
         _run_checks(missing)
+    with _servers_of_tests(missing, browser) as env:
+        # A plugin of a package that is of no use would end pytest before it begins.
+        plugins = [f"-pno:{each.name}" for each in entry_points(group="pytest11") if each.dist and each.dist.name in missing]
+        code = subprocess.run(
+            [sys.executable, "-m", "pytest", *plugins, *(arguments or WHOLE)], cwd=ROOT, env={**os.environ, **env}, check=False
+        ).returncode
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _servers_of_tests(missing: Mapping[str, str], browser: str) -> Iterator[dict[str, str]]:
+    """Bring the servers that tests need, and say in variables where they are."""
     instance = Instance(home(), f"test-{os.getpid()}")
     choice = Choice(use_docker="TENDER_TEST_DOCKER" in os.environ, use_local="TENDER_TEST_LOCAL" in os.environ, durable=False)
     try:
         with servers(instance, choice, say) as found:
-            env = {
-                **os.environ,
+            yield {
                 "TENDER_TEST_DATABASE_URL": found.database_url,
                 "TENDER_TEST_AMQP_URL": found.amqp_url,
                 "TENDER_TEST_MANAGEMENT_URL": found.management_url or "",
                 "TENDER_TEST_CHROMIUM": browser,
                 "TENDER_TEST_MISSING": msgspec.json.encode(missing).decode(),
             }
-            # A plugin of a package that is of no use would end pytest before it begins.
-            plugins = [f"-pno:{each.name}" for each in entry_points(group="pytest11") if each.dist and each.dist.name in missing]
-            code = subprocess.run(
-                [sys.executable, "-m", "pytest", *plugins, *(arguments or WHOLE)], cwd=ROOT, env=env, check=False
-            ).returncode
     finally:
         subprocess.run(["rm", "-rf", str(private_folder(instance)), str(instance.folder)], check=False)
-    sys.exit(code)
 
 
 def _need_browser(arguments: tuple[str, ...]) -> bool:
@@ -119,6 +125,40 @@ def _run_checks(missing: Mapping[str, str]) -> None:
             wrong.append(f"{name}:\n{(done.stdout + done.stderr).strip()}")
     if wrong:
         raise Failed("\n\n".join(wrong))
+
+
+@click.command()
+@click.option("--of", "under", multiple=True, help="Only mistakes in this file or folder; may be repeated.")
+@click.option("--sample", "size", type=click.IntRange(1), help="So many, drawn at random; all of them otherwise.")
+@click.option("--seed", default=None, type=int, help="The same seed draws the same mistakes; random by default.")
+@click.option("--only", multiple=True, help="Only the mistakes of these keys, from an earlier list; may be repeated.")
+@click.option("--map", "draw", is_flag=True, help="Find out anew which tests reach which lines: one run of the suite under coverage.")
+@click.option("--workers", default=3, show_default=True, type=click.IntRange(1, 64), help="How many mistakes are tried at a time.")
+@click.option("--json", "into", type=click.Path(path_type=Path, dir_okay=False, writable=True), help="Write everything into this file.")
+def mutate(
+    under: tuple[str, ...], size: int | None, seed: int | None, only: tuple[str, ...], draw: bool, workers: int, into: Path | None
+) -> None:
+    """Make mistakes in the code, one at a time, and see whether a test notices.
+
+    Exits with 1 when one was not noticed. How it works is in tests/mutation/README.md.
+    """
+    missing = _install()
+    from tests.mutation import run as mutating
+
+    folder = home() / "mutation"
+    seed = random.randrange(1_000_000) if seed is None else seed
+    with _servers_of_tests(missing, chromium(say)) as env:
+        if draw or not (folder / "durations.xml").exists():
+            mutating.draw_map(ROOT, folder, env)
+        mutations = mutating.sample(ROOT, under, size=None if only else size, seed=seed)
+        chosen = [each for each in mutations if not only or each.key in only]
+        say(f"Making {len(chosen)} mistakes, one at a time, with --seed {seed} ...")
+        tried = mutating.run(ROOT, folder, chosen, env, workers=workers, say=say)
+    if into is not None:
+        mutating.saved(tried, into)
+    say(mutating.summary(tried))
+    if any(each.verdict in mutating.MISSED for each in tried):
+        raise Failed("Some mistakes were not noticed.")
 
 
 @click.command()
