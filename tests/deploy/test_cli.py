@@ -190,7 +190,7 @@ class TestHelp:
         done = tender("--help", home=tmp_path)
 
         assert done.returncode == 0
-        for command in ("demo", "up", "down", "status", "logs", "test", "check", "bench", "soak", "seed", "keys"):
+        for command in ("demo", "up", "down", "status", "logs", "test", "check", "mutate", "bench", "soak", "seed", "keys"):
             assert f"  {command}" in done.stdout
 
     def test_names_the_version(self, tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ EXEMPT_COMMANDS = {
     "secrets create": "it writes files, before there is a database",
     "asyncapi": "it prints a document",
     "settings": "it prints a document",
-    **dict.fromkeys(["demo", "up", "down", "status", "logs", "test", "check", "bench", "soak"], "it runs the local system"),
+    **dict.fromkeys(["demo", "up", "down", "status", "logs", "test", "check", "mutate", "bench", "soak"], "it runs the local system"),
 }
 
 
