@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product, takewhile
 from typing import overload
 
-from services.fulfillment.domain.postal import normalized, pattern_of
+from services.fulfillment.domain.postal import normalized, patterns_of
 from services.fulfillment.domain.tax.rules import Level, Place, Rule, Sourcing
 from shared.regions import around
 
@@ -88,7 +88,7 @@ class _Shelf:
             rule = rules[number]
             if not rule.postal_codes:
                 self._everywhere.add(number)
-            for pattern in (pattern_of(rule.country, text) for text in rule.postal_codes):
+            for pattern in (each for text in rule.postal_codes for each in patterns_of(rule.country, text)):
                 if pattern.first == pattern.last:
                     self._single[pattern.first].add(number)
                 else:
