@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from services.fulfillment.domain.places import Located
 from services.fulfillment.domain.tax.rule_book import RuleBook, book_of
-from services.fulfillment.domain.tax.rules import Place, Rule
+from services.fulfillment.domain.tax.rules import Rule
 from services.fulfillment.domain.tax.sale import Sale
 from shared.contracts.fulfillment.pricing import Notice
 from shared.errors import Refusal
@@ -51,9 +51,10 @@ def doubts(located: Located, sale: Sale, rules: Sequence[Rule], *, field: str) -
     return notices
 
 
-def check_origin(place: Place, rules: Sequence[Rule]) -> None:
-    """Refuse to tax where rules look at the region that goods come from and it is not known."""
-    if not place.region and book_of(rules).of(place.country).looks_at_origin:
+def check_origin(sale: Sale, rules: Sequence[Rule]) -> None:
+    """Refuse to tax a sale within a country whose rules look at where goods come from, if the region of that is not known."""
+    place = sale.ship_from
+    if place.country == sale.ship_to.country and not place.region and book_of(rules).of(place.country).looks_at_origin:
         raise RegionNotUnderstood(
             f"Tax in {place.country} depends on the region that the store ships from, which its settings do not name.",
             {"field": "$.ship_from.country_area", "country": place.country},
