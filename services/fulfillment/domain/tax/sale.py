@@ -6,10 +6,12 @@ from decimal import Decimal
 
 import msgspec
 
-from services.fulfillment.domain.postal import matches
+from services.fulfillment.domain.postal import named
 from services.fulfillment.domain.tax.engine import Line
+from services.fulfillment.domain.tax.rule_book import RuleBook, book_of
 from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, Sourcing, selected
 from shared.errors import Refusal
+from shared.regions import around
 
 EU = frozenset(
     {
@@ -91,18 +93,20 @@ class Sale(msgspec.Struct, frozen=True, kw_only=True):
     def collects(self, country: str, region: str = "") -> bool:
         """Tell whether the seller collects a country's own tax, or that of one of its regions."""
         return any(
-            (each.country == country and each.region == region) or (each.oss and region == "" and country in EU) for each in self.registered
+            (each.country == country and each.region in around(region)) or (each.oss and region == "" and country in EU)
+            for each in self.registered
         )
 
 
 def rules_of(sale: Sale, rules: Sequence[Rule]) -> Callable[[Line], list[Rule]]:
     """Give the rules for each line of a sale, with what frees it from tax put in; raises NoTaxRule."""
+    book = book_of(rules)
     place, freed = _where(sale)
     known: dict[str, list[Rule]] = {}
 
     def rules_for(line: Line) -> list[Rule]:
         if line.tax_code not in known:
-            known[line.tax_code] = _for_code(sale, rules, line.tax_code, place, freed)
+            known[line.tax_code] = _for_code(sale, book, line.tax_code, place, freed)
         return known[line.tax_code]
 
     return rules_for
@@ -111,7 +115,7 @@ def rules_of(sale: Sale, rules: Sequence[Rule]) -> Callable[[Line], list[Rule]]:
 def in_eu_vat_area(place: Place) -> bool:
     """Tell whether a place is in the EU as far as VAT goes."""
     outside = OUTSIDE_VAT_AREA.get(place.country, ())
-    return place.country in EU and not any(matches(place.postal_code.replace(" ", ""), pattern) for pattern in outside)
+    return place.country in EU and not named(place.country, place.postal_code, outside)
 
 
 def _where(sale: Sale) -> tuple[Place, Reason | None]:
@@ -135,8 +139,10 @@ def _has_regions(sale: Sale, place: Place) -> bool:
     return any(each.country == place.country and each.region for each in sale.registered)
 
 
-def _for_code(sale: Sale, rules: Sequence[Rule], tax_code: str, place: Place, freed: Reason | None) -> list[Rule]:
-    found = selected(rules, lambda rule: _counts_at(rule, place, sale.ship_from), tax_code=tax_code, day=sale.day)
+def _for_code(sale: Sale, book: RuleBook, tax_code: str, place: Place, freed: Reason | None) -> list[Rule]:
+    found = selected(
+        book.near((place, sale.ship_from), tax_code), lambda rule: _counts_at(rule, place, sale.ship_from), tax_code=tax_code, day=sale.day
+    )
     if freed is not None:
         # One row says why; the rates it is freed from do not matter.
         first = found[0] if found else _nothing(place)
