@@ -407,7 +407,9 @@ SALES = [
 ]
 
 
-@pytest.mark.parametrize(("case", "here", "there", "registrations", "facts", "expected", "source"), SALES)
+@pytest.mark.parametrize(
+    ("case", "here", "there", "registrations", "facts", "expected", "source"), SALES, ids=[f"{n}-{each[0]}" for n, each in enumerate(SALES)]
+)
 def test_a_sale_is_taxed_as_the_law_has_it(
     case: str,
     here: str,
@@ -550,7 +552,7 @@ BORDERS = [
 ]
 
 
-@pytest.mark.parametrize(("case", "here", "there", "crosses", "source"), BORDERS)
+@pytest.mark.parametrize(("case", "here", "there", "crosses", "source"), BORDERS, ids=[f"{n}-{each[0]}" for n, each in enumerate(BORDERS)])
 def test_customs_are_where_the_law_has_a_border(case: str, here: str, there: str, crosses: bool, source: str) -> None:
     """In both directions: a declaration of export or of import, or none."""
     origin, target = a_place(here), a_place(there)
