@@ -70,6 +70,11 @@ class RulePlaces(msgspec.Struct, frozen=True, kw_only=True):
         """Give the countries whose rules may hold there, the one that names it most closely first."""
         return (*self.whole, *self.part)
 
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Give every name of the place."""
+        return (*self.whole.values(), *self.part.values())
+
     def for_rule(self, rule: Rule) -> Place:
         """Give the place as a rule names it."""
         partial = rule.country in self.part and (rule.region or rule.postal_codes)
