@@ -1,5 +1,7 @@
 """What a store decides: its settings, tax rules, registrations and certificates."""
 
+import re
+
 import msgspec
 
 from services.fulfillment.domain.tax import importing
@@ -34,6 +36,9 @@ from shared.database import connected
 from shared.errors import Invalid, NotFound
 from shared.messages import Envelope, done
 from shared.work import Work
+
+# Implementing Regulation (EU) 2020/194, Annex: the individual identification number of the import scheme.
+IOSS_NUMBER = re.compile(r"IM\d{10}")
 
 # Settings
 
@@ -146,8 +151,12 @@ async def put_nexus(work: Work, command: PutNexus, context: Fulfillment) -> None
 
 
 def _check_nexus(nexus: NexusBody) -> None:
-    if nexus.oss == bool(nexus.country):
-        raise Invalid("Name a country, or oss for the whole EU, and not both.", {"field": "$.country"})
+    if [bool(nexus.country), nexus.oss, nexus.ioss].count(True) != 1:
+        raise Invalid("Name a country, or oss or ioss for the whole EU, and one of them alone.", {"field": "$.country"})
+    if nexus.importer and not nexus.country:
+        raise Invalid("An importer is registered in a country.", {"field": "$.importer"})
+    if nexus.ioss and nexus.registration_number and not IOSS_NUMBER.fullmatch(nexus.registration_number):
+        raise Invalid("An IOSS number is IM and ten digits.", {"field": "$.registration_number"})
     if nexus.region and not nexus.region.startswith(f"{nexus.country}-"):
         raise Invalid(f"The region {nexus.region} does not lie in {nexus.country or 'any country'}.", {"field": "$.region"})
     if (nexus.threshold_amount is None) != (nexus.threshold_currency is None):

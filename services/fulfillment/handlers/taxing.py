@@ -8,16 +8,17 @@ import msgspec
 from services.fulfillment.domain import pricing as rules
 from services.fulfillment.domain import vat_ids
 from services.fulfillment.domain.pricing import AddressNeeded
+from services.fulfillment.domain.tax.certificates import counted
 from services.fulfillment.domain.tax.engine import Line, Row
 from services.fulfillment.domain.tax.rules import Place
-from services.fulfillment.domain.tax.sale import EU, Exemption, Registration, Sale
+from services.fulfillment.domain.tax.sale import EU, Exemption, Registration, Sale, due_at_border, is_distance_sale
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.handlers.shopping import in_time
 from services.fulfillment.providers import TaxRequest
 from services.fulfillment.providers.tax_books import TaxParties
 from services.fulfillment.store import registrations
 from services.fulfillment.store.settings import Standing
-from services.fulfillment.store.taxes import LineFacts, TaxQuote
+from services.fulfillment.store.taxes import SHIPPING, LineFacts, TaxQuote
 from shared.contracts.fulfillment.pricing import (
     Notice,
     Price,
@@ -62,7 +63,7 @@ async def tax_of(
         engine = context.engine(envelope, settings.tax_provider)
         place, here = rules.place_of(address), rules.place_of(settings.ship_from)
         async with connected(context.desk.pool) as db:
-            nexus, known = await context.ground(db, envelope, standing.revision, {place.country, here.country})
+            nexus, known = await context.ground(db, envelope, standing.revision, {place.country, here.country, settings.home_country})
             exempt = []
             if content.customer_id is not None:
                 exempt = await registrations.exemptions_of(db, envelope.store_id, envelope.environment.value, content.customer_id)
@@ -74,6 +75,7 @@ async def tax_of(
             registrations=tuple(_registration(each.nexus) for each in nexus if each.nexus.registered),
             exemptions=tuple(_exemption(each) for each in exempt),
             buyer_vat_country=buyer.country if buyer is not None and buyer.valid else "",
+            currency=content.currency,
         )
         request = TaxRequest(
             sale=sale, lines=tuple(lines), rules=known, content=content, ship_from=settings.ship_from, reference=query.snapshot_id
@@ -83,8 +85,11 @@ async def tax_of(
         if isinstance(answer, Notice):
             raise TaxUnavailable(answer.detail, {"tax_provider": engine.name})
         found = answer
+        if due_at_border(sale, found):
+            notices.append(Notice(code="import-vat-due", detail="The tax on the import is collected at the border, not by the store."))
     if buyer is not None and not buyer.valid:
         notices.append(Notice(code="vat-id-invalid", detail="The VAT number cannot be one; the buyer is taxed as a consumer."))
+    freed = [] if sale is None else counted(sale, lines, found)
     quote = TaxQuote(
         currency=content.currency,
         provider=provider,
@@ -95,7 +100,8 @@ async def tax_of(
         goods=len(content.items),
         lines=tuple(_facts(n, line, found) for n, line in enumerate(lines)),
         rows=tuple(found),
-        evidence=_evidence(buyer, exempt_of=sale, address=address, now=standing.now),
+        evidence=_evidence(buyer, freed=freed, address=address, now=standing.now),
+        distance_sale=sale is not None and is_distance_sale(sale, lines),
         parties=None
         if settings is None or address is None or context.tax_books(envelope.store_id, envelope.environment, provider) is None
         else TaxParties(
@@ -104,14 +110,24 @@ async def tax_of(
             ship_from_region=here.region,
             ship_to_region=place.region,
             customer="guest" if content.customer_id is None else str(content.customer_id),
-            exempt=sale is not None and any(each.country == place.country for each in sale.exemptions),
+            certificates={SHIPPING if n == len(content.items) else str(n): certificate for n, certificate in freed},
+            exempt={n for n, _ in freed} == set(range(len(lines))),
         ),
     )
     return quote, notices, calls
 
 
 def _registration(nexus: NexusBody) -> Registration:
-    return Registration(country=nexus.country, region=nexus.region, oss=nexus.oss, valid_from=nexus.valid_from, valid_to=nexus.valid_to)
+    return Registration(
+        country=nexus.country,
+        region=nexus.region,
+        oss=nexus.oss,
+        ioss=nexus.ioss,
+        importer=nexus.importer,
+        import_limits=nexus.import_limits,
+        valid_from=nexus.valid_from,
+        valid_to=nexus.valid_to,
+    )
 
 
 def _exemption(body: ExemptionBody) -> Exemption:
@@ -130,14 +146,16 @@ def _facts(n: int, line: Line, rows: Sequence[Row]) -> LineFacts:
     return LineFacts(gross=line.amount + exclusive, quantity=line.quantity, tax_code=line.tax_code)
 
 
-def _evidence(buyer: vat_ids.VatId | None, *, exempt_of: Sale | None, address: Address | None, now: datetime) -> dict[str, object]:
+def _evidence(
+    buyer: vat_ids.VatId | None, *, freed: Sequence[tuple[int, str]], address: Address | None, now: datetime
+) -> dict[str, object]:
     """Keep what a tax office would ask for: whose number was checked how and when, which certificates counted, where the buyer is."""
     said: dict[str, object] = {}
     if buyer is not None:
         country = "EU" if buyer.country in EU else buyer.country
         said["vat_id"] = {**msgspec.to_builtins(buyer), "checked": "check digits, offline", "at": now.isoformat(), "area": country}
-    if exempt_of is not None and exempt_of.exemptions:
-        said["certificates"] = [each.certificate for each in exempt_of.exemptions]
+    if freed:
+        said["certificates"] = sorted({certificate for _, certificate in freed})
     if address is not None:
         said["place"] = {"country": address.country_code, "postal_code": address.postal_code, "country_area": address.country_area}
     return said

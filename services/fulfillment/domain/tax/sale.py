@@ -7,8 +7,10 @@ from decimal import Decimal
 import msgspec
 
 from services.fulfillment.domain.postal import matches
-from services.fulfillment.domain.tax.engine import Line
+from services.fulfillment.domain.tax import imports
+from services.fulfillment.domain.tax.engine import UNTAXED, Kind, Line, Row, compute
 from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, Sourcing, selected
+from shared.contracts.orders import SupplyKind
 from shared.errors import Refusal
 
 EU = frozenset(
@@ -38,11 +40,19 @@ class NoTaxRule(Refusal):
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the seller collects tax: a country, or a region of it where those tax for themselves; `oss` stands for the whole EU."""
+    """Where the seller collects tax: a country, or a region of it where those tax for themselves, or the whole EU by a scheme.
+
+    `oss` is the Union scheme, for what is sent within the EU; `ioss` the import scheme, for goods of low value that are sent into it.
+    """
 
     country: str = ""
     region: str = ""
     oss: bool = False
+    ioss: bool = False
+    # The seller imports what is sent there, and then sells it there, whatever it is worth.
+    importer: bool = False
+    # The limit of goods of low value, as the seller states it in other currencies.
+    import_limits: dict[str, int] = {}
     valid_from: date = date.min
     valid_to: date | None = None
 
@@ -62,9 +72,9 @@ class Exemption(msgspec.Struct, frozen=True, kw_only=True):
     valid_from: date = date.min
     valid_to: date | None = None
 
-    def covers(self, rule: Rule, tax_code: str, day: date) -> bool:
-        """Tell whether it frees goods from a rule."""
-        somewhere = self.country == rule.country and self.region in ("", rule.region)
+    def covers(self, country: str, region: str, tax_code: str, day: date) -> bool:
+        """Tell whether it frees goods from the tax of a country, or of one of its regions."""
+        somewhere = self.country == country and self.region in ("", region)
         something = not self.tax_codes or any(tax_code == c or tax_code.startswith(f"{c}.") for c in self.tax_codes)
         return somewhere and something and self.valid_from <= day and (self.valid_to is None or day <= self.valid_to)
 
@@ -81,6 +91,9 @@ class Sale(msgspec.Struct, frozen=True, kw_only=True):
     exemptions: tuple[Exemption, ...] = ()
     # The buyer's VAT number was given and holds; without a valid one a buyer is a consumer (Directive 2006/112/EC, Article 138).
     buyer_vat_country: str = ""
+    currency: str = ""
+    # What the line that is looked at supplies.
+    supply: SupplyKind = SupplyKind.GOODS
 
     @property
     def registered(self) -> tuple[Registration, ...]:
@@ -91,21 +104,110 @@ class Sale(msgspec.Struct, frozen=True, kw_only=True):
     def collects(self, country: str, region: str = "") -> bool:
         """Tell whether the seller collects a country's own tax, or that of one of its regions."""
         return any(
-            (each.country == country and each.region == region) or (each.oss and region == "" and country in EU) for each in self.registered
+            (each.country == country and each.region == region) or (region == "" and country in EU and self._in_scheme(each))
+            for each in self.registered
         )
 
+    def _in_scheme(self, registration: Registration) -> bool:
+        """Tell whether a scheme for the whole EU is for this sale: the Union's, or where goods come from outside, the one for imports."""
+        imported = self.supply is SupplyKind.GOODS and not in_eu_vat_area(self.ship_from)
+        return registration.ioss if imported else registration.oss
 
-def rules_of(sale: Sale, rules: Sequence[Rule]) -> Callable[[Line], list[Rule]]:
-    """Give the rules for each line of a sale, with what frees it from tax put in; raises NoTaxRule."""
-    place, freed = _where(sale)
-    known: dict[str, list[Rule]] = {}
+    def certificate(self, country: str, region: str, tax_code: str) -> str:
+        """Name the certificate that frees goods from the tax of a country or a region; empty where none does."""
+        found = (each.certificate for each in self.exemptions if each.covers(country, region, tax_code, self.day))
+        return next(found, "")
+
+    @property
+    def import_limit(self) -> imports.ImportLimit | None:
+        """Give the limit up to which the seller collects the tax of goods that come from outside; nothing for any other sale."""
+        here, there = self.ship_from, self.ship_to
+        if any(each.importer and each.country == there.country for each in self.registered):
+            return None
+        if in_eu_vat_area(there):
+            return imports.EU_LIMIT if not in_eu_vat_area(here) and any(each.ioss for each in self.registered) else None
+        crosses = here.country != there.country and self.collects(there.country)
+        return imports.LIMITS.get(there.country) if crosses else None
+
+
+def rules_of(sale: Sale, rules: Sequence[Rule], lines: Sequence[Line] = ()) -> Callable[[Line], list[Rule]]:
+    """Give the rules for each line of a sale, with what frees it from tax put in; raises NoTaxRule, or ExchangeRateNeeded for imports."""
+    at_border = _at_border(sale, rules, lines)
+    known: dict[tuple[str, SupplyKind, Reason | None], list[Rule]] = {}
 
     def rules_for(line: Line) -> list[Rule]:
-        if line.tax_code not in known:
-            known[line.tax_code] = _for_code(sale, rules, line.tax_code, place, freed)
-        return known[line.tax_code]
+        key = (line.tax_code, line.supply, at_border(line))
+        if key not in known:
+            view = _as_supplied(sale, line.supply)
+            place, freed = _where(view)
+            known[key] = _for_code(view, rules, line.tax_code, place, key[2] or _why_freed(view, freed))
+        return known[key]
 
     return rules_for
+
+
+def is_distance_sale(sale: Sale, lines: Sequence[Line]) -> bool:
+    """Tell whether the EU's threshold counts a sale: goods or electronic services, to a consumer in another member state (Article 59c)."""
+
+    def counts(view: Sale) -> bool:
+        here, there = view.ship_from, view.ship_to
+        within = in_eu_vat_area(here) and in_eu_vat_area(there) and here.country != there.country
+        return within and view.supply is not SupplyKind.SERVICE and view.buyer_vat_country not in EU
+
+    return any(counts(_as_supplied(sale, line.supply)) for line in lines if line.kind is Kind.GOODS)
+
+
+def due_at_border(sale: Sale, rows: Sequence[Row]) -> bool:
+    """Tell whether the seller collects the tax of imports at a place, and not of these."""
+    return sale.import_limit is not None and any(row.reason is Reason.EXPORT for row in rows)
+
+
+def _as_supplied(sale: Sale, supply: SupplyKind) -> Sale:
+    """See a sale as of one supply: what is not sent comes from where the seller is at home, and any other service than an electronic one
+    is made there for consumers (Directive 2006/112/EC, Articles 45 and 58)."""
+    if supply is SupplyKind.GOODS:
+        return sale
+    here = sale.ship_from if sale.ship_from.country == sale.home else Place(country=sale.home)
+    there = here if supply is SupplyKind.SERVICE and in_eu_vat_area(here) and not sale.buyer_vat_country else sale.ship_to
+    return msgspec.structs.replace(sale, supply=supply, ship_from=here, ship_to=there)
+
+
+def _why_freed(sale: Sale, freed: Reason | None) -> Reason | None:
+    """A service to a business of another member state is taxed at its buyer (Directive 2006/112/EC, Articles 44 and 196)."""
+    service = sale.supply is not SupplyKind.GOODS and freed is Reason.INTRA_COMMUNITY_SUPPLY
+    return Reason.REVERSE_CHARGE if service else freed
+
+
+def _at_border(sale: Sale, rules: Sequence[Rule], lines: Sequence[Line]) -> Callable[[Line], Reason | None]:
+    """Judge of which lines the seller does not collect the tax because they are imported, and give the reason for each."""
+    goods = [line for line in lines if line.kind is Kind.GOODS and line.supply is SupplyKind.GOODS]
+    limit = sale.import_limit
+    if limit is None or not goods:
+        return lambda line: None
+    stated = {currency: amount for each in sale.registered for currency, amount in each.import_limits.items()}
+    amount = imports.amount_in(limit, sale.currency, stated)
+    too_dear = imports.over(limit, amount, [(net, line.quantity) for net, line in zip(_nets(sale, rules, goods), goods, strict=True)])
+    business = sale.buyer_vat_country == sale.ship_to.country or (in_eu_vat_area(sale.ship_to) and sale.buyer_vat_country in EU)
+    low = limit.business if business else None
+    reasons = {line: Reason.EXPORT if dear else low for line, dear in zip(goods, too_dear, strict=True)}
+    # The freight goes as the goods do, and is taxed where any of them are.
+    of_freight = Reason.EXPORT if all(too_dear) else low
+
+    def at_border(line: Line) -> Reason | None:
+        if line.kind is Kind.SHIPPING:
+            return of_freight
+        return reasons.get(line)
+
+    return at_border
+
+
+def _nets(sale: Sale, rules: Sequence[Rule], goods: Sequence[Line]) -> list[int]:
+    """Take out of prices the tax that they hold if the seller collects it."""
+    held = [0] * len(goods)
+    if any(line.included for line in goods):
+        for row in compute(goods, lambda line: _for_code(sale, rules, line.tax_code, sale.ship_to, None)):
+            held[row.line] += row.amount if row.included else 0
+    return [line.taxed_amount - tax for line, tax in zip(goods, held, strict=True)]
 
 
 def in_eu_vat_area(place: Place) -> bool:
@@ -159,11 +261,13 @@ def _counts_at(rule: Rule, place: Place, origin: Place) -> Place:
 
 
 def _as_it_is_for(sale: Sale, rule: Rule, tax_code: str) -> Rule:
-    if any(each.covers(rule, tax_code, sale.day) for each in sale.exemptions):
-        return msgspec.structs.replace(rule, reason=Reason.CUSTOMER_EXEMPT)
     regional = rule.level is not Level.COUNTRY
     if not sale.collects(rule.country, rule.region if regional else ""):
         return msgspec.structs.replace(rule, reason=Reason.NOT_COLLECTING)
+    # What nobody pays a tax on needs no certificate.
+    taxed = rule.reason not in UNTAXED and rule.rate_percent
+    if taxed and sale.certificate(rule.country, rule.region, tax_code):
+        return msgspec.structs.replace(rule, reason=Reason.CUSTOMER_EXEMPT)
     return rule
 
 
