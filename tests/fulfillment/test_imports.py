@@ -235,7 +235,7 @@ async def swiss(place: WorldPlace) -> AsyncIterator[World]:
 async def test_a_quote_says_where_the_tax_is_paid(
     swiss: World, changes: dict[str, Any], tax: int, reasons: set[str], notices: list[str]
 ) -> None:
-    of_order = {name: changes.pop(name) for name in ("vat_id", "currency") if name in changes}
+    of_order: dict[str, Any] = {name: changes.pop(name) for name in ("vat_id", "currency") if name in changes}
     order = {"items": [{**FIFTY, **changes}], "shipping_amount": 0, "shipping_address": MUNICH, **of_order}
 
     snapshot = await ok(await quote(swiss, await an_order(swiss, **order)))
