@@ -8,10 +8,10 @@ import pytest
 from services.fulfillment.domain.shipping.shipments import CustomsNeeded, refuse_without_customs
 from services.fulfillment.domain.tax.engine import Row
 from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule
-from services.fulfillment.domain.tax.sale import NoTaxRule, Registration, Sale, lacks_rules
+from services.fulfillment.domain.tax.sale import NoTaxRule, Registration, Sale, is_distance_sale, lacks_rules
 from services.fulfillment.domain.territories import EU, TERRITORIES, crosses_customs_border, in_eu_vat_area, territory_of
 from services.fulfillment.domain.vat_ids import checked
-from shared.contracts.orders import Item
+from shared.contracts.orders import Item, SupplyKind
 from shared.ids import new_id
 from tests.fulfillment.rates import DAY, goods, national, rule, sold
 
@@ -496,6 +496,64 @@ class TestRules:
 
         assert lacks_rules(sale, rows) is lacking
         assert not lacking or [(row.amount, row.reason) for row in rows] == [(0, Reason.NOT_COLLECTING)]
+
+
+SERVICES = [
+    ("consumer", SupplyKind.DIGITAL, "", (OSS,), Reason.EXPORT),
+    ("registered", SupplyKind.DIGITAL, "", (Registration(country="GB"),), Reason.STANDARD_RATED),
+    ("a number for goods", SupplyKind.DIGITAL, "XI", (OSS,), Reason.EXPORT),
+]
+
+
+@pytest.mark.parametrize(("case", "supply", "vat_country", "registrations", "reason"), SERVICES)
+def test_services_to_northern_ireland_leave_the_eu(
+    case: str, supply: SupplyKind, vat_country: str, registrations: tuple[Registration, ...], reason: Reason
+) -> None:
+    """Protocol on Ireland/Northern Ireland, Annex 3, point 1: Directive 2006/112/EC holds as far as goods are concerned."""
+    sale = a_sale("DE 10115", "GB BT1 1AA", *registrations, buyer_vat_country=vat_country)
+
+    [row] = sold(sale, [goods(10_000, supply=supply)], *RULES)
+
+    assert row.reason is reason, case
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "registration", "expected"),
+    [
+        ("CH 8001", "GB BT1 1AA", Registration(ioss=True), (2_000, Reason.STANDARD_RATED, "GB")),
+        ("CH 8001", "MC 98000", Registration(ioss=True), (2_000, Reason.STANDARD_RATED, "FR")),
+        ("CH 8001", "ES 35001", Registration(ioss=True), (0, Reason.EXPORT, "IC")),
+        ("DE 78266", "DE 10115", Registration(ioss=True), (2_000, Reason.STANDARD_RATED, "DE")),
+        ("GB SW1A 1AA", "GB BT1 1AA", Registration(ioss=True), (2_000, Reason.STANDARD_RATED, "GB")),
+        ("CH 8001", "GB BT1 1AA", OSS, (0, Reason.EXPORT, "GB")),
+    ],
+)
+def test_a_scheme_is_for_where_the_eus_rules_on_goods_hold(
+    here: str, there: str, registration: Registration, expected: tuple[int, Reason, str]
+) -> None:
+    """Directive 2006/112/EC, Article 369l, with Articles 6 and 7; for Northern Ireland gov.uk, VAT Import One Stop Shop."""
+    sale = a_sale(here, there, registration, home="CH" if here == "DE 78266" else "", currency="EUR")
+
+    assert taxed_as(sale) == expected
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "facts", "counts"),
+    [
+        ("DE 10115", "MC 98000", {}, True),
+        ("DE 10115", "GB BT1 1AA", {}, True),
+        ("GB BT1 1AA", "IE D01 F5P2", {}, True),
+        ("MC 98000", "FR 75001", {}, False),
+        ("FR 75001", "FR 97400", {}, False),
+        ("DE 10115", "DE 27498", {}, False),
+        ("DE 10115", "GB SW1A 1AA", {}, False),
+        ("DE 10115", "GB BT1 1AA", {"buyer_vat_country": "XI"}, False),
+        ("DE 10115", "GB BT1 1AA", {"buyer_vat_country": "GB"}, True),
+    ],
+)
+def test_the_threshold_counts_what_crosses_within_the_eu(here: str, there: str, facts: dict[str, Any], counts: bool) -> None:
+    """Article 59c; HMRC VATNIEU3720: sales to Northern Ireland count."""
+    assert is_distance_sale(a_sale(here, there, **facts), [goods(10_000)]) is counts
 
 
 BORDERS = [
