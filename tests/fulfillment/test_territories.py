@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 
+from services.fulfillment.domain.places import located
 from services.fulfillment.domain.shipping.shipments import CustomsNeeded, refuse_without_customs
 from services.fulfillment.domain.tax.engine import Row
+from services.fulfillment.domain.tax.regional import doubts
 from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule
 from services.fulfillment.domain.tax.sale import NoTaxRule, Registration, Sale, is_distance_sale, lacks_rules
 from services.fulfillment.domain.territories import EU, TERRITORIES, crosses_customs_border, in_eu_vat_area, territory_of
 from services.fulfillment.domain.vat_ids import checked
-from shared.contracts.orders import Item, SupplyKind
+from shared.contracts.orders import Address, Item, SupplyKind
 from shared.ids import new_id
 from tests.fulfillment.rates import DAY, goods, national, rule, sold
 
@@ -424,11 +426,33 @@ def test_a_sale_is_taxed_as_the_law_has_it(
     assert taxed_as(sale) == expected, source
 
 
-def test_a_named_state_goes_before_a_military_zip() -> None:
-    california = Place(country="US", region="US-CA", postal_code="09012")
-    sale = Sale(ship_from=california, ship_to=california, day=DAY, home="US", registrations=(Registration(country="US", region="US-CA"),))
+@pytest.mark.parametrize(
+    ("country", "region", "postal_code", "code"),
+    [
+        ("US", "US-CA", "09012", "US"),
+        ("ES", "ES-M", "35001", "ES"),
+        ("FR", "FR-IDF", "97400", "FR"),
+        ("GB", "GB-ENG", "BT1 1AA", "GB"),
+        ("GB", "GB-BFS", "", "XI"),
+        ("DE", "DE-SH", "27498", "DE-Heligoland"),
+        ("IT", "IT-SO", "23041", "IT-Livigno"),
+        ("FR", "FR-PAC", "98000", "MC"),
+        ("AU", "AU-NSW", "2899", "NF"),
+        ("GB", "GB-ENG", "JE2 3AB", "JE"),
+    ],
+)
+def test_a_named_region_goes_before_a_postal_code(country: str, region: str, postal_code: str, code: str) -> None:
+    """A slip in the code frees from no tax; what lies in a region, or in none of its own, is known by the code."""
+    assert territory_of(Place(country=country, region=region, postal_code=postal_code)).code == code
 
-    assert taxed_as(sale)[0] == 725
+
+def test_a_slip_in_the_code_is_said() -> None:
+    address = Address(name="A", street_address="B", city="Madrid", postal_code="35001", country_code="ES", country_area="Madrid")
+    place = located(address)
+
+    [notice] = doubts(place, a_sale("DE 10115", "ES 28001", OSS), RULES, field="$.shipping_address")
+
+    assert (territory_of(place.place).code, notice.code) == ("ES", "region-contradictory")
 
 
 class TestRules:

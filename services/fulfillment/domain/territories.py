@@ -6,6 +6,7 @@ import msgspec
 
 from services.fulfillment.domain.postal import normalized
 from services.fulfillment.domain.tax.rules import Place, Rule
+from shared.regions import around
 
 EU = frozenset(
     {
@@ -253,10 +254,9 @@ TERRITORIES = (
         "Isle of Man",
         "Isle of Man Act 1979, s. 1 and 6; Customs Agreement of 2018",
         postal_codes={"GB": ("IM",)},
-        regions=("GB-IOM",),
     ),
-    _own("JE", "Jersey", CROWN, customs=frozenset({"GB"}), postal_codes={"GB": ("JE",)}, regions=("GB-JEY",)),
-    _own("GG", "Guernsey", CROWN, customs=frozenset({"GB"}), postal_codes={"GB": ("GY",)}, regions=("GB-GSY",)),
+    _own("JE", "Jersey", CROWN, customs=frozenset({"GB"}), postal_codes={"GB": ("JE",)}),
+    _own("GG", "Guernsey", CROWN, customs=frozenset({"GB"}), postal_codes={"GB": ("GY",)}),
     _own("GI", "Gibraltar", PVAT_UK, postal_codes={"GB": ("GX11",)}),
     _own("FK", "Falkland Islands", PVAT_UK, postal_codes={"GB": ("FIQQ",)}),
     _own("SH", "Saint Helena, Ascension and Tristan da Cunha", PVAT_UK, postal_codes={"GB": ("STHL", "ASCN", "TDCU")}),
@@ -380,12 +380,13 @@ BY_CODE, BY_REGION, BY_POSTAL_CODE = _named()
 def _territory_of(country: str, region: str, postal_code: str) -> Territory:
     if country in BY_CODE:
         return BY_CODE[country]
-    if region in BY_REGION:
-        return BY_REGION[region]
-    # A state of the US that is named goes before a ZIP code: a slip in the code must not free a sale from that state's tax.
-    if not (country in TAXED_BY_STATES and region):
-        for prefix, territory in BY_POSTAL_CODE.get(country, ()):
-            if postal_code.startswith(prefix):
-                return territory
+    regions = around(region)
+    if found := next((BY_REGION[each] for each in regions if each in BY_REGION), None):
+        return found
+    for prefix, territory in BY_POSTAL_CODE.get(country, ()):
+        # A region that is named goes before a postal code: a slip in the code must not free a sale from that region's tax.
+        elsewhere = region and any(each.startswith(f"{country}-") for each in territory.regions)
+        if postal_code.startswith(prefix) and not elsewhere:
+            return territory
     area = frozenset({EU_AREA if country in EU else country})
     return Territory(name=country, code=country, tax=country, vat=area, customs=area)

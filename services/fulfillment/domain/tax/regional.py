@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from services.fulfillment.domain.places import Located
 from services.fulfillment.domain.tax.rule_book import RuleBook, book_of
 from services.fulfillment.domain.tax.rules import Place, Rule
@@ -44,6 +46,8 @@ def doubts(located: Located, sale: Sale, rules: Sequence[Rule], *, field: str) -
                 {"field": f"{field}.country_area", "country": place.country, "country_area": located.typed_region},
             )
         notices += _about_region(located, sale, book, field=field)
+    else:
+        notices += _about_territory(located)
     if not located.postal_code_fits and book.of(place.country).regions_with_codes & {"", *around(place.region)}:
         detail = (
             f"The postal code {place.postal_code!r} has not the form of those of {place.country}; rules by postal code did not find it."
@@ -75,6 +79,16 @@ def _about_region(located: Located, sale: Sale, book: RuleBook, *, field: str) -
             {"field": f"{field}.postal_code", "country_area": named, "postal_code_of": by_code},
         )
     return [Notice(code="region-contradictory", detail=f"{named} is named, and the postal code is one of {by_code}; {named} was taken.")]
+
+
+def _about_territory(located: Located) -> list[Notice]:
+    """Say that the region that is named and the postal code lie in two territories."""
+    place = located.place
+    taken, by_code = territory_of(place), territory_of(msgspec.structs.replace(place, region=""))
+    if not located.named_region or taken == by_code or by_code.code == place.country:
+        return []
+    detail = f"{located.named_region} is named, and the postal code is one of {by_code.name}; {taken.name} was taken."
+    return [Notice(code="region-contradictory", detail=detail)]
 
 
 def _depends_on_region(sale: Sale, book: RuleBook, place: Place) -> bool:
