@@ -50,8 +50,7 @@ def region_of(country: str, text: str) -> str:
 
 def current(code: str) -> str:
     """Give a region's present code for one that it had; unknown ones stay as they are."""
-    known = _by_country().get(code[:2], ())
-    return next((each.code for each in known if code[3:] in each.former), code)
+    return next((each.code for each in regions_of(code[:2]) if code[3:] in each.former), code)
 
 
 def exists(code: str) -> bool:
@@ -59,9 +58,9 @@ def exists(code: str) -> bool:
     return code in _by_code()
 
 
-def has_regions(country: str) -> bool:
-    """Tell whether a country has regions."""
-    return country in _by_country()
+def regions_of(country: str) -> tuple[Region, ...]:
+    """Give a country's regions; it may have none."""
+    return _by_country().get(country, ())
 
 
 @lru_cache(maxsize=10_000)
@@ -138,7 +137,7 @@ def _smallest(codes: Iterable[str]) -> str:
 @lru_cache
 def _names(country: str) -> tuple[Mapping[str, frozenset[str]], ...]:
     """Give what regions are called, the surest first: codes, names and abbreviations, other names."""
-    regions = _by_country().get(country, ())
+    regions = regions_of(country)
     codes = [(spelled, each.code) for each in regions for spelled in _spelled(country, each)]
     names = [(name, each.code) for each in regions for name in (*each.names, *_abbreviations().get(each.code, ()))]
     others = [(name, each.code) for each in regions for name in each.other_names]

@@ -5,7 +5,7 @@ import msgspec
 from services.fulfillment.domain.postal import normalized
 from services.fulfillment.domain.tax.rules import Place
 from shared.contracts.orders import Address
-from shared.regions import has_regions, in_form, needs_postal_code, region_of, region_of_postal_code
+from shared.regions import in_form, needs_postal_code, region_of, region_of_postal_code, regions_of
 
 CODE_CHARACTERS_MAX = 3
 
@@ -29,7 +29,7 @@ def located(address: Address) -> Located:
     """Find an address's place, each field by itself; a region that is not understood is the one that the postal code lies in."""
     country, typed = address.country_code, address.country_area.strip()
     code = normalized(country, address.postal_code)
-    named = region_of(country, typed) if has_regions(country) else _as_code(country, typed)
+    named = region_of(country, typed) if regions_of(country) else _as_code(country, typed)
     by_code = region_of_postal_code(country, code)
     return Located(
         place=Place(country=country, region=named or by_code, postal_code=code),

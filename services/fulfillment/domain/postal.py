@@ -26,10 +26,8 @@ SIGNS: dict[str, tuple[str, ...]] = {
         ),
     )
 }
-# Codes that begin with a letter, as do those that begin with their own country's (JE2 3AB, BN1234): nothing before them is taken off.
-OWN_LETTERS = frozenset({"BN", "IM", "JE", "SO"})
-# Maltese codes are three letters and four digits; MTF is Mtarfa, and MT before a whole one is the country.
-MALTA, MALTESE_LENGTH = "MT", 7
+# Their codes may begin with the country's letters (JE2 3AB, MTF 1234 of Mtarfa), which are taken off only where a whole code is left.
+OWN_LETTERS = frozenset({"BN", "IM", "JE", "MT", "SO"})
 # ZIP codes: what follows the fifth digit says where in it, and no rate or tariff goes by that (USPS Publication 28, section 233).
 ZIP_COUNTRIES = frozenset({"AS", "FM", "GU", "MH", "MP", "PR", "PW", "UM", "US", "VI"})
 ZIP_LENGTH, ZIP_PLUS_4_LENGTH = 5, 9
@@ -137,25 +135,23 @@ def _plain(code: str) -> str:
 
 
 def _without_country(country: str, code: str) -> str:
-    if country in OWN_LETTERS and not code.startswith(SIGNS.get(country, ("-",))):
-        return code
     for sign in _signs(country):
         rest = code.removeprefix(sign)
-        if rest and rest != code and _may_be(country, sign, code, rest):
+        if rest and rest != code and _is_sign(country, sign, code, rest):
             return rest
     return code
+
+
+def _is_sign(country: str, sign: str, code: str, rest: str) -> bool:
+    """Tell whether what a code begins with is its country's sign: a single letter is one before a digit alone."""
+    if country in OWN_LETTERS:
+        return not in_form(country, code) and in_form(country, rest)
+    return rest[0].isdigit() or len(sign) > 1
 
 
 @lru_cache
 def _signs(country: str) -> tuple[str, ...]:
     return tuple(sorted({country, *SIGNS.get(country, ())} - {""}, key=len, reverse=True))
-
-
-def _may_be(country: str, sign: str, code: str, rest: str) -> bool:
-    """Tell whether what begins like a country's sign is one: no code of the country begins so."""
-    if country == MALTA:
-        return len(code) > MALTESE_LENGTH
-    return rest[0].isdigit() or len(sign) > 1
 
 
 def _shape(code: str) -> tuple[bool, ...]:

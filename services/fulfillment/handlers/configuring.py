@@ -36,7 +36,7 @@ from shared.contracts.fulfillment.tax import (
 from shared.database import connected
 from shared.errors import Invalid, NotFound
 from shared.messages import Envelope, done
-from shared.regions import current, exists, has_regions
+from shared.regions import current, exists, regions_of
 from shared.work import Work
 
 # Implementing Regulation (EU) 2020/194, Annex: the individual identification number of the import scheme.
@@ -81,7 +81,7 @@ def _checked(table: TableBody) -> TableBody:
 def _region(country: str, region: str, *, field: str) -> str:
     """Give a region's present code; refuses one that its country does not have."""
     known = current(region)
-    if known and (not known.startswith(f"{country}-") or (has_regions(country) and not exists(known))):
+    if known and (not known.startswith(f"{country}-") or (regions_of(country) and not exists(known))):
         raise Invalid(f"{region} is no region of {country} (ISO 3166-2).", {"field": field})
     return known
 

@@ -15,7 +15,7 @@ import msgspec
 from services.fulfillment.domain.postal import pattern_fault, patterns_of
 from services.fulfillment.domain.tax.rules import Reason, Rule
 from shared.errors import Refusal
-from shared.regions import current, exists, has_regions
+from shared.regions import current, exists, regions_of
 
 ROWS_MAX = 100_000
 RATE_MAX_PERCENT = 100
@@ -178,7 +178,7 @@ def _faults(rule: Rule) -> Iterable[str]:
         yield f"country {rule.country!r} is not two capital letters"
     if rule.region and (not REGION.fullmatch(rule.region) or not rule.region.startswith(f"{rule.country}-")):
         yield f"region {rule.region!r} is not like {rule.country}-XX (ISO 3166-2)"
-    elif has_regions(rule.country) and rule.region and not exists(rule.region):
+    elif regions_of(rule.country) and rule.region and not exists(rule.region):
         yield f"region {rule.region!r} is none of {rule.country} (ISO 3166-2)"
     if not rule.name.strip():
         yield "name is empty"
