@@ -22,6 +22,9 @@ NEAR = frozenset(
         *("IE", "IT", "LI", "LT", "LU", "LV", "MT", "NL", "NO", "PL", "PT", "RO", "SE", "SI", "SK"),
     }
 )
+# Customs areas that are larger than a country, and military mail, which belongs to none.
+CUSTOMS_AREAS = {**dict.fromkeys(NEAR - {"CH", "GB", "LI", "NO"}, "EU"), "MC": "EU", "LI": "CH", "IM": "GB", "PR": "US"}
+MILITARY_STATES = frozenset({"AA", "AE", "AP"})
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -157,10 +160,8 @@ class Carrier:
         if rate.expires_at <= now().isoformat():
             raise Refused(409, "rate_expired", "The rate has expired")
         ship_from, ship_to = _address(body, "from"), _address(body, "to")
-        if ship_from["country_code"] != ship_to["country_code"] and not body.get("customs"):
-            inside = {ship_from["country_code"], ship_to["country_code"]} <= NEAR - {"CH", "GB", "NO", "LI"}
-            if not inside:
-                raise Refused(422, "customs_needed", "Goods that cross a customs border need a declaration")
+        if not body.get("customs") and not _customs_areas(ship_from) & _customs_areas(ship_to):
+            raise Refused(422, "customs_needed", "Goods that cross a customs border need a declaration")
         label = Label(
             id=f"lbl_{new_id().hex}",
             reference=body.get("reference"),
@@ -297,6 +298,15 @@ def _address(body: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(address, dict) or not address.get("country_code"):
         raise Refused(400, "address_invalid", f"{name} must be an address with a country_code")
     return address
+
+
+def _customs_areas(address: dict[str, Any]) -> set[str]:
+    """Say in which customs areas an address lies: Northern Ireland in two, military mail in none."""
+    country, postal_code = address["country_code"], str(address.get("postal_code") or "").upper()
+    if country == "US" and address.get("country_area") in MILITARY_STATES:
+        return set()
+    area = CUSTOMS_AREAS.get(country, country)
+    return {area, "EU"} if country == "GB" and postal_code.startswith("BT") else {area}
 
 
 def _zone(body: dict[str, Any]) -> int:

@@ -39,6 +39,14 @@ class TaxBehavior(StrEnum):
     EXCLUSIVE = "exclusive"
 
 
+class SupplyKind(StrEnum):
+    """What a line supplies: goods, a service by electronic means (Directive 2006/112/EC, Article 58(1)(c)), or any other service."""
+
+    GOODS = "goods"
+    DIGITAL = "digital"
+    SERVICE = "service"
+
+
 class AdjustmentKind(StrEnum):
     """Where a discount comes from."""
 
@@ -93,6 +101,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     unit_price: Amount
     tax_code: Annotated[str, Meta(max_length=60)] = ""
     tax_behavior: TaxBehavior = TaxBehavior.EXCLUSIVE
+    supply: SupplyKind = SupplyKind.GOODS
     weight_grams: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
     dimensions: Dimensions | None = None
     customs: Customs | None = None

@@ -222,7 +222,8 @@ def _line(line: Fields, body: Fields) -> dict[str, Any]:
     to, code, included = _ship_to(body), str(line.get("taxCode") or ""), bool(line.get("taxIncluded"))
     state, amount = str(to.get("region") or ""), decimal(line["amount"])
     rates = rates_of(state) if to.get("country") == "US" else rates_of("")
-    exempt = bool(body.get("exemptionNo"))
+    # Any number exempts what it is written at (developer.avalara.com, exempt transactions).
+    exempt = bool(body.get("exemptionNo") or line.get("exemptionCode"))
     untaxable = not any(rates) or code in EXEMPT_CODES or (code.startswith(FREIGHT) and state in FREIGHT_UNTAXED)
     taxed = not exempt and not untaxable
     net = cents(amount / (1 + sum(rates))) if included and taxed else amount

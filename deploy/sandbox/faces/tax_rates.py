@@ -24,7 +24,8 @@ POSTAL_CODES = {
     "NY": [("005", "005"), ("063", "063"), ("100", "149")],
     "CA": [("900", "961")],
 }
-EXEMPT_CODES = frozenset({"40030", "PF050000"})
+# Food; and what TaxJar calls "Other Exempt" (GET /v2/categories).
+EXEMPT_CODES = frozenset({"40030", "PF050000", "99999"})
 # Where shipping that is stated by itself is not taxed (developers.taxjar.com, scenario "Shipping Exemptions").
 FREIGHT_UNTAXED = frozenset({"CA", "MA"})
 SILENT_CITY = "Silent Hill"

@@ -99,7 +99,9 @@ def _calculated(body: Fields) -> dict[str, Any]:
     nets = [decimal(item["unit_price"]) * item.get("quantity", 1) - decimal(item.get("discount")) for item in items]
     taxed = [Decimal(0) if exempt or i.get("product_tax_code") in EXEMPT_CODES else n for i, n in zip(items, nets, strict=True)]
     freight = decimal(body["shipping"])
-    freight_taxable = not exempt and (body["to_country"] != "US" or body["to_state"] not in FREIGHT_UNTAXED)
+    # Freight of goods that all are exempt is exempt in most states (taxjar-woocommerce-plugin, pull request 44).
+    carries = body["to_country"] != "US" or not items or any(taxed)
+    freight_taxable = not exempt and carries and (body["to_country"] != "US" or body["to_state"] not in FREIGHT_UNTAXED)
     order = _parts(sum(taxed, freight if freight_taxable else Decimal(0)), rates, of_order)
     lines = [{"id": str(i.get("id", n)), **_parts(t, rates, of_line)} for n, (i, t) in enumerate(zip(items, taxed, strict=True), 1)]
     shipping = {"shipping": _parts(freight, rates, of_shipping)} if freight_taxable else {}

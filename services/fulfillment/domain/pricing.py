@@ -91,6 +91,7 @@ def _line(item: Item) -> Line:
         tax_code=item.tax_code,
         included=item.tax_behavior is TaxBehavior.INCLUSIVE,
         paid_by_others=paid_by_others,
+        supply=item.supply,
     )
 
 

@@ -1,5 +1,7 @@
 """What a store decides: its settings, tax rules, registrations and certificates."""
 
+import re
+
 import msgspec
 
 from services.fulfillment.domain.postal import pattern_fault
@@ -36,6 +38,9 @@ from shared.errors import Invalid, NotFound
 from shared.messages import Envelope, done
 from shared.regions import current, exists, regions_of
 from shared.work import Work
+
+# Implementing Regulation (EU) 2020/194, Annex: the individual identification number of the import scheme.
+IOSS_NUMBER = re.compile(r"IM\d{10}")
 
 # Settings
 
@@ -170,8 +175,12 @@ async def put_nexus(work: Work, command: PutNexus, context: Fulfillment) -> None
 
 
 def _check_nexus(nexus: NexusBody) -> None:
-    if nexus.oss == bool(nexus.country):
-        raise Invalid("Name a country, or oss for the whole EU, and not both.", {"field": "$.country"})
+    if [bool(nexus.country), nexus.oss, nexus.ioss].count(True) != 1:
+        raise Invalid("Name a country, or oss or ioss for the whole EU, and one of them alone.", {"field": "$.country"})
+    if nexus.importer and not nexus.country:
+        raise Invalid("An importer is registered in a country.", {"field": "$.importer"})
+    if nexus.ioss and nexus.registration_number and not IOSS_NUMBER.fullmatch(nexus.registration_number):
+        raise Invalid("An IOSS number is IM and ten digits.", {"field": "$.registration_number"})
     if (nexus.threshold_amount is None) != (nexus.threshold_currency is None):
         raise Invalid("A threshold's amount needs its currency, and the other way round.", {"field": "$.threshold_currency"})
     if nexus.valid_to is not None and nexus.valid_to < nexus.valid_from:

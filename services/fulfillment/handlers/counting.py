@@ -4,7 +4,6 @@ import logging
 from datetime import date
 from uuid import UUID
 
-from services.fulfillment.domain.tax.sale import EU
 from services.fulfillment.domain.tax.thresholds import Period, State, Threshold, percent, spans, state
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.store import registrations
@@ -22,15 +21,21 @@ async def progress(db: Connection, store_id: UUID, environment: str, nexus: Nexu
     if nexus.threshold_amount is None and nexus.threshold_count is None:
         return None
     threshold = Threshold(amount=nexus.threshold_amount, count=nexus.threshold_count, both=nexus.threshold_both)
-    countries = sorted(EU - {nexus.country}) if nexus.oss else [nexus.country]
     found: list[ThresholdView] = []
     for first, last in spans(today, Period(nexus.threshold_period)):
-        sold = await registrations.sold_between(
-            db, store_id, environment, countries=countries, region=nexus.region, currency=nexus.threshold_currency, first=first, last=last
-        )
+        sold = await _sold(db, store_id, environment, nexus, first=first, last=last)
         part = percent(threshold, amount=sold.amount, count=sold.count)
         found.append(ThresholdView(since=first, amount=sold.amount, count=sold.count, percent=part, state=state(part).value))
     return max(found, key=lambda view: view.percent)
+
+
+async def _sold(db: Connection, store_id: UUID, environment: str, nexus: NexusBody, *, first: date, last: date) -> registrations.Sold:
+    currency = nexus.threshold_currency
+    if nexus.oss:
+        return await registrations.distance_sold_between(db, store_id, environment, currency=currency, first=first, last=last)
+    return await registrations.sold_between(
+        db, store_id, environment, country=nexus.country, region=nexus.region, currency=currency, first=first, last=last
+    )
 
 
 async def warn(work: Work, context: Fulfillment) -> None:

@@ -7,11 +7,11 @@ from uuid import UUID
 from services.fulfillment.domain.tax.reversal import reversed_rows, shares_of_refund
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.handlers.counting import warn
-from services.fulfillment.store import order_payments, registrations, taxes
+from services.fulfillment.store import order_payments, taxes
 from services.fulfillment.store.taxes import Document, Quoted, Reversible
 from shared.contracts.fulfillment.tax import FinalizeTax, GetTax, TaxDocumentView, TaxView
 from shared.contracts.payments import IntentChanged
-from shared.database import Statement, connected
+from shared.database import connected
 from shared.errors import NotFound, Outcome, Refusal
 from shared.ids import new_id
 from shared.inbox import all_finished
@@ -82,7 +82,7 @@ async def finalize_tax(work: Work, command: FinalizeTax, context: Fulfillment) -
         *taxes.recorded(envelope, sale, at_provider=at_provider),
         order_payments.moved_on(envelope, command.order_id, revision=ground.revision),
     )
-    batch.add(taxes.forget_quote(envelope, command.snapshot_id), _counted(envelope, sale))
+    batch.add(taxes.forget_quote(envelope, command.snapshot_id))
     if ground.refunded_amount:
         reversible = Reversible(
             id=sale.id,
@@ -124,21 +124,6 @@ def _sale(command: FinalizeTax, quoted: Quoted, document_id: UUID, today: date) 
         document_date=today,
         rows=quoted.quote.rows,
         line_amounts={n: line.gross for n, line in enumerate(quoted.quote.lines)},
-    )
-
-
-def _counted(envelope: Envelope, sale: Document) -> Statement:
-    tax = sum(row.amount for row in sale.rows)
-    net = sum(sale.line_amounts.values()) - tax
-    quote = sale.quote
-    return registrations.sold(
-        envelope.store_id,
-        envelope.environment.value,
-        country=quote.ship_to,
-        region=quote.ship_to_region,
-        currency=quote.currency,
-        day=sale.document_date,
-        amount=net,
     )
 
 

@@ -9,17 +9,19 @@ from services.fulfillment.domain import pricing as rules
 from services.fulfillment.domain import vat_ids
 from services.fulfillment.domain.places import located
 from services.fulfillment.domain.pricing import AddressNeeded
+from services.fulfillment.domain.tax.certificates import counted
 from services.fulfillment.domain.tax.engine import Line, Row
 from services.fulfillment.domain.tax.regional import check_origin, doubts
 from services.fulfillment.domain.tax.rules import Place
-from services.fulfillment.domain.tax.sale import EU, Exemption, Registration, Sale
+from services.fulfillment.domain.tax.sale import Exemption, Registration, Sale, due_at_border, is_distance_sale, lacks_rules
+from services.fulfillment.domain.territories import EU_GOODS, in_eu_vat_area, rule_places, territory_of
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.handlers.shopping import in_time
 from services.fulfillment.providers import TaxRequest
 from services.fulfillment.providers.tax_books import TaxParties
 from services.fulfillment.store import registrations
 from services.fulfillment.store.settings import Standing
-from services.fulfillment.store.taxes import LineFacts, TaxQuote
+from services.fulfillment.store.taxes import SHIPPING, LineFacts, TaxQuote
 from shared.contracts.fulfillment.pricing import (
     Notice,
     Price,
@@ -50,7 +52,7 @@ async def tax_of(
     includes = bool(settings and settings.shipping_prices_include_tax)
     lines = rules.lines_of(content, shipping_amount=shipping_amount, shipping_includes_tax=includes)
     address = rules.destination(content)
-    buyer = vat_ids.checked(content.vat_id)
+    buyer = vat_ids.checked(content.vat_id, country="" if content.billing_address is None else content.billing_address.country_code)
     notices: list[Notice] = []
     if settings is None:
         notices.append(Notice(code="tax-not-configured", detail="The store has not said where it sells from, so no tax is collected."))
@@ -65,7 +67,9 @@ async def tax_of(
         there, here = located(address), rules.place_of(settings.ship_from)
         place = there.place
         async with connected(context.desk.pool) as db:
-            nexus, known = await context.ground(db, envelope, standing.revision, {place.country, here.country})
+            at_home = rule_places(Place(country=settings.home_country))
+            countries = {country for names in (rule_places(place), rule_places(here), at_home) for country in names.countries}
+            nexus, known = await context.ground(db, envelope, standing.revision, countries)
             exempt = []
             if content.customer_id is not None:
                 exempt = await registrations.exemptions_of(db, envelope.store_id, envelope.environment.value, content.customer_id)
@@ -77,6 +81,7 @@ async def tax_of(
             registrations=tuple(_registration(each.nexus) for each in nexus if each.nexus.registered),
             exemptions=tuple(_exemption(each) for each in exempt),
             buyer_vat_country=buyer.country if buyer is not None and buyer.valid else "",
+            currency=content.currency,
         )
         check_origin(sale, known)
         notices += doubts(there, sale, known, field=rules.destination_field(content))
@@ -88,19 +93,29 @@ async def tax_of(
         if isinstance(answer, Notice):
             raise TaxUnavailable(answer.detail, {"tax_provider": engine.name})
         found = answer
+        if lacks_rules(sale, found):
+            detail = f"There is no tax rule for {territory_of(place).name}, so no tax is collected there."
+            notices.append(Notice(code="tax-not-collected", detail=detail))
+        if due_at_border(sale, found):
+            notices.append(Notice(code="import-vat-due", detail="The tax on the import is collected at the border, not by the store."))
     if buyer is not None and not buyer.valid:
         notices.append(Notice(code="vat-id-invalid", detail="The VAT number cannot be one; the buyer is taxed as a consumer."))
+    elif buyer is not None and buyer.country not in EU_GOODS and in_eu_vat_area(here) and in_eu_vat_area(place):
+        detail = f"The VAT number is one of {buyer.country}, not of the EU or Northern Ireland; the buyer is taxed as a consumer."
+        notices.append(Notice(code="vat-id-not-eu", detail=detail))
+    freed = [] if sale is None else counted(sale, lines, found)
     quote = TaxQuote(
         currency=content.currency,
         provider=provider,
         tax_date=standing.now.date(),
-        ship_from=here.country,
-        ship_to=place.country,
+        ship_from=territory_of(here).country,
+        ship_to=territory_of(place).country,
         ship_to_region=place.region,
         goods=len(content.items),
         lines=tuple(_facts(n, line, found) for n, line in enumerate(lines)),
         rows=tuple(found),
-        evidence=_evidence(buyer, exempt_of=sale, address=address, now=standing.now),
+        evidence=_evidence(buyer, freed=freed, address=address, now=standing.now),
+        distance_sale=sale is not None and is_distance_sale(sale, lines),
         parties=None
         if settings is None or address is None or context.tax_books(envelope.store_id, envelope.environment, provider) is None
         else TaxParties(
@@ -109,14 +124,24 @@ async def tax_of(
             ship_from_region=here.region,
             ship_to_region=place.region,
             customer="guest" if content.customer_id is None else str(content.customer_id),
-            exempt=sale is not None and any(each.country == place.country for each in sale.exemptions),
+            certificates={SHIPPING if n == len(content.items) else str(n): certificate for n, certificate in freed},
+            exempt={n for n, _ in freed} == set(range(len(lines))),
         ),
     )
     return quote, notices, calls
 
 
 def _registration(nexus: NexusBody) -> Registration:
-    return Registration(country=nexus.country, region=nexus.region, oss=nexus.oss, valid_from=nexus.valid_from, valid_to=nexus.valid_to)
+    return Registration(
+        country=nexus.country,
+        region=nexus.region,
+        oss=nexus.oss,
+        ioss=nexus.ioss,
+        importer=nexus.importer,
+        import_limits=nexus.import_limits,
+        valid_from=nexus.valid_from,
+        valid_to=nexus.valid_to,
+    )
 
 
 def _exemption(body: ExemptionBody) -> Exemption:
@@ -135,14 +160,18 @@ def _facts(n: int, line: Line, rows: Sequence[Row]) -> LineFacts:
     return LineFacts(gross=line.amount + exclusive, quantity=line.quantity, tax_code=line.tax_code)
 
 
-def _evidence(buyer: vat_ids.VatId | None, *, exempt_of: Sale | None, address: Address | None, now: datetime) -> dict[str, object]:
+def _evidence(
+    buyer: vat_ids.VatId | None, *, freed: Sequence[tuple[int, str]], address: Address | None, now: datetime
+) -> dict[str, object]:
     """Keep what a tax office would ask for: whose number was checked how and when, which certificates counted, where the buyer is."""
     said: dict[str, object] = {}
     if buyer is not None:
-        country = "EU" if buyer.country in EU else buyer.country
+        country = "EU" if buyer.country in EU_GOODS else buyer.country
         said["vat_id"] = {**msgspec.to_builtins(buyer), "checked": "check digits, offline", "at": now.isoformat(), "area": country}
-    if exempt_of is not None and exempt_of.exemptions:
-        said["certificates"] = [each.certificate for each in exempt_of.exemptions]
+    if freed:
+        said["certificates"] = sorted({certificate for _, certificate in freed})
     if address is not None:
         said["place"] = {"country": address.country_code, "postal_code": address.postal_code, "country_area": address.country_area}
+        territory = territory_of(rules.place_of(address))
+        said["territory"] = {"name": territory.name, "tax": territory.country, "source": territory.source}
     return said

@@ -2,12 +2,13 @@
 
 import base64
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from services.fulfillment.domain.tax.certificates import certificates_of
 from services.fulfillment.domain.tax.engine import Kind, Line, Row
 from services.fulfillment.domain.tax.rules import Level, Reason
 from services.fulfillment.providers import TaxRequest
@@ -150,7 +151,7 @@ def invoice_body(filing: TaxFiling, *, company_code: str) -> dict[str, Any]:
         net = float(decimal_of(line.net_amount, currency))
         said: dict[str, Any] = {"number": str(n), "quantity": 1, "amount": net, "taxIncluded": False, "taxOverride": override}
         lines.append({**said, "taxCode": code} if code else said)
-    return {
+    body = {
         "type": "SalesInvoice" if filing.kind == "sale" else "ReturnInvoice",
         "code": str(filing.document_id),
         "companyCode": company_code,
@@ -165,6 +166,7 @@ def invoice_body(filing: TaxFiling, *, company_code: str) -> dict[str, Any]:
         },
         "lines": lines,
     }
+    return _exempted(body, [parties.certificate(line.line) for line in filing.lines], whole=parties.exempt)
 
 
 def _error(answer: Answer) -> ProviderError | None:
@@ -219,9 +221,8 @@ def transaction_body(request: TaxRequest, *, company_code: str) -> dict[str, Any
     }
     if content.vat_id:
         body["businessIdentificationNo"] = content.vat_id
-    if certificates := [each.certificate for each in sale.exemptions if each.country == sale.ship_to.country]:
-        body["exemptionNo"] = certificates[0][:EXEMPTION_MAX_CHARACTERS]
-    return body
+    certificates = certificates_of(sale, request.lines)
+    return _exempted(body, certificates, whole=all(certificates))
 
 
 def rows_from(answer: Mapping[str, Any], request: TaxRequest) -> list[Row]:
@@ -272,6 +273,16 @@ def _line(n: int, line: Line, currency: str) -> dict[str, Any]:
         "taxIncluded": line.included,
     }
     return {**said, "taxCode": tax_code} if tax_code else said
+
+
+def _exempted(body: dict[str, Any], certificates: Sequence[str], *, whole: bool) -> dict[str, Any]:
+    """Say by which certificates lines are free: any number frees what it is written at, the document or the line (developer.avalara.com,
+    exempt transactions)."""
+    numbers = [certificate[:EXEMPTION_MAX_CHARACTERS] for certificate in certificates]
+    if whole and len(set(numbers)) == 1:
+        return {**body, "exemptionNo": numbers[0]}
+    lines = [{**line, "exemptionCode": number} if number else line for line, number in zip(body["lines"], numbers, strict=True)]
+    return {**body, "lines": lines}
 
 
 def _address(address: Address, region: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ class BuiltIn:
 
     async def quote(self, request: TaxRequest) -> list[Row]:
         """Say what the tax comes to; raises NoTaxRule where a tax is due that no rule knows."""
-        return compute(request.lines, rules_of(request.sale, request.rules))
+        return compute(request.lines, rules_of(request.sale, request.rules, request.lines))
 
     async def close(self) -> None:
         """Nothing is open."""

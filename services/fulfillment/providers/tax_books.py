@@ -32,7 +32,13 @@ class TaxParties(msgspec.Struct, frozen=True, kw_only=True):
     ship_from_region: str
     ship_to_region: str
     customer: str = "guest"
+    # By line ("shipping" for its own) the certificate that freed it; and whether that is all of the sale.
+    certificates: dict[str, str] = {}
     exempt: bool = False
+
+    def certificate(self, line: int | None) -> str:
+        """Name the certificate that freed a line; empty where none did."""
+        return self.certificates.get("shipping" if line is None else str(line), "")
 
 
 class TaxFiling(msgspec.Struct, frozen=True, kw_only=True):

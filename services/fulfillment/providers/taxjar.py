@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from services.fulfillment.domain.tax.certificates import certificates_of
 from services.fulfillment.domain.tax.engine import Kind, Line, Row
 from services.fulfillment.domain.tax.rules import Level, Reason
 from services.fulfillment.providers import TaxRequest, Unsupported
@@ -46,6 +47,9 @@ REFUSALS = {400: "Bad Request", 404: "Not Found", 406: "Not Acceptable", 410: "G
 ALREADY_RECORDED = "already imported"
 # Kinds of exemption that leave an order untaxed; "marketplace" and "non_exempt" do not (developers.taxjar.com, calculate sales tax).
 EXEMPTIONS = frozenset({"wholesale", "government", "other"})
+# The category "Other Exempt: Item is exempt" (GET /v2/categories). An exemption is a whole order's or a customer's; a line has its category
+# alone, by which TaxJar also judges the shipping of what is taxed and what is not.
+EXEMPT_CATEGORY = "99999"
 
 AUDITED = frozenset(
     {
@@ -179,7 +183,7 @@ def filed_body(filing: TaxFiling) -> dict[str, Any]:
                 "quantity": 1,
                 "unit_price": float(decimal_of(line.net_amount, currency)),
                 "sales_tax": float(decimal_of(line.tax_amount, currency)),
-                **({"product_tax_code": line.tax_code} if line.tax_code else {}),
+                **_category(line.tax_code, exempt=bool(parties.certificate(line.line)) and not parties.exempt),
             }
             for line in goods
         ],
@@ -196,38 +200,77 @@ def order_body(request: TaxRequest) -> dict[str, Any]:
         raise Unsupported("TaxJar knows no prices that hold their tax.", {"tax_provider": TaxJar.name})
     to = request.content.shipping_address or request.content.billing_address
     assert to is not None, "a sale without an address is refused before"
-    shipping = sum(line.amount for line in lines if line.kind is Kind.SHIPPING)
+    certificates = certificates_of(request.sale, lines)
+    whole = all(certificates)
+    freed = [bool(certificate) and not whole for certificate in certificates]
+    shipping = sum(line.amount for line, free in zip(lines, freed, strict=True) if line.kind is Kind.SHIPPING and not free)
     body = {
         **_place("from", request.ship_from, request.sale.ship_from.region),
         **_place("to", to, request.sale.ship_to.region),
         "shipping": float(decimal_of(shipping, currency)),
-        "line_items": [_line(n, line, currency) for n, line in enumerate(lines) if line.kind is Kind.GOODS],
+        "line_items": [_line(n, line, currency, exempt=freed[n]) for n, line in enumerate(lines) if line.kind is Kind.GOODS],
     }
-    if any(each.country == request.sale.ship_to.country for each in request.sale.exemptions):
-        body["exemption_type"] = "other"
-    return body
+    return {**body, "exemption_type": "other"} if whole else body
 
 
 def rows_from(tax: Mapping[str, Any], request: TaxRequest) -> list[Row]:
-    """Read the answer into rows, each amount unchanged; raises LookupError where a line that may be taxed is missing."""
-    reason = Reason.NOT_COLLECTING if not tax.get("has_nexus") else Reason.PRODUCT_EXEMPT
-    if tax.get("has_nexus") and tax.get("exemption_type") in EXEMPTIONS:
-        reason = Reason.CUSTOMER_EXEMPT
+    """Read the answer into rows; raises LookupError where a line that may be taxed is missing, ValueError where the sum is another."""
+    currency, certificates = request.content.currency, certificates_of(request.sale, request.lines)
+    said = [
+        {} if line.kind is Kind.SHIPPING and certificate else _said_of(n, line, tax)
+        for n, (line, certificate) in enumerate(zip(request.lines, certificates, strict=True))
+    ]
+    parts = [
+        _components(each, request, "shipping" if line.kind is Kind.SHIPPING else "line")
+        for line, each in zip(request.lines, said, strict=True)
+    ]
+    taxes = _collected(
+        [minor(each.get("tax_collectable"), currency) for each in said],
+        [sum(part.amount for part in of_line) for of_line in parts],
+        minor(tax.get("amount_to_collect"), currency) if "amount_to_collect" in tax else None,
+    )
     rows: list[Row] = []
     for n, line in enumerate(request.lines):
-        shipping = line.kind is Kind.SHIPPING
-        said = _said_of(n, line, tax)
         rows += rows_of(
             n,
             line,
             request.sale.ship_to,
-            _components(said, request, "shipping" if shipping else "line"),
-            tax=minor(said.get("tax_collectable"), request.content.currency),
-            taxable=minor(said.get("taxable_amount"), request.content.currency),
+            parts[n],
+            tax=taxes[n],
+            taxable=minor(said[n].get("taxable_amount"), currency),
             provider=TaxJar.name,
-            reason=reason,
+            reason=_why_untaxed(n, request, tax, certificates),
         )
     return rows
+
+
+def _why_untaxed(n: int, request: TaxRequest, tax: Mapping[str, Any], certificates: Sequence[str]) -> Reason:
+    line = request.lines[n]
+    if not tax.get("has_nexus"):
+        return Reason.NOT_COLLECTING
+    if certificates[n] or tax.get("exemption_type") in EXEMPTIONS:
+        return Reason.CUSTOMER_EXEMPT
+    if line.kind is Kind.GOODS:
+        return Reason.PRODUCT_EXEMPT
+    # Freight is free with goods that all are, for the same reason.
+    of_goods = [certificate for each, certificate in zip(request.lines, certificates, strict=True) if each.kind is Kind.GOODS]
+    return Reason.CUSTOMER_EXEMPT if of_goods and all(of_goods) else Reason.NOT_SUBJECT_TO_TAX
+
+
+def _collected(taxes: list[int], of_parts: list[int], total: int | None) -> list[int]:
+    """Bring the taxes of lines to what is to be collected in all.
+
+    TaxJar rounds the order and each line by itself (taxjar-go, issue 22). It asks for the "amount of sales tax to collect", so each unit
+    between them goes to the line whose jurisdictions come nearest to it, the largest of equals. More than a unit a line is no rounding.
+    """
+    over = 0 if total is None else total - sum(taxes)
+    if abs(over) > len(taxes):
+        raise ValueError(f"{total} is to be collected, and its lines come to {sum(taxes)}")
+    taxes, step = list(taxes), 1 if over > 0 else -1
+    for _ in range(abs(over)):
+        n = max((n for n, tax in enumerate(taxes) if tax), key=lambda n: (step * (of_parts[n] - taxes[n]), taxes[n]), default=0)
+        taxes[n] += step
+    return taxes
 
 
 def _said_of(n: int, line: Line, tax: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -274,9 +317,12 @@ def _place(side: str, address: Address, region: str) -> dict[str, str]:
     }
 
 
-def _line(n: int, line: Line, currency: str) -> dict[str, Any]:
+def _line(n: int, line: Line, currency: str, *, exempt: bool) -> dict[str, Any]:
     # The whole line as one: a discount shared among units could not be said exactly.
     item: dict[str, Any] = {"id": str(n), "quantity": 1, "unit_price": float(decimal_of(line.taxed_amount, currency))}
-    if line.tax_code:
-        item["product_tax_code"] = line.tax_code
-    return item
+    return {**item, **_category(line.tax_code, exempt=exempt)}
+
+
+def _category(tax_code: str, *, exempt: bool) -> dict[str, str]:
+    code = EXEMPT_CATEGORY if exempt else tax_code
+    return {"product_tax_code": code} if code else {}

@@ -154,16 +154,27 @@ def exemption_removed(envelope: Envelope, exemption_id: UUID) -> Statement:
     )
 
 
-def sold(store_id: UUID, environment: str, *, country: str, region: str, currency: str, day: date, amount: int) -> Statement:
-    """Count a sale towards thresholds."""
+def sold(
+    store_id: UUID,
+    environment: str,
+    *,
+    kind: str,
+    distance_sale: bool,
+    country: str,
+    region: str,
+    currency: str,
+    day: date,
+    amount: int,
+) -> Statement:
+    """Count a sale towards thresholds, or what goes back of one, which has a row of its own."""
     return Statement(
         """
-        INSERT INTO tax_sales_totals (store_id, environment, country, region, currency, day, amount, count)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, 1)
-        ON CONFLICT (store_id, environment, country, region, currency, day) DO UPDATE
+        INSERT INTO tax_sales_totals (store_id, environment, kind, distance_sale, country, region, currency, day, amount, count)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1)
+        ON CONFLICT (store_id, environment, country, region, currency, day, kind, distance_sale) DO UPDATE
            SET amount = tax_sales_totals.amount + EXCLUDED.amount, count = tax_sales_totals.count + 1
         """,
-        (store_id, environment, country, region, currency, day, amount),
+        (store_id, environment, kind, distance_sale, country, region, currency, day, amount),
     )
 
 
@@ -175,19 +186,42 @@ class Sold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def sold_between(
-    db: Connection, store_id: UUID, environment: str, *, countries: list[str], region: str, currency: str | None, first: date, last: date
+    db: Connection, store_id: UUID, environment: str, *, country: str, region: str, currency: str | None, first: date, last: date
 ) -> Sold:
-    """Add up sales to some countries, or to one region of one; without a currency only their number means anything."""
+    """Add up sales to a country, or to one region of it; without a currency only their number means anything.
+
+    What states look at is what was sold, whatever came back of it.
+    """
     row = await db.fetchrow(
         """
         SELECT coalesce(sum(amount) FILTER (WHERE currency = $5), 0)::bigint AS amount, coalesce(sum(count), 0)::bigint AS count
           FROM tax_sales_totals
-         WHERE store_id = $1 AND environment = $2 AND country = ANY($3) AND ($4 = '' OR region = $4) AND day BETWEEN $6 AND $7
+         WHERE store_id = $1 AND environment = $2 AND country = $3 AND ($4 = '' OR region = $4) AND day BETWEEN $6 AND $7
+           AND kind = 'sale'
         """,
         store_id,
         environment,
-        countries,
+        country,
         region,
+        currency,
+        first,
+        last,
+    )
+    assert row is not None, "a sum is always one row"
+    return Sold(amount=row["amount"], count=row["count"])
+
+
+async def distance_sold_between(db: Connection, store_id: UUID, environment: str, *, currency: str | None, first: date, last: date) -> Sold:
+    """Add up distance sales within the EU, less what went back of them."""
+    row = await db.fetchrow(
+        """
+        SELECT coalesce(sum(amount) FILTER (WHERE currency = $3), 0)::bigint AS amount,
+               coalesce(sum(count) FILTER (WHERE kind = 'sale'), 0)::bigint AS count
+          FROM tax_sales_totals
+         WHERE store_id = $1 AND environment = $2 AND distance_sale AND day BETWEEN $4 AND $5
+        """,
+        store_id,
+        environment,
         currency,
         first,
         last,

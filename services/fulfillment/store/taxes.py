@@ -10,6 +10,7 @@ import msgspec
 from services.fulfillment.domain.tax.engine import Row
 from services.fulfillment.domain.tax.rules import percent_text
 from services.fulfillment.providers.tax_books import TaxParties
+from services.fulfillment.store import registrations
 from services.fulfillment.store.filings import to_file
 from shared.contracts.fulfillment.tax import TaxDocumentView, TaxRowView
 from shared.database import Connection, Record, Statement
@@ -45,6 +46,8 @@ class TaxQuote(msgspec.Struct, frozen=True, kw_only=True):
     evidence: dict[str, Any]
     # What a provider that keeps books is told once it is finalized.
     parties: TaxParties | None = None
+    # The EU's threshold counts it.
+    distance_sale: bool = False
 
 
 class Quoted(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,12 +161,13 @@ def recorded(envelope: Envelope, document: Document, *, at_provider: bool) -> li
     filing = [to_file(envelope, document.id, quote.provider, quote.parties)] if at_provider else []
     return [
         *filing,
+        _counted(envelope, document),
         Statement(
             """
             INSERT INTO tax_documents (id, store_id, environment, kind, order_id, snapshot_id, tax_hash, provider, currency, tax_date,
                                        document_date, ship_from, ship_to, ship_to_region, tax_amount, line_amounts, evidence, reverses,
-                                       reference, correlation_id)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+                                       reference, correlation_id, distance_sale)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
             ON CONFLICT DO NOTHING
             RETURNING id
             """,
@@ -188,6 +192,7 @@ def recorded(envelope: Envelope, document: Document, *, at_provider: bool) -> li
                 document.reverses,
                 document.reference,
                 envelope.correlation_id,
+                quote.distance_sale,
             ),
             must=True,
         ),
@@ -227,6 +232,23 @@ def recorded(envelope: Envelope, document: Document, *, at_provider: bool) -> li
             ),
         ),
     ]
+
+
+def _counted(envelope: Envelope, document: Document) -> Statement:
+    """Count a document towards thresholds, on the day on which its tax arose; what goes back is taken off that day's sales."""
+    quote, is_sale = document.quote, document.kind == "sale"
+    paid = sum(document.line_amounts.values())
+    return registrations.sold(
+        envelope.store_id,
+        envelope.environment.value,
+        kind=document.kind,
+        distance_sale=quote.distance_sale,
+        country=quote.ship_to,
+        region=quote.ship_to_region,
+        currency=quote.currency,
+        day=quote.tax_date,
+        amount=(paid if is_sale else -paid) - sum(row.amount for row in document.rows),
+    )
 
 
 def view(document: Document) -> TaxDocumentView:
@@ -431,6 +453,7 @@ def _reversible(row: Record) -> Reversible:
             lines=tuple(facts[n] for n in sorted(facts)),
             rows=msgspec.convert(said, tuple[Row, ...], strict=False),
             evidence={},
+            distance_sale=row["distance_sale"],
         ),
         line_amounts=_numbered(amounts, goods),
         reversed_amounts=before,

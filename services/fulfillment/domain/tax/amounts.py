@@ -33,12 +33,12 @@ def rounded(amount: Fraction, mode: RoundingMode) -> int:
     return (whole + up) * (-1 if amount < 0 else 1)
 
 
-def prorated(weights: Sequence[int], total: int) -> list[int]:
+def prorated(weights: Sequence[int] | Sequence[Fraction], total: int) -> list[int]:
     """Share a total by weights, by largest remainder, the first of equals first; nothing to weigh by means equal shares."""
     if not weights:
         return []
     weights = weights if sum(weights) else [1] * len(weights)
-    return apportioned([Fraction(total * weight, sum(weights)) for weight in weights], total)
+    return apportioned([Fraction(total * weight) / sum(weights) for weight in weights], total)
 
 
 def apportioned(exact: Sequence[Fraction], total: int) -> list[int]:

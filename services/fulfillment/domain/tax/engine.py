@@ -11,6 +11,7 @@ import msgspec
 
 from services.fulfillment.domain.tax.amounts import RoundingMode, apportioned, prorated, rounded
 from services.fulfillment.domain.tax.rules import InclusiveRounding, Level, Reason, RoundingScope, Rule, ShippingMode
+from shared.contracts.orders import SupplyKind
 
 PERCENT = 100
 NO_TAX = Fraction(0)
@@ -37,6 +38,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     # Taken off the price by somebody who pays the merchant for it (a manufacturer's coupon): it is taxed all the same.
     paid_by_others: int = 0
     kind: Kind = Kind.GOODS
+    supply: SupplyKind = SupplyKind.GOODS
 
     @property
     def taxed_amount(self) -> int:
@@ -186,34 +188,55 @@ def _on_shipping(n: int, line: Line, lines: Sequence[Line], goods: Sequence[_Cel
     cells = []
     always, proportional = [], False
     for rule in rules_for(line):
-        taxed = any(c.rule.jurisdiction == rule.jurisdiction and c.exact for c in goods)
+        of_goods = [cell for cell in goods if cell.rule.jurisdiction == rule.jurisdiction]
+        taxed = any(cell.exact for cell in of_goods)
         if rule.shipping is ShippingMode.PROPORTIONAL:
             proportional = True
         elif rule.shipping is ShippingMode.ALWAYS or (rule.shipping is ShippingMode.FOLLOWS_GOODS and taxed):
             always.append(rule)
         else:
-            always.append(_without_tax(rule, Reason.NOT_SUBJECT_TO_TAX))
+            always.append(_without_tax(rule, _why_untaxed(rule, of_goods)))
     if proportional:
-        cells += _as_the_goods(n, line, lines, rules_for)
+        cells += _as_the_goods(n, line, lines, goods, rules_for)
     return cells + _on(n, line, always)
 
 
-def _as_the_goods(n: int, line: Line, lines: Sequence[Line], rules_for: RulesFor) -> list[_Cell]:
+def _why_untaxed(rule: Rule, of_goods: Sequence[_Cell]) -> Reason:
+    """Say why shipping is not taxed: for a reason of its own, or because none of an exempt customer's goods is."""
+    if rule.reason in UNTAXED:
+        return rule.reason
+    follows = rule.shipping is ShippingMode.FOLLOWS_GOODS
+    exempt = follows and {cell.reason for cell in of_goods} == {Reason.CUSTOMER_EXEMPT}
+    return Reason.CUSTOMER_EXEMPT if exempt else Reason.NOT_SUBJECT_TO_TAX
+
+
+def _as_the_goods(n: int, line: Line, lines: Sequence[Line], goods: Sequence[_Cell], rules_for: RulesFor) -> list[_Cell]:
     """Share the charge among the goods by their value, and tax each share as what it carries."""
-    carried = [each for each in lines if each.kind is Kind.GOODS]
+    carried = [(m, each) for m, each in enumerate(lines) if each.kind is Kind.GOODS]
     if not carried:
         return _on(n, line, [r for r in rules_for(line) if r.shipping is ShippingMode.PROPORTIONAL])
-    by_rules: dict[tuple[str, ...], tuple[list[Rule], int]] = {}
-    for each in carried:
+    taxes: dict[int, Fraction] = defaultdict(Fraction)
+    for cell in goods:
+        taxes[cell.line] += cell.exact
+    by_rules: dict[tuple[tuple[str, Reason], ...], tuple[list[Rule], Fraction]] = {}
+    for m, each in carried:
         rules = [rule for rule in rules_for(each) if rule.shipping is ShippingMode.PROPORTIONAL]
-        key = tuple(rule.version for rule in rules)
-        known = by_rules.get(key, (rules, 0))
-        by_rules[key] = (rules, known[1] + max(0, each.taxed_amount))
+        # A certificate frees some goods from the very rule that taxes others.
+        key = tuple((rule.version, rule.reason) for rule in rules)
+        known = by_rules.get(key, (rules, NO_TAX))
+        by_rules[key] = (rules, known[1] + max(NO_TAX, _value(each, taxes[m], included=line.included)))
     shares = prorated([weight for _, weight in by_rules.values()], line.taxed_amount)
     whole = msgspec.structs.replace(line, quantity=1)
     return _merged(
         [cell for (rules, _), share in zip(by_rules.values(), shares, strict=True) for cell in _on(n, whole, rules, amount=share)]
     )
+
+
+def _value(line: Line, taxes: Fraction, *, included: bool) -> Fraction:
+    """Say what a line is worth with or without its taxes, as the charge that it is weighed for is."""
+    if line.included == included:
+        return Fraction(line.taxed_amount)
+    return line.taxed_amount + taxes if included else line.taxed_amount - taxes
 
 
 def _merged(cells: Sequence[_Cell]) -> list[_Cell]:

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from services.fulfillment.domain.places import Located
 from services.fulfillment.domain.tax.rule_book import RuleBook, book_of
 from services.fulfillment.domain.tax.rules import Rule
 from services.fulfillment.domain.tax.sale import Sale
+from services.fulfillment.domain.territories import territory_of
 from shared.contracts.fulfillment.pricing import Notice
 from shared.errors import Refusal
 from shared.regions import around
@@ -35,7 +38,7 @@ def doubts(located: Located, sale: Sale, rules: Sequence[Rule], *, field: str) -
     """Say what is doubtful about an address where tax depends on it; refuses what could only be guessed."""
     book, place = book_of(rules), located.place
     notices: list[Notice] = []
-    if _depends_on_region(sale, book, place.country):
+    if _depends_on_region(sale, book, place):
         if not place.region:
             raise RegionNotUnderstood(
                 f"Tax in {place.country} depends on the region; {located.typed_region or 'an empty one'!r} is none that is known, and the "
@@ -43,6 +46,8 @@ def doubts(located: Located, sale: Sale, rules: Sequence[Rule], *, field: str) -
                 {"field": f"{field}.country_area", "country": place.country, "country_area": located.typed_region},
             )
         notices += _about_region(located, sale, book, field=field)
+    else:
+        notices += _about_territory(located)
     if not located.postal_code_fits and book.of(place.country).regions_with_codes & {"", *around(place.region)}:
         detail = (
             f"The postal code {place.postal_code!r} has not the form of those of {place.country}; rules by postal code did not find it."
@@ -77,10 +82,20 @@ def _about_region(located: Located, sale: Sale, book: RuleBook, *, field: str) -
     return [Notice(code="region-contradictory", detail=f"{named} is named, and the postal code is one of {by_code}; {named} was taken.")]
 
 
-def _depends_on_region(sale: Sale, book: RuleBook, country: str) -> bool:
+def _about_territory(located: Located) -> list[Notice]:
+    """Say that the region that is named and the postal code lie in two territories."""
+    place = located.place
+    taken, by_code = territory_of(place), territory_of(msgspec.structs.replace(place, region=""))
+    if not located.named_region or taken == by_code or by_code.code == place.country:
+        return []
+    detail = f"{located.named_region} is named, and the postal code is one of {by_code.name}; {taken.name} was taken."
+    return [Notice(code="region-contradictory", detail=detail)]
+
+
+def _depends_on_region(sale: Sale, book: RuleBook, place: Place) -> bool:
     """Tell whether the seller is registered in a region of a country, or in the country where its own tax is another in each region."""
-    in_regions = any(each.country == country and each.region for each in sale.registered)
-    return in_regions or (sale.collects(country) and bool(book.of(country).taxed_regions))
+    in_regions = any(each.country == place.country and each.region for each in sale.registered)
+    return in_regions or (bool(book.of(place.country).taxed_regions) and sale.collects(territory_of(place)))
 
 
 def _registered(sale: Sale, region: str) -> bool:
