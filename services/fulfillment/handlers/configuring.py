@@ -48,6 +48,8 @@ async def put_settings(work: Work, command: PutSettings, context: Fulfillment) -
         zones = {zone.name for zone in settings.table.zones}
         if strange := sorted({tariff.zone for tariff in settings.table.tariffs} - zones):
             raise Invalid(f"There are tariffs for zones that do not exist: {', '.join(strange)}.", {"field": "$.table.tariffs"})
+    if settings.customs is not None and settings.customs.itn is not None:
+        raise Invalid("An ITN is of one export: give it with the order or the label.", {"field": "$.customs.itn"})
     async with connected(context.desk.pool) as db:
         before = await context.standing(db, envelope)
     revision = before.revision + 1

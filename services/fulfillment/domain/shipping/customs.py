@@ -1,0 +1,306 @@
+"""Customs: what is declared of a parcel that crosses a customs border, and what must be known before a carrier is asked."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from services.fulfillment.domain.pricing import place_of
+from services.fulfillment.domain.shipping.shipments import refuse_without_customs
+from services.fulfillment.domain.tax.rules import Place
+from services.fulfillment.domain.tax.sale import EU, in_eu_vat_area
+from services.fulfillment.domain.territories import crosses_customs_border
+from shared.contracts.customs import (
+    CustomsContents,
+    CustomsTerms,
+    DangerousGoods,
+    DeliveryConfirmation,
+    DutiesAccount,
+    Incoterm,
+    NonDelivery,
+    TaxNumber,
+    TaxNumberKind,
+)
+from shared.contracts.fulfillment.pricing import PackageBody
+from shared.contracts.orders import Address, FundedBy, Item, OrderContent
+from shared.errors import Refusal
+
+LOW_VALUE, TO_CANADA, TO_TERRITORIES = "NOEEI 30.37(a)", "NOEEI 30.36", "NOEEI 30.2(d)(2)"
+# By Schedule B code, from one shipper to one consignee (15 CFR 30.37(a)).
+UNFILED_MAX_CENTS = 250_000
+# What the United States are as far as exports go (15 CFR 30.1, 30.2(a)), and what belongs to them but is none of it (30.2(d)(2)).
+EXPORTING = frozenset({"US", "PR", "VI"})
+POSSESSIONS = frozenset({"GU", "AS", "MP", "UM"})
+# Up to which value an export needs no declaration of its own and so no EORI number: Delegated Regulation (EU) 2015/2446,
+# Article 141(4) and (4a); HMRC Notice 143 as of 2020-12-22.
+UNDECLARED_EXPORT_MAX = {"EUR": 100_000, "GBP": 90_000}
+# Up to which value a scheme takes a consignment: Directive 2006/112/EC, Article 369l (IOSS); merverdiavgiftsforskriften § 14-4-1, of an
+# article (VOEC); GST Act 1999, section 84-79 (ARN).
+SCHEME_MAX = {
+    TaxNumberKind.IOSS: ("EUR", 15_000),
+    TaxNumberKind.VOEC: ("NOK", 300_000),
+    TaxNumberKind.ARN: ("AUD", 100_000),
+}
+PRIVATE = frozenset({CustomsContents.GIFT, CustomsContents.DOCUMENTS, CustomsContents.HUMANITARIAN_DONATION})
+
+
+class CustomsIncomplete(Refusal):
+    """What the law wants declared is not all there; `field` names what is missing."""
+
+    code = "customs-incomplete"
+    title = "Customs declaration incomplete"
+    status = 422
+
+
+class DeclaredNumber(msgspec.Struct, frozen=True, kw_only=True):
+    """A number that goes onto the parcel, and whose it is."""
+
+    kind: TaxNumberKind
+    number: str
+    country: str
+    of_sender: bool
+
+
+class DeclaredGoods(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of a declaration: all its units' weight, and their value in minor units."""
+
+    description: str
+    hs_code: str
+    origin_country: str
+    quantity: int
+    weight_grams: int
+    value: int
+
+
+class Declaration(msgspec.Struct, frozen=True, kw_only=True):
+    """A customs declaration; `eel_pfc` and `itn` are the export filing of the US."""
+
+    signer: str
+    contents: CustomsContents
+    contents_explanation: str
+    non_delivery: NonDelivery
+    incoterm: Incoterm
+    duties_account: DutiesAccount | None
+    eel_pfc: str
+    itn: str
+    numbers: tuple[DeclaredNumber, ...]
+    goods: tuple[DeclaredGoods, ...]
+    currency: str
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What a carrier must know of a parcel beside its weight and its way."""
+
+    declaration: Declaration | None = None
+    delivery_confirmation: DeliveryConfirmation | None = None
+    dangerous_goods: tuple[DangerousGoods, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Tell terms apart; plain ones have none."""
+        return "" if self == Terms() else hashlib.sha256(msgspec.json.encode(self)).hexdigest()
+
+
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a parcel goes from and to, and whether it comes back to the shop."""
+
+    start: Address
+    end: Address
+    is_return: bool = False
+
+    @property
+    def places(self) -> tuple[Place, Place]:
+        """Give both ends as places."""
+        return place_of(self.start), place_of(self.end)
+
+
+def terms_of(
+    content: OrderContent,
+    packages: Sequence[PackageBody],
+    way: Way,
+    *,
+    said: Iterable[CustomsTerms | None],
+    confirmations: Iterable[DeliveryConfirmation | None],
+) -> Terms:
+    """Say what a carrier must know of a parcel; the first that says something is taken. Refuses what the law does not allow."""
+    dangerous = {item.dangerous_goods for item in content.items if item.dangerous_goods is not None}
+    return Terms(
+        declaration=_declaration(content, packages, way, merged(said)),
+        delivery_confirmation=next((each for each in confirmations if each is not None), None),
+        dangerous_goods=tuple(sorted(dangerous)),
+    )
+
+
+def merged(said: Iterable[CustomsTerms | None]) -> CustomsTerms:
+    """Take each term from the first who says it."""
+    found: dict[str, object] = {}
+    for terms in said:
+        for name in CustomsTerms.__struct_fields__ if terms is not None else ():
+            value = getattr(terms, name)
+            if value is not None:
+                found.setdefault(name, value)
+    return CustomsTerms(**found)  # type: ignore[arg-type]
+
+
+def _declaration(content: OrderContent, packages: Sequence[PackageBody], way: Way, terms: CustomsTerms) -> Declaration | None:
+    here, there = way.places
+    if not crosses_customs_border(here, there):
+        return None
+    refuse_without_customs(content.items, here, there)
+    contents = terms.contents or (CustomsContents.RETURNED_GOODS if way.is_return else CustomsContents.MERCHANDISE)
+    goods = tuple(_goods(n, item) for n, item in enumerate(content.items))
+    _refuse_heavier(goods, packages)
+    if contents is CustomsContents.OTHER and not terms.contents_explanation:
+        raise _incomplete("customs.contents_explanation", "Contents of the type other need an explanation.")
+    incoterm = terms.incoterm or Incoterm.DAP
+    if incoterm is Incoterm.DDP and terms.duties_account is None:
+        raise _incomplete("customs.duties_account", "DDP needs the account that duties are charged to.")
+    eel_pfc, itn = _export_filing(goods, content.currency, here, there, terms)
+    declaration = Declaration(
+        # The shop certifies, also what comes back to it.
+        signer=terms.signer or (way.end if way.is_return else way.start).name,
+        contents=contents,
+        contents_explanation=terms.contents_explanation or "",
+        non_delivery=terms.non_delivery or NonDelivery.RETURN,
+        incoterm=incoterm,
+        duties_account=terms.duties_account if incoterm is Incoterm.DDP else None,
+        eel_pfc=eel_pfc,
+        itn=itn,
+        numbers=tuple(_numbers(content, goods, way, terms.numbers or [])),
+        goods=goods,
+        currency=content.currency,
+    )
+    if not way.is_return and contents not in PRIVATE:
+        _refuse_without_eori(declaration, here)
+    return declaration
+
+
+def _goods(line: int, item: Item) -> DeclaredGoods:
+    assert item.customs is not None, "it was looked at just now"
+    if not item.weight_grams:
+        raise _incomplete(f"items[{line}].weight_grams", "A customs declaration states the weight of every item.")
+    value = _value(item)
+    if not value:
+        raise _incomplete(f"items[{line}].customs.unit_value", "What is free has a value for customs all the same.")
+    return DeclaredGoods(
+        description=item.customs.description,
+        hs_code=item.customs.hs_code,
+        origin_country=item.customs.origin_country,
+        quantity=item.quantity,
+        weight_grams=item.quantity * item.weight_grams,
+        value=value,
+    )
+
+
+def _value(item: Item) -> int:
+    """Value a line: what is paid for it, by whomever (Regulation (EU) 952/2013, Article 70(1) and (2)), or what it is said to be worth."""
+    assert item.customs is not None, "it was looked at just now"
+    if item.customs.unit_value is not None:
+        return item.quantity * item.customs.unit_value
+    return item.quantity * item.unit_price - sum(a.amount for a in item.adjustments if a.funded_by is not FundedBy.THIRD_PARTY)
+
+
+def _refuse_heavier(goods: Sequence[DeclaredGoods], packages: Sequence[PackageBody]) -> None:
+    declared, packed = sum(each.weight_grams for each in goods), sum(each.weight_grams for each in packages)
+    if declared > packed:
+        raise _incomplete("packages", f"The goods weigh {declared} g, and the packages that hold them {packed} g.")
+
+
+def _export_filing(goods: Sequence[DeclaredGoods], currency: str, here: Place, there: Place, terms: CustomsTerms) -> tuple[str, str]:
+    """Give an export from the US its exemption legend or filing number (15 CFR Part 30); refuses what is not filed and must be."""
+    start, end = _american(here), _american(there)
+    if start not in EXPORTING or (start == "VI" and end in ("US", "PR")):
+        return "", ""
+    if terms.itn is not None:
+        return "", terms.itn
+    if terms.eel_pfc is not None and terms.eel_pfc not in (LOW_VALUE, TO_CANADA):
+        return terms.eel_pfc, ""
+    if end == "CA":
+        return TO_CANADA, ""
+    if currency == "USD" and all(value <= UNFILED_MAX_CENTS for value in _by_code(goods).values()):
+        return LOW_VALUE, ""
+    if end in POSSESSIONS:
+        return TO_TERRITORIES, ""
+    if currency != "USD" and terms.eel_pfc == LOW_VALUE:
+        return LOW_VALUE, ""
+    raise _incomplete(
+        "customs.itn",
+        "Goods of one HS code that are worth more than 2500 USD leave the US with an ITN (15 CFR 30.37(a))."
+        if currency == "USD"
+        else f"Whether a value in {currency} must be filed in the US is not known: give the ITN, or the exemption (eel_pfc).",
+    )
+
+
+def _american(place: Place) -> str:
+    country, _, area = place.region.partition("-")
+    return area if country == "US" and area in EXPORTING | POSSESSIONS else place.country
+
+
+def _by_code(goods: Sequence[DeclaredGoods]) -> dict[str, int]:
+    values: dict[str, int] = {}
+    for each in goods:
+        values[each.hs_code] = values.get(each.hs_code, 0) + each.value
+    return values
+
+
+def _numbers(content: OrderContent, goods: Sequence[DeclaredGoods], way: Way, known: Sequence[TaxNumber]) -> list[DeclaredNumber]:
+    """Choose the numbers that say something at this border: the shop's, and the VAT number of a buyer in business."""
+    chosen = [
+        DeclaredNumber(kind=each.kind, number=each.number, country=each.country, of_sender=not way.is_return)
+        for each in known
+        if _counts(each, content, goods, way)
+    ]
+    if content.vat_id and not way.is_return:
+        country = content.vat_id[:2].upper()
+        theirs = country if country.isalpha() else way.end.country_code
+        chosen.append(DeclaredNumber(kind=TaxNumberKind.VAT, number=content.vat_id, country=theirs, of_sender=False))
+    return chosen
+
+
+def _counts(number: TaxNumber, content: OrderContent, goods: Sequence[DeclaredGoods], way: Way) -> bool:
+    here, there = way.places
+    match number.kind:
+        case TaxNumberKind.EORI:
+            return any(_registers(number.country, place) for place in (here, there))
+        case TaxNumberKind.VAT:
+            return number.country in (here.country, there.country)
+        case TaxNumberKind.EIN:
+            return "US" in (_american(here), _american(there))
+    destined = {
+        TaxNumberKind.IOSS: in_eu_vat_area(there) and not in_eu_vat_area(here),
+        TaxNumberKind.VOEC: there.country == "NO" and here.country != "NO",
+        TaxNumberKind.ARN: there.country == "AU" and here.country != "AU",
+    }
+    consumer = not content.vat_id and not way.is_return
+    return destined[number.kind] and consumer and not _exceeds(number.kind, goods, content.currency)
+
+
+def _registers(country: str, place: Place) -> bool:
+    """Tell whether a country's EORI numbers are those of a place: one of any member state is the whole EU's."""
+    northern = country == "XI" and (place.country in EU or place.country == "GB")
+    return northern or country == place.country or (country in EU and place.country in EU)
+
+
+def _exceeds(kind: TaxNumberKind, goods: Sequence[DeclaredGoods], currency: str) -> bool:
+    """Tell whether goods are worth more than a scheme takes; what is priced in another currency is taken at the shop's word."""
+    scheme_currency, most = SCHEME_MAX[kind]
+    if currency != scheme_currency:
+        return False
+    if kind is TaxNumberKind.VOEC:
+        return any(each.value > most * each.quantity for each in goods)
+    return sum(each.value for each in goods) > most
+
+
+def _refuse_without_eori(declaration: Declaration, here: Place) -> None:
+    """Refuse a commercial export that needs a declaration of its own and names no exporter (Regulation (EU) 952/2013, Article 9)."""
+    most = UNDECLARED_EXPORT_MAX.get(declaration.currency)
+    home = {"EUR": here.country in EU, "GBP": here.country == "GB"}.get(declaration.currency, False)
+    named = any(each.kind is TaxNumberKind.EORI and _registers(each.country, here) for each in declaration.numbers)
+    if most is not None and home and not named and sum(each.value for each in declaration.goods) > most:
+        raise _incomplete(
+            "customs.numbers", f"A commercial export of more than {most // 100} {declaration.currency} needs the EORI number."
+        )
+
+
+def _incomplete(field: str, detail: str) -> CustomsIncomplete:
+    return CustomsIncomplete(detail, {"field": f"$.{field}"})
