@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from services.fulfillment.domain.postal import matches
+from services.fulfillment.domain.postal import named
 
 GRAMS_PER_KILOGRAM = 1_000
 
@@ -22,7 +22,7 @@ class Zone(msgspec.Struct, frozen=True, kw_only=True):
         """Tell whether a place lies in it."""
         if self.country != country or self.region not in ("", region):
             return False
-        return not self.postal_codes or any(matches(postal_code, pattern) for pattern in self.postal_codes)
+        return not self.postal_codes or named(self.country, postal_code, self.postal_codes)
 
     @property
     def size(self) -> tuple[bool, bool]:
@@ -77,8 +77,7 @@ class TableRate(msgspec.Struct, frozen=True, kw_only=True):
 
 def quoted(table: Table, parcels: Sequence[Parcel], *, country: str, region: str, postal_code: str) -> list[TableRate]:
     """Price packages by every service that carries them there, the cheapest first within a currency."""
-    code = postal_code.replace(" ", "").upper()
-    covering = sorted((zone for zone in table.zones if zone.covers(country, region, code)), key=lambda zone: (zone.size, zone.name))
+    covering = sorted((zone for zone in table.zones if zone.covers(country, region, postal_code)), key=lambda zone: (zone.size, zone.name))
     order = {zone.name: number for number, zone in enumerate(covering)}
     best: dict[str, Tariff] = {}
     for tariff in table.tariffs:

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from services.fulfillment.domain.postal import matches
+from services.fulfillment.domain.postal import named
 from services.fulfillment.domain.tax.amounts import RoundingMode
 
 # Tax codes under which shipping may have rules of its own; without any it follows the goods' rule for goods of no code.
@@ -127,9 +127,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         """Tell whether a place lies in its jurisdiction."""
         if self.country != place.country or self.region not in ("", place.region):
             return False
-        code = place.postal_code.replace(" ", "").upper()
-        inside = not self.postal_codes or any(matches(code, pattern) for pattern in self.postal_codes)
-        return inside and not any(matches(code, pattern) for pattern in self.postal_codes_excluded)
+        inside = not self.postal_codes or named(self.country, place.postal_code, self.postal_codes)
+        return inside and not named(self.country, place.postal_code, self.postal_codes_excluded)
 
 
 def percent_text(rate: Decimal) -> str:

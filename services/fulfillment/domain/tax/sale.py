@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import msgspec
 
-from services.fulfillment.domain.postal import matches
+from services.fulfillment.domain.postal import named
 from services.fulfillment.domain.tax.engine import Line
 from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, Sourcing, selected
 from shared.errors import Refusal
@@ -111,7 +111,7 @@ def rules_of(sale: Sale, rules: Sequence[Rule]) -> Callable[[Line], list[Rule]]:
 def in_eu_vat_area(place: Place) -> bool:
     """Tell whether a place is in the EU as far as VAT goes."""
     outside = OUTSIDE_VAT_AREA.get(place.country, ())
-    return place.country in EU and not any(matches(place.postal_code.replace(" ", ""), pattern) for pattern in outside)
+    return place.country in EU and not named(place.country, place.postal_code, outside)
 
 
 def _where(sale: Sale) -> tuple[Place, Reason | None]:
