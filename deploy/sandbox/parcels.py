@@ -23,6 +23,19 @@ NEAR = frozenset(
     }
 )
 
+OUTSIDE_EU = frozenset({"CH", "GB", "NO", "LI"})
+# Who is in another country's customs territory, and where, inside of a country, every parcel needs a declaration.
+CUSTOMS_UNIONS = {"MC": "FR", "LI": "CH", "IM": "GB", "PR": "US"}
+DECLARED: dict[str, tuple[str, ...]] = {
+    "DE": ("27498", "78266"),
+    "ES": ("35", "38", "51", "52"),
+    "FI": ("22",),
+    "FR": ("97", "984", "986", "987", "988"),
+    "GR": ("63086", "63087"),
+    "IT": ("22061", "23041"),
+}
+US_DECLARED = frozenset({"AA", "AE", "AP", "AS", "GU", "MP", "VI"})
+
 
 class Service(msgspec.Struct, frozen=True):
     """A way to ship: what it costs to begin with and for each half kilogram, by how far it goes, and how long it takes."""
@@ -157,10 +170,8 @@ class Carrier:
         if rate.expires_at <= now().isoformat():
             raise Refused(409, "rate_expired", "The rate has expired")
         ship_from, ship_to = _address(body, "from"), _address(body, "to")
-        if ship_from["country_code"] != ship_to["country_code"] and not body.get("customs"):
-            inside = {ship_from["country_code"], ship_to["country_code"]} <= NEAR - {"CH", "GB", "NO", "LI"}
-            if not inside:
-                raise Refused(422, "customs_needed", "Goods that cross a customs border need a declaration")
+        if not (_customs_areas(ship_from) & _customs_areas(ship_to)) and not body.get("customs"):
+            raise Refused(422, "customs_needed", "Goods that cross a customs border need a declaration")
         label = Label(
             id=f"lbl_{new_id().hex}",
             reference=body.get("reference"),
@@ -297,6 +308,18 @@ def _address(body: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(address, dict) or not address.get("country_code"):
         raise Refused(400, "address_invalid", f"{name} must be an address with a country_code")
     return address
+
+
+def _customs_areas(address: dict[str, Any]) -> set[str]:
+    """Tell between which places carriers want no declaration."""
+    country = CUSTOMS_UNIONS.get(address["country_code"], str(address["country_code"]))
+    area, postal_code = str(address.get("country_area") or "").upper(), str(address.get("postal_code") or "")
+    if country == "US" and area in US_DECLARED:
+        return set()
+    if any(postal_code.startswith(prefix) for prefix in DECLARED.get(country, ())):
+        return set()
+    northern = country == "GB" and postal_code.upper().startswith("BT")
+    return {country, *(("EU",) if country in NEAR - OUTSIDE_EU or northern else ())}
 
 
 def _zone(body: dict[str, Any]) -> int:

@@ -51,19 +51,8 @@ FILE_TYPES = {"pdf": "PDF_4x6", "zpl": "ZPLII"}
 # What errors about a request are about: its fields, as we write them, or all of it (goshippo/shippo-ruby-client issue 28).
 REFUSED_FIELDS = frozenset(
     {
-        *(
-            "address_from",
-            "address_to",
-            "parcels",
-            "customs_declaration",
-            "extra",
-            "async",
-            "rate",
-            "label_file_type",
-            "metadata",
-            "transaction",
-        ),
-        *("__all__", "non_field_errors"),
+        *("address_from", "address_to", "parcels", "customs_declaration", "async", "rate", "label_file_type", "metadata", "transaction"),
+        *("extra", "__all__", "non_field_errors"),
     }
 )
 INVALID, MISSING = "invalid", "not_found"

@@ -31,7 +31,8 @@ def quoted(envelope: Envelope, order_id: UUID, rates: Sequence[Rate], *, content
         """
         INSERT INTO shipment_rates (id, store_id, environment, order_id, priced_hash, carrier, provider_rate_id, service, amount, currency,
                                     transit_days, packages, content, quoted_at, expires_at, terms_digest)
-        SELECT id, $1, $2, $3, hash, carrier, rate, service, amount, currency, days, packages::jsonb, $15::jsonb, quoted_at, expires_at, terms
+        SELECT id, $1, $2, $3, hash, carrier, rate, service, amount, currency, days, packages::jsonb, $15::jsonb, quoted_at,
+               expires_at, terms
           FROM unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[], $10::text[], $11::integer[], $12::text[],
                       $13::timestamptz[], $14::timestamptz[], $16::text[])
                AS t (id, hash, carrier, rate, service, amount, currency, days, packages, quoted_at, expires_at, terms)

@@ -71,7 +71,7 @@ async def get_settings(request: HttpRequest) -> Response[Any]:
 
 
 class LabelBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which shipment's label, by which rate (the chosen one when none is named), printed, insured, declared and handed over how, and which way."""
+    """Which shipment's label, by which rate (the chosen one when none is named), which way, and how it is printed and declared."""
 
     snapshot_id: UUID | None = None
     rate_id: UUID | None = None

@@ -8,8 +8,7 @@ import msgspec
 from services.fulfillment.domain.pricing import place_of
 from services.fulfillment.domain.shipping.shipments import refuse_without_customs
 from services.fulfillment.domain.tax.rules import Place
-from services.fulfillment.domain.tax.sale import EU, in_eu_vat_area
-from services.fulfillment.domain.territories import crosses_customs_border
+from services.fulfillment.domain.territories import EU, EU_AREA, NORTHERN_IRELAND, crosses_customs_border, in_eu_vat_area, territory_of
 from shared.contracts.customs import (
     CustomsContents,
     CustomsTerms,
@@ -208,7 +207,7 @@ def _refuse_heavier(goods: Sequence[DeclaredGoods], packages: Sequence[PackageBo
 
 def _export_filing(goods: Sequence[DeclaredGoods], currency: str, here: Place, there: Place, terms: CustomsTerms) -> tuple[str, str]:
     """Give an export from the US its exemption legend or filing number (15 CFR Part 30); refuses what is not filed and must be."""
-    start, end = _american(here), _american(there)
+    start, end = territory_of(here).code, territory_of(there).code
     if start not in EXPORTING or (start == "VI" and end in ("US", "PR")):
         return "", ""
     if terms.itn is not None:
@@ -229,11 +228,6 @@ def _export_filing(goods: Sequence[DeclaredGoods], currency: str, here: Place, t
         if currency == "USD"
         else f"Whether a value in {currency} must be filed in the US is not known: give the ITN, or the exemption (eel_pfc).",
     )
-
-
-def _american(place: Place) -> str:
-    country, _, area = place.region.partition("-")
-    return area if country == "US" and area in EXPORTING | POSSESSIONS else place.country
 
 
 def _by_code(goods: Sequence[DeclaredGoods]) -> dict[str, int]:
@@ -263,9 +257,9 @@ def _counts(number: TaxNumber, content: OrderContent, goods: Sequence[DeclaredGo
         case TaxNumberKind.EORI:
             return any(_registers(number.country, place) for place in (here, there))
         case TaxNumberKind.VAT:
-            return number.country in (here.country, there.country)
+            return number.country in {code for place in (here, there) for code in (place.country, territory_of(place).tax)}
         case TaxNumberKind.EIN:
-            return "US" in (_american(here), _american(there))
+            return bool(EXPORTING & {territory_of(here).code, territory_of(there).code})
     destined = {
         TaxNumberKind.IOSS: in_eu_vat_area(there) and not in_eu_vat_area(here),
         TaxNumberKind.VOEC: there.country == "NO" and here.country != "NO",
@@ -276,9 +270,9 @@ def _counts(number: TaxNumber, content: OrderContent, goods: Sequence[DeclaredGo
 
 
 def _registers(country: str, place: Place) -> bool:
-    """Tell whether a country's EORI numbers are those of a place: one of any member state is the whole EU's."""
-    northern = country == "XI" and (place.country in EU or place.country == "GB")
-    return northern or country == place.country or (country in EU and place.country in EU)
+    """Tell whether a country's EORI numbers are those of a place: one of any member state is the whole EU's customs territory's."""
+    area = EU_AREA if country in EU or country == NORTHERN_IRELAND else country
+    return area in territory_of(place).customs or country == place.country
 
 
 def _exceeds(kind: TaxNumberKind, goods: Sequence[DeclaredGoods], currency: str) -> bool:
@@ -294,9 +288,9 @@ def _exceeds(kind: TaxNumberKind, goods: Sequence[DeclaredGoods], currency: str)
 def _refuse_without_eori(declaration: Declaration, here: Place) -> None:
     """Refuse a commercial export that needs a declaration of its own and names no exporter (Regulation (EU) 952/2013, Article 9)."""
     most = UNDECLARED_EXPORT_MAX.get(declaration.currency)
-    home = {"EUR": here.country in EU, "GBP": here.country == "GB"}.get(declaration.currency, False)
+    area = {"EUR": EU_AREA, "GBP": "GB"}.get(declaration.currency)
     named = any(each.kind is TaxNumberKind.EORI and _registers(each.country, here) for each in declaration.numbers)
-    if most is not None and home and not named and sum(each.value for each in declaration.goods) > most:
+    if most is not None and area in territory_of(here).customs and not named and sum(each.value for each in declaration.goods) > most:
         raise _incomplete(
             "customs.numbers", f"A commercial export of more than {most // 100} {declaration.currency} needs the EORI number."
         )

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from services.fulfillment.domain.shipping.tracking import RANK, TrackingStatus
 from services.fulfillment.domain.tax.rules import Place
-from services.fulfillment.domain.tax.sale import in_eu_vat_area
+from services.fulfillment.domain.territories import crosses_customs_border
 from shared.contracts.orders import Item
 from shared.errors import NotFound, Outcome, Refusal, Retry
 
@@ -98,8 +98,8 @@ def meant(shipments: Sequence[S], *, snapshot_id: UUID | None, paid_by: Collecti
 
 
 def refuse_without_customs(items: Sequence[Item], here: Place, there: Place) -> None:
-    """Refuse goods that cross a customs border without a declaration; within the EU there is none."""
-    if here.country == there.country or (in_eu_vat_area(here) and in_eu_vat_area(there)):
+    """Refuse goods that cross a customs border without a declaration."""
+    if not crosses_customs_border(here, there):
         return
     missing = [n for n, item in enumerate(items) if item.customs is None]
     if missing:
