@@ -218,10 +218,10 @@ def _export_filing(goods: Sequence[DeclaredGoods], currency: str, here: Place, t
         return TO_CANADA, ""
     if currency == "USD" and all(value <= UNFILED_MAX_CENTS for value in _by_code(goods).values()):
         return LOW_VALUE, ""
-    if end in POSSESSIONS:
-        return TO_TERRITORIES, ""
     if currency != "USD" and terms.eel_pfc == LOW_VALUE:
         return LOW_VALUE, ""
+    if end in POSSESSIONS:
+        return TO_TERRITORIES, ""
     raise _incomplete(
         "customs.itn",
         "Goods of one HS code that are worth more than 2500 USD leave the US with an ITN (15 CFR 30.37(a))."
