@@ -11,7 +11,8 @@ from deploy import taxes
 from deploy.taxes import STARTER, ImportRefused
 from services.fulfillment.domain.tax.engine import Kind, Line, Row, compute
 from services.fulfillment.domain.tax.rules import SHIPPING_CODE, Place
-from services.fulfillment.domain.tax.sale import EU, Registration, Sale, rules_of
+from services.fulfillment.domain.tax.sale import Registration, Sale, rules_of
+from services.fulfillment.domain.territories import EU
 from shared.ids import new_id
 from shared.messages import Environment
 from tests.world import Place as World

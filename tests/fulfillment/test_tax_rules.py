@@ -9,7 +9,8 @@ from services.fulfillment.domain.postal import matches
 from services.fulfillment.domain.tax.engine import Row
 from services.fulfillment.domain.tax.reversal import RefundTooLarge, reversed_rows
 from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, Sourcing, selected
-from services.fulfillment.domain.tax.sale import Exemption, NoTaxRule, Registration, Sale, in_eu_vat_area
+from services.fulfillment.domain.tax.sale import Exemption, NoTaxRule, Registration, Sale
+from services.fulfillment.domain.territories import in_eu_vat_area
 from tests.fulfillment.rates import DAY, PLACE, goods, national, rule, sold, taxed
 
 

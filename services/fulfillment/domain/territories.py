@@ -5,7 +5,7 @@ from functools import lru_cache
 import msgspec
 
 from services.fulfillment.domain.postal import normalized
-from services.fulfillment.domain.tax.rules import Place
+from services.fulfillment.domain.tax.rules import Place, Rule
 
 EU = frozenset(
     {
@@ -21,6 +21,7 @@ EU_GOODS = EU | {NORTHERN_IRELAND}
 # Countries that levy no sales tax themselves; their states do (for the US: each state's own law, there is no federal sales tax).
 TAXED_BY_STATES = frozenset({"US"})
 PLACES_CACHED_MAX = 10_000
+NOWHERE = Place(country="")
 
 
 class Territory(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,9 +51,26 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def country(self) -> str:
-        """Say in two letters whose returns name it: its tax country, Northern Ireland by its own code."""
-        code = self.code if self.code == NORTHERN_IRELAND else self.tax
-        return code[:2]
+        """Say by which two letters tax returns name it."""
+        return self.code[:2] if self.code == self.tax or self.code == NORTHERN_IRELAND else self.tax
+
+
+class RulePlaces(msgspec.Struct, frozen=True, kw_only=True):
+    """A place as tax rules name it, by the country of the rule."""
+
+    # For every rule of the country, the nearest first; and only for rules that name postal codes or a region.
+    whole: dict[str, Place]
+    part: dict[str, Place]
+
+    @property
+    def countries(self) -> tuple[str, ...]:
+        """Give the countries whose rules may hold there, the one that names it most closely first."""
+        return (*self.whole, *self.part)
+
+    def for_rule(self, rule: Rule) -> Place:
+        """Give the place as a rule names it."""
+        partial = rule.country in self.part and (rule.region or rule.postal_codes)
+        return (self.part if partial else self.whole).get(rule.country, NOWHERE)
 
 
 def territory_of(place: Place) -> Territory:
@@ -75,10 +93,27 @@ def in_eu_vat_area(place: Place) -> bool:
     return EU_AREA in territory_of(place).vat
 
 
-def countries_of(place: Place) -> set[str]:
-    """Give the countries under which rules for a place may be written."""
+@lru_cache(PLACES_CACHED_MAX)
+def rule_places(place: Place) -> RulePlaces:
+    """Say under which names rules know a place: Réunion as RE, or as the postal codes 974 of FR; Monaco as FR, wherever in it."""
     territory = territory_of(place)
-    return {place.country, territory.tax, territory.code, *territory.parents}
+    at_home = place.country == territory.tax
+    own = Place(
+        country=territory.tax,
+        region=territory.region or (place.region if at_home else ""),
+        postal_code=place.postal_code if at_home else territory.postal_code or place.postal_code,
+    )
+    whole = {territory.code: Place(country=territory.code, postal_code=place.postal_code), territory.tax: own}
+    part = {
+        country: Place(
+            country=country,
+            region=next((each for each in (place.region, *territory.regions) if each.startswith(f"{country}-")), ""),
+            postal_code=place.postal_code,
+        )
+        for country in sorted(territory.parents | {place.country})
+        if country not in whole
+    }
+    return RulePlaces(whole=whole, part=part)
 
 
 def _own(code: str, name: str, source: str, **named: object) -> Territory:

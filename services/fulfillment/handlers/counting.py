@@ -4,8 +4,8 @@ import logging
 from datetime import date
 from uuid import UUID
 
-from services.fulfillment.domain.tax.sale import EU
 from services.fulfillment.domain.tax.thresholds import Period, State, Threshold, percent, spans, state
+from services.fulfillment.domain.territories import EU_GOODS
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.store import registrations
 from shared import telemetry
@@ -22,7 +22,7 @@ async def progress(db: Connection, store_id: UUID, environment: str, nexus: Nexu
     if nexus.threshold_amount is None and nexus.threshold_count is None:
         return None
     threshold = Threshold(amount=nexus.threshold_amount, count=nexus.threshold_count, both=nexus.threshold_both)
-    countries = sorted(EU - {nexus.country}) if nexus.oss else [nexus.country]
+    countries = sorted(EU_GOODS - {nexus.country}) if nexus.oss else [nexus.country]
     found: list[ThresholdView] = []
     for first, last in spans(today, Period(nexus.threshold_period)):
         sold = await registrations.sold_between(

@@ -10,7 +10,8 @@ from services.fulfillment.domain import vat_ids
 from services.fulfillment.domain.pricing import AddressNeeded
 from services.fulfillment.domain.tax.engine import Line, Row
 from services.fulfillment.domain.tax.rules import Place
-from services.fulfillment.domain.tax.sale import EU, Exemption, Registration, Sale
+from services.fulfillment.domain.tax.sale import Exemption, Registration, Sale, lacks_rules
+from services.fulfillment.domain.territories import EU_GOODS, in_eu_vat_area, rule_places, territory_of
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.handlers.shopping import in_time
 from services.fulfillment.providers import TaxRequest
@@ -48,7 +49,7 @@ async def tax_of(
     includes = bool(settings and settings.shipping_prices_include_tax)
     lines = rules.lines_of(content, shipping_amount=shipping_amount, shipping_includes_tax=includes)
     address = rules.destination(content)
-    buyer = vat_ids.checked(content.vat_id)
+    buyer = vat_ids.checked(content.vat_id, country="" if content.billing_address is None else content.billing_address.country_code)
     notices: list[Notice] = []
     if settings is None:
         notices.append(Notice(code="tax-not-configured", detail="The store has not said where it sells from, so no tax is collected."))
@@ -62,7 +63,9 @@ async def tax_of(
         engine = context.engine(envelope, settings.tax_provider)
         place, here = rules.place_of(address), rules.place_of(settings.ship_from)
         async with connected(context.desk.pool) as db:
-            nexus, known = await context.ground(db, envelope, standing.revision, {place.country, here.country})
+            nexus, known = await context.ground(
+                db, envelope, standing.revision, {*rule_places(place).countries, *rule_places(here).countries}
+            )
             exempt = []
             if content.customer_id is not None:
                 exempt = await registrations.exemptions_of(db, envelope.store_id, envelope.environment.value, content.customer_id)
@@ -83,14 +86,20 @@ async def tax_of(
         if isinstance(answer, Notice):
             raise TaxUnavailable(answer.detail, {"tax_provider": engine.name})
         found = answer
+        if lacks_rules(sale, found):
+            detail = f"There is no tax rule for {territory_of(place).name}, so no tax is collected there."
+            notices.append(Notice(code="tax-not-collected", detail=detail))
     if buyer is not None and not buyer.valid:
         notices.append(Notice(code="vat-id-invalid", detail="The VAT number cannot be one; the buyer is taxed as a consumer."))
+    elif buyer is not None and buyer.country not in EU_GOODS and in_eu_vat_area(here) and in_eu_vat_area(place):
+        detail = f"The VAT number is one of {buyer.country}, not of the EU or Northern Ireland; the buyer is taxed as a consumer."
+        notices.append(Notice(code="vat-id-not-eu", detail=detail))
     quote = TaxQuote(
         currency=content.currency,
         provider=provider,
         tax_date=standing.now.date(),
-        ship_from=here.country,
-        ship_to=place.country,
+        ship_from=territory_of(here).country,
+        ship_to=territory_of(place).country,
         ship_to_region=place.region,
         goods=len(content.items),
         lines=tuple(_facts(n, line, found) for n, line in enumerate(lines)),
@@ -134,10 +143,12 @@ def _evidence(buyer: vat_ids.VatId | None, *, exempt_of: Sale | None, address: A
     """Keep what a tax office would ask for: whose number was checked how and when, which certificates counted, where the buyer is."""
     said: dict[str, object] = {}
     if buyer is not None:
-        country = "EU" if buyer.country in EU else buyer.country
+        country = "EU" if buyer.country in EU_GOODS else buyer.country
         said["vat_id"] = {**msgspec.to_builtins(buyer), "checked": "check digits, offline", "at": now.isoformat(), "area": country}
     if exempt_of is not None and exempt_of.exemptions:
         said["certificates"] = [each.certificate for each in exempt_of.exemptions]
     if address is not None:
         said["place"] = {"country": address.country_code, "postal_code": address.postal_code, "country_area": address.country_area}
+        territory = territory_of(rules.place_of(address))
+        said["territory"] = {"name": territory.name, "tax": territory.country, "source": territory.source}
     return said

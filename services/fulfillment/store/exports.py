@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from services.fulfillment.domain.tax.exports import Item, OssRow, StateRow
-from services.fulfillment.domain.tax.sale import EU
+from services.fulfillment.domain.territories import EU_GOODS
 from shared.contracts.fulfillment.tax import ExportView
 from shared.database import Connection, Record
 from shared.messages import Envelope
@@ -82,7 +82,8 @@ async def oss(db: Connection, envelope: Envelope, *, first: date, last: date) ->
           FROM order_tax_lines l
           JOIN tax_documents d ON d.id = l.document_id
          WHERE l.store_id = $1 AND l.environment = $2 AND l.document_date BETWEEN $3 AND $4
-           AND d.ship_from = ANY($5) AND d.ship_to = ANY($5) AND d.ship_from <> d.ship_to AND l.country = d.ship_to
+           AND d.ship_from = ANY($5) AND d.ship_to = ANY($5) AND d.ship_from <> d.ship_to
+           AND (l.country = d.ship_to OR (d.ship_to = 'XI' AND l.country = 'GB'))
            AND l.reason IN ('standard_rated', 'reduced_rated', 'zero_rated')
          GROUP BY 1, 2, 3, 4, 5, 6, 7
         """,
@@ -90,7 +91,7 @@ async def oss(db: Connection, envelope: Envelope, *, first: date, last: date) ->
         envelope.environment.value,
         first,
         last,
-        sorted(EU),
+        sorted(EU_GOODS),
     )
     return [OssRow(**dict(row)) for row in rows]
 

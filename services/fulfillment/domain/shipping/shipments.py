@@ -6,7 +6,7 @@ from uuid import UUID
 
 from services.fulfillment.domain.shipping.tracking import RANK, TrackingStatus
 from services.fulfillment.domain.tax.rules import Place
-from services.fulfillment.domain.territories import crosses_customs_border
+from services.fulfillment.domain.territories import crosses_customs_border, territory_of
 from shared.contracts.orders import Item
 from shared.errors import NotFound, Outcome, Refusal, Retry
 
@@ -104,7 +104,9 @@ def refuse_without_customs(items: Sequence[Item], here: Place, there: Place) -> 
     missing = [n for n, item in enumerate(items) if item.customs is None]
     if missing:
         raise CustomsNeeded(
-            f"From {here.country} to {there.country} every item needs its customs data (HS code, origin, description).", {"lines": missing}
+            f"From {territory_of(here).name} to {territory_of(there).name} every item needs its customs data "
+            "(HS code, origin, description).",
+            {"lines": missing},
         )
 
 

@@ -6,26 +6,19 @@ from decimal import Decimal
 
 import msgspec
 
-from services.fulfillment.domain.postal import named
-from services.fulfillment.domain.tax.engine import Line
+from services.fulfillment.domain.tax.engine import Line, Row
 from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, Sourcing, selected
+from services.fulfillment.domain.territories import (
+    EU_AREA,
+    EU_GOODS,
+    NORTHERN_IRELAND,
+    TAXED_BY_STATES,
+    Territory,
+    rule_places,
+    territory_of,
+)
 from shared.errors import Refusal
 
-EU = frozenset(
-    {
-        *("AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU"),
-        *("IE", "IT", "LT", "LU", "LV", "MT", "NL", "PL", "PT", "RO", "SE", "SI", "SK"),
-    }
-)
-# Of member states, yet outside the area of their VAT (Directive 2006/112/EC, Article 6), by postal code.
-OUTSIDE_VAT_AREA: dict[str, tuple[str, ...]] = {
-    "DE": ("27498", "78266"),
-    "ES": ("35*", "38*", "51*", "52*"),
-    "FI": ("22*",),
-    "FR": ("971*", "972*", "973*", "974*", "976*", "98*"),
-    "GR": ("63086", "63087"),
-    "IT": ("22061", "23041"),
-}
 NO_RULE = "none"
 
 
@@ -49,6 +42,16 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     def valid_on(self, day: date) -> bool:
         """Tell whether it stands on a day."""
         return self.valid_from <= day and (self.valid_to is None or day <= self.valid_to)
+
+    def collects(self, territory: Territory) -> bool:
+        """Tell whether it is one for a territory's own tax, whatever its name there: IM and GB are one, as are MC and FR."""
+        if self.oss:
+            return EU_AREA in territory.vat
+        named = territory_of(Place(country=self.country, region=self.region))
+        if self.region and named.tax == self.country:
+            return False
+        # A number for Northern Ireland alone (XI) says nothing of Great Britain.
+        return named.code == territory.code or (named.tax == territory.tax and named.code != NORTHERN_IRELAND)
 
 
 class Exemption(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,20 +87,27 @@ class Sale(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def registered(self) -> tuple[Registration, ...]:
-        """Give the registrations that stand on the day, the home's with them."""
-        standing = (each for each in self.registrations if each.valid_on(self.day))
-        return (Registration(country=self.home), *standing)
+        """Give the registrations that are valid on the day."""
+        return tuple(each for each in self.registrations if each.valid_on(self.day))
 
-    def collects(self, country: str, region: str = "") -> bool:
-        """Tell whether the seller collects a country's own tax, or that of one of its regions."""
-        return any(
-            (each.country == country and each.region == region) or (each.oss and region == "" and country in EU) for each in self.registered
-        )
+    def at_home(self, territory: Territory) -> bool:
+        """Tell whether a territory is the seller's home, or the part of their country from which they sell."""
+        here = territory_of(self.ship_from)
+        part = territory.tax == here.tax and self.home in (here.code, *here.parents)
+        return part or territory_of(Place(country=self.home)).tax == territory.tax
+
+    def collects(self, territory: Territory) -> bool:
+        """Tell whether the seller collects a territory's own tax."""
+        return self.at_home(territory) or any(each.collects(territory) for each in self.registered)
+
+    def collects_in(self, country: str, region: str) -> bool:
+        """Tell whether the seller collects the tax of a country's region."""
+        return any((each.country, each.region) == (country, region) for each in self.registered)
 
 
 def rules_of(sale: Sale, rules: Sequence[Rule]) -> Callable[[Line], list[Rule]]:
     """Give the rules for each line of a sale, with what frees it from tax put in; raises NoTaxRule."""
-    place, freed = _where(sale)
+    place, freed = _where(sale, rules)
     known: dict[str, list[Rule]] = {}
 
     def rules_for(line: Line) -> list[Rule]:
@@ -108,47 +118,81 @@ def rules_of(sale: Sale, rules: Sequence[Rule]) -> Callable[[Line], list[Rule]]:
     return rules_for
 
 
-def in_eu_vat_area(place: Place) -> bool:
-    """Tell whether a place is in the EU as far as VAT goes."""
-    outside = OUTSIDE_VAT_AREA.get(place.country, ())
-    return place.country in EU and not named(place.country, place.postal_code, outside)
+def lacks_rules(sale: Sale, rows: Sequence[Row]) -> bool:
+    """Tell whether a sale within the seller's own country is untaxed because there is no rule at all."""
+    there = territory_of(sale.ship_to)
+    within = sale.at_home(there) or sale.home in there.parents
+    return within and any(row.rule_version == NO_RULE and row.reason is Reason.NOT_COLLECTING for row in rows)
 
 
-def _where(sale: Sale) -> tuple[Place, Reason | None]:
+def _where(sale: Sale, rules: Sequence[Rule]) -> tuple[Place, Reason | None]:
     """Decide where a sale counts as made, and whether that alone frees it."""
     there, here = sale.ship_to, sale.ship_from
-    if in_eu_vat_area(here) and there.country in EU and not in_eu_vat_area(there):
-        return there, Reason.EXPORT
-    if there.country == here.country:
+    target, origin = territory_of(there), territory_of(here)
+    if target.tax == origin.tax:
         return there, None
-    if in_eu_vat_area(here) and in_eu_vat_area(there):
-        if sale.buyer_vat_country in EU - {here.country}:
+    if EU_AREA in origin.vat & target.vat:
+        if sale.buyer_vat_country in EU_GOODS - {origin.country}:
             return there, Reason.INTRA_COMMUNITY_SUPPLY
         # Under the EU's threshold a sale to a consumer is taxed where it comes from (Article 59c).
-        return (there if sale.collects(there.country) else here), None
-    if sale.collects(there.country) or (there.region and sale.collects(there.country, there.region)):
+        return (there if sale.collects(target) else here), None
+    if sale.collects(target) or (there.region and sale.collects_in(there.country, there.region)):
         return there, None
-    return there, Reason.EXPORT if in_eu_vat_area(here) else Reason.NOT_COLLECTING if not _has_regions(sale, there) else None
+    if EU_AREA in origin.vat or (sale.collects(origin) and _has_national_tax(here, rules)):
+        return there, Reason.EXPORT
+    return there, None if _has_regions(sale, target) else Reason.NOT_COLLECTING
 
 
-def _has_regions(sale: Sale, place: Place) -> bool:
-    return any(each.country == place.country and each.region for each in sale.registered)
+def _has_national_tax(place: Place, rules: Sequence[Rule]) -> bool:
+    names = rule_places(place)
+    return any(rule.level is Level.COUNTRY and rule.covers(names.for_rule(rule)) for rule in rules)
+
+
+def _has_regions(sale: Sale, territory: Territory) -> bool:
+    return any(each.country == territory.tax and each.region for each in sale.registered)
 
 
 def _for_code(sale: Sale, rules: Sequence[Rule], tax_code: str, place: Place, freed: Reason | None) -> list[Rule]:
-    found = selected(rules, lambda rule: _counts_at(rule, place, sale.ship_from), tax_code=tax_code, day=sale.day)
+    found = _selected(sale, rules, tax_code, place)
     if freed is not None:
         # One row says why; the rates it is freed from do not matter.
         first = found[0] if found else _nothing(place)
         return [msgspec.structs.replace(first, reason=freed, rate_percent=Decimal(0))]
     if not found:
-        if sale.collects(place.country) or sale.collects(place.country, place.region):
+        if _must_have_rule(sale, rules, place):
             raise NoTaxRule(
                 f"No rule covers goods of the code {tax_code!r} in {place.country} {place.region} {place.postal_code} on {sale.day}.",
                 {"tax_code": tax_code, "country": place.country, "region": place.region},
             )
         return [_nothing(place)]
-    return [_as_it_is_for(sale, rule, tax_code) for rule in found]
+    return [_as_it_is_for(sale, rule, tax_code, place) for rule in found]
+
+
+def _selected(sale: Sale, rules: Sequence[Rule], tax_code: str, place: Place) -> list[Rule]:
+    """Choose the rules at a place; those under a territory's own code go before those under its country's."""
+    names, origin_names = rule_places(place), rule_places(sale.ship_from)
+
+    def seen_by(rule: Rule) -> Place:
+        at_origin = _counts_at(rule, place, sale.ship_from) is sale.ship_from
+        return (origin_names if at_origin else names).for_rule(rule)
+
+    found = selected(rules, seen_by, tax_code=tax_code, day=sale.day)
+    nearest = next((country for country in names.countries if any(rule.country == country for rule in found)), "")
+    return [rule for rule in found if rule.country == nearest]
+
+
+def _must_have_rule(sale: Sale, rules: Sequence[Rule], place: Place) -> bool:
+    """Tell whether a tax is due at a place that has no rule for it: it is refused then, for a tax is never guessed."""
+    territory, names = territory_of(place), rule_places(place)
+    region = place.region or territory.region
+    if sale.collects_in(territory.tax, region) if region else _has_regions(sale, territory):
+        return True
+    if territory.tax in TAXED_BY_STATES:
+        return False
+    if any(each.collects(territory) for each in sale.registered):
+        return True
+    # To be at home somewhere is no registration where there are no rules: many countries levy no such tax.
+    return sale.at_home(territory) and any(rule.country in names.whole or rule.covers(names.for_rule(rule)) for rule in rules)
 
 
 def _counts_at(rule: Rule, place: Place, origin: Place) -> Place:
@@ -158,20 +202,20 @@ def _counts_at(rule: Rule, place: Place, origin: Place) -> Place:
     return place
 
 
-def _as_it_is_for(sale: Sale, rule: Rule, tax_code: str) -> Rule:
+def _as_it_is_for(sale: Sale, rule: Rule, tax_code: str, place: Place) -> Rule:
     if any(each.covers(rule, tax_code, sale.day) for each in sale.exemptions):
         return msgspec.structs.replace(rule, reason=Reason.CUSTOMER_EXEMPT)
-    regional = rule.level is not Level.COUNTRY
-    if not sale.collects(rule.country, rule.region if regional else ""):
-        return msgspec.structs.replace(rule, reason=Reason.NOT_COLLECTING)
-    return rule
+    regional = rule.level is not Level.COUNTRY and rule.region
+    collected = sale.collects_in(rule.country, rule.region) if regional else sale.collects(territory_of(place))
+    return rule if collected else msgspec.structs.replace(rule, reason=Reason.NOT_COLLECTING)
 
 
 def _nothing(place: Place) -> Rule:
+    country = territory_of(place).country
     return Rule(
         version=NO_RULE,
-        country=place.country,
-        region=place.region,
+        country=country,
+        region=place.region if place.region.startswith(country) else "",
         name=NO_RULE,
         rate_percent=Decimal(0),
         reason=Reason.NOT_COLLECTING,
