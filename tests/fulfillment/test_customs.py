@@ -1,15 +1,17 @@
 """Customs: what is declared at which border, what must be known first, and what EasyPost and Shippo are sent."""
 
+from datetime import date
 from typing import Any
 
 import msgspec
 import pytest
 
-from services.fulfillment.domain.shipping.customs import CustomsIncomplete, Terms, Way, terms_of
+from services.fulfillment.domain.shipping.customs import NOWHERE, CustomsIncomplete, Registered, Terms, Way, registered_in, terms_of
 from services.fulfillment.domain.shipping.shipments import CustomsNeeded
 from services.fulfillment.providers import CarrierRefused, RatesRequest, easypost, shippo
 from shared.contracts.customs import CustomsTerms, DeliveryConfirmation
 from shared.contracts.fulfillment.pricing import PackageBody
+from shared.contracts.fulfillment.tax import NexusBody
 from shared.contracts.orders import Address, OrderContent
 
 CUSTOMS = {"hs_code": "691200", "origin_country": "DE", "description": "Stoneware mug"}
@@ -64,18 +66,26 @@ PLACES = {
 }
 
 
-def terms(start: str, end: str, *said: dict[str, Any] | None, packages: Any = (PACKAGE,), is_return: bool = False, **changes: Any) -> Terms:
+def terms(
+    start: str,
+    end: str,
+    *said: dict[str, Any] | None,
+    packages: Any = (PACKAGE,),
+    is_return: bool = False,
+    registered: Registered = NOWHERE,
+    **changes: Any,
+) -> Terms:
     """Say what a carrier must know of two mugs, with changes to the order; the terms are the label's, the order's and the store's."""
     item = {**MUG, **changes.pop("item", {})}
     content = msgspec.convert({"currency": "EUR", "items": [item], **changes}, OrderContent)
     way = Way(start=msgspec.structs.replace(PLACES[start], name="The Shop"), end=PLACES[end], is_return=is_return)
     spoken = [None if each is None else msgspec.convert(each, CustomsTerms) for each in said]
-    return terms_of(content, packages, way, said=spoken, confirmations=(content.delivery_confirmation,))
+    return terms_of(content, packages, way, said=spoken, confirmations=(content.delivery_confirmation,), registered=registered)
 
 
-def declared(*where: str, **changes: Any) -> Any:
+def declared(start: str, end: str, *said: dict[str, Any] | None, **changes: Any) -> Any:
     """Give the declaration of two mugs as builtins."""
-    found = terms(*where, **changes).declaration
+    found = terms(start, end, *said, **changes).declaration
     assert found is not None
     return msgspec.to_builtins(found)
 
@@ -173,6 +183,14 @@ class TestGoods:
         [goods] = declared("berlin", "zurich", item=item)["goods"]
 
         assert (goods["value"], goods["weight_grams"], goods["quantity"]) == (value, 800, 2)
+
+    def test_tax_in_the_price_is_no_part_of_the_value(self) -> None:
+        """Delegated Regulation (EU) 2015/2446, Article 1(48): 178.50 with 19 % is worth 150.00, which the IOSS takes."""
+        tax = {"jurisdiction": "MwSt", "rate_percent": "19", "amount": 2_850, "behavior": "inclusive", "line": 0}
+        price = {"quantity": 1, "unit_price": 17_850, "tax_behavior": "inclusive"}
+        found = declared("zurich", "berlin", {"numbers": [IOSS]}, item=price, tax_lines=[tax])
+
+        assert (found["goods"][0]["value"], [each["kind"] for each in found["numbers"]]) == (15_000, ["IOSS"])
 
     @pytest.mark.parametrize(
         ("changes", "field"),
@@ -284,6 +302,41 @@ class TestNumbers:
         found = declared(start, end, {"numbers": NUMBERS}, **changes)
 
         assert [each["kind"] for each in found["numbers"]] == kinds
+
+    @pytest.mark.parametrize(
+        ("nexus", "start", "end", "changes", "found"),
+        [
+            ({"ioss": True, "registration_number": "IM 276 0000742"}, "zurich", "berlin", {}, [("IOSS", "IM2760000742", "DE")]),
+            ({"country": "NO", "registration_number": "2000001"}, "berlin", "oslo", {}, [("VOEC", "2000001", "NO")]),
+            ({"country": "GB", "registration_number": "GB 123 4567 89"}, "berlin", "london", {}, [("VAT", "GB123456789", "GB")]),
+            ({"country": "AU", "registration_number": "300012345678"}, "berlin", "sydney", {}, [("ARN", "300012345678", "AU")]),
+            # What is no number of a label, or of another day.
+            ({"oss": True, "registration_number": "DE136695976"}, "zurich", "berlin", {}, []),
+            ({"country": "US", "region": "US-CA", "registration_number": "123456789"}, "berlin", "boston", {}, []),
+            ({"country": "NO", "registration_number": "2000001", "valid_to": "2026-11-29"}, "berlin", "oslo", {}, []),
+            # The limit as the store states it in another currency.
+            (
+                {"ioss": True, "registration_number": "IM2760000742", "import_limits": {"CHF": 14_000}},
+                *("zurich", "berlin", {"currency": "CHF", "item": {"unit_price": 7_001}}, []),
+            ),
+        ],
+    )
+    def test_registrations_give_theirs(self, nexus: Any, start: str, end: str, changes: Any, found: list[Any]) -> None:
+        body = msgspec.convert({"valid_from": "2021-07-01", **nexus}, NexusBody)
+        numbers = declared(start, end, registered=registered_in([body], day=date(2026, 11, 30)), **changes)["numbers"]
+
+        assert [(each["kind"], each["number"], each["country"]) for each in numbers] == found
+
+    def test_ioss_without_its_number_is_refused(self) -> None:
+        """Directive 2006/112/EC, Article 143(1)(ca): the import is free of VAT where the number is given with it."""
+        body = msgspec.convert({"valid_from": "2021-07-01", "ioss": True}, NexusBody)
+        registered = registered_in([body], day=date(2026, 11, 30))
+        with pytest.raises(CustomsIncomplete) as refused:
+            terms("zurich", "berlin", registered=registered)
+
+        assert field_of(refused.value) == "$.customs.numbers"
+        assert declared("zurich", "berlin", {"numbers": [IOSS]}, registered=registered)["numbers"]
+        assert not declared("zurich", "berlin", registered=registered, item={"unit_price": 7_501})["numbers"]
 
     @pytest.mark.parametrize(
         ("start", "currency", "price", "numbers", "fits"),

@@ -41,7 +41,7 @@ EORI = {"kind": "EORI", "number": "DE1234567890123", "country": "DE"}
 IOSS = {"kind": "IOSS", "number": "IM2760000742", "country": "DE"}
 DUTIES = {"payer": "SENDER", "account": "123456789", "country": "DE"}
 ITN = "X20261130123456"
-TAXED = {"tax_lines": []}
+TAXED: dict[str, Any] = {"tax_lines": []}
 
 
 @pytest.fixture(scope="module")
@@ -248,3 +248,20 @@ class TestWhoMaySay:
     async def _send(self, world: World, token: str, path: str, body: Any) -> Answer:
         headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": new_id().hex}
         return Answer(await world.http.post(path, json=body, headers=headers))
+
+
+class TestRegistrations:
+    """The last ones, as their registration stays with the store."""
+
+    async def test_value_is_without_the_tax_that_the_quote_worked_out(self, world: World) -> None:
+        """F17: Delegated Regulation (EU) 2015/2446, Article 1(48); the number is the registration's."""
+        await ships(world, "easypost", ZURICH)
+        await ok(await world.send("POST", "/api/v1/admin/tax/rules", shop.a_rule("DE", "MwSt", "19")))
+        nexus = {"country": "DE", "valid_from": shop.SINCE, "registration_number": "DE 136 695 976"}
+        await ok(await world.send("POST", "/api/v1/admin/tax/nexus", nexus))
+        item = {**GOODS, "unit_price": 11_900, "tax_behavior": "inclusive"}
+        await ok(await buy(world, await ordered(world, shop.MUNICH, items=[item], tax_lines=None)))
+
+        [declared] = last(world)["customs_info"]["customs_items"]
+        assert declared["value"] == "100.00"
+        assert [(each["tax_id_type"], each["tax_id"]) for each in last(world)["tax_identifiers"]] == [("VAT", "DE136695976")]

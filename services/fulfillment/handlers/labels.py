@@ -17,6 +17,7 @@ from services.fulfillment.domain.shipping.shipments import (
     meant,
 )
 from services.fulfillment.handlers.context import Fulfillment
+from services.fulfillment.handlers.shopping import registered_numbers
 from services.fulfillment.providers import (
     Bought,
     Carrier,
@@ -170,17 +171,18 @@ async def _request(envelope: Envelope, command: BuyLabel, context: Fulfillment, 
     if address is None or here is None:
         raise Invalid("The shipment has no address to go to or to come from.", {"shipment_id": str(shipment.id)})
     start, end = (address, here) if command.is_return else (here, address)
-    settings = standing.settings
+    settings, way = standing.settings, Way(start=start, end=end, is_return=command.is_return)
     terms = terms_of(
         shipment.content,
         rate.packages,
-        Way(start=start, end=end, is_return=command.is_return),
+        way,
         said=(command.customs, shipment.content.customs, settings.customs if settings else None),
         confirmations=(
             command.delivery_confirmation,
             shipment.content.delivery_confirmation,
             settings.delivery_confirmation if settings else None,
         ),
+        registered=await registered_numbers(envelope, context, standing, way),
     )
     asked = RatesRequest(ship_from=start, ship_to=end, packages=rate.packages, content=shipment.content, terms=terms)
     provider_rate_id = rate.provider_rate_id

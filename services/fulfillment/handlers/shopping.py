@@ -10,7 +10,7 @@ import msgspec
 
 from services.fulfillment.domain import pricing as rules
 from services.fulfillment.domain.pricing import NoWayToShip
-from services.fulfillment.domain.shipping.customs import CustomsIncomplete, Terms, Way, terms_of
+from services.fulfillment.domain.shipping.customs import NOWHERE, CustomsIncomplete, Registered, Terms, Way, registered_in, terms_of
 from services.fulfillment.domain.shipping.shipments import CustomsNeeded
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.providers import Carrier, CarrierRate, CarrierRefused, RatesRequest
@@ -24,6 +24,7 @@ from shared.contracts.fulfillment.pricing import (
     StoreSettings,
 )
 from shared.contracts.orders import OrderContent
+from shared.database import connected
 from shared.errors import Invalid
 from shared.http_client import Call, recorded
 from shared.ids import new_id
@@ -71,7 +72,9 @@ async def offer(
         )
     assert content.shipping_address is not None, "only what goes somewhere is shipped"
     packed = packages or tuple(rules.packages_of(content, limit_grams=settings.package_limit_grams))
-    terms, incomplete = _terms(settings, content, packed)
+    way = Way(start=settings.ship_from, end=content.shipping_address)
+    registered = await registered_numbers(envelope, context, standing, way)
+    terms, incomplete = _terms(settings, content, packed, way, registered)
     request = RatesRequest(
         ship_from=settings.ship_from, ship_to=content.shipping_address, packages=packed, content=content, table=settings.table, terms=terms
     )
@@ -104,16 +107,27 @@ async def offer(
     return Offer(rates=rates, packages=packed, notices=notices, calls=calls)
 
 
-def _terms(settings: StoreSettings, content: OrderContent, packages: tuple[PackageBody, ...]) -> tuple[Terms, Notice | None]:
+async def registered_numbers(envelope: Envelope, context: Fulfillment, standing: Standing, way: Way) -> Registered:
+    """Read what the store's tax registrations say of labels across a border."""
+    if not way.crosses_border:
+        return NOWHERE
+    async with connected(context.desk.pool) as db:
+        nexus, _ = await context.ground(db, envelope, standing.revision, set())
+    return registered_in((each.nexus for each in nexus), day=standing.now.date())
+
+
+def _terms(
+    settings: StoreSettings, content: OrderContent, packages: tuple[PackageBody, ...], way: Way, registered: Registered
+) -> tuple[Terms, Notice | None]:
     """Say what carriers must know; a declaration that is not complete yet is left out of the prices, and refused at the label."""
-    assert content.shipping_address is not None, "only what goes somewhere is shipped"
     try:
         terms = terms_of(
             content,
             packages,
-            Way(start=settings.ship_from, end=content.shipping_address),
+            way,
             said=(content.customs, settings.customs),
             confirmations=(content.delivery_confirmation, settings.delivery_confirmation),
+            registered=registered,
         )
     except (CustomsNeeded, CustomsIncomplete) as missing:
         return Terms(), Notice(code=missing.code, detail=f"Prices are without a customs declaration: {missing}")

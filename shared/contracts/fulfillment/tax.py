@@ -15,6 +15,7 @@ PAGE_ROWS_MAX = 200
 EXPORT_PAGE_ROWS_MAX = 1_000
 # Of sales within a threshold, and of rules before each other.
 COUNT_MAX = 1_000_000_000
+IMPORT_LIMITS_MAX = 30
 
 
 # Tax: rules, registrations, exemptions
@@ -96,10 +97,17 @@ class GoneView(msgspec.Struct, frozen=True, kw_only=True):
 class NexusBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a store collects tax, or from which sales on it would have to."""
 
-    # Empty together with `oss`, which stands for the whole EU.
+    # Empty together with `oss` or `ioss`, which stand for the whole EU.
     country: Annotated[str, Meta(pattern="^([A-Z]{2})?$")] = ""
     region: RegionCode = ""
+    # The One-Stop-Shop's Union scheme: what is sent from one member state to consumers in another.
     oss: bool = False
+    # Its import scheme: goods of up to 150 EUR that are sent to consumers in the EU from outside.
+    ioss: bool = False
+    # The store imports what it sends to this country and sells it there, whatever it is worth.
+    importer: bool = False
+    # The limit of goods of low value (150 EUR, 135 GBP, 1000 AUD, …) in other currencies in which the store sells.
+    import_limits: Annotated[dict[CurrencyCode, PositiveAmount], Meta(max_length=IMPORT_LIMITS_MAX)] = {}
     # Whether tax is collected; without it only sales are counted towards the thresholds.
     registered: bool = True
     registration_number: Annotated[str, Meta(max_length=60)] = ""
@@ -111,6 +119,11 @@ class NexusBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     # Whether both thresholds must be reached (as in New York), or either (as in Georgia).
     threshold_both: bool = False
     threshold_period: Literal["calendar_year", "current_or_previous_year", "rolling_12_months"] = "calendar_year"
+
+    @property
+    def number(self) -> str | None:
+        """The number that labels and returns bear."""
+        return self.registration_number or None
 
 
 class PutNexus(Message, frozen=True, kw_only=True, tag="fulfillment.put_nexus.v1"):

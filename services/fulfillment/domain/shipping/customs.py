@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from datetime import date
 
 import msgspec
 
@@ -10,6 +11,7 @@ from services.fulfillment.domain.shipping.shipments import refuse_without_custom
 from services.fulfillment.domain.tax.rules import Place
 from services.fulfillment.domain.territories import EU, EU_AREA, NORTHERN_IRELAND, crosses_customs_border, in_eu_vat_area, territory_of
 from shared.contracts.customs import (
+    FORMS,
     CustomsContents,
     CustomsTerms,
     DangerousGoods,
@@ -21,7 +23,8 @@ from shared.contracts.customs import (
     TaxNumberKind,
 )
 from shared.contracts.fulfillment.pricing import PackageBody
-from shared.contracts.orders import Address, FundedBy, Item, OrderContent
+from shared.contracts.fulfillment.tax import NexusBody
+from shared.contracts.orders import Address, FundedBy, Item, OrderContent, TaxBehavior
 from shared.errors import Refusal
 
 LOW_VALUE, TO_CANADA, TO_TERRITORIES = "NOEEI 30.37(a)", "NOEEI 30.36", "NOEEI 30.2(d)(2)"
@@ -33,12 +36,44 @@ POSSESSIONS = frozenset({"GU", "AS", "MP", "UM"})
 # Up to which value an export needs no declaration of its own and so no EORI number: Delegated Regulation (EU) 2015/2446,
 # Article 141(4) and (4a); HMRC Notice 143 as of 2020-12-22.
 UNDECLARED_EXPORT_MAX = {"EUR": 100_000, "GBP": 90_000}
-# Up to which value a scheme takes a consignment: Directive 2006/112/EC, Article 369l (IOSS); merverdiavgiftsforskriften § 14-4-1, of an
-# article (VOEC); GST Act 1999, section 84-79 (ARN).
+# Up to which value a scheme takes a consignment: Directive 2006/112/EC, Article 369l (IOSS); articles below 3000 NOK (VOEC,
+# skatteetaten.no); GST Act 1999, Subdivision 84-C (ARN).
 SCHEME_MAX = {
     TaxNumberKind.IOSS: ("EUR", 15_000),
-    TaxNumberKind.VOEC: ("NOK", 300_000),
+    TaxNumberKind.VOEC: ("NOK", 299_999),
     TaxNumberKind.ARN: ("AUD", 100_000),
+}
+# By which scheme a registration for what is sent into a country goes; in others it is for its VAT.
+SCHEMES = {"NO": TaxNumberKind.VOEC, "AU": TaxNumberKind.ARN}
+# ISO 3166-1, numeric codes of the member states.
+ISO_NUMERIC = {
+    "040": "AT",
+    "056": "BE",
+    "100": "BG",
+    "191": "HR",
+    "196": "CY",
+    "203": "CZ",
+    "208": "DK",
+    "233": "EE",
+    "246": "FI",
+    "250": "FR",
+    "276": "DE",
+    "300": "GR",
+    "348": "HU",
+    "372": "IE",
+    "380": "IT",
+    "428": "LV",
+    "440": "LT",
+    "442": "LU",
+    "470": "MT",
+    "528": "NL",
+    "616": "PL",
+    "620": "PT",
+    "642": "RO",
+    "703": "SK",
+    "705": "SI",
+    "724": "ES",
+    "752": "SE",
 }
 PRIVATE = frozenset({CustomsContents.GIFT, CustomsContents.DOCUMENTS, CustomsContents.HUMANITARIAN_DONATION})
 
@@ -100,6 +135,17 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         return "" if self == Terms() else hashlib.sha256(msgspec.json.encode(self)).hexdigest()
 
 
+class Registered(msgspec.Struct, frozen=True, kw_only=True):
+    """What the store's tax registrations say of labels: its numbers, limits in other currencies, and whether it uses the IOSS."""
+
+    numbers: tuple[TaxNumber, ...] = ()
+    limits: dict[TaxNumberKind, dict[str, int]] = {}
+    ioss: bool = False
+
+
+NOWHERE = Registered()
+
+
 class Way(msgspec.Struct, frozen=True, kw_only=True):
     """Where a parcel goes from and to, and whether it comes back to the shop."""
 
@@ -112,6 +158,11 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
         """Give both ends as places."""
         return place_of(self.start), place_of(self.end)
 
+    @property
+    def crosses_border(self) -> bool:
+        """Tell whether goods are declared on it."""
+        return crosses_customs_border(*self.places)
+
 
 def terms_of(
     content: OrderContent,
@@ -120,11 +171,12 @@ def terms_of(
     *,
     said: Iterable[CustomsTerms | None],
     confirmations: Iterable[DeliveryConfirmation | None],
+    registered: Registered = NOWHERE,
 ) -> Terms:
     """Say what a carrier must know of a parcel; the first that says something is taken. Refuses what the law does not allow."""
     dangerous = {item.dangerous_goods for item in content.items if item.dangerous_goods is not None}
     return Terms(
-        declaration=_declaration(content, packages, way, merged(said)),
+        declaration=_declaration(content, packages, way, merged(said), registered),
         delivery_confirmation=next((each for each in confirmations if each is not None), None),
         dangerous_goods=tuple(sorted(dangerous)),
     )
@@ -141,13 +193,15 @@ def merged(said: Iterable[CustomsTerms | None]) -> CustomsTerms:
     return CustomsTerms(**found)  # type: ignore[arg-type]
 
 
-def _declaration(content: OrderContent, packages: Sequence[PackageBody], way: Way, terms: CustomsTerms) -> Declaration | None:
+def _declaration(
+    content: OrderContent, packages: Sequence[PackageBody], way: Way, terms: CustomsTerms, registered: Registered
+) -> Declaration | None:
     here, there = way.places
     if not crosses_customs_border(here, there):
         return None
     refuse_without_customs(content.items, here, there)
     contents = terms.contents or (CustomsContents.RETURNED_GOODS if way.is_return else CustomsContents.MERCHANDISE)
-    goods = tuple(_goods(n, item) for n, item in enumerate(content.items))
+    goods = tuple(_goods(n, item, _included_tax(content, n)) for n, item in enumerate(content.items))
     _refuse_heavier(goods, packages)
     if contents is CustomsContents.OTHER and not terms.contents_explanation:
         raise _incomplete("customs.contents_explanation", "Contents of the type other need an explanation.")
@@ -165,7 +219,7 @@ def _declaration(content: OrderContent, packages: Sequence[PackageBody], way: Wa
         duties_account=terms.duties_account if incoterm is Incoterm.DDP else None,
         eel_pfc=eel_pfc,
         itn=itn,
-        numbers=tuple(_numbers(content, goods, way, terms.numbers or [])),
+        numbers=tuple(_numbers(content, goods, way, terms.numbers or [], registered)),
         goods=goods,
         currency=content.currency,
     )
@@ -174,12 +228,16 @@ def _declaration(content: OrderContent, packages: Sequence[PackageBody], way: Wa
     return declaration
 
 
-def _goods(line: int, item: Item) -> DeclaredGoods:
+def _included_tax(content: OrderContent, line: int) -> int:
+    return sum(tax.amount for tax in content.tax_lines or [] if tax.line == line and tax.behavior is TaxBehavior.INCLUSIVE)
+
+
+def _goods(line: int, item: Item, included_tax: int) -> DeclaredGoods:
     assert item.customs is not None, "it was looked at just now"
     if not item.weight_grams:
         raise _incomplete(f"items[{line}].weight_grams", "A customs declaration states the weight of every item.")
-    value = _value(item)
-    if not value:
+    value = _value(item, included_tax)
+    if value <= 0:
         raise _incomplete(f"items[{line}].customs.unit_value", "What is free has a value for customs all the same.")
     return DeclaredGoods(
         description=item.customs.description,
@@ -191,12 +249,16 @@ def _goods(line: int, item: Item) -> DeclaredGoods:
     )
 
 
-def _value(item: Item) -> int:
-    """Value a line: what is paid for it, by whomever (Regulation (EU) 952/2013, Article 70(1) and (2)), or what it is said to be worth."""
+def _value(item: Item, included_tax: int) -> int:
+    """Value a line: what is paid for it by the buyer or for them, without tax, or what it is said to be worth.
+
+    Regulation (EU) 952/2013, Article 70(1) and (2); for intrinsic values Delegated Regulation (EU) 2015/2446, Article 1(48).
+    """
     assert item.customs is not None, "it was looked at just now"
     if item.customs.unit_value is not None:
         return item.quantity * item.customs.unit_value
-    return item.quantity * item.unit_price - sum(a.amount for a in item.adjustments if a.funded_by is not FundedBy.THIRD_PARTY)
+    discounts = sum(a.amount for a in item.adjustments if a.funded_by is not FundedBy.THIRD_PARTY)
+    return item.quantity * item.unit_price - discounts - included_tax
 
 
 def _refuse_heavier(goods: Sequence[DeclaredGoods], packages: Sequence[PackageBody]) -> None:
@@ -237,13 +299,20 @@ def _by_code(goods: Sequence[DeclaredGoods]) -> dict[str, int]:
     return values
 
 
-def _numbers(content: OrderContent, goods: Sequence[DeclaredGoods], way: Way, known: Sequence[TaxNumber]) -> list[DeclaredNumber]:
+def _numbers(
+    content: OrderContent, goods: Sequence[DeclaredGoods], way: Way, stated: Sequence[TaxNumber], registered: Registered
+) -> list[DeclaredNumber]:
     """Choose the numbers that say something at this border: the shop's, and the VAT number of a buyer in business."""
+    known = {(each.kind, each.country): each for each in (*registered.numbers, *stated)}.values()
     chosen = [
         DeclaredNumber(kind=each.kind, number=each.number, country=each.country, of_sender=not way.is_return)
         for each in known
-        if _counts(each, content, goods, way)
+        if _counts(each.kind, each.country, content, goods, way, registered)
     ]
+    unnamed = registered.ioss and not any(each.kind is TaxNumberKind.IOSS for each in chosen)
+    if unnamed and _counts(TaxNumberKind.IOSS, "", content, goods, way, registered):
+        # Only with its number is the import free of the tax that the sale bore (Directive 2006/112/EC, Article 143(1)(ca)).
+        raise _incomplete("customs.numbers", "The store collects import VAT by the IOSS, so the label needs its number.")
     if content.vat_id and not way.is_return:
         country = content.vat_id[:2].upper()
         theirs = country if country.isalpha() else way.end.country_code
@@ -251,13 +320,15 @@ def _numbers(content: OrderContent, goods: Sequence[DeclaredGoods], way: Way, kn
     return chosen
 
 
-def _counts(number: TaxNumber, content: OrderContent, goods: Sequence[DeclaredGoods], way: Way) -> bool:
+def _counts(
+    kind: TaxNumberKind, country: str, content: OrderContent, goods: Sequence[DeclaredGoods], way: Way, registered: Registered
+) -> bool:
     here, there = way.places
-    match number.kind:
+    match kind:
         case TaxNumberKind.EORI:
-            return any(_registers(number.country, place) for place in (here, there))
+            return any(_registers(country, place) for place in (here, there))
         case TaxNumberKind.VAT:
-            return number.country in {code for place in (here, there) for code in (place.country, territory_of(place).tax)}
+            return country in {code for place in (here, there) for code in (place.country, territory_of(place).tax)}
         case TaxNumberKind.EIN:
             return bool(EXPORTING & {territory_of(here).code, territory_of(there).code})
     destined = {
@@ -266,7 +337,7 @@ def _counts(number: TaxNumber, content: OrderContent, goods: Sequence[DeclaredGo
         TaxNumberKind.ARN: there.country == "AU" and here.country != "AU",
     }
     consumer = not content.vat_id and not way.is_return
-    return destined[number.kind] and consumer and not _exceeds(number.kind, goods, content.currency)
+    return destined[kind] and consumer and not _exceeds(kind, goods, content.currency, registered)
 
 
 def _registers(country: str, place: Place) -> bool:
@@ -275,11 +346,14 @@ def _registers(country: str, place: Place) -> bool:
     return area in territory_of(place).customs or country == place.country
 
 
-def _exceeds(kind: TaxNumberKind, goods: Sequence[DeclaredGoods], currency: str) -> bool:
-    """Tell whether goods are worth more than a scheme takes; what is priced in another currency is taken at the shop's word."""
+def _exceeds(kind: TaxNumberKind, goods: Sequence[DeclaredGoods], currency: str, registered: Registered) -> bool:
+    """Tell whether goods are worth more than a scheme takes; a price in a currency without a limit is taken at the shop's word."""
     scheme_currency, most = SCHEME_MAX[kind]
     if currency != scheme_currency:
-        return False
+        stated = registered.limits.get(kind, {}).get(currency)
+        if stated is None:
+            return False
+        most = stated
     if kind is TaxNumberKind.VOEC:
         return any(each.value > most * each.quantity for each in goods)
     return sum(each.value for each in goods) > most
@@ -298,3 +372,28 @@ def _refuse_without_eori(declaration: Declaration, here: Place) -> None:
 
 def _incomplete(field: str, detail: str) -> CustomsIncomplete:
     return CustomsIncomplete(detail, {"field": f"$.{field}"})
+
+
+def registered_in(nexus: Iterable[NexusBody], *, day: date) -> Registered:
+    """Read from the registrations that stand on a day what goes onto labels."""
+    standing = [each for each in nexus if each.registered and each.valid_from <= day and (each.valid_to is None or day <= each.valid_to)]
+    numbers = [number for each in standing if (number := _number_of(each)) is not None]
+    limits: dict[TaxNumberKind, dict[str, int]] = {}
+    for each in standing:
+        kind = TaxNumberKind.IOSS if each.ioss else SCHEMES.get(each.country)
+        if kind is not None:
+            limits.setdefault(kind, {}).update(each.import_limits)
+    return Registered(numbers=tuple(numbers), limits=limits, ioss=any(each.ioss for each in standing))
+
+
+def _number_of(nexus: NexusBody) -> TaxNumber | None:
+    """Read a registration's number as one for labels, if it is one: a state's or the Union scheme's is not."""
+    number = "".join(character for character in nexus.registration_number.upper() if character.isalnum())
+    if nexus.region or nexus.oss or not number:
+        return None
+    kind = TaxNumberKind.IOSS if nexus.ioss else SCHEMES.get(nexus.country, TaxNumberKind.VAT)
+    if not FORMS[kind].fullmatch(number):
+        return None
+    # The member state of identification is in the number, as ISO 3166-1 counts it.
+    country = ISO_NUMERIC.get(number[2:5], "EU") if nexus.ioss else nexus.country
+    return TaxNumber(kind=kind, number=number, country=country)
