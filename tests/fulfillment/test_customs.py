@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.fulfillment.domain.shipping.customs import NOWHERE, CustomsIncomplete, Registered, Terms, Way, registered_in, terms_of
+from services.fulfillment.domain.shipping.customs import NOWHERE, CustomsIncomplete, Registered, Terms, registered_in, terms_of, way_of
 from services.fulfillment.domain.shipping.shipments import CustomsNeeded
 from services.fulfillment.providers import CarrierRefused, RatesRequest, easypost, shippo
 from shared.contracts.customs import CustomsTerms, DeliveryConfirmation
@@ -78,7 +78,7 @@ def terms(
     """Say what a carrier must know of two mugs, with changes to the order; the terms are the label's, the order's and the store's."""
     item = {**MUG, **changes.pop("item", {})}
     content = msgspec.convert({"currency": "EUR", "items": [item], **changes}, OrderContent)
-    way = Way(start=msgspec.structs.replace(PLACES[start], name="The Shop"), end=PLACES[end], is_return=is_return)
+    way = way_of(msgspec.structs.replace(PLACES[start], name="The Shop"), PLACES[end], is_return=is_return)
     spoken = [None if each is None else msgspec.convert(each, CustomsTerms) for each in said]
     return terms_of(content, packages, way, said=spoken, confirmations=(content.delivery_confirmation,), registered=registered)
 
@@ -214,7 +214,7 @@ class TestGoods:
             items = [{**MUG, "quantity": 1, "unit_price": 100, "weight_grams": grams}] * count
             content = msgspec.convert({"currency": "EUR", "items": items}, OrderContent)
             packages = (PackageBody(weight_grams=count * grams),)
-            given = terms_of(content, packages, Way(start=PLACES["berlin"], end=PLACES["zurich"]), said=(), confirmations=())
+            given = terms_of(content, packages, way_of(PLACES["berlin"], PLACES["zurich"]), said=(), confirmations=())
             request = RatesRequest(ship_from=PLACES["berlin"], ship_to=PLACES["zurich"], packages=packages, content=content, terms=given)
             shipment = easypost.shipment_body(request)["shipment"]
             weights = [item["weight"] for item in shipment["customs_info"]["customs_items"]]

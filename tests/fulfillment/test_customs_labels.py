@@ -63,6 +63,12 @@ async def ordered(world: World, there: dict[str, Any], **changes: Any) -> UUID:
     return order_id
 
 
+async def notices(world: World, there: dict[str, Any], **changes: Any) -> list[str]:
+    """Quote an order of one mug, and give the codes of its notices."""
+    order_id = await an_order(world, **{"shipping_address": there, "items": [GOODS], **TAXED, **changes})
+    return [each["code"] for each in (await ok(await quote(world, order_id)))["notices"]]
+
+
 def last(world: World) -> Any:
     """Give what the carrier was sent for the label that was bought last."""
     bought = [each for each in world.sandbox.shipments.values() if getattr(each, "label_id", None)][-1]
@@ -139,12 +145,24 @@ class TestBoughtAcrossABorder:
 
     async def test_what_comes_back_is_declared_as_that(self, world: World) -> None:
         """I5: a return across a border."""
-        await ships(world, "easypost", shop.BERLIN, numbers=[EORI])
-        await ok(await buy(world, await ordered(world, shop.ZURICH), is_return=True))
+        await ships(world, "easypost", shop.BERLIN, numbers=[EORI], contents="merchandise", incoterm="DDP", duties_account=DUTIES)
+        await ok(await buy(world, await ordered(world, shop.ZURICH, customs={"contents": "gift"}), is_return=True))
 
         sent = last(world)
+        assert (sent["options"]["incoterm"], "duty_payment" in sent["options"]) == ("DAP", False)
         assert (sent["from_address"]["country"], sent["customs_info"]["contents_type"]) == ("CH", "returned_goods")
         assert [each["entity"] for each in sent["tax_identifiers"]] == ["RECEIVER"]
+
+
+class TestQuoted:
+    async def test_prices_without_a_declaration_are_said(self, world: World) -> None:
+        """EasyPost and Shippo price what they know of a parcel, so a quote says where they do not know it all."""
+        await ships(world, "easypost", BOSTON)
+        bare, dear = {**GOODS, "customs": None}, {**GOODS, "unit_price": 250_001}
+        there = {**TOKYO, "country_code": "JP"}
+        found = [await notices(world, there, currency="USD", items=[item]) for item in (GOODS, bare, dear)]
+
+        assert found == [[], ["customs-needed"], ["customs-incomplete"]]
 
 
 class TestTermsOfOneLabel:

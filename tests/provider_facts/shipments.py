@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from services.fulfillment.domain.shipping.customs import Terms, Way, terms_of
+from services.fulfillment.domain.shipping.customs import Terms, terms_of, way_of
 from services.fulfillment.providers import LabelRequest, RatesRequest
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import Address, OrderContent
@@ -36,12 +36,12 @@ def a_rates_request(**changes: Any) -> RatesRequest:
     return msgspec.structs.replace(request, terms=terms_between(request)) if "terms" not in changes else request
 
 
-def terms_between(request: RatesRequest, **more: Any) -> Terms:
+def terms_between(request: RatesRequest) -> Terms:
     """Say what the carrier must know of a request's goods."""
     if any(item.customs is None for item in request.content.items):
         return Terms()
-    way = Way(start=request.ship_from, end=request.ship_to, is_return=more.pop("is_return", False))
-    return terms_of(request.content, request.packages, way, said=more.get("said", ()), confirmations=more.get("confirmations", ()))
+    way = way_of(request.ship_from, request.ship_to)
+    return terms_of(request.content, request.packages, way, said=(), confirmations=())
 
 
 def a_label_request(rate_id: str, **changes: Any) -> LabelRequest:

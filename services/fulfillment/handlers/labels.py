@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
 from services.fulfillment.domain.pricing import RateExpired
-from services.fulfillment.domain.shipping.customs import Way, terms_of
+from services.fulfillment.domain.shipping.customs import said_of_return, terms_of, way_of
 from services.fulfillment.domain.shipping.labels import LabelStatus
 from services.fulfillment.domain.shipping.shipments import (
     LabelExists,
@@ -32,9 +32,11 @@ from services.fulfillment.store import rates as rate_rows
 from services.fulfillment.store import shipments
 from services.fulfillment.store.labels import Label
 from services.fulfillment.store.rates import Rate
+from services.fulfillment.store.settings import Standing
 from services.fulfillment.store.shipments import Shipment
 from shared import audit, telemetry
 from shared.backoff import step
+from shared.contracts.customs import CustomsTerms, DeliveryConfirmation
 from shared.contracts.fulfillment.shipping import (
     BuyLabel,
     DocumentView,
@@ -171,17 +173,13 @@ async def _request(envelope: Envelope, command: BuyLabel, context: Fulfillment, 
     if address is None or here is None:
         raise Invalid("The shipment has no address to go to or to come from.", {"shipment_id": str(shipment.id)})
     start, end = (address, here) if command.is_return else (here, address)
-    settings, way = standing.settings, Way(start=start, end=end, is_return=command.is_return)
+    way = way_of(start, end, is_return=command.is_return)
     terms = terms_of(
         shipment.content,
         rate.packages,
         way,
-        said=(command.customs, shipment.content.customs, settings.customs if settings else None),
-        confirmations=(
-            command.delivery_confirmation,
-            shipment.content.delivery_confirmation,
-            settings.delivery_confirmation if settings else None,
-        ),
+        said=(command.customs, *_customs_terms(shipment, standing, command)),
+        confirmations=(command.delivery_confirmation, *_confirmations(shipment, standing, command)),
         registered=await registered_numbers(envelope, context, standing, way),
     )
     asked = RatesRequest(ship_from=start, ship_to=end, packages=rate.packages, content=shipment.content, terms=terms)
@@ -210,6 +208,16 @@ async def _request(envelope: Envelope, command: BuyLabel, context: Fulfillment, 
         terms=terms,
     )
     return carrier, request, rate
+
+
+def _customs_terms(shipment: Shipment, standing: Standing, command: BuyLabel) -> tuple[CustomsTerms | None, ...]:
+    store = standing.settings.customs if standing.settings else None
+    return (said_of_return(store),) if command.is_return else (shipment.content.customs, store)
+
+
+def _confirmations(shipment: Shipment, standing: Standing, command: BuyLabel) -> tuple[DeliveryConfirmation | None, ...]:
+    store = standing.settings.delivery_confirmation if standing.settings else None
+    return () if command.is_return else (shipment.content.delivery_confirmation, store)
 
 
 def _refuse_dearer(again: CarrierRate, rate: Rate) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from services.fulfillment.domain import pricing as rules
 from services.fulfillment.domain.pricing import NoWayToShip
-from services.fulfillment.domain.shipping.customs import NOWHERE, CustomsIncomplete, Registered, Terms, Way, registered_in, terms_of
+from services.fulfillment.domain.shipping.customs import NOWHERE, CustomsIncomplete, Registered, Terms, Way, registered_in, terms_of, way_of
 from services.fulfillment.domain.shipping.shipments import CustomsNeeded
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.providers import Carrier, CarrierRate, CarrierRefused, RatesRequest
@@ -72,7 +72,7 @@ async def offer(
         )
     assert content.shipping_address is not None, "only what goes somewhere is shipped"
     packed = packages or tuple(rules.packages_of(content, limit_grams=settings.package_limit_grams))
-    way = Way(start=settings.ship_from, end=content.shipping_address)
+    way = way_of(settings.ship_from, content.shipping_address)
     registered = await registered_numbers(envelope, context, standing, way)
     terms, incomplete = _terms(settings, content, packed, way, registered)
     request = RatesRequest(

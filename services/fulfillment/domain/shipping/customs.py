@@ -151,17 +151,19 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
 
     start: Address
     end: Address
-    is_return: bool = False
-
-    @property
-    def places(self) -> tuple[Place, Place]:
-        """Give both ends as places."""
-        return place_of(self.start), place_of(self.end)
+    here: Place
+    there: Place
+    is_return: bool
 
     @property
     def crosses_border(self) -> bool:
         """Tell whether goods are declared on it."""
-        return crosses_customs_border(*self.places)
+        return crosses_customs_border(self.here, self.there)
+
+
+def way_of(start: Address, end: Address, *, is_return: bool = False) -> Way:
+    """Find the places at both ends of a parcel's way."""
+    return Way(start=start, end=end, here=place_of(start), there=place_of(end), is_return=is_return)
 
 
 def terms_of(
@@ -182,6 +184,11 @@ def terms_of(
     )
 
 
+def said_of_return(store: CustomsTerms | None) -> CustomsTerms | None:
+    """Give what of the store's terms also holds for what comes back to it."""
+    return store and CustomsTerms(signer=store.signer, non_delivery=store.non_delivery, numbers=store.numbers)
+
+
 def merged(said: Iterable[CustomsTerms | None]) -> CustomsTerms:
     """Take each term from the first who says it."""
     found: dict[str, object] = {}
@@ -196,8 +203,8 @@ def merged(said: Iterable[CustomsTerms | None]) -> CustomsTerms:
 def _declaration(
     content: OrderContent, packages: Sequence[PackageBody], way: Way, terms: CustomsTerms, registered: Registered
 ) -> Declaration | None:
-    here, there = way.places
-    if not crosses_customs_border(here, there):
+    here, there = way.here, way.there
+    if not way.crosses_border:
         return None
     refuse_without_customs(content.items, here, there)
     contents = terms.contents or (CustomsContents.RETURNED_GOODS if way.is_return else CustomsContents.MERCHANDISE)
@@ -313,17 +320,22 @@ def _numbers(
     if unnamed and _counts(TaxNumberKind.IOSS, "", content, goods, way, registered):
         # Only with its number is the import free of the tax that the sale bore (Directive 2006/112/EC, Article 143(1)(ca)).
         raise _incomplete("customs.numbers", "The store collects import VAT by the IOSS, so the label needs its number.")
-    if content.vat_id and not way.is_return:
-        country = content.vat_id[:2].upper()
-        theirs = country if country.isalpha() else way.end.country_code
-        chosen.append(DeclaredNumber(kind=TaxNumberKind.VAT, number=content.vat_id, country=theirs, of_sender=False))
+    if (theirs := _plain(content.vat_id)) and not way.is_return:
+        prefix = theirs[:2] if theirs[:2].isalpha() else way.end.country_code
+        # Greece writes its VAT numbers with EL (Directive 2006/112/EC, Article 215).
+        country = "GR" if prefix == "EL" else prefix
+        chosen.append(DeclaredNumber(kind=TaxNumberKind.VAT, number=theirs, country=country, of_sender=False))
     return chosen
+
+
+def _plain(number: str) -> str:
+    return "".join(character for character in number.upper() if character.isalnum())
 
 
 def _counts(
     kind: TaxNumberKind, country: str, content: OrderContent, goods: Sequence[DeclaredGoods], way: Way, registered: Registered
 ) -> bool:
-    here, there = way.places
+    here, there = way.here, way.there
     match kind:
         case TaxNumberKind.EORI:
             return any(_registers(country, place) for place in (here, there))
@@ -388,7 +400,7 @@ def registered_in(nexus: Iterable[NexusBody], *, day: date) -> Registered:
 
 def _number_of(nexus: NexusBody) -> TaxNumber | None:
     """Read a registration's number as one for labels, if it is one: a state's or the Union scheme's is not."""
-    number = "".join(character for character in nexus.registration_number.upper() if character.isalnum())
+    number = _plain(nexus.registration_number)
     if nexus.region or nexus.oss or not number:
         return None
     kind = TaxNumberKind.IOSS if nexus.ioss else SCHEMES.get(nexus.country, TaxNumberKind.VAT)
