@@ -22,7 +22,6 @@ NEAR = frozenset(
         *("IE", "IT", "LI", "LT", "LU", "LV", "MT", "NL", "NO", "PL", "PT", "RO", "SE", "SI", "SK"),
     }
 )
-
 OUTSIDE_EU = frozenset({"CH", "GB", "NO", "LI"})
 # Who is in another country's customs territory, and where, inside of a country, every parcel needs a declaration.
 CUSTOMS_UNIONS = {"MC": "FR", "LI": "CH", "IM": "GB", "PR": "US"}

@@ -1,11 +1,14 @@
 """Postal codes by country: one spelling for what an address says and what rules, zones and territories name."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 from string import ascii_uppercase
 
 import msgspec
+
+from shared.regions import in_form
 
 # Before the code, people and old CEPT usage write the country: ISO 3166-1 or the sign of its vehicles (Convention on Road Traffic, 1968,
 # Annex 3), also that of the country whose post serves a territory.
@@ -30,21 +33,28 @@ MALTA, MALTESE_LENGTH = "MT", 7
 # ZIP codes: what follows the fifth digit says where in it, and no rate or tariff goes by that (USPS Publication 28, section 233).
 ZIP_COUNTRIES = frozenset({"AS", "FM", "GU", "MH", "MP", "PR", "PW", "UM", "US", "VI"})
 ZIP_LENGTH, ZIP_PLUS_4_LENGTH = 5, 9
+ZIP_PLUS_4 = re.compile(r"[0-9]{5}[ -]?[0-9]{4}")
 # Written with a dash in the middle, which looks like a range of equal halves (Korea's six digits, in use until July 2015).
 DASH_IN_THE_MIDDLE = frozenset({"KR"})
 
 
+# British codes end in a digit and two letters; what is before them is the outward code, of an area's letters and a district's number.
+OUTWARD_COUNTRIES = frozenset({"GB", "GG", "IM", "JE"})
+OUTWARD = re.compile(r"([A-Z]{1,2})([0-9]{1,2})([A-Z]?)")
+INWARD_LENGTH = 3
+WRITTEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 -]*\*?")
+
+
 class Pattern(msgspec.Struct, frozen=True):
-    """Codes whose beginning lies from the one to the other, in one spelling; `whole` where nothing may follow it."""
+    """Codes in one spelling whose beginning lies from the one to the other, of one length where that is given."""
 
     first: str
     last: str
-    whole: bool = False
+    length: int | None = None
 
     def names(self, code: str) -> bool:
         """Tell whether it names a code in that spelling."""
-        size = len(self.first)
-        return len(code) >= size and self.first <= code[:size] <= self.last and not (self.whole and len(code) > size)
+        return self.first <= code[: len(self.first)] <= self.last and self.length in (None, len(code)) and len(code) >= len(self.first)
 
 
 @lru_cache(maxsize=200_000)
@@ -61,36 +71,62 @@ def normalized(country: str, code: str) -> str:
 
 
 @lru_cache(maxsize=200_000)
-def pattern_of(country: str, text: str) -> Pattern:
+def patterns_of(country: str, text: str) -> tuple[Pattern, ...]:
     """Read a pattern: a code, the beginning of codes (`123*`), or a range of codes or of beginnings (`12000-12999`, `120-129`).
 
     A dash is a range's where its two sides are alike (as long, letters and digits at the same places) and rise; otherwise it is the
-    code's own, as in `01310-100` or `K1A-0B1`. Of a range whose ends have dashes themselves the middle one counts.
+    code's own, as in `01310-100` or `K1A-0B1`. Of a range whose ends have dashes themselves the middle one counts. British outward
+    codes stand for themselves (`IV1` is not `IV10`), and their ranges go by the number (`IV1-IV28`).
     """
     text = text.strip()
     if text.endswith("*"):
         begin = normalized(country, text[:-1])
-        return Pattern(begin, begin)
+        return (Pattern(begin, begin),)
     parts = [part for part in map(_plain, text.split("-")) if part and part not in _signs(country)]
     if parts and len(parts) % 2 == 0:
         middle = len(parts) // 2
         first, last = (normalized(country, "".join(side)) for side in (parts[:middle], parts[middle:]))
-        dashed = country in DASH_IN_THE_MIDDLE and len(parts) == 2 and len(first) == 3
+        if country in OUTWARD_COUNTRIES and (districts := _districts(first, last)):
+            return districts
+        dashed = country in DASH_IN_THE_MIDDLE and len(parts) == 2 and len(first) == INWARD_LENGTH
         if _shape(first) == _shape(last) and first <= last and not dashed:
-            return Pattern(first, last)
+            return (Pattern(first, last),)
     code = normalized(country, text)
-    return Pattern(code, code, whole=True)
+    outward = country in OUTWARD_COUNTRIES and OUTWARD.fullmatch(code) is not None
+    return (Pattern(code, code, len(code) + (INWARD_LENGTH if outward else 0)),)
 
 
-def matches(postal_code: str, pattern: str, *, country: str = "") -> bool:
-    """Tell whether a pattern names a postal code, however either is written in their country."""
-    return pattern_of(country, pattern).names(normalized(country, postal_code))
+def pattern_fault(country: str, text: str) -> str | None:
+    """Say why a pattern could name no code of its country, or would name others than it says."""
+    if not WRITTEN.fullmatch(text):
+        return "is not like 12345, 123* or 12000-12999"
+    if country in ZIP_COUNTRIES and ZIP_PLUS_4.fullmatch(text):
+        return "is a ZIP+4; rules and tariffs go by the five digits of the ZIP code"
+    for each in patterns_of(country, text):
+        outward = country in OUTWARD_COUNTRIES and OUTWARD.fullmatch(each.first)
+        if each.length is not None and not outward and not in_form(country, each.first):
+            return f"is no postal code of {country}; the beginning of codes ends in *"
+    return None
 
 
 def named(country: str, postal_code: str, patterns: Iterable[str]) -> bool:
-    """Tell whether one of a country's patterns names a postal code."""
+    """Tell whether one of a country's patterns names a postal code, however they are written."""
     code = normalized(country, postal_code)
-    return any(pattern_of(country, pattern).names(code) for pattern in patterns)
+    return any(each.names(code) for pattern in patterns for each in patterns_of(country, pattern))
+
+
+def matches(postal_code: str, pattern: str, *, country: str = "") -> bool:
+    """Tell whether a pattern names a postal code."""
+    return named(country, postal_code, (pattern,))
+
+
+def _districts(first: str, last: str) -> tuple[Pattern, ...]:
+    """Name each outward code from one to another of the same area."""
+    begin, end = OUTWARD.fullmatch(first), OUTWARD.fullmatch(last)
+    if begin is None or end is None or begin[1] != end[1] or begin[3] or end[3]:
+        return ()
+    codes = [f"{begin[1]}{number}" for number in range(int(begin[2]), int(end[2]) + 1)]
+    return tuple(Pattern(code, code, len(code) + INWARD_LENGTH) for code in codes)
 
 
 def _plain(code: str) -> str:

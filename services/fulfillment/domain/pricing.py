@@ -8,11 +8,11 @@ from uuid import UUID
 
 import msgspec
 
+from services.fulfillment.domain.places import located
 from services.fulfillment.domain.shipping.packing import Goods, packed
 from services.fulfillment.domain.tax.engine import Kind, Line, Row
 from services.fulfillment.domain.tax.rules import SHIPPING_CODE, Level, Place, Reason, percent_text
 from services.fulfillment.domain.tax.sale import NO_RULE
-from shared.addresses import in_form
 from shared.contracts.fulfillment.pricing import PackageBody, ShippingRate
 from shared.contracts.orders import Address, FundedBy, Item, OrderContent, TaxBehavior, TaxLine
 from shared.errors import Outcome, Refusal
@@ -62,19 +62,17 @@ class RateChanged(Refusal):
 
 def place_of(address: Address) -> Place:
     """Tell where an address is, as far as taxes look at it."""
-    fields, _ = in_form(address)
-    area = fields.get("country_area", "").upper()
-    known = 1 <= len(area) <= 3 and area.isalnum()
-    return Place(
-        country=address.country_code,
-        region=f"{address.country_code}-{area}" if known else "",
-        postal_code=fields.get("postal_code", "").replace(" ", "").upper(),
-    )
+    return located(address).place
 
 
 def destination(content: OrderContent) -> Address | None:
     """Tell where an order goes; what is not shipped is where its buyer is."""
     return content.shipping_address or content.billing_address
+
+
+def destination_field(content: OrderContent) -> str:
+    """Name the field that says where an order goes."""
+    return "$.shipping_address" if content.shipping_address is not None else "$.billing_address"
 
 
 def lines_of(content: OrderContent, *, shipping_amount: int, shipping_includes_tax: bool) -> list[Line]:

@@ -20,6 +20,9 @@ NORTHERN_IRELAND = "XI"
 EU_GOODS = EU | {NORTHERN_IRELAND}
 # Countries that levy no sales tax themselves; their states do (for the US: each state's own law, there is no federal sales tax).
 TAXED_BY_STATES = frozenset({"US"})
+# Codes that are not ISO 3166-1's, yet written in addresses: Greece's of VAT numbers (Directive 2006/112/EC, Article 215) and the one that
+# the United Kingdom has reserved.
+OTHER_CODES = {"EL": "GR", "UK": "GB"}
 PLACES_CACHED_MAX = 10_000
 NOWHERE = Place(country="")
 
@@ -67,6 +70,11 @@ class RulePlaces(msgspec.Struct, frozen=True, kw_only=True):
         """Give the countries whose rules may hold there, the one that names it most closely first."""
         return (*self.whole, *self.part)
 
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Give every name of the place."""
+        return (*self.whole.values(), *self.part.values())
+
     def for_rule(self, rule: Rule) -> Place:
         """Give the place as a rule names it."""
         partial = rule.country in self.part and (rule.region or rule.postal_codes)
@@ -75,7 +83,8 @@ class RulePlaces(msgspec.Struct, frozen=True, kw_only=True):
 
 def territory_of(place: Place) -> Territory:
     """Find the territory in which a place lies."""
-    return _territory_of(place.country, place.region, normalized(place.country, place.postal_code))
+    country = OTHER_CODES.get(place.country, place.country)
+    return _territory_of(country, place.region, normalized(country, place.postal_code))
 
 
 def crosses_customs_border(here: Place, there: Place) -> bool:
@@ -97,7 +106,8 @@ def in_eu_vat_area(place: Place) -> bool:
 def rule_places(place: Place) -> RulePlaces:
     """Say under which names rules know a place: Réunion as RE, or as the postal codes 974 of FR; Monaco as FR, wherever in it."""
     territory = territory_of(place)
-    at_home = place.country == territory.tax
+    written = OTHER_CODES.get(place.country, place.country)
+    at_home = written == territory.tax
     own = Place(
         country=territory.tax,
         region=territory.region or (place.region if at_home else ""),
@@ -110,7 +120,7 @@ def rule_places(place: Place) -> RulePlaces:
             region=next((each for each in (place.region, *territory.regions) if each.startswith(f"{country}-")), ""),
             postal_code=place.postal_code,
         )
-        for country in sorted(territory.parents | {place.country})
+        for country in sorted(territory.parents | {written})
         if country not in whole
     }
     return RulePlaces(whole=whole, part=part)
@@ -187,7 +197,7 @@ TERRITORIES = (
     _own("SX", "Sint Maarten", OCT, regions=("NL-SX",)),
     _own("BQ", "Bonaire, Sint Eustatius and Saba", OCT, regions=("NL-BQ1", "NL-BQ2", "NL-BQ3")),
     _own("GL", "Greenland", f"{OCT}; Treaty on Greenland (OJ L 29, 1.2.1985)", postal_codes={"DK": ("39",)}),
-    _own("FO", "Faroe Islands", f"TFEU, Article 355(5)(a); {UCC_4}(1)"),
+    _own("FO", "Faroe Islands", f"TFEU, Article 355(5)(a); {UCC_4}(1)", postal_codes={"DK": ("38",)}),
     _own(
         "SM", "San Marino", "no part of Italy; Agreement on customs union with the EU (OJ L 84, 28.3.2002)", postal_codes={"IT": ("4789",)}
     ),

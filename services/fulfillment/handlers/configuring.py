@@ -2,6 +2,7 @@
 
 import msgspec
 
+from services.fulfillment.domain.postal import pattern_fault
 from services.fulfillment.domain.tax import importing
 from services.fulfillment.domain.tax.rules import Rule
 from services.fulfillment.handlers.context import Fulfillment
@@ -9,7 +10,7 @@ from services.fulfillment.handlers.counting import progress
 from services.fulfillment.store import registrations
 from services.fulfillment.store import rules as rule_rows
 from services.fulfillment.store import settings as settings_rows
-from shared.contracts.fulfillment.pricing import GetSettings, PutSettings, SettingsView
+from shared.contracts.fulfillment.pricing import GetSettings, PutSettings, SettingsView, TableBody
 from shared.contracts.fulfillment.tax import (
     PAGE_ROWS_MAX,
     DeleteExemption,
@@ -33,6 +34,7 @@ from shared.contracts.fulfillment.tax import (
 from shared.database import connected
 from shared.errors import Invalid, NotFound
 from shared.messages import Envelope, done
+from shared.regions import current, exists, has_regions
 from shared.work import Work
 
 # Settings
@@ -45,9 +47,7 @@ async def put_settings(work: Work, command: PutSettings, context: Fulfillment) -
         context.carrier(envelope, name)
     context.engine(envelope, settings.tax_provider)
     if settings.table is not None:
-        zones = {zone.name for zone in settings.table.zones}
-        if strange := sorted({tariff.zone for tariff in settings.table.tariffs} - zones):
-            raise Invalid(f"There are tariffs for zones that do not exist: {', '.join(strange)}.", {"field": "$.table.tariffs"})
+        settings = msgspec.structs.replace(settings, table=_checked(settings.table))
     if settings.customs is not None and settings.customs.itn is not None:
         raise Invalid("An ITN is of one export: give it with the order or the label.", {"field": "$.customs.itn"})
     async with connected(context.desk.pool) as db:
@@ -58,6 +58,29 @@ async def put_settings(work: Work, command: PutSettings, context: Fulfillment) -
     batch.audit("fulfillment_settings.put", str(envelope.store_id), before=before.settings, after=settings)
     batch.conclude(done(SettingsView(settings=settings, revision=revision, updated_at=before.now)))
     await batch.commit()
+
+
+def _checked(table: TableBody) -> TableBody:
+    """Refuse zones that no address could lie in, and tariffs without a zone."""
+    if strange := sorted({tariff.zone for tariff in table.tariffs} - {zone.name for zone in table.zones}):
+        raise Invalid(f"There are tariffs for zones that do not exist: {', '.join(strange)}.", {"field": "$.table.tariffs"})
+    for n, zone in enumerate(table.zones):
+        for pattern in zone.postal_codes:
+            if fault := pattern_fault(zone.country, pattern):
+                raise Invalid(f"The postal code {pattern!r} {fault}.", {"field": f"$.table.zones[{n}].postal_codes"})
+    named = [
+        msgspec.structs.replace(zone, region=_region(zone.country, zone.region, field=f"$.table.zones[{n}].region"))
+        for n, zone in enumerate(table.zones)
+    ]
+    return msgspec.structs.replace(table, zones=named)
+
+
+def _region(country: str, region: str, *, field: str) -> str:
+    """Give a region's present code; refuses one that its country does not have."""
+    known = current(region)
+    if known and (not known.startswith(f"{country}-") or (has_regions(country) and not exists(known))):
+        raise Invalid(f"{region} is no region of {country} (ISO 3166-2).", {"field": field})
+    return known
 
 
 async def get_settings(envelope: Envelope, query: GetSettings, context: Fulfillment) -> SettingsView:
@@ -131,6 +154,7 @@ async def put_nexus(work: Work, command: PutNexus, context: Fulfillment) -> None
     """Say where a store collects tax, or watch where it may have to."""
     nexus, envelope = command.nexus, work.envelope
     _check_nexus(nexus)
+    nexus = msgspec.structs.replace(nexus, region=_region(nexus.country, nexus.region, field="$.region"))
     async with connected(context.desk.pool) as db:
         known = await registrations.nexus_of(db, envelope.store_id, envelope.environment.value)
         now = (await context.standing(db, envelope)).now
@@ -150,8 +174,6 @@ async def put_nexus(work: Work, command: PutNexus, context: Fulfillment) -> None
 def _check_nexus(nexus: NexusBody) -> None:
     if nexus.oss == bool(nexus.country):
         raise Invalid("Name a country, or oss for the whole EU, and not both.", {"field": "$.country"})
-    if nexus.region and not nexus.region.startswith(f"{nexus.country}-"):
-        raise Invalid(f"The region {nexus.region} does not lie in {nexus.country or 'any country'}.", {"field": "$.region"})
     if (nexus.threshold_amount is None) != (nexus.threshold_currency is None):
         raise Invalid("A threshold's amount needs its currency, and the other way round.", {"field": "$.threshold_currency"})
     if nexus.valid_to is not None and nexus.valid_to < nexus.valid_from:
@@ -194,10 +216,9 @@ async def list_nexus(envelope: Envelope, query: ListNexus, context: Fulfillment)
 async def put_exemption(work: Work, command: PutExemption, context: Fulfillment) -> None:
     """Keep a customer's certificate."""
     body = command.exemption
-    if body.region and not body.region.startswith(f"{body.country}-"):
-        raise Invalid(f"The region {body.region} does not lie in {body.country}.", {"field": "$.region"})
     if body.valid_to is not None and body.valid_to < body.valid_from:
         raise Invalid("It ends before it begins.", {"field": "$.valid_to"})
+    body = msgspec.structs.replace(body, region=_region(body.country, body.region, field="$.region"))
     async with connected(context.desk.pool) as db:
         before = await registrations.exemption(db, work.envelope, command.exemption_id)
         now = (await context.standing(db, work.envelope)).now

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.fulfillment.domain.tax.rules import Rule
+from services.fulfillment.domain.tax.rule_book import CountryRules, RuleBook
 from services.fulfillment.providers import Carrier, LabelBooks, TaxEngine
 from services.fulfillment.providers.tax_books import TaxBooks
 from services.fulfillment.settings import Settings
@@ -37,7 +37,7 @@ class Ground(msgspec.Struct, kw_only=True):
 
     revision: int
     nexus: tuple[Nexus, ...]
-    by_country: dict[str, tuple[Rule, ...]]
+    by_country: dict[str, CountryRules]
 
 
 class Fulfillment:
@@ -120,9 +120,7 @@ class Fulfillment:
         """Read a store's settings."""
         return await settings_rows.standing(db, envelope.store_id, envelope.environment.value)
 
-    async def ground(
-        self, db: Connection, envelope: Envelope, revision: int, countries: set[str]
-    ) -> tuple[tuple[Nexus, ...], tuple[Rule, ...]]:
+    async def ground(self, db: Connection, envelope: Envelope, revision: int, countries: set[str]) -> tuple[tuple[Nexus, ...], RuleBook]:
         """Give a store's registrations, and its rules of some countries, as of a revision."""
         key, where = (envelope.store_id, envelope.environment), (envelope.store_id, envelope.environment.value)
         known = self._grounds.get(key)
@@ -134,5 +132,5 @@ class Fulfillment:
         if unknown := countries - known.by_country.keys():
             found = await rules.of_countries(db, *where, sorted(unknown))
             for country in unknown:
-                known.by_country[country] = tuple(rule for rule in found if rule.country == country)
-        return known.nexus, tuple(rule for country in sorted(countries) for rule in known.by_country[country])
+                known.by_country[country] = CountryRules([rule for rule in found if rule.country == country])
+        return known.nexus, RuleBook({country: known.by_country[country] for country in sorted(countries)})

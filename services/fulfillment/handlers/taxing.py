@@ -7,8 +7,10 @@ import msgspec
 
 from services.fulfillment.domain import pricing as rules
 from services.fulfillment.domain import vat_ids
+from services.fulfillment.domain.places import located
 from services.fulfillment.domain.pricing import AddressNeeded
 from services.fulfillment.domain.tax.engine import Line, Row
+from services.fulfillment.domain.tax.regional import check_origin, doubts
 from services.fulfillment.domain.tax.rules import Place
 from services.fulfillment.domain.tax.sale import Exemption, Registration, Sale, lacks_rules
 from services.fulfillment.domain.territories import EU_GOODS, in_eu_vat_area, rule_places, territory_of
@@ -61,7 +63,8 @@ async def tax_of(
         if address is None:
             raise AddressNeeded("Say where the order goes (shipping_address) or where its buyer is (billing_address).")
         engine = context.engine(envelope, settings.tax_provider)
-        place, here = rules.place_of(address), rules.place_of(settings.ship_from)
+        there, here = located(address), rules.place_of(settings.ship_from)
+        place = there.place
         async with connected(context.desk.pool) as db:
             nexus, known = await context.ground(
                 db, envelope, standing.revision, {*rule_places(place).countries, *rule_places(here).countries}
@@ -78,6 +81,8 @@ async def tax_of(
             exemptions=tuple(_exemption(each) for each in exempt),
             buyer_vat_country=buyer.country if buyer is not None and buyer.valid else "",
         )
+        check_origin(here, known)
+        notices += doubts(there, sale, known, field=rules.destination_field(content))
         request = TaxRequest(
             sale=sale, lines=tuple(lines), rules=known, content=content, ship_from=settings.ship_from, reference=query.snapshot_id
         )

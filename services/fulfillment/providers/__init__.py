@@ -1,6 +1,6 @@
 """What carriers and tax engines must do, and how they may answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
@@ -252,7 +252,7 @@ class TaxRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     sale: Sale
     lines: tuple[Line, ...]
-    rules: tuple[Rule, ...]
+    rules: Sequence[Rule]
     content: OrderContent
     ship_from: Address
     reference: UUID

@@ -15,7 +15,14 @@ PACKAGES_MAX = 50
 RULE_CODES_MAX = 1_000
 
 RegionCode = Annotated[str, Meta(pattern=r"^([A-Z]{2}-[A-Z0-9]{1,3})?$", description="ISO 3166-2, or empty.")]
-PostalPattern = Annotated[str, Meta(pattern=r"^[A-Z0-9]+(\*|-[A-Z0-9]+)?$", max_length=40, description="`12345`, `123*` or `12000-12999`.")]
+PostalPattern = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 -]*\*?$",
+        max_length=40,
+        description="`12345`, `123*` or `12000-12999`; codes as their country writes them (`01310-100`, `K1A 0B1`).",
+    ),
+]
 PercentText = Annotated[str, Meta(pattern=r"^\d{1,3}(\.\d{1,6})?$", description="Percent, as a decimal string.")]
 Grams = Annotated[int, Meta(gt=0, le=10_000_000)]
 Millimetres = Annotated[int, Meta(ge=0, le=100_000)]

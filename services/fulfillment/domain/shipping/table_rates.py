@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from services.fulfillment.domain.postal import named
+from shared.regions import around
 
 GRAMS_PER_KILOGRAM = 1_000
 
@@ -20,7 +21,7 @@ class Zone(msgspec.Struct, frozen=True, kw_only=True):
 
     def covers(self, country: str, region: str, postal_code: str) -> bool:
         """Tell whether a place lies in it."""
-        if self.country != country or self.region not in ("", region):
+        if self.country != country or self.region not in ("", *around(region)):
             return False
         return not self.postal_codes or named(self.country, postal_code, self.postal_codes)
 

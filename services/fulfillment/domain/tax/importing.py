@@ -12,8 +12,10 @@ from typing import Any
 
 import msgspec
 
+from services.fulfillment.domain.postal import pattern_fault, patterns_of
 from services.fulfillment.domain.tax.rules import Reason, Rule
 from shared.errors import Refusal
+from shared.regions import current, exists, has_regions
 
 ROWS_MAX = 100_000
 RATE_MAX_PERCENT = 100
@@ -27,7 +29,6 @@ SAID_BY_THE_SALE = frozenset(
 )
 COUNTRY = re.compile(r"[A-Z]{2}")
 REGION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
-PATTERN = re.compile(r"[A-Z0-9]+(\*|-[A-Z0-9]+)?")
 # A rate is what it is written as, never a float.
 _json = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
 COLUMNS = tuple(name for name in Rule.__struct_fields__ if name not in DERIVED)
@@ -108,7 +109,11 @@ def _followed(rule: Rule, added: Sequence[Rule]) -> Rule | None:
 
 
 def _alike(rule: Rule) -> tuple[object, ...]:
-    return (rule.jurisdiction, rule.tax_code, rule.postal_codes, rule.postal_codes_excluded)
+    codes, excluded = (
+        frozenset(each for text in texts for each in patterns_of(rule.country, text))
+        for texts in (rule.postal_codes, rule.postal_codes_excluded)
+    )
+    return (rule.jurisdiction, rule.tax_code, codes, excluded)
 
 
 def _checked(rows: Iterable[dict[str, Any]]) -> list[Rule]:
@@ -138,6 +143,7 @@ def _rule(row: dict[str, Any]) -> Rule:
     rule = msgspec.convert({**row, "version": "-"}, Rule, strict=False)
     if not rule.rate_percent.is_finite():
         raise ValueError(f"rate_percent {rule.rate_percent} is no number")
+    rule = msgspec.structs.replace(rule, region=current(rule.region))
     return msgspec.structs.replace(rule, version=version_of(rule))
 
 
@@ -172,6 +178,8 @@ def _faults(rule: Rule) -> Iterable[str]:
         yield f"country {rule.country!r} is not two capital letters"
     if rule.region and (not REGION.fullmatch(rule.region) or not rule.region.startswith(f"{rule.country}-")):
         yield f"region {rule.region!r} is not like {rule.country}-XX (ISO 3166-2)"
+    elif has_regions(rule.country) and rule.region and not exists(rule.region):
+        yield f"region {rule.region!r} is none of {rule.country} (ISO 3166-2)"
     if not rule.name.strip():
         yield "name is empty"
     if not 0 <= rule.rate_percent <= RATE_MAX_PERCENT:
@@ -180,8 +188,8 @@ def _faults(rule: Rule) -> Iterable[str]:
     if not isinstance(exponent, int) or -exponent > RATE_MAX_DECIMALS:
         yield f"rate_percent {rule.rate_percent} has more than {RATE_MAX_DECIMALS} decimals"
     for pattern in (*rule.postal_codes, *rule.postal_codes_excluded):
-        if not PATTERN.fullmatch(pattern):
-            yield f"postal code {pattern!r} is not like 12345, 123* or 12000-12999"
+        if fault := pattern_fault(rule.country, pattern):
+            yield f"postal code {pattern!r} {fault}"
     if rule.taxed_above < 0 or (rule.taxed_up_to is not None and rule.taxed_up_to <= rule.taxed_above):
         yield "taxed_up_to must be over taxed_above, and neither under zero"
     if rule.valid_to is not None and rule.valid_to < rule.valid_from:

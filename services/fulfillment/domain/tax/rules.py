@@ -9,6 +9,7 @@ import msgspec
 
 from services.fulfillment.domain.postal import named
 from services.fulfillment.domain.tax.amounts import RoundingMode
+from shared.regions import around
 
 # Tax codes under which shipping may have rules of its own; without any it follows the goods' rule for goods of no code.
 SHIPPING_CODE = "shipping"
@@ -125,7 +126,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     def covers(self, place: Place) -> bool:
         """Tell whether a place lies in its jurisdiction."""
-        if self.country != place.country or self.region not in ("", place.region):
+        if self.country != place.country or self.region not in ("", *around(place.region)):
             return False
         inside = not self.postal_codes or named(self.country, place.postal_code, self.postal_codes)
         return inside and not named(self.country, place.postal_code, self.postal_codes_excluded)

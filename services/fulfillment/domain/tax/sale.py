@@ -7,6 +7,7 @@ from decimal import Decimal
 import msgspec
 
 from services.fulfillment.domain.tax.engine import Line, Row
+from services.fulfillment.domain.tax.rule_book import RuleBook, book_of
 from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, Sourcing, selected
 from services.fulfillment.domain.territories import (
     EU_AREA,
@@ -18,6 +19,7 @@ from services.fulfillment.domain.territories import (
     territory_of,
 )
 from shared.errors import Refusal
+from shared.regions import around
 
 NO_RULE = "none"
 
@@ -102,17 +104,18 @@ class Sale(msgspec.Struct, frozen=True, kw_only=True):
 
     def collects_in(self, country: str, region: str) -> bool:
         """Tell whether the seller collects the tax of a country's region."""
-        return any((each.country, each.region) == (country, region) for each in self.registered)
+        return any(each.country == country and each.region in around(region) for each in self.registered)
 
 
 def rules_of(sale: Sale, rules: Sequence[Rule]) -> Callable[[Line], list[Rule]]:
     """Give the rules for each line of a sale, with what frees it from tax put in; raises NoTaxRule."""
-    place, freed = _where(sale, rules)
+    book = book_of(rules)
+    place, freed = _where(sale, book)
     known: dict[str, list[Rule]] = {}
 
     def rules_for(line: Line) -> list[Rule]:
         if line.tax_code not in known:
-            known[line.tax_code] = _for_code(sale, rules, line.tax_code, place, freed)
+            known[line.tax_code] = _for_code(sale, book, line.tax_code, place, freed)
         return known[line.tax_code]
 
     return rules_for
@@ -125,7 +128,7 @@ def lacks_rules(sale: Sale, rows: Sequence[Row]) -> bool:
     return within and any(row.rule_version == NO_RULE and row.reason is Reason.NOT_COLLECTING for row in rows)
 
 
-def _where(sale: Sale, rules: Sequence[Rule]) -> tuple[Place, Reason | None]:
+def _where(sale: Sale, book: RuleBook) -> tuple[Place, Reason | None]:
     """Decide where a sale counts as made, and whether that alone frees it."""
     there, here = sale.ship_to, sale.ship_from
     target, origin = territory_of(there), territory_of(here)
@@ -138,28 +141,28 @@ def _where(sale: Sale, rules: Sequence[Rule]) -> tuple[Place, Reason | None]:
         return (there if sale.collects(target) else here), None
     if sale.collects(target) or (there.region and sale.collects_in(there.country, there.region)):
         return there, None
-    if EU_AREA in origin.vat or (sale.collects(origin) and _has_national_tax(here, rules)):
+    if EU_AREA in origin.vat or (sale.collects(origin) and _has_national_tax(here, book)):
         return there, Reason.EXPORT
     return there, None if _has_regions(sale, target) else Reason.NOT_COLLECTING
 
 
-def _has_national_tax(place: Place, rules: Sequence[Rule]) -> bool:
+def _has_national_tax(place: Place, book: RuleBook) -> bool:
     names = rule_places(place)
-    return any(rule.level is Level.COUNTRY and rule.covers(names.for_rule(rule)) for rule in rules)
+    return any(rule.level is Level.COUNTRY and rule.covers(names.for_rule(rule)) for rule in book.near(names.places, ""))
 
 
 def _has_regions(sale: Sale, territory: Territory) -> bool:
     return any(each.country == territory.tax and each.region for each in sale.registered)
 
 
-def _for_code(sale: Sale, rules: Sequence[Rule], tax_code: str, place: Place, freed: Reason | None) -> list[Rule]:
-    found = _selected(sale, rules, tax_code, place)
+def _for_code(sale: Sale, book: RuleBook, tax_code: str, place: Place, freed: Reason | None) -> list[Rule]:
+    found = _selected(sale, book, tax_code, place)
     if freed is not None:
         # One row says why; the rates it is freed from do not matter.
         first = found[0] if found else _nothing(place)
         return [msgspec.structs.replace(first, reason=freed, rate_percent=Decimal(0))]
     if not found:
-        if _must_have_rule(sale, rules, place):
+        if _must_have_rule(sale, book, place):
             raise NoTaxRule(
                 f"No rule covers goods of the code {tax_code!r} in {place.country} {place.region} {place.postal_code} on {sale.day}.",
                 {"tax_code": tax_code, "country": place.country, "region": place.region},
@@ -168,7 +171,7 @@ def _for_code(sale: Sale, rules: Sequence[Rule], tax_code: str, place: Place, fr
     return [_as_it_is_for(sale, rule, tax_code, place) for rule in found]
 
 
-def _selected(sale: Sale, rules: Sequence[Rule], tax_code: str, place: Place) -> list[Rule]:
+def _selected(sale: Sale, book: RuleBook, tax_code: str, place: Place) -> list[Rule]:
     """Choose the rules at a place; those under a territory's own code go before those under its country's."""
     names, origin_names = rule_places(place), rule_places(sale.ship_from)
 
@@ -176,12 +179,13 @@ def _selected(sale: Sale, rules: Sequence[Rule], tax_code: str, place: Place) ->
         at_origin = _counts_at(rule, place, sale.ship_from) is sale.ship_from
         return (origin_names if at_origin else names).for_rule(rule)
 
-    found = selected(rules, seen_by, tax_code=tax_code, day=sale.day)
+    near = book.near((*names.places, *origin_names.places), tax_code)
+    found = selected(near, seen_by, tax_code=tax_code, day=sale.day)
     nearest = next((country for country in names.countries if any(rule.country == country for rule in found)), "")
     return [rule for rule in found if rule.country == nearest]
 
 
-def _must_have_rule(sale: Sale, rules: Sequence[Rule], place: Place) -> bool:
+def _must_have_rule(sale: Sale, book: RuleBook, place: Place) -> bool:
     """Tell whether a tax is due at a place that has no rule for it: it is refused then, for a tax is never guessed."""
     territory, names = territory_of(place), rule_places(place)
     region = place.region or territory.region
@@ -192,7 +196,9 @@ def _must_have_rule(sale: Sale, rules: Sequence[Rule], place: Place) -> bool:
     if any(each.collects(territory) for each in sale.registered):
         return True
     # To be at home somewhere is no registration where there are no rules: many countries levy no such tax.
-    return sale.at_home(territory) and any(rule.country in names.whole or rule.covers(names.for_rule(rule)) for rule in rules)
+    has_rules = any(book.of(country).rules for country in names.whole)
+    partly = (rule for country in names.part for rule in book.of(country).rules)
+    return sale.at_home(territory) and (has_rules or any(rule.covers(names.for_rule(rule)) for rule in partly))
 
 
 def _counts_at(rule: Rule, place: Place, origin: Place) -> Place:
