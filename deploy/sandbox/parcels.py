@@ -22,9 +22,18 @@ NEAR = frozenset(
         *("IE", "IT", "LI", "LT", "LU", "LV", "MT", "NL", "NO", "PL", "PT", "RO", "SE", "SI", "SK"),
     }
 )
-# Customs areas that are larger than a country, and military mail, which belongs to none.
-CUSTOMS_AREAS = {**dict.fromkeys(NEAR - {"CH", "GB", "LI", "NO"}, "EU"), "MC": "EU", "LI": "CH", "IM": "GB", "PR": "US"}
-MILITARY_STATES = frozenset({"AA", "AE", "AP"})
+OUTSIDE_EU = frozenset({"CH", "GB", "NO", "LI"})
+# Who is in another country's customs territory, and where, inside of a country, every parcel needs a declaration.
+CUSTOMS_UNIONS = {"MC": "FR", "LI": "CH", "IM": "GB", "PR": "US"}
+DECLARED: dict[str, tuple[str, ...]] = {
+    "DE": ("27498", "78266"),
+    "ES": ("35", "38", "51", "52"),
+    "FI": ("22",),
+    "FR": ("97", "984", "986", "987", "988"),
+    "GR": ("63086", "63087"),
+    "IT": ("22061", "23041"),
+}
+US_DECLARED = frozenset({"AA", "AE", "AP", "AS", "GU", "MP", "VI"})
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -160,7 +169,7 @@ class Carrier:
         if rate.expires_at <= now().isoformat():
             raise Refused(409, "rate_expired", "The rate has expired")
         ship_from, ship_to = _address(body, "from"), _address(body, "to")
-        if not body.get("customs") and not _customs_areas(ship_from) & _customs_areas(ship_to):
+        if not (_customs_areas(ship_from) & _customs_areas(ship_to)) and not body.get("customs"):
             raise Refused(422, "customs_needed", "Goods that cross a customs border need a declaration")
         label = Label(
             id=f"lbl_{new_id().hex}",
@@ -301,12 +310,15 @@ def _address(body: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _customs_areas(address: dict[str, Any]) -> set[str]:
-    """Say in which customs areas an address lies: Northern Ireland in two, military mail in none."""
-    country, postal_code = address["country_code"], str(address.get("postal_code") or "").upper()
-    if country == "US" and address.get("country_area") in MILITARY_STATES:
+    """Tell between which places carriers want no declaration."""
+    country = CUSTOMS_UNIONS.get(address["country_code"], str(address["country_code"]))
+    area, postal_code = str(address.get("country_area") or "").upper(), str(address.get("postal_code") or "")
+    if country == "US" and area in US_DECLARED:
         return set()
-    area = CUSTOMS_AREAS.get(country, country)
-    return {area, "EU"} if country == "GB" and postal_code.startswith("BT") else {area}
+    if any(postal_code.startswith(prefix) for prefix in DECLARED.get(country, ())):
+        return set()
+    northern = country == "GB" and postal_code.upper().startswith("BT")
+    return {country, *(("EU",) if country in NEAR - OUTSIDE_EU or northern else ())}
 
 
 def _zone(body: dict[str, Any]) -> int:

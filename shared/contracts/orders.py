@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from shared.contracts.customs import CustomsTerms, DangerousGoods, DeliveryConfirmation
 from shared.money import AMOUNT_MAX_MINOR_UNITS
 
 ITEMS_MAX = 500
@@ -90,6 +91,8 @@ class Customs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     hs_code: Annotated[str, Meta(pattern=r"^\d{6,10}$", description="Harmonized System code.")]
     origin_country: CountryCode
     description: ShortText
+    # What one unit is worth, where its price does not say it: gifts, samples, what a discount makes free.
+    unit_value: PositiveAmount | None = None
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,6 +108,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     weight_grams: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
     dimensions: Dimensions | None = None
     customs: Customs | None = None
+    dangerous_goods: DangerousGoods | None = None
     adjustments: Annotated[list[Adjustment], Meta(max_length=ADJUSTMENTS_MAX)] = []
 
 
@@ -134,6 +138,9 @@ class OrderContent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     customer_id: UUID | None = None
     # The buyer's, as typed; a valid one of another EU member state makes a supply free of VAT (Directive 2006/112/EC, Article 138).
     vat_id: Annotated[str, Meta(max_length=40)] = ""
+    # How it is declared and handed over, where that is not as the store's settings say.
+    customs: CustomsTerms | None = None
+    delivery_confirmation: DeliveryConfirmation | None = None
     cancelled: bool = False
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from services.fulfillment.domain.shipping.customs import Terms, terms_of, way_of
 from services.fulfillment.providers import LabelRequest, RatesRequest
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import Address, OrderContent
@@ -30,8 +31,17 @@ TOKYO = Address(
 
 
 def a_rates_request(**changes: Any) -> RatesRequest:
-    """Ask for the rates of the package, with changes."""
-    return RatesRequest(**{"ship_from": HOME, "ship_to": AWAY, "packages": (PACKAGE,), "content": CONTENT, **changes})
+    """Ask for the rates of the package, with changes, and declare its goods where they are declared at all."""
+    request = RatesRequest(**{"ship_from": HOME, "ship_to": AWAY, "packages": (PACKAGE,), "content": CONTENT, **changes})
+    return msgspec.structs.replace(request, terms=terms_between(request)) if "terms" not in changes else request
+
+
+def terms_between(request: RatesRequest) -> Terms:
+    """Say what the carrier must know of a request's goods."""
+    if any(item.customs is None for item in request.content.items):
+        return Terms()
+    way = way_of(request.ship_from, request.ship_to)
+    return terms_of(request.content, request.packages, way, said=(), confirmations=())
 
 
 def a_label_request(rate_id: str, **changes: Any) -> LabelRequest:

@@ -13,6 +13,7 @@ from litestar.params import FromPath, FromQuery
 
 from deploy.sandbox.books import Refused, now
 from deploy.sandbox.faces.carrier import at_city, in_words
+from deploy.sandbox.faces.customs import easypost_faults, easypost_refusals
 from deploy.sandbox.parcels import Label, Parcel, Rate, Scan
 from deploy.sandbox.printing import picture, printed
 from deploy.sandbox.server import Fields, HttpRequest, Sandbox, json_response, sandbox_of
@@ -179,6 +180,9 @@ async def buy(request: HttpRequest, shipment_id: FromPath[str]) -> Response[byte
         rate = next((each for each in shipment.rates if each.id == wanted.get("id")), None)
         if rate is None:
             raise Refused(422, "SHIPMENT.MISSING_RATE", "The requested rate could not be found")
+        for refusal in easypost_refusals(shipment.said):
+            # What a carrier says no to (EasyPost/easypost-csharp issue 80).
+            raise Refused(422, "SHIPMENT.POSTAGE.FAILURE", refusal)
         said = {**_translated(shipment.said), "rate_id": rate.id, "document": "pdf", "face": FACE}
         with in_words(REFUSALS):
             label = sandbox.carrier.buy(said)
@@ -266,6 +270,7 @@ def shown(sandbox: Sandbox, shipment: Shipment) -> dict[str, Any]:
         "buyer_address": end,
         "parcel": _parcel(shipment),
         "customs_info": _customs_info(shipment),
+        "tax_identifiers": said.get("tax_identifiers"),
         "options": {"currency": "USD", "payment": {"type": "SENDER"}, "date_advance": 0, **(said.get("options") or {})},
         "messages": [],
         "rates": [_rate(shipment, rate) for rate in shipment.rates],
@@ -442,10 +447,12 @@ def _address(shipment: Shipment, prefix: str, said: dict[str, Any]) -> dict[str,
 
 
 def _check(said: dict[str, Any]) -> None:
-    """Refuse a parcel of which some sizes are there and others are not (docs.easypost.com/docs/parcels)."""
+    """Refuse a parcel of which some sizes are there and others are not (docs.easypost.com/docs/parcels), and customs that cannot be."""
     there = [name for name in SIZES if said["parcel"].get(name)]
     if there and len(there) < len(SIZES):
         raise Refused(422, "PARCEL.PARAMETERS.INVALID", "length, width and height are required together")
+    for fault in easypost_faults(said):
+        raise Refused(422, "SHIPMENT.INVALID_PARAMS", f"Unable to create shipment, {fault}")
 
 
 def _translated(said: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from litestar.params import FromPath, FromQuery
 
 from deploy.sandbox.books import Refused, now
 from deploy.sandbox.faces.carrier import at_city, in_words
+from deploy.sandbox.faces.customs import shippo_faults
 from deploy.sandbox.faces.own import Own
 from deploy.sandbox.parcels import Label, Parcel, Rate, Scan
 from deploy.sandbox.printing import printed
@@ -64,7 +65,7 @@ REFUSALS = {
     "rate_expired": (400, "rate"),
     "rate_not_found": (400, "rate"),
 }
-FIELDS = frozenset({"address_from", "transaction", "label_file_type", "metadata", *(field for _, field in REFUSALS.values())})
+FIELDS = frozenset({"address_from", "extra", "transaction", "label_file_type", "metadata", *(field for _, field in REFUSALS.values())})
 FILE_TYPES = frozenset(
     {"PNG", "PNG_2.3x7.5", "PDF", "PDF_2.3x7.5", "PDF_4x6", "PDF_4x8", "PDF_A4", "PDF_A5", "PDF_A6", "ZPLII"},
 )
@@ -376,7 +377,7 @@ def _ended(transaction: Transaction) -> Transaction:
 
 
 def _check(body: Fields) -> None:
-    """Refuse streets that are too long, and parcels whose figures or units are none."""
+    """Refuse streets that are too long, parcels whose figures or units are none, and customs that cannot be."""
     for side in ("address_from", "address_to"):
         if any(len(str(body[side].get(line) or "")) > STREET_LINE_MAX_CHARACTERS for line in ("street1", "street2", "street3")):
             raise Refused(400, side, f"Ensure this field has no more than {STREET_LINE_MAX_CHARACTERS} characters.")
@@ -386,6 +387,8 @@ def _check(body: Fields) -> None:
             raise Refused(400, "parcels", "A valid number is required.")
         if parcel.get("distance_unit") not in MILLIMETRES or parcel.get("mass_unit") not in GRAMS:
             raise Refused(400, "parcels", "A unit is not a valid choice.")
+    for field, fault in shippo_faults(body):
+        raise Refused(400, field, fault)
 
 
 def _translated(said: dict[str, Any]) -> dict[str, Any]:

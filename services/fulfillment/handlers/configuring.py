@@ -53,6 +53,8 @@ async def put_settings(work: Work, command: PutSettings, context: Fulfillment) -
     context.engine(envelope, settings.tax_provider)
     if settings.table is not None:
         settings = msgspec.structs.replace(settings, table=_checked(settings.table))
+    if settings.customs is not None and settings.customs.itn is not None:
+        raise Invalid("An ITN is of one export: give it with the order or the label.", {"field": "$.customs.itn"})
     async with connected(context.desk.pool) as db:
         before = await context.standing(db, envelope)
     revision = before.revision + 1

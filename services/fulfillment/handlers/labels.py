@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
-from services.fulfillment.domain.pricing import RateExpired, place_of
+from services.fulfillment.domain.pricing import RateExpired
+from services.fulfillment.domain.shipping.customs import said_of_return, terms_of, way_of
 from services.fulfillment.domain.shipping.labels import LabelStatus
 from services.fulfillment.domain.shipping.shipments import (
     LabelExists,
     LabelUnderWay,
     ShipmentFinalized,
     meant,
-    refuse_without_customs,
 )
 from services.fulfillment.handlers.context import Fulfillment
+from services.fulfillment.handlers.shopping import registered_numbers
 from services.fulfillment.providers import (
     Bought,
     Carrier,
+    CarrierRate,
     CarrierRefused,
     LabelRequest,
     RatesRequest,
@@ -30,9 +32,11 @@ from services.fulfillment.store import rates as rate_rows
 from services.fulfillment.store import shipments
 from services.fulfillment.store.labels import Label
 from services.fulfillment.store.rates import Rate
+from services.fulfillment.store.settings import Standing
 from services.fulfillment.store.shipments import Shipment
 from shared import audit, telemetry
 from shared.backoff import step
+from shared.contracts.customs import CustomsTerms, DeliveryConfirmation
 from shared.contracts.fulfillment.shipping import (
     BuyLabel,
     DocumentView,
@@ -169,16 +173,28 @@ async def _request(envelope: Envelope, command: BuyLabel, context: Fulfillment, 
     if address is None or here is None:
         raise Invalid("The shipment has no address to go to or to come from.", {"shipment_id": str(shipment.id)})
     start, end = (address, here) if command.is_return else (here, address)
-    refuse_without_customs(shipment.content.items, place_of(start), place_of(end))
+    way = way_of(start, end, is_return=command.is_return)
+    terms = terms_of(
+        shipment.content,
+        rate.packages,
+        way,
+        said=(command.customs, *_customs_terms(shipment, standing, command)),
+        confirmations=(command.delivery_confirmation, *_confirmations(shipment, standing, command)),
+        registered=await registered_numbers(envelope, context, standing, way),
+    )
+    asked = RatesRequest(ship_from=start, ship_to=end, packages=rate.packages, content=shipment.content, terms=terms)
     provider_rate_id = rate.provider_rate_id
     if command.is_return:
-        back = RatesRequest(ship_from=start, ship_to=end, packages=rate.packages, content=shipment.content)
-        provider_rate_id = await _rate_back(context, carrier, back, rate)
+        provider_rate_id = (await _rate_again(context, carrier, asked, rate)).provider_rate_id
     elif rate.shown.expires_at is not None and rate.shown.expires_at <= standing.now:
         raise RateExpired(
             "Ask for the rates again and buy by one of them (rate_id); the price may be another.",
             {"rate_id": str(rate.shown.id), "service": rate.shown.service, "amount": rate.shown.amount},
         )
+    elif carrier.capabilities.rates_bind_terms and terms.digest != rate.terms_digest:
+        again = await _rate_again(context, carrier, asked, rate)
+        _refuse_dearer(again, rate)
+        provider_rate_id = again.provider_rate_id
     request = LabelRequest(
         provider_rate_id=provider_rate_id,
         service=rate.shown.service,
@@ -189,23 +205,42 @@ async def _request(envelope: Envelope, command: BuyLabel, context: Fulfillment, 
         document=command.document,
         insured_amount=command.insured_amount,
         is_return=command.is_return,
+        terms=terms,
     )
     return carrier, request, rate
 
 
-async def _rate_back(context: Fulfillment, carrier: Carrier, asked: RatesRequest, rate: Rate) -> str:
-    """Find the same service's rate for the way back, which nobody has quoted to the customer."""
+def _customs_terms(shipment: Shipment, standing: Standing, command: BuyLabel) -> tuple[CustomsTerms | None, ...]:
+    store = standing.settings.customs if standing.settings else None
+    return (said_of_return(store),) if command.is_return else (shipment.content.customs, store)
+
+
+def _confirmations(shipment: Shipment, standing: Standing, command: BuyLabel) -> tuple[DeliveryConfirmation | None, ...]:
+    store = standing.settings.delivery_confirmation if standing.settings else None
+    return () if command.is_return else (shipment.content.delivery_confirmation, store)
+
+
+def _refuse_dearer(again: CarrierRate, rate: Rate) -> None:
+    if again.currency != rate.shown.currency or again.amount > rate.shown.amount:
+        raise RateExpired(
+            "With what is declared now it costs more; say it in the order, ask for the rates again and buy by one of them (rate_id).",
+            {"rate_id": str(rate.shown.id), "service": rate.shown.service, "amount": again.amount, "currency": again.currency},
+        )
+
+
+async def _rate_again(context: Fulfillment, carrier: Carrier, asked: RatesRequest, rate: Rate) -> CarrierRate:
+    """Find the same service's rate for another way or other terms than the customer's quote had."""
     try:
         async with asyncio.timeout(context.settings.rates_timeout_seconds):
             offered = await carrier.rates(asked)
     except (TimeoutError, *OUTCOME_UNKNOWN) as silent:
-        raise Unavailable(f"{carrier.name} gave no rate for the way back") from silent
+        raise Unavailable(f"{carrier.name} gave no rate for the label") from silent
     except CarrierRefused as refused:
         raise CarrierSaidNo(refused.detail, {"carrier": carrier.name, "carrier_code": refused.code}) from refused
     for each in offered:
         if each.service == rate.shown.service:
-            return each.provider_rate_id
-    raise Unsupported(f"{carrier.name} does not bring {rate.shown.service} back.", {"service": rate.shown.service})
+            return each
+    raise Unsupported(f"{carrier.name} does not offer {rate.shown.service} for this label.", {"service": rate.shown.service})
 
 
 def _refuse_unable(carrier: Carrier, command: BuyLabel, *, packages: int, currency: str) -> None:

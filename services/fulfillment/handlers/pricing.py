@@ -42,23 +42,6 @@ async def price(envelope: Envelope, query: Price, context: Fulfillment) -> Figur
     statements: list[Statement] = []
     offered, selected, provider = await _shipping(envelope, query, context, standing)
     shipping_amount = content.shipping_amount if content.shipping_amount is not None else (selected.amount if selected else 0)
-    if selected is not None and selected.id is not None:
-        shown = next(rate for rate in offered.rates if rate.shown is selected)
-        statements.append(
-            shipments.drafted(
-                envelope,
-                new_id(),
-                order_id=query.order_id,
-                snapshot_id=query.snapshot_id,
-                rate=selected,
-                content=content,
-                ship_from=standing.settings.ship_from if standing.settings else None,
-                packages=shown.packages,
-            )
-        )
-        if query.rate_id is None:
-            statements.append(rate_rows.quoted(envelope, query.order_id, offered.rates))
-
     tax_lines, tax_hash, tax_provider = content.tax_lines or [], "", AS_ORDERED
     notices, calls = list(offered.notices), list(offered.calls)
     if content.tax_lines is None:
@@ -79,6 +62,23 @@ async def price(envelope: Envelope, query: Price, context: Fulfillment) -> Figur
                 expires_at=query.expires_at,
             )
         )
+    if selected is not None and selected.id is not None:
+        shown = next(rate for rate in offered.rates if rate.shown is selected)
+        statements.append(
+            shipments.drafted(
+                envelope,
+                new_id(),
+                order_id=query.order_id,
+                snapshot_id=query.snapshot_id,
+                rate=selected,
+                # With the tax, which is no part of what customs value.
+                content=msgspec.structs.replace(content, tax_lines=tax_lines),
+                ship_from=standing.settings.ship_from if standing.settings else None,
+                packages=shown.packages,
+            )
+        )
+        if query.rate_id is None:
+            statements.append(rate_rows.quoted(envelope, query.order_id, offered.rates))
     if calls:
         statements += audit.called(envelope, query.snapshot_id, calls)
     if statements:

@@ -10,6 +10,8 @@ import msgspec
 
 from services.fulfillment.domain import pricing as rules
 from services.fulfillment.domain.pricing import NoWayToShip
+from services.fulfillment.domain.shipping.customs import NOWHERE, CustomsIncomplete, Registered, Terms, Way, registered_in, terms_of, way_of
+from services.fulfillment.domain.shipping.shipments import CustomsNeeded
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.providers import Carrier, CarrierRate, CarrierRefused, RatesRequest
 from services.fulfillment.store.rates import Rate
@@ -22,6 +24,7 @@ from shared.contracts.fulfillment.pricing import (
     StoreSettings,
 )
 from shared.contracts.orders import OrderContent
+from shared.database import connected
 from shared.errors import Invalid
 from shared.http_client import Call, recorded
 from shared.ids import new_id
@@ -69,8 +72,11 @@ async def offer(
         )
     assert content.shipping_address is not None, "only what goes somewhere is shipped"
     packed = packages or tuple(rules.packages_of(content, limit_grams=settings.package_limit_grams))
+    way = way_of(settings.ship_from, content.shipping_address)
+    registered = await registered_numbers(envelope, context, standing, way)
+    terms, incomplete = _terms(settings, content, packed, way, registered)
     request = RatesRequest(
-        ship_from=settings.ship_from, ship_to=content.shipping_address, packages=packed, content=content, table=settings.table
+        ship_from=settings.ship_from, ship_to=content.shipping_address, packages=packed, content=content, table=settings.table, terms=terms
     )
     asked = [context.carrier(envelope, name) for name in settings.carriers]
     calls: list[Call] = []
@@ -80,7 +86,9 @@ async def offer(
     for carrier, found in zip(asked, answers, strict=True):
         if not isinstance(found, Notice):
             rates += [
-                _rate(context, standing.now, carrier, each, packed, priced_hash) for each in found if each.currency == content.currency
+                _rate(context, standing.now, carrier, each, packed, priced_hash, terms)
+                for each in found
+                if each.currency == content.currency
             ]
             if strange := sorted({each.currency for each in found} - {content.currency}):
                 # Amounts of two currencies cannot be compared without a rate between them, and none is guessed.
@@ -90,11 +98,40 @@ async def offer(
         rates = _fallback(context, standing.now, settings, content, packed, priced_hash)
         if rates:
             notices.append(Notice(code="fallback-rates", detail="No carrier answered; these are the store's fallback rates."))
+    if incomplete is not None and any(carrier.capabilities.rates_bind_terms for carrier in asked):
+        notices.append(incomplete)
     if required and not rates:
         facts = {"notices": [msgspec.to_builtins(each) for each in notices], "country": content.shipping_address.country_code}
         raise NoWayToShip("None of the store's carriers ships this there.", facts)
     rates.sort(key=lambda rate: (rate.shown.amount, rate.shown.carrier, rate.shown.service))
     return Offer(rates=rates, packages=packed, notices=notices, calls=calls)
+
+
+async def registered_numbers(envelope: Envelope, context: Fulfillment, standing: Standing, way: Way) -> Registered:
+    """Read what the store's tax registrations say of labels across a border."""
+    if not way.crosses_border:
+        return NOWHERE
+    async with connected(context.desk.pool) as db:
+        nexus, _ = await context.ground(db, envelope, standing.revision, set())
+    return registered_in((each.nexus for each in nexus), day=standing.now.date())
+
+
+def _terms(
+    settings: StoreSettings, content: OrderContent, packages: tuple[PackageBody, ...], way: Way, registered: Registered
+) -> tuple[Terms, Notice | None]:
+    """Say what carriers must know; a declaration that is not complete yet is left out of the prices, and refused at the label."""
+    try:
+        terms = terms_of(
+            content,
+            packages,
+            way,
+            said=(content.customs, settings.customs),
+            confirmations=(content.delivery_confirmation, settings.delivery_confirmation),
+            registered=registered,
+        )
+    except (CustomsNeeded, CustomsIncomplete) as missing:
+        return Terms(), Notice(code=missing.code, detail=f"Prices are without a customs declaration: {missing}")
+    return terms, None
 
 
 async def _rates_of(context: Fulfillment, carrier: Carrier, request: RatesRequest, calls: list[Call]) -> "list[CarrierRate] | Notice":
@@ -120,7 +157,13 @@ async def in_time(asking: Awaitable[T], name: str, timeout_seconds: float, calls
 
 
 def _rate(
-    context: Fulfillment, now: datetime, carrier: Carrier, rate: CarrierRate, packages: tuple[PackageBody, ...], priced_hash: str
+    context: Fulfillment,
+    now: datetime,
+    carrier: Carrier,
+    rate: CarrierRate,
+    packages: tuple[PackageBody, ...],
+    priced_hash: str,
+    terms: Terms,
 ) -> Rate:
     lifetime = timedelta(seconds=context.settings.rate_lifetime_seconds)
     shown = ShippingRate(
@@ -133,7 +176,7 @@ def _rate(
         quoted_at=now,
         expires_at=rate.expires_at or now + lifetime,
     )
-    return Rate(shown=shown, provider_rate_id=rate.provider_rate_id, packages=packages, priced_hash=priced_hash)
+    return Rate(shown=shown, provider_rate_id=rate.provider_rate_id, packages=packages, priced_hash=priced_hash, terms_digest=terms.digest)
 
 
 def _fallback(

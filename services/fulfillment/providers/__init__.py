@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from services.fulfillment.domain.shipping.customs import Terms
 from services.fulfillment.domain.shipping.labels import LabelStatus
 from services.fulfillment.domain.shipping.tracking import TrackingEvent
 from services.fulfillment.domain.tax.engine import Line, Row
@@ -66,6 +67,8 @@ class CarrierCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     tracking: bool
     # Whether a rate buys one label and no second one, also when the first was given back.
     rates_buy_once: bool = False
+    # Whether what customs must know is part of a rate, so that other terms need another one.
+    rates_bind_terms: bool = False
 
 
 class RatesRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +80,7 @@ class RatesRequest(msgspec.Struct, frozen=True, kw_only=True):
     content: OrderContent
     # The store's own tariffs, for the carrier that is a table.
     table: TableBody | None = None
+    terms: Terms = Terms()
 
 
 class CarrierRate(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +116,7 @@ class LabelRequest(msgspec.Struct, frozen=True, kw_only=True):
     document: str
     insured_amount: int | None
     is_return: bool
+    terms: Terms = Terms()
 
 
 class BoughtPackage(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,14 +26,14 @@ from services.fulfillment.providers import (
     tracker_of,
 )
 from services.fulfillment.providers.downloads import FORMS, fetched
+from services.fulfillment.providers.easypost_customs import GRAMS_PER_OUNCE, shipment_terms
 from shared.contracts.fulfillment.pricing import PackageBody
-from shared.contracts.orders import Address, OrderContent
+from shared.contracts.orders import Address
 from shared.http_client import Answer, ProviderClient
 from shared.money import Money, decimal_text, from_decimal_text
 from shared.provider_answers import AnswerFormat, ProviderError, text_of
 
 # Weights are ounces and sizes inches, each to one decimal (docs.easypost.com/docs/parcels).
-GRAMS_PER_OUNCE = Decimal("28.349523125")
 MILLIMETRES_PER_INCH = Decimal("25.4")
 TENTH = Decimal("0.1")
 # Rates that were not bought are kept for 28 days (easypost.com/blog/2020-04-15-rate-retention-change); prices change before that.
@@ -106,6 +106,7 @@ class EasyPost:
         multiple_packages=False,
         tracking=True,
         rates_buy_once=True,
+        rates_bind_terms=True,
     )
 
     def __init__(self, *, base_url: str, api_key: str, timeout_seconds: float, label_hosts: Collection[str] = ()) -> None:
@@ -300,9 +301,8 @@ def shipment_body(request: RatesRequest) -> dict[str, Any]:
         "parcel": _parcel(package),
         "options": {"label_format": LABEL_FORMAT, "currency": request.content.currency},
     }
-    if request.ship_from.country_code != request.ship_to.country_code and any(item.customs for item in request.content.items):
-        shipment["customs_info"] = _customs(request.content, signer=request.ship_from.name)
-    return {"shipment": shipment}
+    terms = shipment_terms(request.terms)
+    return {"shipment": {**shipment, **terms, "options": {**shipment["options"], **terms.get("options", {})}}}
 
 
 def _address(address: Address) -> dict[str, Any]:
@@ -323,43 +323,12 @@ def _parcel(package: PackageBody) -> dict[str, float]:
     # A size is required once another one is there; the weight alone will do (docs.easypost.com/docs/parcels).
     known = sizes if all(sizes.values()) else {}
     inches = {name: float(_rounded_up(Decimal(size) / MILLIMETRES_PER_INCH)) for name, size in known.items()}
-    return {**inches, "weight": float(_ounces(package.weight_grams))}
-
-
-def _ounces(grams: int) -> Decimal:
-    return _rounded_up(Decimal(grams) / GRAMS_PER_OUNCE)
+    return {**inches, "weight": float(_rounded_up(Decimal(package.weight_grams) / GRAMS_PER_OUNCE))}
 
 
 def _rounded_up(value: Decimal) -> Decimal:
     # A parcel that is heavier or larger than was said costs extra.
     return max(TENTH, value.quantize(TENTH, rounding=ROUND_UP))
-
-
-def _customs(content: OrderContent, *, signer: str) -> dict[str, Any]:
-    items = []
-    for item in content.items:
-        if item.customs is None:
-            continue
-        value = Money(item.quantity * item.unit_price - sum(a.amount for a in item.adjustments), content.currency)
-        items.append(
-            {
-                "description": item.customs.description,
-                "quantity": item.quantity,
-                "weight": float(_ounces(item.quantity * (item.weight_grams or 1))),
-                "value": decimal_text(value),
-                "currency": content.currency,
-                "hs_tariff_number": item.customs.hs_code,
-                "origin_country": item.customs.origin_country,
-            }
-        )
-    return {
-        "contents_type": "merchandise",
-        "customs_certify": True,
-        "customs_signer": signer,
-        "non_delivery_option": "return",
-        "restriction_type": "none",
-        "customs_items": items,
-    }
 
 
 def _split(provider_rate_id: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from services.fulfillment.domain.shipping.customs import Terms
 from services.fulfillment.domain.shipping.labels import LabelStatus
 from services.fulfillment.domain.shipping.tracking import TrackingEvent, TrackingStatus
 from services.fulfillment.providers import (
@@ -23,7 +24,6 @@ from services.fulfillment.providers import (
     changed,
 )
 from shared.contracts.fulfillment.pricing import PackageBody
-from shared.contracts.orders import OrderContent
 from shared.http_client import Answer, ProviderClient
 from shared.provider_answers import AnswerFormat, ProviderError, text_of
 
@@ -96,7 +96,8 @@ class SandboxCarrier:
             "from": msgspec.to_builtins(request.ship_from),
             "to": msgspec.to_builtins(request.ship_to),
             "parcels": _parcels(request.packages),
-            "customs": _customs(request.content),
+            "customs": _customs(request.terms),
+            "terms": msgspec.to_builtins(request.terms),
             "document": request.document,
             "insured_amount": request.insured_amount,
             "is_return": request.is_return,
@@ -241,9 +242,5 @@ def _parcels(packages: tuple[PackageBody, ...]) -> list[dict[str, int]]:
     return [{"weight_grams": p.weight_grams, "length_mm": p.length_mm, "width_mm": p.width_mm, "height_mm": p.height_mm} for p in packages]
 
 
-def _customs(content: OrderContent) -> list[dict[str, Any]]:
-    return [
-        {**msgspec.to_builtins(item.customs), "quantity": item.quantity, "unit_price": item.unit_price}
-        for item in content.items
-        if item.customs is not None
-    ]
+def _customs(terms: Terms) -> list[dict[str, Any]]:
+    return [] if terms.declaration is None else [msgspec.to_builtins(each) for each in terms.declaration.goods]

@@ -27,10 +27,11 @@ from services.fulfillment.providers import (
 )
 from services.fulfillment.providers.downloads import FORMS, fetched
 from services.fulfillment.providers.shippo_carriers import carrier_token
+from services.fulfillment.providers.shippo_customs import shipment_terms
 from shared.contracts.fulfillment.pricing import PackageBody
-from shared.contracts.orders import Address, OrderContent
+from shared.contracts.orders import Address
 from shared.http_client import Answer, ProviderClient
-from shared.money import Money, decimal_text, from_decimal_text
+from shared.money import Money, from_decimal_text
 from shared.provider_answers import AnswerFormat, IndeterminateResponse, ProviderError, text_of
 
 # docs.goshippo.com: rates hold for seven days.
@@ -51,7 +52,7 @@ FILE_TYPES = {"pdf": "PDF_4x6", "zpl": "ZPLII"}
 REFUSED_FIELDS = frozenset(
     {
         *("address_from", "address_to", "parcels", "customs_declaration", "async", "rate", "label_file_type", "metadata", "transaction"),
-        *("__all__", "non_field_errors"),
+        *("extra", "__all__", "non_field_errors"),
     }
 )
 INVALID, MISSING = "invalid", "not_found"
@@ -123,6 +124,7 @@ class Shippo:
         multiple_packages=False,
         tracking=True,
         rates_buy_once=True,
+        rates_bind_terms=True,
     )
 
     def __init__(self, *, base_url: str, api_key: str, timeout_seconds: float, label_hosts: Collection[str] = ()) -> None:
@@ -332,15 +334,13 @@ def _uuid(text: Any) -> UUID | None:
 def shipment_body(request: RatesRequest) -> dict[str, Any]:
     """Write the request that makes a shipment; refuses a package of unknown size, which Shippo does not take."""
     [package] = request.packages
-    body: dict[str, Any] = {
+    return {
         "address_from": _address(request.ship_from),
         "address_to": _address(request.ship_to),
         "parcels": [_parcel(package)],
         "async": False,
+        **shipment_terms(request.terms),
     }
-    if request.ship_from.country_code != request.ship_to.country_code and any(item.customs for item in request.content.items):
-        body["customs_declaration"] = _customs(request.content, signer=request.ship_from.name)
-    return body
 
 
 def _address(address: Address) -> dict[str, Any]:
@@ -378,33 +378,6 @@ def _parcel(package: PackageBody) -> dict[str, str]:
 
 def _text(value: Decimal) -> str:
     return f"{value.quantize(Decimal('0.1'), rounding=ROUND_UP):f}"
-
-
-def _customs(content: OrderContent, *, signer: str) -> dict[str, Any]:
-    items = []
-    for item in content.items:
-        if item.customs is None:
-            continue
-        value = Money(item.quantity * item.unit_price - sum(a.amount for a in item.adjustments), content.currency)
-        items.append(
-            {
-                "description": item.customs.description,
-                "quantity": item.quantity,
-                "net_weight": str(item.quantity * (item.weight_grams or 1)),
-                "mass_unit": "g",
-                "value_amount": decimal_text(value),
-                "value_currency": content.currency,
-                "origin_country": item.customs.origin_country,
-                "hs_code": item.customs.hs_code,
-            }
-        )
-    return {
-        "contents_type": "MERCHANDISE",
-        "non_delivery_option": "RETURN",
-        "certify": True,
-        "certify_signer": signer,
-        "items": items,
-    }
 
 
 def _rate(rate: Mapping[str, Any]) -> CarrierRate:

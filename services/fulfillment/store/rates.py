@@ -21,6 +21,8 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
     provider_rate_id: str
     packages: tuple[PackageBody, ...]
     priced_hash: str
+    # What the carrier knew of customs and delivery when it named the price.
+    terms_digest: str = ""
 
 
 def quoted(envelope: Envelope, order_id: UUID, rates: Sequence[Rate], *, content: OrderContent | None = None) -> Statement:
@@ -28,11 +30,12 @@ def quoted(envelope: Envelope, order_id: UUID, rates: Sequence[Rate], *, content
     return Statement(
         """
         INSERT INTO shipment_rates (id, store_id, environment, order_id, priced_hash, carrier, provider_rate_id, service, amount, currency,
-                                    transit_days, packages, content, quoted_at, expires_at)
-        SELECT id, $1, $2, $3, hash, carrier, rate, service, amount, currency, days, packages::jsonb, $15::jsonb, quoted_at, expires_at
+                                    transit_days, packages, content, quoted_at, expires_at, terms_digest)
+        SELECT id, $1, $2, $3, hash, carrier, rate, service, amount, currency, days, packages::jsonb, $15::jsonb, quoted_at,
+               expires_at, terms
           FROM unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[], $10::text[], $11::integer[], $12::text[],
-                      $13::timestamptz[], $14::timestamptz[])
-               AS t (id, hash, carrier, rate, service, amount, currency, days, packages, quoted_at, expires_at)
+                      $13::timestamptz[], $14::timestamptz[], $16::text[])
+               AS t (id, hash, carrier, rate, service, amount, currency, days, packages, quoted_at, expires_at, terms)
         """,
         (
             envelope.store_id,
@@ -50,6 +53,7 @@ def quoted(envelope: Envelope, order_id: UUID, rates: Sequence[Rate], *, content
             [r.shown.quoted_at for r in rates],
             [r.shown.expires_at for r in rates],
             None if content is None else msgspec.json.encode(content).decode(),
+            [r.terms_digest for r in rates],
         ),
     )
 
@@ -85,6 +89,7 @@ async def shown_with(db: Connection, envelope: Envelope, order_id: UUID, rate_id
             provider_rate_id=row["provider_rate_id"],
             packages=msgspec.json.decode(row["packages"], type=tuple[PackageBody, ...]),
             priced_hash=row["priced_hash"],
+            terms_digest=row["terms_digest"],
         )
         for row in rows
     ]

@@ -10,6 +10,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
 from services.gateway.routes.answers import ADMIN, CHECKOUT, FINANCE, READ, ask, carry_out, documented, show
+from shared.contracts.customs import CustomsTerms, DeliveryConfirmation
 from shared.contracts.fulfillment.pricing import PACKAGES_MAX, GetSettings, PackageBody, PutSettings, RatesView, SettingsView, StoreSettings
 from shared.contracts.fulfillment.shipping import (
     PAGE_ROWS_MAX,
@@ -70,7 +71,7 @@ async def get_settings(request: HttpRequest) -> Response[Any]:
 
 
 class LabelBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which shipment's label, by which rate (the chosen one when none is named), printed how, insured for how much, and which way."""
+    """Which shipment's label, by which rate (the chosen one when none is named), which way, and how it is printed and declared."""
 
     snapshot_id: UUID | None = None
     rate_id: UUID | None = None
@@ -78,6 +79,8 @@ class LabelBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     document: Literal["pdf", "zpl"] = "pdf"
     insured_amount: PositiveAmount | None = None
     is_return: bool = False
+    customs: CustomsTerms | None = None
+    delivery_confirmation: DeliveryConfirmation | None = None
 
 
 @post(

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from shared.contracts.customs import CustomsTerms, DeliveryConfirmation
 from shared.contracts.orders import Address, Amount, CountryCode, CurrencyCode, OrderContent, ShortText, TaxLine
 from shared.messages import Message, Query
 
@@ -174,6 +175,9 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     shipping_prices_include_tax: bool = False
     # Zones, tariffs and bands of the `table_rate` carrier.
     table: TableBody | None = None
+    # How goods are declared and handed over, unless an order or a label says otherwise.
+    customs: CustomsTerms | None = None
+    delivery_confirmation: DeliveryConfirmation | None = None
 
 
 class PutSettings(Message, frozen=True, kw_only=True, tag="fulfillment.put_settings.v1"):

@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 
 from shared.contracts.calls import TriedCall
+from shared.contracts.customs import CustomsTerms, DeliveryConfirmation
 from shared.messages import Event, Message, Query
 
 PAGE_ROWS_MAX = 200
@@ -24,6 +25,8 @@ class BuyLabel(Message, frozen=True, kw_only=True, tag="fulfillment.buy_label.v1
     document: str = "pdf"
     insured_amount: int | None = None
     is_return: bool = False
+    customs: CustomsTerms | None = None
+    delivery_confirmation: DeliveryConfirmation | None = None
 
 
 class VoidLabel(Message, frozen=True, kw_only=True, tag="fulfillment.void_label.v1"):

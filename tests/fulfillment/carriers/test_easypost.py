@@ -22,6 +22,7 @@ from shared.ids import new_id
 from tests.fulfillment import shop
 from tests.fulfillment.shop import an_order, ok, quote
 from tests.journeys.test_shipping import buy, document, is_at, void
+from tests.provider_facts.shipments import a_rates_request
 from tests.world import SANDBOX_KEY, Place, World, a_sandbox, a_world, until
 
 HOME = Address(
@@ -55,7 +56,7 @@ CUSTOMS_ITEM_NAMES = {"description", "quantity", "weight", "value", "hs_tariff_n
 
 
 def asked(there: Address = AWAY, **changes: Any) -> RatesRequest:
-    return RatesRequest(**{"ship_from": HOME, "ship_to": there, "packages": (PACKAGE,), "content": CONTENT, **changes})
+    return a_rates_request(**{"ship_from": HOME, "ship_to": there, "packages": (PACKAGE,), "content": CONTENT, **changes})
 
 
 def wanted(rate_id: str, **changes: Any) -> LabelRequest:
