@@ -26,6 +26,7 @@ from services.fulfillment.providers import (
     tracker_of,
 )
 from services.fulfillment.providers.downloads import FORMS, fetched
+from services.fulfillment.providers.tracking_feeds import estimate_of, events_of, moment_of, number_of, place_in, text_in
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import Address, OrderContent
 from shared.http_client import Answer, ProviderClient
@@ -177,7 +178,8 @@ class EasyPost:
         answer = await self._client.call("list_trackers", "GET", "/v2/trackers", query={"tracking_code": tracking_number})
         with ANSWERS.reading():
             trackers = ANSWERS.shown(answer)["trackers"]
-            return [event for tracker in trackers[:1] for event in _events(tracker_of(tracker, "tracking_code", tracking_number))]
+            tracker = _tracker_of(trackers, tracking_number, provider_label_id)
+            return [] if tracker is None else _events(tracker)
 
     async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
         """Page through the shipments that were bought, the newest first (docs.easypost.com/docs/shipments, list all)."""
@@ -209,7 +211,7 @@ class EasyPost:
             event = msgspec.json.decode(payload)
             result = event.get("result") or {}
             if result.get("object") == "Tracker":
-                return CarrierNews(events=tuple(_events(result)))
+                return CarrierNews(events=tuple(_events(result)), provider_label_id=result.get("shipment_id") or None)
             if result.get("object") == "Refund":
                 return CarrierNews(provider_label_id=result["shipment_id"], label_status=VOIDS[result["status"]])
             if result.get("object") == "Shipment" and result["refund_status"]:
@@ -392,23 +394,30 @@ def _void_status(shipment: Mapping[str, Any]) -> LabelStatus:
     return LabelStatus.PURCHASED if not said else VOIDS.get(str(said), LabelStatus.VOID_REQUESTED)
 
 
+def _tracker_of(trackers: Collection[Any], tracking_number: str, shipment_id: str) -> Mapping[str, Any] | None:
+    """Choose the shipment's own tracker, else one of no shipment: that of another shipment is another parcel's with the same number."""
+    found = [tracker_of(each, "tracking_code", tracking_number) for each in trackers if isinstance(each, Mapping)]
+    meant = sorted((each for each in found if each.get("shipment_id") in (shipment_id, None)), key=lambda each: not each.get("shipment_id"))
+    return next(iter(meant), None)
+
+
 def _events(tracker: Mapping[str, Any]) -> list[TrackingEvent]:
     """Read a tracker's whole history, which each of its events bears."""
-    number, estimated = tracker["tracking_code"], tracker.get("est_delivery_date")
-    events = []
-    for position, detail in enumerate(tracker.get("tracking_details") or []):
-        place = detail.get("tracking_location") or {}
-        events.append(
-            TrackingEvent(
-                carrier=EasyPost.carrier,
-                tracking_number=number,
-                occurred_at=datetime.fromisoformat(detail["datetime"]),
-                status=STATUSES.get(detail["status"], TrackingStatus.UNKNOWN),
-                code=str(detail.get("status_detail") or ""),
-                detail=str(detail.get("message") or ""),
-                location=", ".join(str(place[part]) for part in ("city", "state", "country") if place.get(part)),
-                sequence=position,
-                estimated_delivery=datetime.fromisoformat(estimated) if estimated else None,
-            )
+    number = number_of(tracker["tracking_code"])
+    estimated = estimate_of(tracker.get("est_delivery_date"), carrier=EasyPost.carrier, number=number)
+
+    def event(detail: Mapping[str, Any]) -> TrackingEvent:
+        moment = moment_of(detail["datetime"])
+        return TrackingEvent(
+            carrier=EasyPost.carrier,
+            tracking_number=number,
+            occurred_at=moment.at,
+            zone_assumed=moment.zone_assumed,
+            status=STATUSES.get(text_in(detail.get("status")), TrackingStatus.UNKNOWN),
+            code=text_in(detail.get("status_detail")),
+            detail=text_in(detail.get("message")),
+            location=place_in(detail.get("tracking_location")),
+            estimated_delivery=estimated,
         )
-    return events
+
+    return events_of(tracker.get("tracking_details"), event, carrier=EasyPost.carrier, number=number)
