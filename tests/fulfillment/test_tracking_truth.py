@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from services.fulfillment.domain.shipping.shipments import WHOLE, as_a_whole
 from services.fulfillment.domain.shipping.tracking import EARLY_MAX, TrackingEvent, TrackingStatus, history, of_parcel, project
 from services.fulfillment.providers.easypost import EasyPost
 from services.fulfillment.providers.sandbox import SandboxCarrier
 from services.fulfillment.providers.shippo import Shippo
-from shared.telemetry import REGISTRY
 
 S = TrackingStatus
 START = datetime(2026, 6, 1, 8, tzinfo=UTC)
@@ -57,8 +57,8 @@ def read_shippo(*entries: Any, **facts: Any) -> list[TrackingEvent]:
     return list(SHIPPO.read_event("track_updated", track(*entries, **facts)).events)
 
 
-# K4: github.com/thibmaek/bpost issue 93, allegro/allegro-api issue 12775, ha-parcel-integrations/ha-dhl-nl issue 18 (a parcel that goes back
-# is "delivered" to its sender); K1: shlee322/delivery-tracker issue 50.
+# K1: github.com/shlee322/delivery-tracker issue 50. K4, a parcel that goes back is "delivered" to its sender: thibmaek/bpost issue 93,
+# allegro/allegro-api issue 12775, ha-parcel-integrations/ha-dhl-nl issue 18.
 STORIES: list[tuple[str, list[TrackingEvent], TrackingStatus]] = [
     ("K1 delivered 5 minutes before out for delivery", [seen(S.DELIVERED, 5), seen(S.OUT_FOR_DELIVERY, 5.1)], S.DELIVERED),
     ("K3 an exception after the delivery", [seen(S.DELIVERED, 5), seen(S.EXCEPTION, 6)], S.DELIVERED),

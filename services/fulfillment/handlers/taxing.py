@@ -83,6 +83,8 @@ async def tax_of(
         if isinstance(answer, Notice):
             raise TaxUnavailable(answer.detail, {"tax_provider": engine.name})
         found = answer
+        if old := context.old_rates(envelope, (row.rule_version for row in found), sale.day):
+            notices.append(Notice(code="tax-rates-old", detail=old))
     if buyer is not None and not buyer.valid:
         notices.append(Notice(code="vat-id-invalid", detail="The VAT number cannot be one; the buyer is taxed as a consumer."))
     quote = TaxQuote(
