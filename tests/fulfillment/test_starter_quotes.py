@@ -66,7 +66,7 @@ async def quoted(world: World, province: str, **item: Any) -> Any:
 @pytest.mark.parametrize("province", BUYERS)
 async def test_groceries_bear_no_provincial_tax(world: World, province: str) -> None:
     """E1, E2: `zero` is free of PST, RST and QST too; books bear GST alone; a mug bears both."""
-    taxes_of = {code: (await quoted(world, province, tax_code=code))["tax_amount"] for code in ("zero", "books", "")}
+    taxes_of = {code: (await quoted(world, province, tax_code=code))["totals"]["tax_exclusive"] for code in ("zero", "books", "")}
 
     assert taxes_of == {"zero": 0, "books": 500, "": 500 + PROVINCIAL[province]}
 
@@ -83,4 +83,4 @@ async def test_an_old_table_says_so_until_it_is_compared_again(world: World) -> 
 
     assert [[each["code"] for each in shown["notices"]] for shown in (fresh, old, again)] == [[], ["tax-rates-old"], []]
     assert str(long_ago) in old["notices"][0]["detail"]
-    assert old["tax_amount"] == fresh["tax_amount"] == 1200
+    assert old["totals"]["tax_exclusive"] == fresh["totals"]["tax_exclusive"] == 1200
