@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 
 from services.fulfillment.domain.shipping.shipments import WHOLE, as_a_whole
 from services.fulfillment.domain.shipping.tracking import EARLY_MAX, TrackingEvent, TrackingStatus, history, of_parcel, project
-from services.fulfillment.providers.easypost import EasyPost
+from services.fulfillment.providers.easypost import EasyPost, tracker_for
 from services.fulfillment.providers.sandbox import SandboxCarrier
 from services.fulfillment.providers.shippo import Shippo
 
@@ -180,6 +180,28 @@ class TestEntries:
 
         assert history(read_easypost(*way)) == history(read_easypost(*reversed(way)))
         assert project(read_easypost(*way)).detail == "departed_facility"
+
+
+OWN, UNNAMED, OTHERS = (
+    {"tracking_code": "EZ1", "shipment_id": shipment_id, "tracking_details": []} for shipment_id in ("shp_own", None, "shp_other")
+)
+
+
+class TestWhoseTracker:
+    """EasyPost lists every tracker with a code (docs.easypost.com/docs/trackers, list; `shipment_id` names the shipment it is of)."""
+
+    def test_the_shipments_own_is_chosen_wherever_it_is_listed(self) -> None:
+        for order in permutations([OWN, UNNAMED, OTHERS, None, {"tracking_code": None}, {}]):
+            assert tracker_for(order, "EZ1", "shp_own") is OWN
+
+    def test_one_of_no_shipment_will_do_and_one_of_another_will_not(self) -> None:
+        assert tracker_for([OTHERS, UNNAMED], "EZ1", "shp_own") is UNNAMED
+        assert tracker_for([OTHERS], "EZ1", "shp_own") is None
+        assert tracker_for([], "EZ1", "shp_own") is None
+
+    def test_another_numbers_answer_is_none(self) -> None:
+        with pytest.raises(ValueError, match="another"):
+            tracker_for([{**OWN, "tracking_code": "EZ2"}], "EZ1", "shp_own")
 
 
 class TestWhoseEvent:

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import ROUND_UP, Decimal
 from typing import Any
@@ -26,12 +27,13 @@ from services.fulfillment.providers import (
     tracker_of,
 )
 from services.fulfillment.providers.downloads import FORMS, fetched
-from services.fulfillment.providers.tracking_feeds import estimate_of, events_of, moment_of, number_of, place_in, text_in
+from services.fulfillment.providers.tracking_feeds import estimate_of, events_of, label_of, moment_of, number_of, place_in, text_in
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import Address, OrderContent
 from shared.http_client import Answer, ProviderClient
 from shared.money import Money, decimal_text, from_decimal_text
 from shared.provider_answers import AnswerFormat, ProviderError, text_of
+from shared.provider_values import UNFIT
 
 # Weights are ounces and sizes inches, each to one decimal (docs.easypost.com/docs/parcels).
 GRAMS_PER_OUNCE = Decimal("28.349523125")
@@ -178,7 +180,7 @@ class EasyPost:
         answer = await self._client.call("list_trackers", "GET", "/v2/trackers", query={"tracking_code": tracking_number})
         with ANSWERS.reading():
             trackers = ANSWERS.shown(answer)["trackers"]
-            tracker = _tracker_of(trackers, tracking_number, provider_label_id)
+            tracker = tracker_for(trackers, tracking_number, provider_label_id)
             return [] if tracker is None else _events(tracker)
 
     async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
@@ -211,7 +213,7 @@ class EasyPost:
             event = msgspec.json.decode(payload)
             result = event.get("result") or {}
             if result.get("object") == "Tracker":
-                return CarrierNews(events=tuple(_events(result)), provider_label_id=result.get("shipment_id") or None)
+                return CarrierNews(events=tuple(_events(result)), provider_label_id=label_of(result.get("shipment_id")))
             if result.get("object") == "Refund":
                 return CarrierNews(provider_label_id=result["shipment_id"], label_status=VOIDS[result["status"]])
             if result.get("object") == "Shipment" and result["refund_status"]:
@@ -276,7 +278,7 @@ def _shipment(thing: dict[str, Any], shipment_id: str) -> dict[str, Any]:
 
 
 def _rates(shipment: Mapping[str, Any]) -> list[CarrierRate]:
-    until = datetime.fromisoformat(shipment["created_at"]) + RATE_LIFETIME
+    until = moment_of(shipment["created_at"]).at + RATE_LIFETIME
     found = []
     for rate in shipment["rates"]:
         price = _money(rate)
@@ -385,7 +387,7 @@ def _record(shipment: Mapping[str, Any]) -> LabelRecord:
         amount=price.amount,
         currency=price.currency,
         status=_void_status(shipment),
-        made_at=datetime.fromisoformat(shipment["created_at"]),
+        made_at=moment_of(shipment["created_at"]).at,
     )
 
 
@@ -394,11 +396,16 @@ def _void_status(shipment: Mapping[str, Any]) -> LabelStatus:
     return LabelStatus.PURCHASED if not said else VOIDS.get(str(said), LabelStatus.VOID_REQUESTED)
 
 
-def _tracker_of(trackers: Collection[Any], tracking_number: str, shipment_id: str) -> Mapping[str, Any] | None:
+def tracker_for(trackers: Collection[Any], tracking_number: str, shipment_id: str) -> Mapping[str, Any] | None:
     """Choose the shipment's own tracker, else one of no shipment: that of another shipment is another parcel's with the same number."""
-    found = [tracker_of(each, "tracking_code", tracking_number) for each in trackers if isinstance(each, Mapping)]
-    meant = sorted((each for each in found if each.get("shipment_id") in (shipment_id, None)), key=lambda each: not each.get("shipment_id"))
-    return next(iter(meant), None)
+    found = []
+    for each in trackers:
+        with suppress(*UNFIT):
+            found.append(tracker_of(each, "tracking_code", tracking_number))
+    if trackers and not found:
+        raise ValueError("they are another tracking number's")
+    by_label = {label_of(each.get("shipment_id")): each for each in reversed(found)}
+    return by_label.get(shipment_id) or by_label.get(None)
 
 
 def _events(tracker: Mapping[str, Any]) -> list[TrackingEvent]:

@@ -85,7 +85,7 @@ class SandboxCarrier:
                     amount=rate["amount"],
                     currency=rate["currency"],
                     transit_days=rate["transit_days"],
-                    expires_at=datetime.fromisoformat(rate["expires_at"]),
+                    expires_at=moment_of(rate["expires_at"]).at,
                 )
                 for rate in answer["rates"]
             ]
@@ -215,7 +215,7 @@ def _record(label: Mapping[str, Any]) -> LabelRecord:
         amount=label["amount"],
         currency=label["currency"],
         status=LabelStatus(label["status"]),
-        made_at=datetime.fromisoformat(label["created_at"]),
+        made_at=moment_of(label["created_at"]).at,
         reference=UUID(reference) if reference else None,
     )
 

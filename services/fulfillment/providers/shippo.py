@@ -27,7 +27,7 @@ from services.fulfillment.providers import (
 )
 from services.fulfillment.providers.downloads import FORMS, fetched
 from services.fulfillment.providers.shippo_carriers import carrier_token
-from services.fulfillment.providers.tracking_feeds import estimate_of, events_of, moment_of, number_of, place_in, text_in
+from services.fulfillment.providers.tracking_feeds import estimate_of, events_of, label_of, moment_of, number_of, place_in, text_in
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import Address, OrderContent
 from shared.http_client import Answer, ProviderClient
@@ -213,7 +213,7 @@ class Shippo:
         answer = await self._client.call("list_transactions", "GET", "/transactions/", query=query)
         with ANSWERS.reading():
             found = _results(answer)
-            made = [datetime.fromisoformat(each["object_created"]) for each in found]
+            made = [moment_of(each["object_created"]).at for each in found]
             wanted = [each for each, at in zip(found, made, strict=True) if since <= at < until and str(each["status"]) in TRANSACTIONS]
             more = bool(answer.body["next"]) and bool(made) and min(made) >= since
             labels = tuple([await self._record(each) for each in wanted])
@@ -235,7 +235,7 @@ class Shippo:
             amount=price.amount,
             currency=price.currency,
             status=TRANSACTIONS[str(transaction["status"])],
-            made_at=datetime.fromisoformat(transaction["object_created"]),
+            made_at=moment_of(transaction["object_created"]).at,
             reference=_uuid(transaction.get("metadata")),
         )
 
@@ -245,7 +245,7 @@ class Shippo:
             event = msgspec.json.decode(payload)
             data = event.get("data") or {}
             if event.get("event") == "track_updated":
-                return CarrierNews(events=tuple(_events(data)), provider_label_id=data.get("transaction") or None)
+                return CarrierNews(events=tuple(_events(data)), provider_label_id=label_of(data.get("transaction")))
             if event.get("event") == "transaction_updated" and data["status"] in TRANSACTIONS:
                 return CarrierNews(provider_label_id=data["object_id"], label_status=TRANSACTIONS[data["status"]])
         except (msgspec.DecodeError, AttributeError, KeyError, TypeError, ValueError) as unfit:
@@ -417,7 +417,7 @@ def _rate(rate: Mapping[str, Any]) -> CarrierRate:
         amount=price.amount,
         currency=price.currency,
         transit_days=rate.get("estimated_days"),
-        expires_at=datetime.fromisoformat(rate["object_created"]) + RATE_LIFETIME,
+        expires_at=moment_of(rate["object_created"]).at + RATE_LIFETIME,
     )
 
 
@@ -427,7 +427,7 @@ def _money(rate: Mapping[str, Any]) -> Money:
 
 def _own(track: Mapping[str, Any], transaction_id: str) -> bool:
     """Tell whether a track is of a transaction; one of another is another parcel's with the same number (Track.transaction)."""
-    return track.get("transaction") in (transaction_id, None, "")
+    return label_of(track.get("transaction")) in (transaction_id, None)
 
 
 def _events(track: Mapping[str, Any]) -> list[TrackingEvent]:

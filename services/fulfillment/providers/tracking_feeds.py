@@ -44,6 +44,11 @@ def number_of(value: object) -> str:
     return value
 
 
+def label_of(value: object) -> str | None:
+    """Read which label's history it is, by the carrier's name for it; nothing where the carrier names none."""
+    return value if isinstance(value, str) and value else None
+
+
 def estimate_of(value: object, *, carrier: str, number: str) -> datetime | None:
     """Read when a parcel is expected; nothing where the carrier says nothing that can be read, which costs no event."""
     if not value:
