@@ -182,9 +182,9 @@ class TestEntries:
         assert project(read_easypost(*way)).detail == "departed_facility"
 
 
-OWN, UNNAMED, OTHERS = (
-    {"tracking_code": "EZ1", "shipment_id": shipment_id, "tracking_details": []} for shipment_id in ("shp_own", None, "shp_other")
-)
+OWN: dict[str, Any] = {"tracking_code": "EZ1", "shipment_id": "shp_own", "tracking_details": []}
+UNNAMED: dict[str, Any] = {**OWN, "shipment_id": None}
+OTHERS: dict[str, Any] = {**OWN, "shipment_id": "shp_other"}
 
 
 class TestWhoseTracker:
