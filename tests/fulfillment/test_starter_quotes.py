@@ -71,7 +71,7 @@ async def test_groceries_bear_no_provincial_tax(world: World, province: str) -> 
     assert taxes_of == {"zero": 0, "books": 500, "": 500 + PROVINCIAL[province]}
 
 
-async def test_an_old_table_says_so_until_it_is_compared_again(world: World) -> None:
+async def test_an_old_table_says_so_until_it_is_compared_again(world: World, caplog: pytest.LogCaptureFixture) -> None:
     fresh = await quoted(world, "BC")
     long_ago = datetime.now(UTC).date() - timedelta(days=RULES_CHECKED_MAX_DAYS + 1)
     await world.change("UPDATE fulfillment.tax_jurisdiction_rules SET checked_on = $2 WHERE store_id = $1", world.store_id, long_ago)
@@ -82,5 +82,6 @@ async def test_an_old_table_says_so_until_it_is_compared_again(world: World) -> 
     again = await quoted(world, "BC")
 
     assert [[each["code"] for each in shown["notices"]] for shown in (fresh, old, again)] == [[], ["tax-rates-old"], []]
+    assert "tax rates are old" in caplog.messages
     assert str(long_ago) in old["notices"][0]["detail"]
     assert old["totals"]["tax_exclusive"] == fresh["totals"]["tax_exclusive"] == 1200

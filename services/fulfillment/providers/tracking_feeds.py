@@ -1,7 +1,7 @@
 """Carriers' histories of parcels, read entry by entry: one that cannot be read costs itself alone, and is logged and counted."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,20 +56,23 @@ def estimate_of(value: object, *, carrier: str, number: str) -> datetime | None:
     try:
         return moment_of(value).at
     except UNFIT as unfit:
-        _left_out(carrier, number, unfit)
+        _left_out(carrier, number, [unfit])
         return None
 
 
 def events_of(entries: object, read: Callable[[Mapping[str, Any]], TrackingEvent], *, carrier: str, number: str) -> list[TrackingEvent]:
     """Read a history, in whichever direction it is told."""
-    events = []
+    events: list[TrackingEvent] = []
+    unread: list[Exception] = []
     for entry in entries if isinstance(entries, list) else []:
         try:
             if not isinstance(entry, Mapping):
                 raise ValueError(f"{entry!r:.50} is no entry")
             events.append(read(entry))
         except UNFIT as unfit:
-            _left_out(carrier, number, unfit)
+            unread.append(unfit)
+    if unread:
+        _left_out(carrier, number, unread)
     return list(_in_sequence(events))
 
 
@@ -94,7 +97,7 @@ def place_in(value: object) -> str:
     return text_in(", ".join(str(parts[part]) for part in PLACE_PARTS if parts.get(part)))
 
 
-def _left_out(carrier: str, number: str, unfit: Exception) -> None:
-    telemetry.tracking_entries_left_out.labels(carrier).inc()
-    facts = {"carrier": carrier, "tracking_number": number, "reason": why(unfit)}
-    telemetry.say(logger, logging.WARNING, "an entry of a parcel's history cannot be read", facts)
+def _left_out(carrier: str, number: str, unread: Sequence[Exception]) -> None:
+    telemetry.tracking_entries_left_out.labels(carrier).inc(len(unread))
+    facts = {"carrier": carrier, "tracking_number": number, "left_out": len(unread), "reason": why(unread[0])}
+    telemetry.say(logger, logging.WARNING, "a parcel's history cannot be read in part", facts)
