@@ -63,7 +63,7 @@ def estimate_of(value: object, *, carrier: str, number: str) -> datetime | None:
 def events_of(entries: object, read: Callable[[Mapping[str, Any]], TrackingEvent], *, carrier: str, number: str) -> list[TrackingEvent]:
     """Read a history, in whichever direction it is told."""
     events: list[TrackingEvent] = []
-    unread: list[Exception] = []
+    unread: list[Exception] = [] if entries is None or isinstance(entries, list) else [ValueError("the history is no list")]
     for entry in entries if isinstance(entries, list) else []:
         try:
             if not isinstance(entry, Mapping):
