@@ -1,10 +1,11 @@
 """Tax rules from a file into a store: all or none, every row's problem named, and a dry run that shows what would change."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from services.fulfillment.domain.tax import importing
+from services.fulfillment.domain.tax import importing, table_age
 from services.fulfillment.domain.tax.importing import Changes
 from services.fulfillment.domain.tax.rules import Rule
 from services.fulfillment.store import rules as rows
@@ -74,10 +75,17 @@ async def bring_in(
                 added_rules=added,
                 removed_ids=[each.id for each in known if each.rule.version in gone],
             )
+            await rows.check(connection, store_id, environment.value, changes.same)
             moved_on = settings.changed(store_id, environment.value)
             await connection.execute(moved_on.sql, *moved_on.arguments)
         after |= {"added": len(changes.added), "ended": len(changes.ended), "missing": len(changes.missing)}
     return changes
+
+
+def age_of(wanted: list[Rule]) -> str:
+    """Say that a file's rates are old; nothing where they are not."""
+    oldest = table_age.oldest_check((rule.checked_on for rule in wanted), datetime.now(UTC).date())
+    return "" if oldest is None else table_age.said_of(oldest)
 
 
 def line_of(rule: Rule) -> str:

@@ -68,6 +68,10 @@ idempotency_answers = Counter("tender_idempotency_answers_total", "Keyed request
 webhooks_received = Counter(
     "tender_webhooks_received_total", "Webhooks by provider and what they turned out to be.", ["provider", "result"]
 )
+tracking_entries_left_out = Counter(
+    "tender_tracking_entries_left_out_total", "Entries of parcels' histories that could not be read.", ["carrier"]
+)
+tracking_looks_failed = Counter("tender_tracking_looks_failed_total", "Looks for a parcel that came to nothing.", ["carrier"])
 webhook_secrets_unfit = Counter(
     "tender_webhook_secrets_unfit_total", "Tries to verify a webhook that passed over a secret which is none.", ["provider"]
 )

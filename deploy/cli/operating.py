@@ -251,6 +251,8 @@ def import_rules(file: Path, store_id: UUID, environment: str, replace: bool, dr
     deploy/tax/starter.csv is a set to begin with.
     """
     wanted = taxes.read(file)
+    if old := taxes.age_of(wanted):
+        click.echo(f"Warning: {old}", err=True)
     found = asyncio.run(
         taxes.bring_in(
             _database_url(database_url),

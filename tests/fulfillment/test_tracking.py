@@ -26,7 +26,7 @@ STORIES: list[tuple[str, list[TrackingEvent], str]] = [
     ("a scan after the delivery", [seen("delivered", 30), seen("in_transit", 31)], "delivered"),
     ("an exception that passes", [seen("in_transit", 2), seen("exception", 3), seen("out_for_delivery", 20)], "out_for_delivery"),
     ("delivered and sent back", [seen("delivered", 30), seen("return_to_sender", 50)], "return_to_sender"),
-    ("sent back, then delivered to the sender", [seen("return_to_sender", 30), seen("delivered", 50)], "delivered"),
+    ("sent back, then delivered to the sender", [seen("return_to_sender", 30), seen("delivered", 50)], "return_to_sender"),
     ("at one moment", [seen("delivered", 30), seen("out_for_delivery", 30)], "delivered"),
     ("cancelled", [seen("pre_transit", 0), seen("cancelled", 5)], "cancelled"),
     ("cancelled and moving", [seen("cancelled", 5), seen("in_transit", 9), seen("delivered", 30)], "cancelled"),

@@ -242,20 +242,23 @@ class TestCarriers:
     async def test_a_scan_of_the_sandbox_that_cannot_be_kept_is_refused(self, world: World) -> None:
         scan = {"status": "in_transit", "code": "arrived", "detail": "Arrived", "location": "Berlin", "sequence": 1}
         data = {"tracking_number": "SB1", "scan": {**scan, "occurred_at": "2026-01-01T00:00:00Z"}}
-        fields = {
-            **dict.fromkeys(("code", "detail", "location"), TEXTS),
-            **dict.fromkeys(("occurred_at", "estimated_delivery"), MOMENTS),
-            "sequence": {name: value for name, value in AMOUNTS.items() if name not in ("nothing", "over-the-most")},
-        }
+        times = {name: value for name, value in MOMENTS.items() if name != "without-a-zone"}
+        moments = variants(data, {"occurred_at": times}, inside=lambda shown: shown["scan"])
 
-        found = await all_end(
-            world,
-            "sandbox-carrier",
-            "parcel.moved",
-            {**variants(data, fields, inside=lambda shown: shown["scan"]), **variants(data, {"tracking_number": TEXTS})},
-        )
+        found = await all_end(world, "sandbox-carrier", "parcel.moved", {**moments, **variants(data, {"tracking_number": TEXTS})})
 
         assert not_refused(found) == {}
+
+    async def test_a_scan_is_read_without_what_cannot_be_kept(self, world: World) -> None:
+        """F9 (d): a text that is too long, or an estimate that is no time, does not cost the scan."""
+        scan = {"status": "in_transit", "code": "arrived", "detail": "Arrived", "location": "Berlin", "sequence": 1}
+        data = {"tracking_number": "SB2", "scan": {**scan, "occurred_at": "2026-01-01T00:00:00Z"}}
+        fields = {**dict.fromkeys(("code", "detail", "location"), TEXTS), "estimated_delivery": MOMENTS, "sequence": AMOUNTS}
+
+        found = await all_end(world, "sandbox-carrier", "parcel.moved", variants(data, fields, inside=lambda shown: shown["scan"]))
+
+        assert not_refused(found, or_else="ignored") == {}
+        assert found["detail long"][0] == found["detail nul"][0] == found["estimated_delivery february-30"][0] == "ignored"
 
     async def test_an_easypost_tracker_never_fails_us(self, world: World) -> None:
         detail = {"object": "TrackingDetail", "message": "Arrived", "status": "in_transit", "datetime": "2026-01-01T00:00:00Z"}

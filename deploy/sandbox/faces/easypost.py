@@ -344,7 +344,7 @@ def _detail(scan: Scan) -> dict[str, Any]:
         "description": "",
         "status": STATUSES.get(scan.status, scan.status),
         "status_detail": STATUS_DETAILS.get(scan.status, OTHER_DETAIL),
-        "datetime": _moment(scan.occurred_at),
+        "datetime": _moment(scan.occurred_at) if scan.occurred_at else None,
         "source": CARRIER,
         "carrier_code": scan.code,
         "tracking_location": {"object": "TrackingLocation", "city": scan.location, "state": None, "country": None, "zip": None},

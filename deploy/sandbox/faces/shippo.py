@@ -246,7 +246,7 @@ async def get_track(request: HttpRequest, carrier: FromPath[str], tracking_numbe
     sandbox.read(request)
     if carrier != CARRIER.lower():
         raise Refused(400, "carrier", f"Carrier with name '{carrier}' is not supported.")
-    return json_response(msgspec.json.encode(track(*sandbox.carrier.parcel(tracking_number))))
+    return json_response(msgspec.json.encode(track(sandbox, *sandbox.carrier.parcel(tracking_number))))
 
 
 @get("/labels/{name:str}")
@@ -261,13 +261,20 @@ async def file(request: HttpRequest, name: FromPath[str]) -> Response[bytes]:
 def event_of(sandbox: Sandbox, label: Label, parcel: Parcel | None, scan: Scan | None) -> tuple[str, Any]:
     """Say what happened, by its name."""
     if parcel is not None:
-        return "track_updated", track(label, parcel)
-    found = next(each for each in sandbox.shipments.values() if isinstance(each, Transaction) and each.label_id == label.id)
+        return "track_updated", track(sandbox, label, parcel)
+    found = _bought_by(sandbox, label)
+    assert found is not None, "a label is bought by a transaction"
     return "transaction_updated", _transaction(sandbox, found)
 
 
-def track(label: Label, parcel: Parcel) -> dict[str, Any]:
+def _bought_by(sandbox: Sandbox, label: Label) -> Transaction | None:
+    transactions = (each for each in sandbox.shipments.values() if isinstance(each, Transaction))
+    return next((each for each in transactions if each.label_id == label.id), None)
+
+
+def track(sandbox: Sandbox, label: Label, parcel: Parcel) -> dict[str, Any]:
     """Write a track with its history."""
+    transaction = _bought_by(sandbox, label)
     history = [_seen(scan) for scan in sorted(parcel.scans, key=lambda scan: scan.occurred_at)]
     estimated = next((scan.estimated_delivery for scan in reversed(parcel.scans) if scan.estimated_delivery), None)
     return {
@@ -279,19 +286,22 @@ def track(label: Label, parcel: Parcel) -> dict[str, Any]:
         "tracking_status": history[-1] if history else None,
         "tracking_history": history,
         "metadata": label.reference or "",
+        **({} if transaction is None else {"transaction": transaction.id}),
     }
 
 
 def _seen(scan: Scan) -> dict[str, Any]:
     status, finer = STATUSES.get(scan.status, ("UNKNOWN", "other"))
-    at = _moment(datetime.fromisoformat(scan.occurred_at))
+    # An entry of a label that was not used yet has no time (goshippo/shippo-javascript-sdk issue 18).
+    at = {"status_date": _moment(datetime.fromisoformat(scan.occurred_at))} if scan.occurred_at else {}
+    made = at.get("status_date") or _moment(now())
     return {
         "object_id": scan.id,
-        "object_created": at,
-        "object_updated": at,
+        "object_created": made,
+        "object_updated": made,
         "status": status,
         "status_details": scan.detail,
-        "status_date": at,
+        **at,
         "substatus": {"code": finer, "text": scan.detail, "action_required": finer in ACTIONS},
         "location": {"city": scan.location, "state": "", "zip": "", "country": ""},
     }

@@ -113,7 +113,7 @@ async def put_rule(work: Work, command: PutRule, context: Fulfillment) -> None:
     others = [each.rule for each in known if each.id != command.rule_id and each.rule.country == rule.country]
     importing.refuse_overlap(rule, others)
     batch = work.batch()
-    if before is None or before.rule.version != rule.version:
+    if before is None or before.rule != rule:
         if before is not None:
             batch.add(rule_rows.removed(*where, [before.id], must=True))
         batch.add(rule_rows.added(*where, rule, rule_id=command.rule_id), settings_rows.changed(*where))

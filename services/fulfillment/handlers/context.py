@@ -1,10 +1,13 @@
 """What the handlers of fulfillment work with, and a store's ground: its settings, rules and registrations as of their revision."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
+from datetime import date
 from uuid import UUID
 
 import msgspec
 
+from services.fulfillment.domain.tax import table_age
 from services.fulfillment.domain.tax.rule_book import CountryRules, RuleBook
 from services.fulfillment.providers import Carrier, LabelBooks, TaxEngine
 from services.fulfillment.providers.tax_books import TaxBooks
@@ -13,15 +16,20 @@ from services.fulfillment.store import registrations, rules
 from services.fulfillment.store import settings as settings_rows
 from services.fulfillment.store.registrations import Nexus
 from services.fulfillment.store.settings import Standing
+from shared import telemetry
 from shared.contracts.credentials import Use
 from shared.credentials import Adapters, Credential, Wallet, tried
 from shared.database import Connection
+from shared.dependencies import Throttle
 from shared.errors import Invalid
 from shared.messages import Envelope, Environment
 from shared.provider_answers import OUTCOME_UNKNOWN
 from shared.work import Desk
 
+logger = logging.getLogger(__name__)
+
 STORES_CACHED_MAX = 1_000
+OLD_RATES_WARNING_INTERVAL_SECONDS = 24 * 3600.0
 NOTHING = "tender-is-this-key-good"
 
 
@@ -38,6 +46,8 @@ class Ground(msgspec.Struct, kw_only=True):
     revision: int
     nexus: tuple[Nexus, ...]
     by_country: dict[str, CountryRules]
+    # When rules were last compared with their sources, by version; only of those that say so.
+    checked: dict[str, date]
 
 
 class Fulfillment:
@@ -58,6 +68,7 @@ class Fulfillment:
         self._carriers = carriers
         self._engines = engines
         self._grounds: dict[tuple[UUID, Environment], Ground] = {}
+        self._old_rates = Throttle(OLD_RATES_WARNING_INTERVAL_SECONDS)
         self.wake_resolver: Callable[[], None] = lambda: None
 
     def carrier(self, envelope: Envelope, name: str) -> Carrier:
@@ -127,10 +138,21 @@ class Fulfillment:
         if known is None or known.revision != revision:
             if len(self._grounds) >= STORES_CACHED_MAX:
                 self._grounds.clear()
-            known = Ground(revision=revision, nexus=tuple(await registrations.nexus_of(db, *where)), by_country={})
+            known = Ground(revision=revision, nexus=tuple(await registrations.nexus_of(db, *where)), by_country={}, checked={})
             self._grounds[key] = known
         if unknown := countries - known.by_country.keys():
             found = await rules.of_countries(db, *where, sorted(unknown))
+            known.checked.update((rule.version, rule.checked_on) for rule in found if rule.checked_on is not None)
             for country in unknown:
                 known.by_country[country] = CountryRules([rule for rule in found if rule.country == country])
         return known.nexus, RuleBook({country: known.by_country[country] for country in sorted(countries)})
+
+    def old_rates(self, envelope: Envelope, rule_versions: Iterable[str], today: date) -> str:
+        """Say that some of a quote's rules are of an old table of rates, in the log too; nothing where none are. Asked after `ground`."""
+        ground = self._grounds.get((envelope.store_id, envelope.environment))
+        checked = () if ground is None else (ground.checked.get(version) for version in rule_versions)
+        oldest = table_age.oldest_check(checked, today)
+        if oldest is not None and self._old_rates.due():
+            facts = {"store_id": str(envelope.store_id), "checked_on": oldest.isoformat()}
+            telemetry.say(logger, logging.WARNING, "tax rates are old", facts)
+        return "" if oldest is None else table_age.said_of(oldest)

@@ -86,8 +86,10 @@ async def _owner(work: Work, context: Fulfillment, carrier: Carrier, news: Carri
             found = await labels.stores_by_provider_id(db, environment, carrier.name, news.provider_label_id)
         else:
             numbers = {event.tracking_number for event in news.events}
-            seen_at = min((event.occurred_at for event in news.events), default=told_at)
-            found = await parcels.stores_by_number(db, environment, carrier.carrier, numbers, seen_at=seen_at)
+            # A history may begin with another parcel's that bore the number: the news is of the last.
+            seen_at = max((event.occurred_at for event in news.events), default=told_at)
+            named = await labels.stores_by_provider_id(db, environment, carrier.name, news.provider_label_id)
+            found = named or await parcels.stores_by_number(db, environment, carrier.carrier, numbers, seen_at=seen_at)
             # Another account of the carrier may use the same numbers.
             found = [each for each in found if context.ships_by(each, environment, carrier)]
     return next(iter(found), None)
@@ -107,27 +109,24 @@ async def _seen(work: Work, context: Fulfillment, carrier: Carrier, news: Carrie
     found: list[tuple[Parcel, list[TrackingEvent]]] = []
     async with connected(context.desk.pool) as db:
         for number, events in by_number.items():
-            seen_at = min(event.occurred_at for event in events)
-            find = partial(parcels.by_number, db, work.envelope, carrier.carrier, number, seen_at=seen_at)
-            parcel = await _found(db, work, carrier, find, f"No parcel of ours bears the number {number}.", told_at=told_at)
-            if parcel is not None:
-                found.append((parcel, events))
+            find = partial(parcels.by_number, db, work.envelope, carrier.carrier, number, provider_label_id=news.provider_label_id)
+            bearing = await _found(db, work, carrier, find, f"No parcel of ours bears the number {number}.", told_at=told_at)
+            found += [(parcel, events) for parcel in bearing or ()]
     if not found:
         return EventTaken(result="ignored", reason="No parcel of ours bears its number.")
     new = [
         await tracking.take_in(work, context, parcel, await _shown(carrier, parcel, events), source="webhook") for parcel, events in found
     ]
-    return EventTaken(result="applied" if any(new) else "unchanged", order_id=found[0][0].order_id)
+    about = next((parcel for (parcel, _), changed in zip(found, new, strict=True) if changed), found[0][0])
+    return EventTaken(result="applied" if any(new) else "unchanged", order_id=about.order_id)
 
 
 async def _shown(carrier: Carrier, parcel: Parcel, events: Sequence[TrackingEvent]) -> Sequence[TrackingEvent]:
     """Read what the carrier shows of a parcel, where an event says something new of it."""
-    known = {event.key for event in parcel.events}
-    news = {event.key for event in events} - known
-    if not news:
+    if not tracking.unseen(parcel, events):
         return ()
     shown = await _answer_of(carrier.track(parcel.tracking_number, provider_label_id=parcel.provider_label_id))
-    if {event.key for event in shown} <= known:
+    if not tracking.unseen(parcel, shown):
         raise EventUnconfirmed(f"The carrier shows nothing new of {parcel.tracking_number}.")
     return shown
 
@@ -144,7 +143,7 @@ async def _found(
 ) -> T | None:
     """Find what is meant; nothing when it is a stranger's. Raises NotKnownYet where that may change."""
     found = await find()
-    if found is not None:
+    if found:
         return found
     if await labels.any_being_bought(db, work.envelope, carrier.name, told_at=told_at):
         raise NotKnownYet(missing)

@@ -98,6 +98,8 @@ async def tax_of(
             notices.append(Notice(code="tax-not-collected", detail=detail))
         if due_at_border(sale, found):
             notices.append(Notice(code="import-vat-due", detail="The tax on the import is collected at the border, not by the store."))
+        if old := context.old_rates(envelope, (row.rule_version for row in found), sale.day):
+            notices.append(Notice(code="tax-rates-old", detail=old))
     if buyer is not None and not buyer.valid:
         notices.append(Notice(code="vat-id-invalid", detail="The VAT number cannot be one; the buyer is taxed as a consumer."))
     elif buyer is not None and buyer.country not in EU_GOODS and in_eu_vat_area(here) and in_eu_vat_area(place):

@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Sequence
+from uuid import UUID
 
 from services.fulfillment.domain.shipping.shipments import as_a_whole
-from services.fulfillment.domain.shipping.tracking import TrackingEvent, TrackingStatus, history, project
+from services.fulfillment.domain.shipping.tracking import TrackingEvent, history, of_parcel, project, tells_more
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.store import labels, shipments
 from services.fulfillment.store import parcels as rows
@@ -20,7 +21,7 @@ from shared.contracts.fulfillment.shipping import (
     TrackingChanged,
 )
 from shared.database import CONTENDED_ATTEMPTS_MAX, connected
-from shared.errors import Contended
+from shared.errors import Contended, Unavailable
 from shared.ids import new_id
 from shared.messages import Envelope
 from shared.provider_answers import OUTCOME_UNKNOWN
@@ -28,6 +29,9 @@ from shared.schedule import alone
 from shared.work import Batch, Work
 
 logger = logging.getLogger(__name__)
+
+# A look that came to nothing is repeated before the next one is due.
+LOOK_SOONER_SECONDS = 300.0
 
 
 async def take_in(work: Work, context: Fulfillment, parcel: Parcel, events: Sequence[TrackingEvent], *, source: str) -> bool:
@@ -55,8 +59,7 @@ async def add(
     batch: Batch, envelope: Envelope, context: Fulfillment, parcel: Parcel, events: Sequence[TrackingEvent], *, source: str
 ) -> bool:
     """Have a batch keep what was seen and say where the parcel and its shipment are; gives whether anything was new."""
-    keys = {event.key for event in parcel.events}
-    new = list({event.key: event for event in events if event.key not in keys}.values())
+    new = [*unseen(parcel, events), *_reworded(parcel, events)]
     if not new:
         return False
     seen = [*parcel.events, *new]
@@ -71,9 +74,8 @@ async def add(
                 for p in others
                 if p.shipment_id == parcel.shipment_id and not p.is_return
             ]
-            standing = [status for status in statuses if status is not TrackingStatus.CANCELLED] or statuses
             revision = next(p.shipment_revision for p in others if p.shipment_id == parcel.shipment_id)
-            batch.add(shipments.whole_stands(parcel.shipment_id, as_a_whole(standing).value, revision=revision))
+            batch.add(shipments.whole_stands(parcel.shipment_id, as_a_whole(statuses).value, revision=revision))
         view = rows.view(parcel, projection, history(seen))
         batch.tell([TrackingChanged(order_id=parcel.order_id, shipment_id=parcel.shipment_id, tracking=view)])
         if projection.alert is not None and projection.alert is not parcel.tracking.alert:
@@ -82,25 +84,41 @@ async def add(
     return True
 
 
+def unseen(parcel: Parcel, events: Sequence[TrackingEvent]) -> list[TrackingEvent]:
+    """Choose what is new of a parcel; what was seen of another that bore its number is not."""
+    known = {event.key for event in parcel.events}
+    of_this = of_parcel(events, made_at=parcel.made_at, followed_at=parcel.followed_at)
+    return [event for event in history(of_this) if event.key not in known]
+
+
+def _reworded(parcel: Parcel, events: Sequence[TrackingEvent]) -> list[TrackingEvent]:
+    known = {event.key: event for event in parcel.events}
+    return [event for event in history(events) if event.key in known and tells_more(event, known[event.key])]
+
+
 async def look_for_due(context: Fulfillment) -> None:
-    """Ask the carriers for parcels of which nothing was told for a while."""
+    """Ask the carriers for parcels of which nothing was told for a while; one that cannot be read holds up no other."""
     async with connected(context.desk.pool) as db:
-        due = await rows.due(db, again_seconds=context.settings.track_every_seconds)
-    for parcel in due:
-        await alone("look for a parcel", _look_for(context, parcel), {"tracking_number": parcel.tracking_number})
+        due = await rows.claim_due(db, again_seconds=context.settings.track_every_seconds)
+    for label_id, position, carrier in due:
+        facts = {"label_id": str(label_id), "position": str(position), "carrier": carrier}
+        if not await alone("look for a parcel", _look_for(context, label_id, position), facts):
+            telemetry.tracking_looks_failed.labels(carrier).inc()
+            async with connected(context.desk.pool) as db:
+                await rows.look_sooner(db, label_id, position, seconds=LOOK_SOONER_SECONDS)
 
 
-async def _look_for(context: Fulfillment, parcel: Parcel) -> None:
+async def _look_for(context: Fulfillment, label_id: UUID, position: int) -> None:
+    async with connected(context.desk.pool) as db:
+        parcel = await rows.get(db, label_id, position)
     carrier = context.carrier_of_numbers(parcel.store_id, parcel.environment, parcel.carrier)
     if carrier is None or not carrier.capabilities.tracking:
         return
     try:
         events = await carrier.track(parcel.tracking_number, provider_label_id=parcel.provider_label_id)
     except OUTCOME_UNKNOWN as silent:
-        facts = {"tracking_number": parcel.tracking_number, "reason": f"{type(silent).__name__}: {silent}"}
-        telemetry.say(logger, logging.INFO, "a parcel could not be looked for", facts)
-    else:
-        await take_in(_work(context, parcel), context, parcel, events, source="poll")
+        raise Unavailable(f"{parcel.tracking_number}: {type(silent).__name__}: {silent}") from silent
+    await take_in(_work(context, parcel), context, parcel, events, source="poll")
 
 
 def _work(context: Fulfillment, parcel: Parcel) -> Work:
@@ -120,12 +138,9 @@ async def get_tracking(envelope: Envelope, query: GetTracking, context: Fulfillm
     """Say where an order's parcels are."""
     async with connected(context.desk.pool) as db:
         parcels = await rows.of_order(db, envelope, query.order_id)
-    outward = [parcel for parcel in parcels if not parcel.is_return]
-    statuses = [parcel.tracking.status for parcel in outward]
-    standing = [status for status in statuses if status is not TrackingStatus.CANCELLED] or statuses
     return OrderTracking(
         order_id=query.order_id,
-        status=as_a_whole(standing).value,
+        status=as_a_whole(parcel.tracking.status for parcel in parcels if not parcel.is_return).value,
         parcels=[rows.view(parcel, parcel.tracking, history(parcel.events)) for parcel in parcels],
     )
 

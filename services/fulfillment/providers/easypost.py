@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import ROUND_UP, Decimal
 from typing import Any
@@ -27,11 +28,13 @@ from services.fulfillment.providers import (
 )
 from services.fulfillment.providers.downloads import FORMS, fetched
 from services.fulfillment.providers.easypost_customs import GRAMS_PER_OUNCE, shipment_terms
+from services.fulfillment.providers.tracking_feeds import estimate_of, events_of, label_of, moment_of, number_of, place_in, text_in
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import Address
 from shared.http_client import Answer, ProviderClient
 from shared.money import Money, decimal_text, from_decimal_text
 from shared.provider_answers import AnswerFormat, ProviderError, text_of
+from shared.provider_values import UNFIT
 
 # Weights are ounces and sizes inches, each to one decimal (docs.easypost.com/docs/parcels).
 MILLIMETRES_PER_INCH = Decimal("25.4")
@@ -178,7 +181,8 @@ class EasyPost:
         answer = await self._client.call("list_trackers", "GET", "/v2/trackers", query={"tracking_code": tracking_number})
         with ANSWERS.reading():
             trackers = ANSWERS.shown(answer)["trackers"]
-            return [event for tracker in trackers[:1] for event in _events(tracker_of(tracker, "tracking_code", tracking_number))]
+            tracker = tracker_for(trackers, tracking_number, provider_label_id)
+            return [] if tracker is None else _events(tracker)
 
     async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
         """Page through the shipments that were bought, the newest first (docs.easypost.com/docs/shipments, list all)."""
@@ -210,7 +214,7 @@ class EasyPost:
             event = msgspec.json.decode(payload)
             result = event.get("result") or {}
             if result.get("object") == "Tracker":
-                return CarrierNews(events=tuple(_events(result)))
+                return CarrierNews(events=tuple(_events(result)), provider_label_id=label_of(result.get("shipment_id")))
             if result.get("object") == "Refund":
                 return CarrierNews(provider_label_id=result["shipment_id"], label_status=VOIDS[result["status"]])
             if result.get("object") == "Shipment" and result["refund_status"]:
@@ -275,7 +279,7 @@ def _shipment(thing: dict[str, Any], shipment_id: str) -> dict[str, Any]:
 
 
 def _rates(shipment: Mapping[str, Any]) -> list[CarrierRate]:
-    until = datetime.fromisoformat(shipment["created_at"]) + RATE_LIFETIME
+    until = moment_of(shipment["created_at"]).at + RATE_LIFETIME
     found = []
     for rate in shipment["rates"]:
         price = _money(rate)
@@ -352,7 +356,7 @@ def _record(shipment: Mapping[str, Any]) -> LabelRecord:
         amount=price.amount,
         currency=price.currency,
         status=_void_status(shipment),
-        made_at=datetime.fromisoformat(shipment["created_at"]),
+        made_at=moment_of(shipment["created_at"]).at,
     )
 
 
@@ -361,23 +365,35 @@ def _void_status(shipment: Mapping[str, Any]) -> LabelStatus:
     return LabelStatus.PURCHASED if not said else VOIDS.get(str(said), LabelStatus.VOID_REQUESTED)
 
 
+def tracker_for(trackers: Collection[Any], tracking_number: str, shipment_id: str) -> Mapping[str, Any] | None:
+    """Choose the shipment's own tracker, else one of no shipment: that of another shipment is another parcel's with the same number."""
+    found = []
+    for each in trackers:
+        with suppress(*UNFIT):
+            found.append(tracker_of(each, "tracking_code", tracking_number))
+    if trackers and not found:
+        raise ValueError("they are another tracking number's")
+    by_label = {label_of(each.get("shipment_id")): each for each in reversed(found)}
+    return by_label.get(shipment_id) or by_label.get(None)
+
+
 def _events(tracker: Mapping[str, Any]) -> list[TrackingEvent]:
     """Read a tracker's whole history, which each of its events bears."""
-    number, estimated = tracker["tracking_code"], tracker.get("est_delivery_date")
-    events = []
-    for position, detail in enumerate(tracker.get("tracking_details") or []):
-        place = detail.get("tracking_location") or {}
-        events.append(
-            TrackingEvent(
-                carrier=EasyPost.carrier,
-                tracking_number=number,
-                occurred_at=datetime.fromisoformat(detail["datetime"]),
-                status=STATUSES.get(detail["status"], TrackingStatus.UNKNOWN),
-                code=str(detail.get("status_detail") or ""),
-                detail=str(detail.get("message") or ""),
-                location=", ".join(str(place[part]) for part in ("city", "state", "country") if place.get(part)),
-                sequence=position,
-                estimated_delivery=datetime.fromisoformat(estimated) if estimated else None,
-            )
+    number = number_of(tracker["tracking_code"])
+    estimated = estimate_of(tracker.get("est_delivery_date"), carrier=EasyPost.carrier, number=number)
+
+    def event(detail: Mapping[str, Any]) -> TrackingEvent:
+        moment = moment_of(detail["datetime"])
+        return TrackingEvent(
+            carrier=EasyPost.carrier,
+            tracking_number=number,
+            occurred_at=moment.at,
+            zone_assumed=moment.zone_assumed,
+            status=STATUSES.get(text_in(detail.get("status")), TrackingStatus.UNKNOWN),
+            code=text_in(detail.get("status_detail")),
+            detail=text_in(detail.get("message")),
+            location=place_in(detail.get("tracking_location")),
+            estimated_delivery=estimated,
         )
-    return events
+
+    return events_of(tracker.get("tracking_details"), event, carrier=EasyPost.carrier, number=number)

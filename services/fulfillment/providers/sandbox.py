@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from services.fulfillment.providers import (
     RatesRequest,
     changed,
 )
+from services.fulfillment.providers.tracking_feeds import estimate_of, events_of, moment_of, number_of, text_in
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.http_client import Answer, ProviderClient
 from shared.provider_answers import AnswerFormat, ProviderError, text_of
@@ -83,7 +85,7 @@ class SandboxCarrier:
                     amount=rate["amount"],
                     currency=rate["currency"],
                     transit_days=rate["transit_days"],
-                    expires_at=datetime.fromisoformat(rate["expires_at"]),
+                    expires_at=moment_of(rate["expires_at"]).at,
                 )
                 for rate in answer["rates"]
             ]
@@ -135,7 +137,8 @@ class SandboxCarrier:
         answer = await self._client.call("track", "GET", f"/v1/shipping/parcels/{tracking_number}")
         with ANSWERS.reading():
             parcel = _meant(ANSWERS.shown(answer), "tracking_number", tracking_number)
-            return [_event(tracking_number, scan) for scan in parcel["scans"]]
+            read = partial(_event, tracking_number)
+            return events_of(parcel["scans"], read, carrier=self.carrier, number=tracking_number)
 
     async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
         """Page through the labels sold to us, the oldest first."""
@@ -158,7 +161,7 @@ class SandboxCarrier:
         try:
             data = msgspec.json.decode(payload)["data"]
             if event_type == "parcel.moved":
-                return CarrierNews(events=(_event(data["tracking_number"], data["scan"]),))
+                return CarrierNews(events=(_event(number_of(data["tracking_number"]), data["scan"]),))
             if event_type == "label.void":
                 return CarrierNews(
                     provider_label_id=data["label_id"], label_status=LabelStatus(data["status"]), reference=UUID(data["reference"])
@@ -213,28 +216,28 @@ def _record(label: Mapping[str, Any]) -> LabelRecord:
         amount=label["amount"],
         currency=label["currency"],
         status=LabelStatus(label["status"]),
-        made_at=datetime.fromisoformat(label["created_at"]),
+        made_at=moment_of(label["created_at"]).at,
         reference=UUID(reference) if reference else None,
     )
 
 
 def _event(tracking_number: str, scan: Mapping[str, Any]) -> TrackingEvent:
-    estimated = scan.get("estimated_delivery")
     try:
-        status = TrackingStatus(scan["status"])
+        status = TrackingStatus(text_in(scan["status"]))
     except ValueError:
         # A word that we do not know yet is kept as the carrier said it.
         status = TrackingStatus.UNKNOWN
+    moment = moment_of(scan["occurred_at"])
     return TrackingEvent(
         carrier=SandboxCarrier.carrier,
         tracking_number=tracking_number,
-        occurred_at=datetime.fromisoformat(scan["occurred_at"]),
+        occurred_at=moment.at,
+        zone_assumed=moment.zone_assumed,
         status=status,
-        code=scan["code"],
-        detail=scan["detail"],
-        location=scan["location"],
-        sequence=scan["sequence"],
-        estimated_delivery=datetime.fromisoformat(estimated) if estimated else None,
+        code=text_in(scan.get("code")),
+        detail=text_in(scan.get("detail")),
+        location=text_in(scan.get("location")),
+        estimated_delivery=estimate_of(scan.get("estimated_delivery"), carrier=SandboxCarrier.carrier, number=tracking_number),
     )
 
 

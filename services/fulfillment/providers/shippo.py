@@ -28,6 +28,7 @@ from services.fulfillment.providers import (
 from services.fulfillment.providers.downloads import FORMS, fetched
 from services.fulfillment.providers.shippo_carriers import carrier_token
 from services.fulfillment.providers.shippo_customs import shipment_terms
+from services.fulfillment.providers.tracking_feeds import estimate_of, events_of, label_of, moment_of, number_of, place_in, text_in
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.orders import Address
 from shared.http_client import Answer, ProviderClient
@@ -205,7 +206,8 @@ class Shippo:
             rate = await self._rate_of(await self._transaction(provider_label_id))
             path = f"/tracks/{carrier_token(rate)}/{tracking_number}"
             answer = await self._client.call("track", "GET", path)
-            return _events(tracker_of(ANSWERS.shown(answer), "tracking_number", tracking_number))
+            track = tracker_of(ANSWERS.shown(answer), "tracking_number", tracking_number)
+            return _events(track) if _own(track, provider_label_id) else []
 
     async def list_labels(self, *, since: datetime, until: datetime, cursor: str | None) -> LabelPage:
         """Page through transactions, the newest first; Shippo lists by no time, so reading ends where they are too old."""
@@ -213,7 +215,7 @@ class Shippo:
         answer = await self._client.call("list_transactions", "GET", "/transactions/", query=query)
         with ANSWERS.reading():
             found = _results(answer)
-            made = [datetime.fromisoformat(each["object_created"]) for each in found]
+            made = [moment_of(each["object_created"]).at for each in found]
             wanted = [each for each, at in zip(found, made, strict=True) if since <= at < until and str(each["status"]) in TRANSACTIONS]
             more = bool(answer.body["next"]) and bool(made) and min(made) >= since
             labels = tuple([await self._record(each) for each in wanted])
@@ -235,7 +237,7 @@ class Shippo:
             amount=price.amount,
             currency=price.currency,
             status=TRANSACTIONS[str(transaction["status"])],
-            made_at=datetime.fromisoformat(transaction["object_created"]),
+            made_at=moment_of(transaction["object_created"]).at,
             reference=_uuid(transaction.get("metadata")),
         )
 
@@ -245,7 +247,7 @@ class Shippo:
             event = msgspec.json.decode(payload)
             data = event.get("data") or {}
             if event.get("event") == "track_updated":
-                return CarrierNews(events=tuple(_events(data)))
+                return CarrierNews(events=tuple(_events(data)), provider_label_id=label_of(data.get("transaction")))
             if event.get("event") == "transaction_updated" and data["status"] in TRANSACTIONS:
                 return CarrierNews(provider_label_id=data["object_id"], label_status=TRANSACTIONS[data["status"]])
         except (msgspec.DecodeError, AttributeError, KeyError, TypeError, ValueError) as unfit:
@@ -388,7 +390,7 @@ def _rate(rate: Mapping[str, Any]) -> CarrierRate:
         amount=price.amount,
         currency=price.currency,
         transit_days=rate.get("estimated_days"),
-        expires_at=datetime.fromisoformat(rate["object_created"]) + RATE_LIFETIME,
+        expires_at=moment_of(rate["object_created"]).at + RATE_LIFETIME,
     )
 
 
@@ -396,24 +398,30 @@ def _money(rate: Mapping[str, Any]) -> Money:
     return from_decimal_text(str(rate["amount"]), str(rate["currency"]))
 
 
+def _own(track: Mapping[str, Any], transaction_id: str) -> bool:
+    """Tell whether a track is of a transaction; one of another is another parcel's with the same number (Track.transaction)."""
+    return label_of(track.get("transaction")) in (transaction_id, None)
+
+
 def _events(track: Mapping[str, Any]) -> list[TrackingEvent]:
     """Read a track's whole history, which each of its events bears."""
-    estimated = track.get("eta")
-    events = []
-    for position, seen in enumerate(track.get("tracking_history") or []):
-        finer = str((seen.get("substatus") or {}).get("code") or "")
-        place = seen.get("location") or {}
-        events.append(
-            TrackingEvent(
-                carrier=Shippo.carrier,
-                tracking_number=track["tracking_number"],
-                occurred_at=datetime.fromisoformat(seen["status_date"]),
-                status=SUBSTATUSES.get(finer) or STATUSES.get(seen["status"], TrackingStatus.UNKNOWN),
-                code=finer or str(seen["status"]),
-                detail=str(seen.get("status_details") or ""),
-                location=", ".join(str(place[part]) for part in ("city", "state", "country") if place.get(part)),
-                sequence=position,
-                estimated_delivery=datetime.fromisoformat(estimated) if estimated else None,
-            )
+    number = number_of(track["tracking_number"])
+    estimated = estimate_of(track.get("eta"), carrier=Shippo.carrier, number=number)
+
+    def event(seen: Mapping[str, Any]) -> TrackingEvent:
+        moment = moment_of(seen["status_date"])
+        substatus, status = seen.get("substatus"), text_in(seen.get("status"))
+        finer = text_in(substatus.get("code")) if isinstance(substatus, Mapping) else ""
+        return TrackingEvent(
+            carrier=Shippo.carrier,
+            tracking_number=number,
+            occurred_at=moment.at,
+            zone_assumed=moment.zone_assumed,
+            status=SUBSTATUSES.get(finer) or STATUSES.get(status, TrackingStatus.UNKNOWN),
+            code=finer or status,
+            detail=text_in(seen.get("status_details")),
+            location=place_in(seen.get("location")),
+            estimated_delivery=estimated,
         )
-    return events
+
+    return events_of(track.get("tracking_history"), event, carrier=Shippo.carrier, number=number)

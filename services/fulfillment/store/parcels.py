@@ -6,15 +6,14 @@ from uuid import UUID
 
 import msgspec
 
-from services.fulfillment.domain.shipping.tracking import Projection, TrackingEvent
+from services.fulfillment.domain.shipping.tracking import EARLY_MAX, Projection, TrackingEvent
 from shared.contracts.fulfillment.shipping import TrackingEventView, TrackingView
 from shared.database import Connection, Record, Statement
 from shared.messages import Envelope, Environment
 
 DUE_ROWS_MAX = 50
 STORES_OF_A_NUMBER_MAX = 20
-# An event of a parcel whose number was used before belongs to the label that was made last before it; clocks may differ by so much.
-CLOCKS_DIFFER_SECONDS = 24 * 3600
+PARCELS_OF_A_NUMBER_MAX = 20
 
 
 class Parcel(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +33,9 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     # The shipment's, as of the same moment.
     shipment_revision: int
+    # When its label was asked for, and the next of the store with the same number: what was seen in between is of this parcel.
+    made_at: datetime
+    followed_at: datetime | None
     tracking: Projection
     events: tuple[TrackingEvent, ...]
 
@@ -53,6 +55,8 @@ def _parcel(row: Record) -> Parcel:
         provider_label_id=row["provider_label_id"],
         revision=row["revision"],
         shipment_revision=row["shipment_revision"],
+        made_at=row["made_at"],
+        followed_at=row["followed_at"],
         tracking=msgspec.json.decode(row["tracking"], type=Projection),
         events=msgspec.json.decode(row["events"], type=tuple[TrackingEvent, ...]),
     )
@@ -60,6 +64,13 @@ def _parcel(row: Record) -> Parcel:
 
 _PARCEL = """
     SELECT p.*, l.is_return, l.provider_label_id, s.tracking_revision AS shipment_revision,
+           -- A label whose purchase was unclear for a while travels before its package is written down.
+           least(l.created_at, p.created_at) AS made_at,
+           (SELECT min(least(nl.created_at, n.created_at))
+              FROM shipment_packages n
+              JOIN shipment_labels nl ON nl.id = n.label_id
+             WHERE n.tracking_number = p.tracking_number AND n.carrier = p.carrier AND n.created_at > p.created_at
+               AND (n.store_id, n.environment) IS NOT DISTINCT FROM (p.store_id, p.environment)) AS followed_at,
            (SELECT coalesce(json_agg(e.event ORDER BY e.occurred_at), '[]')
               FROM tracking_events e
              WHERE e.label_id = p.label_id AND e.position = p.position) AS events
@@ -69,23 +80,26 @@ _PARCEL = """
 """
 
 
-async def by_number(db: Connection, envelope: Envelope, carrier: str, tracking_number: str, *, seen_at: datetime) -> Parcel | None:
-    """Find the parcel that was seen: of those with its number the one whose label was made last before."""
-    row = await db.fetchrow(
+async def by_number(
+    db: Connection, envelope: Envelope, carrier: str, tracking_number: str, *, provider_label_id: str | None = None
+) -> list[Parcel]:
+    """Find the parcels that bear a number, the newest first: of the label that the carrier names, if it names one."""
+    rows = await db.fetch(
         _PARCEL
         + """
          WHERE p.tracking_number = $4 AND p.carrier = $3 AND (p.store_id, p.environment) IS NOT DISTINCT FROM ($1, $2)
-         ORDER BY (p.created_at <= $5::timestamptz + make_interval(secs => $6)) DESC, p.created_at DESC
-         LIMIT 1
+           AND ($5::text IS NULL OR l.provider_label_id = $5)
+         ORDER BY p.created_at DESC
+         LIMIT $6
         """,
         envelope.store_id,
         envelope.environment.value,
         carrier,
         tracking_number,
-        seen_at,
-        CLOCKS_DIFFER_SECONDS,
+        provider_label_id,
+        PARCELS_OF_A_NUMBER_MAX,
     )
-    return None if row is None else _parcel(row)
+    return [_parcel(row) for row in rows]
 
 
 async def stores_by_number(
@@ -104,7 +118,7 @@ async def stores_by_number(
         carrier,
         environment.value,
         seen_at,
-        CLOCKS_DIFFER_SECONDS,
+        EARLY_MAX.total_seconds(),
         STORES_OF_A_NUMBER_MAX,
     )
     return list(dict.fromkeys(row["store_id"] for row in rows))
@@ -121,36 +135,56 @@ async def of_order(db: Connection, envelope: Envelope, order_id: UUID) -> list[P
     return [_parcel(row) for row in rows]
 
 
-async def due(db: Connection, *, again_seconds: float) -> list[Parcel]:
-    """Take parcels that are to be looked for, and say when again."""
+async def claim_due(db: Connection, *, again_seconds: float) -> list[tuple[UUID, int, str]]:
+    """Take parcels that are to be looked for, and say when again; gives their labels, positions and carriers."""
     rows = await db.fetch(
-        f"""
-        WITH due AS (UPDATE shipment_packages
-                        SET next_look_at = now() + make_interval(secs => $1)
-                      WHERE (label_id, position) IN (SELECT label_id, position
-                                                       FROM shipment_packages
-                                                      WHERE tracking_status NOT IN ('delivered', 'return_to_sender', 'cancelled')
-                                                        AND next_look_at <= now()
-                                                      ORDER BY next_look_at
-                                                      LIMIT $2
-                                                        FOR UPDATE SKIP LOCKED)
-                     RETURNING label_id, position)
-        {_PARCEL} JOIN due ON (due.label_id, due.position) = (p.label_id, p.position)
+        """
+        UPDATE shipment_packages
+           SET next_look_at = now() + make_interval(secs => $1)
+         WHERE (label_id, position) IN (SELECT label_id, position
+                                          FROM shipment_packages
+                                         WHERE tracking_status NOT IN ('delivered', 'return_to_sender', 'cancelled')
+                                           AND next_look_at <= now()
+                                         ORDER BY next_look_at
+                                         LIMIT $2
+                                           FOR UPDATE SKIP LOCKED)
+        RETURNING label_id, position, carrier
         """,
         again_seconds,
         DUE_ROWS_MAX,
     )
-    return [_parcel(row) for row in rows]
+    return [(row["label_id"], row["position"], row["carrier"]) for row in rows]
+
+
+async def get(db: Connection, label_id: UUID, position: int) -> Parcel:
+    """Read a parcel."""
+    row = await db.fetchrow(_PARCEL + " WHERE (p.label_id, p.position) = ($1, $2)", label_id, position)
+    assert row is not None, "a package is never deleted"
+    return _parcel(row)
+
+
+async def look_sooner(db: Connection, label_id: UUID, position: int, *, seconds: float) -> None:
+    """Have a parcel looked for again in so many seconds, if that is sooner."""
+    await db.execute(
+        """
+        UPDATE shipment_packages
+           SET next_look_at = least(next_look_at, now() + make_interval(secs => $3))
+         WHERE (label_id, position) = ($1, $2)
+        """,
+        label_id,
+        position,
+        seconds,
+    )
 
 
 def seen(parcel: Parcel, events: Sequence[TrackingEvent], *, source: str) -> Statement:
-    """Write what was seen of a parcel; what is known already is not written again."""
+    """Write what was seen of a parcel; what is known already is only worded otherwise."""
     return Statement(
         """
         INSERT INTO tracking_events (label_id, position, event_key, event, occurred_at, source)
         SELECT $1, $2, key, event::jsonb, at, $3
           FROM unnest($4::text[], $5::text[], $6::timestamptz[]) AS t (key, event, at)
-        ON CONFLICT (label_id, position, event_key) DO NOTHING
+        ON CONFLICT (label_id, position, event_key) DO UPDATE SET event = excluded.event
         """,
         (
             parcel.label_id,
@@ -190,7 +224,12 @@ def view(parcel: Parcel, projection: Projection, history: Sequence[TrackingEvent
         alert=None if projection.alert is None else projection.alert.value,
         events=[
             TrackingEventView(
-                occurred_at=event.occurred_at, status=event.status.value, code=event.code, detail=event.detail, location=event.location
+                occurred_at=event.occurred_at,
+                status=event.status.value,
+                code=event.code,
+                detail=event.detail,
+                location=event.location,
+                zone_assumed=event.zone_assumed,
             )
             for event in history
         ],

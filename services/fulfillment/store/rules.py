@@ -143,6 +143,23 @@ def removed(store_id: UUID, environment: str, ids: Sequence[UUID], *, must: bool
     )
 
 
+async def check(db: Connection, store_id: UUID, environment: str, rules: Sequence[Rule]) -> None:
+    """Write down when rules in use were last compared with their source, inside the caller's transaction."""
+    await db.execute(
+        """
+        UPDATE tax_jurisdiction_rules AS r
+           SET checked_on = c.checked_on
+          FROM unnest($3::text[], $4::date[]) AS c (version, checked_on)
+         WHERE r.store_id = $1 AND r.environment = $2 AND r.version = c.version AND r.removed_at IS NULL
+           AND r.checked_on IS DISTINCT FROM c.checked_on
+        """,
+        store_id,
+        environment,
+        [rule.version for rule in rules],
+        [rule.checked_on for rule in rules],
+    )
+
+
 async def replace(
     db: Connection, store_id: UUID, environment: str, *, added_rules: Sequence[tuple[UUID, Rule]], removed_ids: Sequence[UUID]
 ) -> None:

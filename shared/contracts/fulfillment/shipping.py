@@ -59,6 +59,8 @@ class TrackingEventView(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     detail: str
     location: str
+    # The carrier gave the time without its zone, so it was taken for UTC.
+    zone_assumed: bool = False
 
 
 class TrackingView(msgspec.Struct, frozen=True, kw_only=True):

@@ -45,6 +45,8 @@ class RuleBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sourcing: Literal["destination", "origin", "hybrid"] = "destination"
     valid_to: date | None = None
     source: Annotated[str, Meta(max_length=400)] = ""
+    # When it was last compared with its source; quotes say when that was too long ago.
+    checked_on: date | None = None
 
 
 class PutRule(Message, frozen=True, kw_only=True, tag="fulfillment.put_rule.v1"):

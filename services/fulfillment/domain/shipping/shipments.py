@@ -1,10 +1,10 @@
 """Shipments: which of an order's is meant, what its label needs, and how it stands as a whole."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-from services.fulfillment.domain.shipping.tracking import RANK, TrackingStatus
+from services.fulfillment.domain.shipping.tracking import TrackingStatus
 from services.fulfillment.domain.tax.rules import Place
 from services.fulfillment.domain.territories import crosses_customs_border, territory_of
 from shared.contracts.orders import Item
@@ -74,6 +74,20 @@ class Choosable(Protocol):
 
 S = TypeVar("S", bound=Choosable)
 
+# A shipment is as the first of these that any of its parcels is.
+WHOLE = (
+    TrackingStatus.EXCEPTION,
+    TrackingStatus.RETURN_TO_SENDER,
+    TrackingStatus.UNKNOWN,
+    TrackingStatus.PRE_TRANSIT,
+    TrackingStatus.PICKED_UP,
+    TrackingStatus.IN_TRANSIT,
+    TrackingStatus.OUT_FOR_DELIVERY,
+    TrackingStatus.AVAILABLE_FOR_PICKUP,
+    TrackingStatus.DELIVERED,
+    TrackingStatus.CANCELLED,
+)
+
 
 def meant(shipments: Sequence[S], *, snapshot_id: UUID | None, paid_by: Collection[UUID]) -> S:
     """Choose the shipment that a label is for: the named one, else the finalized, else the paid one, else the only one."""
@@ -110,10 +124,9 @@ def refuse_without_customs(items: Sequence[Item], here: Place, there: Place) -> 
         )
 
 
-def as_a_whole(statuses: Sequence[TrackingStatus]) -> TrackingStatus:
-    """Say how a shipment stands: trouble with any parcel is the shipment's; else it is where its last parcel is."""
-    if not statuses:
-        return TrackingStatus.UNKNOWN
-    if TrackingStatus.EXCEPTION in statuses:
-        return TrackingStatus.EXCEPTION
-    return min(statuses, key=lambda status: RANK[status])
+def as_a_whole(statuses: Iterable[TrackingStatus]) -> TrackingStatus:
+    """Say how a shipment of several parcels is, whatever their order: by WHOLE, trouble first, else where its last parcel is.
+
+    So one that is partly delivered is where the rest is. A parcel whose label was cancelled counts only where all were.
+    """
+    return min(statuses, key=WHOLE.index, default=TrackingStatus.UNKNOWN)

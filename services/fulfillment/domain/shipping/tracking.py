@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 import msgspec
@@ -11,6 +11,10 @@ from shared.provider_values import ID_MAX_CHARACTERS, TEXT_MAX_CHARACTERS, check
 
 # So many times nobody sees one parcel.
 SEQUENCE_MAX = 1_000_000
+# Carriers use their numbers again, so what happened before a label was made is another parcel's. Not to the hour: a local time that is
+# taken for UTC is up to 12 hours early (zones reach from -12 to +14), and a day without a time up to 24 hours more.
+# Numbers are used again after months: EasyPost takes one for the same parcel's for three (docs.easypost.com/docs/trackers).
+EARLY_MAX = timedelta(hours=36)
 
 
 class TrackingStatus(StrEnum):
@@ -34,12 +38,12 @@ RANK = {
     TrackingStatus.PRE_TRANSIT: 1,
     TrackingStatus.PICKED_UP: 2,
     TrackingStatus.IN_TRANSIT: 3,
-    TrackingStatus.AVAILABLE_FOR_PICKUP: 4,
     TrackingStatus.OUT_FOR_DELIVERY: 4,
-    TrackingStatus.EXCEPTION: 5,
-    TrackingStatus.DELIVERED: 6,
-    TrackingStatus.RETURN_TO_SENDER: 6,
-    TrackingStatus.CANCELLED: 7,
+    TrackingStatus.AVAILABLE_FOR_PICKUP: 5,
+    TrackingStatus.EXCEPTION: 6,
+    TrackingStatus.DELIVERED: 7,
+    TrackingStatus.RETURN_TO_SENDER: 8,
+    TrackingStatus.CANCELLED: 9,
 }
 MOVING = frozenset(RANK) - {TrackingStatus.UNKNOWN, TrackingStatus.PRE_TRANSIT, TrackingStatus.CANCELLED}
 
@@ -62,11 +66,13 @@ class TrackingEvent(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
     detail: str = ""
     location: str = ""
-    # Where it stands in the carrier's history, if the carrier says so.
+    # In which order the carrier tells it among what it saw at that moment.
     sequence: int = 0
     estimated_delivery: datetime | None = None
-    # Put in by an operator, who may say that a delivery was none.
+    # Put in by an operator, who may say that a delivery or a return was none.
     correction: bool = False
+    # The carrier gave no zone with the time: it was taken for UTC.
+    zone_assumed: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what could not be kept, whoever brings it: a webhook or an answer."""
@@ -80,7 +86,8 @@ class TrackingEvent(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """Name what was seen, so that the same sight is one event however often and in whichever words it is told."""
-        seen = (self.carrier, self.tracking_number, self.occurred_at.isoformat(), self.status.value, self.code, self.location)
+        at = self.occurred_at.astimezone(UTC).isoformat()
+        seen = (self.carrier, self.tracking_number, at, self.status.value, self.code, self.location)
         return hashlib.sha256("\x1f".join((*seen, str(self.correction))).encode()).hexdigest()
 
 
@@ -95,21 +102,32 @@ class Projection(msgspec.Struct, frozen=True, kw_only=True):
     alert: Alert | None = None
 
 
+def of_parcel(events: Iterable[TrackingEvent], *, made_at: datetime, followed_at: datetime | None) -> list[TrackingEvent]:
+    """Choose what was seen of one parcel among those that bore its number: from its label's making until the next such label's."""
+    until = None if followed_at is None else followed_at - EARLY_MAX
+    return [event for event in events if event.occurred_at >= made_at - EARLY_MAX and (until is None or event.occurred_at < until)]
+
+
 def history(events: Iterable[TrackingEvent]) -> list[TrackingEvent]:
     """Bring what was seen into its order: by when it happened, then how far on, each thing once."""
     by_key: dict[str, TrackingEvent] = {}
     for event in events:
         known = by_key.get(event.key)
-        # Told twice in other words: the same of them, whichever came first.
-        if known is None or _words(event) > _words(known):
+        if known is None or tells_more(event, known):
             by_key[event.key] = event
     return sorted(by_key.values(), key=lambda event: (event.occurred_at, RANK[event.status], event.sequence, event.key))
+
+
+def tells_more(event: TrackingEvent, known: TrackingEvent) -> bool:
+    """Say of one event in two wordings which is kept: always the same one, whichever came first."""
+    return _words(event) > _words(known)
 
 
 def project(events: Iterable[TrackingEvent]) -> Projection:
     """Work out where a parcel is; any order and any number of repeats of what was seen give the same.
 
-    A delivery stands, unless the parcel is sent back later or an operator corrects it; a cancellation stands in any case.
+    A delivery stays unless the parcel is sent back later or an operator corrects it. A return stays unless an operator corrects it: the
+    scans and the delivery after it are of the way back to the sender. A cancellation stays in any case.
     """
     seen = Projection()
     for event in history(events):
@@ -117,26 +135,34 @@ def project(events: Iterable[TrackingEvent]) -> Projection:
             moves = event.status in MOVING
             seen = msgspec.structs.replace(seen, alert=Alert.VOID_BUT_MOVING if moves else seen.alert)
             continue
-        if event.estimated_delivery is not None:
+        if event.estimated_delivery is not None and not _is_returned(seen, event):
             seen = msgspec.structs.replace(seen, estimated_delivery=event.estimated_delivery)
-        if _stands(seen, event):
+        if not _replaces(event, seen):
             continue
         delivered = event.occurred_at if event.status is TrackingStatus.DELIVERED else None
         seen = msgspec.structs.replace(
             seen, status=event.status, detail=event.detail or event.code, since=event.occurred_at, delivered_at=delivered
         )
+        if event.status is TrackingStatus.RETURN_TO_SENDER:
+            # What is estimated now is when the sender has it.
+            seen = msgspec.structs.replace(seen, estimated_delivery=None)
     return seen
 
 
-def _stands(seen: Projection, event: TrackingEvent) -> bool:
+def _is_returned(seen: Projection, event: TrackingEvent) -> bool:
+    return seen.status is TrackingStatus.RETURN_TO_SENDER and not event.correction
+
+
+def _replaces(event: TrackingEvent, seen: Projection) -> bool:
     if event.status is TrackingStatus.UNKNOWN:
-        return seen.since is not None
-    if seen.status is not TrackingStatus.DELIVERED:
+        return seen.since is None
+    if _is_returned(seen, event):
         return False
-    later = seen.since is not None and event.occurred_at > seen.since
-    replaces = event.correction or event.status in (TrackingStatus.RETURN_TO_SENDER, TrackingStatus.CANCELLED)
-    return not (later and replaces)
+    if seen.status is TrackingStatus.DELIVERED:
+        return event.correction or event.status in (TrackingStatus.RETURN_TO_SENDER, TrackingStatus.CANCELLED)
+    return True
 
 
-def _words(event: TrackingEvent) -> tuple[int, str, str]:
-    return (event.sequence, event.detail, "" if event.estimated_delivery is None else event.estimated_delivery.isoformat())
+def _words(event: TrackingEvent) -> tuple[bool, int, str, str]:
+    estimated = "" if event.estimated_delivery is None else event.estimated_delivery.astimezone(UTC).isoformat()
+    return (not event.zone_assumed, event.sequence, event.detail, estimated)

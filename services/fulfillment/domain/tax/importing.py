@@ -23,6 +23,8 @@ RATE_MAX_DECIMALS = 6
 PROBLEMS_SHOWN_MAX = 100
 # Given by us, from what a rule says: the same rule is the same version however often it is imported.
 DERIVED = frozenset({"version"})
+# To compare a rule with its source again does not change it.
+UNVERSIONED = DERIVED | {"checked_on"}
 LISTS = frozenset({"postal_codes", "postal_codes_excluded"})
 SAID_BY_THE_SALE = frozenset(
     {Reason.REVERSE_CHARGE, Reason.INTRA_COMMUNITY_SUPPLY, Reason.EXPORT, Reason.CUSTOMER_EXEMPT, Reason.NOT_COLLECTING}
@@ -168,7 +170,7 @@ def refuse_overlaps(rules: Sequence[Rule]) -> None:
 
 def version_of(rule: Rule) -> str:
     """Name a rule after what it says."""
-    said = {name: value for name, value in msgspec.to_builtins(rule).items() if name not in DERIVED}
+    said = {name: value for name, value in msgspec.to_builtins(rule).items() if name not in UNVERSIONED}
     said["rate_percent"] = str(rule.rate_percent.normalize())
     return hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()[:32]
 

@@ -6,7 +6,7 @@ import msgspec
 
 from services.fulfillment.domain.places import Located
 from services.fulfillment.domain.tax.rule_book import RuleBook, book_of
-from services.fulfillment.domain.tax.rules import Rule
+from services.fulfillment.domain.tax.rules import Place, Rule
 from services.fulfillment.domain.tax.sale import Sale
 from services.fulfillment.domain.territories import territory_of
 from shared.contracts.fulfillment.pricing import Notice

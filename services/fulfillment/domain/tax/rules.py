@@ -114,6 +114,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     # The last day on which it is valid.
     valid_to: date | None = None
     source: str = ""
+    # When it was last compared with its source; a table of rates says so, and grows old by it.
+    checked_on: date | None = None
 
     @property
     def jurisdiction(self) -> tuple[str, str, str, str]:
