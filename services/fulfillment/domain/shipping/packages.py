@@ -53,9 +53,10 @@ def check(content: OrderContent, packages: Sequence[PackageBody]) -> list[Packag
 
 
 def lines_without_size(content: OrderContent) -> list[int]:
-    """List the lines whose size is unknown, where that of others is known: packages are sized without them."""
-    without = [n for n, item in enumerate(content.items) if item.dimensions is None]
-    return without if len(without) < len(content.items) else []
+    """List the lines of a known weight and an unknown size, where the size of others is known: packages are sized without them."""
+    if all(item.dimensions is None for item in content.items):
+        return []
+    return [n for n, item in enumerate(content.items) if item.dimensions is None and item.weight_grams]
 
 
 def _checked(items: Sequence[Item], package: PackageBody, number: int, *, alone: bool) -> PackageBody:
