@@ -183,7 +183,8 @@ def easypost_parcel(**package: int) -> dict[str, float]:
 class TestOunces:
     """H7: "Weights are in OUNCES (OZ) and go to one decimal point" (docs.easypost.com/docs/parcels); a pound is 453.59237 g.
 
-    A carrier charges the next pound from any fraction on, so a shop's whole pound, which is 454 g to the gram, must stay 16.0 oz.
+    "Any fraction of a pound is rounded up to the next whole pound" (USPS, pe.usps.gov/Archive/HTML/DMMArchive0514/123.htm, 1.2), so a
+    shop's whole pound, which is 454 g to the gram, must stay 16.0 oz.
     """
 
     @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ class TestOunces:
         assert Decimal(str(easypost_parcel(weight_grams=grams)["weight"])) * OUNCE_GRAMS >= grams - Decimal("0.5")
 
     def test_a_foot_to_the_millimetre_is_a_foot(self) -> None:
-        """USPS charges by volume from one cubic foot on, which is 304.8 mm a side."""
+        """USPS charges by volume over one cubic foot (the same page, 1.4), which is 304.8 mm a side."""
         sides = {"length_mm": 305, "width_mm": 305, "height_mm": 306}
 
         assert easypost_parcel(weight_grams=1, **sides) == {"weight": 0.1, "length": 12.0, "width": 12.0, "height": 12.1}

@@ -51,13 +51,9 @@ class _Room(msgspec.Struct, kw_only=True):
     grams: int
     mm3: int
 
-    def fits(self, goods: Goods, wanted: int) -> int:
-        """Count the units that still go in."""
-        if goods.weight_grams:
-            wanted = min(wanted, self.grams // goods.weight_grams)
-        if goods.volume_mm3:
-            wanted = min(wanted, self.mm3 // goods.volume_mm3)
-        return max(0, wanted)
+    def fits(self, *, grams: int, mm3: int, wanted: int) -> int:
+        """Count the units of a weight and a volume that still go in; none or fewer where it is full."""
+        return min(wanted, self.grams // grams if grams else wanted, self.mm3 // mm3 if mm3 else wanted)
 
     def put(self, goods: Goods, count: int) -> int:
         """Put units in."""
@@ -74,9 +70,9 @@ def packed(goods: Sequence[Goods], *, limit_grams: int, limit_mm3: int = VOLUME_
         if each.weight_grams > limit_grams:
             facts = {"line": each.line, "weight_grams": each.weight_grams, "limit_grams": limit_grams}
             raise TooHeavy(f"A unit of line {each.line} weighs {each.weight_grams} g; a package takes {limit_grams} g.", facts)
-        left = each.quantity
+        left, grams, mm3 = each.quantity, each.weight_grams, each.volume_mm3
         for room in rooms:
-            if fits := room.fits(each, left):
+            if (fits := room.fits(grams=grams, mm3=mm3, wanted=left)) > 0:
                 left -= room.put(each, fits)
             if not left:
                 break
@@ -85,7 +81,7 @@ def packed(goods: Sequence[Goods], *, limit_grams: int, limit_mm3: int = VOLUME_
                 raise TooHeavy(f"This needs more than {PACKAGES_MAX} packages.", {"packages_max": PACKAGES_MAX})
             room = _Room(units={}, grams=limit_grams, mm3=limit_mm3)
             rooms.append(room)
-            left -= room.put(each, room.fits(each, left) or 1)
+            left -= room.put(each, max(1, room.fits(grams=grams, mm3=mm3, wanted=left)))
     return [Package(units=room.units, weight_grams=limit_grams - room.grams) for room in rooms]
 
 
@@ -96,9 +92,8 @@ def size_of(units: Sequence[tuple[Size, int]]) -> Size | None:
     """
     if not units:
         return None
-    least = tuple(sorted((max(sorted(size, reverse=True)[side] for size, _ in units) for side in range(3)), reverse=True))
+    length, width, height = (max(sides) for sides in zip(*(sorted(size, reverse=True) for size, _ in units), strict=True))
     wanted = sum(volume(size) * count for size, count in units)
-    length, width, height = least
     if length * width * height >= wanted:
         return length, width, height
     if (height := _quotient(wanted, length * width)) <= width:
