@@ -221,7 +221,7 @@ FLAT = [{"service": "flat", "amount": 700, "currency": "EUR"}]
 
 @pytest.fixture(scope="module")
 async def world(place: Place) -> AsyncIterator[World]:
-    async with a_world(place, fulfillment={"rates_timeout_seconds": 1.0}) as made:
+    async with a_world(place, fulfillment={"rates_timeout_seconds": 8.0}, payments={"pricing_timeout_seconds": 16.0}) as made:
         await shop.set_up(made, table=TABLE)
         yield made
 
@@ -351,7 +351,7 @@ class TestOtherRates:
         """H10: the store's own price buys no label; a carrier's rate does, and what is paid stays."""
         await settle(world, "sandbox", fallback_rates=FLAT)
         order_id = await an_order(world)
-        world.sandbox.weather = {"silent": 1.0}
+        world.sandbox.weather = {"fail": 1.0}
         snapshot = await ok(await quote(world, order_id))
         world.sandbox.weather = {}
 
