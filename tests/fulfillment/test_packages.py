@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.fulfillment.domain.shipping.packages import PackagesUnfit, check, lines_without_size, pack
+from services.fulfillment.domain.shipping.packages import PackagesUnfit, check_packages, lines_without_size, pack_order
 from services.fulfillment.domain.shipping.packing import PACKAGES_MAX, VOLUME_MAX_MM3, Goods, Size, TooHeavy, packed, size_of, volume
 from services.fulfillment.providers import RatesRequest
 from services.fulfillment.providers.easypost import shipment_body
@@ -105,7 +105,7 @@ class TestSize:
     def test_what_has_no_size_is_left_out_and_named(self) -> None:
         content = an_order_of({"dimensions": PILLOW}, {}, {"dimensions": PILLOW})
 
-        [package] = pack(content, limit_grams=LIMIT_GRAMS, limit_mm3=VOLUME_MAX_MM3)
+        [package] = pack_order(content, limit_grams=LIMIT_GRAMS, limit_mm3=VOLUME_MAX_MM3)
 
         assert (package.length_mm, package.width_mm, package.height_mm) == (600, 400, 400)
         assert lines_without_size(content) == [1]
@@ -156,18 +156,18 @@ class TestNamed:
     def test_is_refused_unless_it_holds_the_order(self, packages: list[Any], why: str | None) -> None:
         named = msgspec.convert(packages, list[PackageBody])
         if why is None:
-            assert [package.weight_grams for package in check(self.CONTENT, named)] == [each["weight_grams"] for each in packages]
+            assert [package.weight_grams for package in check_packages(self.CONTENT, named)] == [each["weight_grams"] for each in packages]
         else:
             with pytest.raises(PackagesUnfit, match=why):
-                check(self.CONTENT, named)
+                check_packages(self.CONTENT, named)
 
     def test_without_a_size_is_sized_as_one_of_ours(self) -> None:
-        [package] = check(self.CONTENT, [PackageBody(weight_grams=9_000)])
+        [package] = check_packages(self.CONTENT, [PackageBody(weight_grams=9_000)])
 
         assert (package.length_mm, package.width_mm, package.height_mm) == (600, 490, 490)
         assert package.units == {"0": 3, "1": 1}
         with pytest.raises(PackagesUnfit, match="longer"):
-            check(an_order_of({"quantity": 2, "dimensions": dict.fromkeys(PILLOW, 100_000)}), [PackageBody(weight_grams=1_000)])
+            check_packages(an_order_of({"quantity": 2, "dimensions": dict.fromkeys(PILLOW, 100_000)}), [PackageBody(weight_grams=1_000)])
 
 
 HOME = Address(name="Shop", street_address="388 Townsend St", city="San Francisco", country_code="US", postal_code="94107")

@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from services.fulfillment.domain.pricing import NoWayToShip
-from services.fulfillment.domain.shipping.packages import check, lines_without_size, pack
+from services.fulfillment.domain.shipping.packages import check_packages, lines_without_size, pack_order
 from services.fulfillment.domain.shipping.packing import VOLUME_MAX_MM3
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.providers import Carrier, CarrierRate, CarrierRefused, RatesRequest
@@ -70,7 +70,7 @@ async def offer(
             "Set the store's carriers (PUT /api/v1/admin/fulfillment/settings), or state the order's shipping_amount.", {}
         )
     assert content.shipping_address is not None, "only what goes somewhere is shipped"
-    packed = tuple(check(content, packages) if packages else pack(content, **_limits(settings)))
+    packed = tuple(check_packages(content, packages) if packages else pack_order(content, **_limits(settings)))
     request = RatesRequest(
         ship_from=settings.ship_from, ship_to=content.shipping_address, packages=packed, content=content, table=settings.table
     )

@@ -23,7 +23,7 @@ class PackagesUnfit(Refusal):
     status = 422
 
 
-def pack(content: OrderContent, *, limit_grams: int, limit_mm3: int) -> list[PackageBody]:
+def pack_order(content: OrderContent, *, limit_grams: int, limit_mm3: int) -> list[PackageBody]:
     """Pack an order by its weights and sizes; refuses a unit that is over the limit."""
     goods = [
         Goods(line=n, quantity=item.quantity, weight_grams=item.weight_grams or 0, size=_size(item)) for n, item in enumerate(content.items)
@@ -38,7 +38,7 @@ def pack(content: OrderContent, *, limit_grams: int, limit_mm3: int) -> list[Pac
     ]
 
 
-def check(content: OrderContent, packages: Sequence[PackageBody]) -> list[PackageBody]:
+def check_packages(content: OrderContent, packages: Sequence[PackageBody]) -> list[PackageBody]:
     """Hold named packages against their order: every unit is in one of them, and none is lighter or smaller than what is in it.
 
     A single package that names no units holds all; one that names no size is sized as one of ours.
