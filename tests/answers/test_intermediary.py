@@ -176,7 +176,7 @@ SEATTLE = {
     "country_code": "US",
 }
 ITEM = {"product_variant_id": str(new_id()), "name": "Mug", "quantity": 2, "unit_price": 2495, "weight_grams": 400}
-SIZED = [{"weight_grams": 437, "length_mm": 120, "width_mm": 95, "height_mm": 101}]
+SIZED = [{"weight_grams": 837, "length_mm": 120, "width_mm": 95, "height_mm": 101}]
 
 
 @pytest.fixture(scope="module")

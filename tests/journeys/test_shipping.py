@@ -100,7 +100,8 @@ class TestRates:
         path = f"/api/v1/checkout/orders/{order_id}/shipping/rates"
 
         packed = await ok(await world.send("POST", path, {}))
-        given = await ok(await world.send("POST", path, {"packages": [{"weight_grams": 63000, "length_mm": 800}]}))
+        sides = {"length_mm": 800, "width_mm": 600, "height_mm": 400}
+        given = await ok(await world.send("POST", path, {"packages": [{"weight_grams": 63000, **sides}]}))
 
         assert [p["weight_grams"] for p in packed["packages"]] == [27000, 27000, 9000]
         assert [p["weight_grams"] for p in given["packages"]] == [63000]
@@ -129,7 +130,7 @@ class TestRates:
             none = await quote(world, await an_order(world, shipping_address=silent))
 
         assert (snapshot["totals"]["shipping"], [n["code"] for n in snapshot["notices"]]) == (700, ["provider-silent", "fallback-rates"])
-        assert (label.status, label.code) == (422, "provider-not-configured")
+        assert (label.status, label.code) == (422, "rate-needed")
         assert refused.status == 200
         assert (none.status, none.code) == (422, "no-shipping-rate")
 

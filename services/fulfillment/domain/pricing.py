@@ -9,15 +9,12 @@ from uuid import UUID
 import msgspec
 
 from services.fulfillment.domain.places import located
-from services.fulfillment.domain.shipping.packing import Goods, packed
 from services.fulfillment.domain.tax.engine import Kind, Line, Row
 from services.fulfillment.domain.tax.rules import SHIPPING_CODE, Level, Place, Reason, percent_text
 from services.fulfillment.domain.tax.sale import NO_RULE
-from shared.contracts.fulfillment.pricing import PackageBody, ShippingRate
+from shared.contracts.fulfillment.pricing import ShippingRate
 from shared.contracts.orders import Address, FundedBy, Item, OrderContent, TaxBehavior, TaxLine
 from shared.errors import Outcome, Refusal
-
-WEIGHT_MIN_GRAMS = 1
 
 
 class RateExpired(Refusal):
@@ -131,27 +128,6 @@ def tax_lines_of(rows: Sequence[Row], goods: int) -> list[TaxLine]:
         )
         for row in rows
     ]
-
-
-def packages_of(content: OrderContent, *, limit_grams: int) -> list[PackageBody]:
-    """Pack an order when the shop does not say how; refuses a unit that is over the limit."""
-    goods = [Goods(line=n, quantity=item.quantity, weight_grams=item.weight_grams or 0) for n, item in enumerate(content.items)]
-    return [
-        PackageBody(
-            weight_grams=max(WEIGHT_MIN_GRAMS, package.weight_grams),
-            units={str(line): count for line, count in sorted(package.units.items())},
-            **_size_of(content, package.units),
-        )
-        for package in packed(goods, limit_grams=limit_grams)
-    ]
-
-
-def _size_of(content: OrderContent, units: dict[int, int]) -> dict[str, int]:
-    """Say how large a package of one unit is; of several nobody knows how they lie."""
-    if sum(units.values()) != 1:
-        return {}
-    size = content.items[next(iter(units))].dimensions
-    return {} if size is None else {"length_mm": size.length_mm, "width_mm": size.width_mm, "height_mm": size.height_mm}
 
 
 def chosen(rates: Sequence[ShippingRate], *, service: str | None) -> ShippingRate | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
-from services.fulfillment.domain.pricing import RateExpired
+from services.fulfillment.domain.pricing import RateChanged, RateExpired
 from services.fulfillment.domain.shipping.customs import said_of_return, terms_of, way_of
 from services.fulfillment.domain.shipping.labels import LabelStatus
 from services.fulfillment.domain.shipping.shipments import (
@@ -17,7 +17,7 @@ from services.fulfillment.domain.shipping.shipments import (
     meant,
 )
 from services.fulfillment.handlers.context import Fulfillment
-from services.fulfillment.handlers.shopping import registered_numbers
+from services.fulfillment.handlers.shopping import FALLBACK, registered_numbers
 from services.fulfillment.providers import (
     Bought,
     Carrier,
@@ -156,6 +156,13 @@ async def _request(envelope: Envelope, command: BuyLabel, context: Fulfillment, 
     rate = next((each for each in found if each.shown.id == rate_id), None)
     if rate is None:
         raise RateNeeded("Ask for rates and choose one of them (rate_id).", {"rate_id": None if rate_id is None else str(rate_id)})
+    if rate.shown.carrier == FALLBACK:
+        raise RateNeeded(
+            "The shipment has the store's fallback rate, which is no carrier's. Ask for the rates again (POST …/shipping/rates) and name "
+            "a carrier's (rate_id); what the customer pays stays as it is.",
+            {"rate_id": str(rate_id), "service": rate.shown.service},
+        )
+    await _refuse_stale(envelope, context, shipment, rate)
     wanted = (rate.shown.carrier, rate.shown.service)
     if shipment.finalized and wanted != (shipment.carrier, shipment.service):
         raise ShipmentFinalized(
@@ -226,6 +233,17 @@ def _refuse_dearer(again: CarrierRate, rate: Rate) -> None:
             "With what is declared now it costs more; say it in the order, ask for the rates again and buy by one of them (rate_id).",
             {"rate_id": str(rate.shown.id), "service": rate.shown.service, "amount": again.amount, "currency": again.currency},
         )
+
+
+async def _refuse_stale(envelope: Envelope, context: Fulfillment, shipment: Shipment, rate: Rate) -> None:
+    """Refuse a rate that was quoted for something else than the shipment: its packages are another order's."""
+    if shipment.rate_id in (None, rate.shown.id):
+        return
+    async with connected(context.desk.pool) as db:
+        found = await rate_rows.shown_with(db, envelope, shipment.order_id, shipment.rate_id)
+    if any(each.priced_hash != rate.priced_hash for each in found):
+        facts = {"rate_id": str(rate.shown.id), "shipment_id": str(shipment.id)}
+        raise RateChanged("Ask for the rates again; this one is for what the order was at another time.", facts)
 
 
 async def _rate_again(context: Fulfillment, carrier: Carrier, asked: RatesRequest, rate: Rate) -> CarrierRate:

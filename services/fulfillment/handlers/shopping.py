@@ -8,9 +8,10 @@ from typing import TypeVar
 
 import msgspec
 
-from services.fulfillment.domain import pricing as rules
 from services.fulfillment.domain.pricing import NoWayToShip
 from services.fulfillment.domain.shipping.customs import NOWHERE, CustomsIncomplete, Registered, Terms, Way, registered_in, terms_of, way_of
+from services.fulfillment.domain.shipping.packages import check_packages, lines_without_size, pack_order
+from services.fulfillment.domain.shipping.packing import VOLUME_MAX_MM3
 from services.fulfillment.domain.shipping.shipments import CustomsNeeded
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.providers import Carrier, CarrierRate, CarrierRefused, RatesRequest
@@ -34,6 +35,7 @@ from shared.provider_answers import OUTCOME_UNKNOWN
 logger = logging.getLogger(__name__)
 
 FALLBACK = "fallback"
+TABLE = "table_rate"
 
 T = TypeVar("T")
 
@@ -71,7 +73,7 @@ async def offer(
             "Set the store's carriers (PUT /api/v1/admin/fulfillment/settings), or state the order's shipping_amount.", {}
         )
     assert content.shipping_address is not None, "only what goes somewhere is shipped"
-    packed = packages or tuple(rules.packages_of(content, limit_grams=settings.package_limit_grams))
+    packed = tuple(check_packages(content, packages) if packages else pack_order(content, **_limits(settings)))
     way = way_of(settings.ship_from, content.shipping_address)
     registered = await registered_numbers(envelope, context, standing, way)
     terms, incomplete = _terms(settings, content, packed, way, registered)
@@ -94,15 +96,19 @@ async def offer(
                 # Amounts of two currencies cannot be compared without a rate between them, and none is guessed.
                 detail = f"{carrier.name} also offers rates in {', '.join(strange)}; an order in {content.currency} cannot take them."
                 notices.append(Notice(code="rates-in-other-currency", detail=detail))
-    if not rates and notices:
+    if not rates and (notices or not asked):
         rates = _fallback(context, standing.now, settings, content, packed, priced_hash)
         if rates:
-            notices.append(Notice(code="fallback-rates", detail="No carrier answered; these are the store's fallback rates."))
+            detail = f"No carrier gave a rate in {content.currency}; these are the store's fallback rates."
+            notices.append(Notice(code="fallback-rates", detail=detail))
     if incomplete is not None and any(carrier.capabilities.rates_bind_terms for carrier in asked):
         notices.append(incomplete)
     if required and not rates:
         facts = {"notices": [msgspec.to_builtins(each) for each in notices], "country": content.shipping_address.country_code}
-        raise NoWayToShip("None of the store's carriers ships this there.", facts)
+        raise NoWayToShip(f"No carrier gave a rate in {content.currency}.", facts)
+    if unsized := lines_without_size(content):
+        detail = f"The sizes of packages leave out lines {', '.join(map(str, unsized))}, which have no dimensions."
+        notices.append(Notice(code="sizes-incomplete", detail=detail))
     rates.sort(key=lambda rate: (rate.shown.amount, rate.shown.carrier, rate.shown.service))
     return Offer(rates=rates, packages=packed, notices=notices, calls=calls)
 
@@ -132,6 +138,13 @@ def _terms(
     except (CustomsNeeded, CustomsIncomplete) as missing:
         return Terms(), Notice(code=missing.code, detail=f"Prices are without a customs declaration: {missing}")
     return terms, None
+
+
+def _limits(settings: StoreSettings) -> dict[str, int]:
+    """Say what a package takes, by weight and by volume: of what the store's table charges by volume no more than by weight."""
+    by_volume = settings.table.volumetric_mm3_per_gram if settings.table is not None and TABLE in settings.carriers else None
+    limit_mm3 = VOLUME_MAX_MM3 if by_volume is None else min(VOLUME_MAX_MM3, by_volume * settings.package_limit_grams)
+    return {"limit_grams": settings.package_limit_grams, "limit_mm3": limit_mm3}
 
 
 async def _rates_of(context: Fulfillment, carrier: Carrier, request: RatesRequest, calls: list[Call]) -> "list[CarrierRate] | Notice":

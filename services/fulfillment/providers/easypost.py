@@ -39,6 +39,8 @@ from shared.provider_values import UNFIT
 # Weights are ounces and sizes inches, each to one decimal (docs.easypost.com/docs/parcels).
 MILLIMETRES_PER_INCH = Decimal("25.4")
 TENTH = Decimal("0.1")
+# Whole grams and millimetres are right to half of one: a pound is 453.592 g, 454 g to its shop, and 16.0 oz to its carrier.
+HALF = Decimal("0.5")
 # Rates that were not bought are kept for 28 days (easypost.com/blog/2020-04-15-rate-retention-change); prices change before that.
 RATE_LIFETIME = timedelta(days=7)
 # A purchase that is still under way at a carrier does not show on the shipment; it takes no longer than this.
@@ -132,7 +134,7 @@ class EasyPost:
     async def rates(self, request: RatesRequest) -> list[CarrierRate]:
         """Make a shipment, which is what prices come of."""
         if len(request.packages) != 1:
-            raise CarrierRefused("one_package", "EasyPost takes one package a shipment")
+            raise CarrierRefused("one_package", f"EasyPost takes one package a label here, and this order goes in {len(request.packages)}")
         body = msgspec.json.encode(shipment_body(request))
         shipment = changed(ANSWERS, await self._client.call("create_shipment", "POST", "/v2/shipments", body=body))
         with ANSWERS.reading():
@@ -326,13 +328,17 @@ def _parcel(package: PackageBody) -> dict[str, float]:
     sizes = {"length": package.length_mm, "width": package.width_mm, "height": package.height_mm}
     # A size is required once another one is there; the weight alone will do (docs.easypost.com/docs/parcels).
     known = sizes if all(sizes.values()) else {}
-    inches = {name: float(_rounded_up(Decimal(size) / MILLIMETRES_PER_INCH)) for name, size in known.items()}
-    return {**inches, "weight": float(_rounded_up(Decimal(package.weight_grams) / GRAMS_PER_OUNCE))}
+    inches = {name: float(_tenths(size, MILLIMETRES_PER_INCH)) for name, size in known.items()}
+    return {**inches, "weight": float(_ounces(package.weight_grams))}
 
 
-def _rounded_up(value: Decimal) -> Decimal:
-    # A parcel that is heavier or larger than was said costs extra.
-    return max(TENTH, value.quantize(TENTH, rounding=ROUND_UP))
+def _ounces(grams: int) -> Decimal:
+    return _tenths(grams, GRAMS_PER_OUNCE)
+
+
+def _tenths(value: int, unit: Decimal) -> Decimal:
+    # A parcel that is heavier or larger than was said costs extra, so the tenths go up; what is a tenth to begin with stays one.
+    return max(TENTH, ((value - HALF) / unit).quantize(TENTH, rounding=ROUND_UP))
 
 
 def _split(provider_rate_id: str) -> tuple[str, str]:

@@ -147,7 +147,7 @@ class Shippo:
     async def rates(self, request: RatesRequest) -> list[CarrierRate]:
         """Make a shipment, which is what prices come of."""
         if len(request.packages) != 1:
-            raise CarrierRefused("one_package", "Shippo takes one package a transaction here")
+            raise CarrierRefused("one_package", f"Shippo takes one package a label here, and this order goes in {len(request.packages)}")
         body = msgspec.json.encode(shipment_body(request))
         shipment = changed(ANSWERS, await self._client.call("create_shipment", "POST", "/shipments/", body=body))
         with ANSWERS.reading():

@@ -9,7 +9,8 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from services.gateway.routes.answers import ADMIN, CHECKOUT, FINANCE, READ, ask, carry_out, documented, show
+from services.gateway.domain import Access, Forbidden
+from services.gateway.routes.answers import ADMIN, CHECKOUT, FINANCE, READ, ask, carry_out, documented, principal_of, show
 from shared.contracts.customs import CustomsTerms, DeliveryConfirmation
 from shared.contracts.fulfillment.pricing import PACKAGES_MAX, GetSettings, PackageBody, PutSettings, RatesView, SettingsView, StoreSettings
 from shared.contracts.fulfillment.shipping import (
@@ -29,11 +30,22 @@ from shared.contracts.orders import PositiveAmount, ShortText
 from shared.contracts.payments import ShopRates
 from shared.received import HttpRequest
 
+PackageList = Annotated[
+    list[PackageBody],
+    Meta(
+        max_length=PACKAGES_MAX,
+        description=(
+            "With a key of the role admin alone (else 403): the packages the order goes in. Each unit of the order is in one of them; none "
+            "is lighter or smaller than what is in it. A single package without `units` holds all."
+        ),
+    ),
+]
+
 
 class RatesBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """In which packages the order goes; worked out when none are given."""
+    """In which packages the order goes, which only the shop's backend may say; else they follow from the order's weights and sizes."""
 
-    packages: Annotated[list[PackageBody], Meta(max_length=PACKAGES_MAX)] = []
+    packages: PackageList = []
 
 
 @post(
@@ -45,6 +57,10 @@ class RatesBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     responses=documented(200, RatesView, "Ways to ship, the cheapest first, and who did not answer."),
 )
 async def shop_rates(request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[RatesBody]) -> Response[Any]:
+    caller = principal_of(request)
+    if data.packages and not caller.may(Access.ADMIN):
+        facts = {"field": "$.packages", "role": caller.role.value}
+        raise Forbidden("Packages follow from the order; only the shop's backend (a key of the role admin) may name them.", facts)
     return await carry_out(request, lambda _: ShopRates(order_id=order_id, packages=tuple(data.packages)), data=data)
 
 

@@ -102,9 +102,9 @@ class TestWhatIsSent:
         assert shipment["customs_info"].keys() <= CUSTOMS_NAMES
         assert shipment["customs_info"]["customs_items"][0].keys() <= CUSTOMS_ITEM_NAMES
 
-    def test_weighs_in_ounces_and_measures_in_inches_never_less_than_it_is(self) -> None:
-        # 437 g are 15.41 oz, 254 mm 10 in, 204 mm 8.03 in, 101 mm 3.98 in.
-        assert shipment_body(asked())["shipment"]["parcel"] == {"weight": 15.5, "length": 10.0, "width": 8.1, "height": 4.0}
+    def test_weighs_in_ounces_and_measures_in_inches_rounded_up(self) -> None:
+        # 437 g are 15.41 oz, but 15.4 oz are 437 g to the gram; 254 mm are 10 in, 204 mm 8.03 in, 101 mm 3.98 in.
+        assert shipment_body(asked())["shipment"]["parcel"] == {"weight": 15.4, "length": 10.0, "width": 8.1, "height": 4.0}
 
     def test_values_goods_for_customs_in_the_currency(self) -> None:
         [item] = shipment_body(asked(TOKYO))["shipment"]["customs_info"]["customs_items"]

@@ -210,7 +210,7 @@ class TestParcels:
 
         with recorded() as calls:
             assert len(await carrier.rates(a_rates_request(packages=(package,)))) == 3
-        assert calls[0].request["shipment"]["parcel"] == {"weight": 15.5}
+        assert calls[0].request["shipment"]["parcel"] == {"weight": 15.4}
 
     async def test_several_packages_are_refused_before_a_call(self, carrier: EasyPost) -> None:
         """docs.easypost.com/docs/shipments: a shipment has one parcel; several are an Order."""
