@@ -1,4 +1,4 @@
-"""Fulfillment killed at every await that leaves it: one label, found again; one void; one record of tax; a quote all the same."""
+"""Fulfillment killed at every await that leaves it: one label, found again; one void; tax recorded and reversed once; a quote all the same."""
 
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ WANTED = {
     "label": (*ANSWERED, "before provider POST /v1/shipping/labels", "after provider POST /v1/shipping/labels"),
     "void": (*ANSWERED, "after provider POST /v1/shipping/labels/…/void"),
     "finalize": ANSWERED,
+    "refund": ("before WITH", "after WITH", "before ack"),
     "quote": (*ANSWERED, "after provider POST /v1/shipping/rates"),
 }
 
@@ -52,6 +53,16 @@ class _Ground(Dying):
         if self._operation == "quote":
             return order_id, lambda **how: world.send("POST", "/api/v1/checkout/quote", {"order_id": order_id}, key=key, **how)
         snapshot = await ok(await quote(world, order_id, shipping_service="ground"))
+        if self._operation in ("finalize", "refund"):
+            await shop.pay(world, order_id, snapshot["snapshot_id"])
+        if self._operation == "refund":
+            await ok(await shop.finalize(world, order_id, snapshot["snapshot_id"]))
+            [payment] = (await world.ledger(order_id))["payments"]
+            path, body = (
+                f"/api/v1/admin/orders/{order_id}/payments/{payment['intent']['id']}/refund",
+                {"lines": [{"line": 0, "amount": 298}]},
+            )
+            return order_id, lambda **how: world.send("POST", path, body, key=key, **how)
         if self._operation == "finalize":
             path, body = f"/api/v1/checkout/orders/{order_id}/tax/finalize", {"snapshot_id": snapshot["snapshot_id"]}
             return order_id, lambda **how: world.send("POST", path, body, key=key, **how)
@@ -66,6 +77,11 @@ class _Ground(Dying):
         if self._operation == "finalize":
             recorded = (await ok(await world.send("GET", f"/api/v1/admin/orders/{order_id}/tax")))["documents"]
             assert [document["kind"] for document in recorded] == ["sale"], at
+            return
+        if self._operation == "refund":
+            await until(lambda: shop.told(world, order_id))
+            recorded = (await ok(await world.send("GET", f"/api/v1/admin/orders/{order_id}/tax")))["documents"]
+            assert [(document["kind"], len(document["lines"])) for document in recorded] == [("sale", 2), ("reversal", 1)], at
             return
         if self._operation == "quote":
             return
