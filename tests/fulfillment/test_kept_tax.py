@@ -182,6 +182,20 @@ def test_a_named_line_reverses_its_own_rows(story: tuple[dict[int, int], list[Ro
     assert not_kept(by_name(sold), [ledger.payments[-1]]) == {**before, line: before[line] + amount}
 
 
+def test_what_rounds_a_total_goes_back_with_it() -> None:
+    """A line of less than nothing, as a total rounded down to five hundredths has."""
+    prices: dict[int | None, int] = {0: 1_003, 1: 500, 2: -3}
+
+    half = given_back(prices, (Returned(transaction_id=UUID(int=1), amount=750),))
+    first, again = corrections([], sold={0: 1_003, 1: 500, 2: -3}, before={0: 501, 1: 250, 2: -1}, after={0: 0, 1: 500, 2: -2})
+
+    assert (sum(half.values()), half[2] in (-1, -2)) == (750, True)
+    assert given_back(prices, (Returned(transaction_id=UUID(int=1), amount=1_500),)) == prices
+    assert first is not None
+    assert again is not None
+    assert (first.line_amounts, again.line_amounts) == ({1: 250, 2: -1}, {0: 501})
+
+
 PART = Returned(transaction_id=UUID(int=1), amount=11_900, lines=(RefundLine(line=1, amount=11_900),))
 PRICES = {0: 10_700, 1: 11_900, None: 1_190}
 

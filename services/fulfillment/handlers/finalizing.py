@@ -146,10 +146,9 @@ def _recorded(envelope: Envelope, sale: Document) -> list[Statement]:
 
 def _followed(envelope: Envelope, sale: Reversible, payments: Sequence[Payment], today: date, reference: str) -> list[Statement]:
     """Correct a recorded sale so that what is left of it is what is kept of its price."""
-    goods, named = sale.quote.goods, {}
-    for line, price in sale.line_amounts.items():
-        named[line if line < goods else None] = price
-    back = not_kept(named, [each for each in payments if each.snapshot_id == sale.snapshot_id])
+    goods = sale.quote.goods
+    prices = {None if line == goods else line: price for line, price in sale.line_amounts.items()}
+    back = not_kept(prices, [each for each in payments if each.snapshot_id == sale.snapshot_id])
     after = {goods if line is None else line: amount for line, amount in back.items()}
     found = corrections(sale.quote.rows, sold=sale.line_amounts, before=sale.reversed_amounts, after=after)
     statements: list[Statement] = []

@@ -25,7 +25,9 @@ def reversed_rows(rows: Sequence[Row], *, sold: Mapping[int, int], before: Mappi
     as much is back in all as of its line, rounded half-up; so the last refund takes the remainder and leaves nothing.
     """
     for line, amount in now.items():
-        if amount < 0 or before.get(line, 0) + amount > sold[line]:
+        # What rounded a total down comes back as less.
+        sign = -1 if sold[line] < 0 else 1
+        if sign * amount < 0 or sign * (before.get(line, 0) + amount) > sign * sold[line]:
             left = sold[line] - before.get(line, 0)
             raise RefundTooLarge(
                 f"{amount} of line {line} was asked, {left} is left.", {"line": line, "requested": amount, "available": left}
@@ -45,8 +47,9 @@ def corrections(
     rows: Sequence[Row], *, sold: Mapping[int, int], before: Mapping[int, int], after: Mapping[int, int]
 ) -> tuple[Correction | None, Correction | None]:
     """Bring what is reversed of a sale from what it was to what it is to be, by line: what is to be reversed, and reinstated."""
-    down = {line: after[line] - before[line] for line in sold if after[line] > before[line]}
-    up = {line: before[line] - after[line] for line in sold if after[line] < before[line]}
+    change = {line: after[line] - before[line] for line in sold}
+    down = {line: amount for line, amount in change.items() if amount * sold[line] > 0}
+    up = {line: -amount for line, amount in change.items() if amount * sold[line] < 0}
     first = Correction(line_amounts=down, rows=_moved(rows, sold, before, down)) if down else None
     # What is reinstated mirrors the reversal from where it ends.
     lower = {line: before[line] + down.get(line, 0) - up.get(line, 0) for line in sold}
