@@ -11,6 +11,7 @@ from shared.contracts.fulfillment.pricing import Notice, PackageBody, ProviderMe
 from shared.contracts.orders import Address, OrderContent, TaxLine
 from shared.contracts.settlements import SettlementView
 from shared.messages import Event, Message, Query
+from shared.refund_shares import RefundLine, Returned
 
 PAGE_ROWS_MAX = 200
 
@@ -98,6 +99,8 @@ class Refund(Message, frozen=True, kw_only=True, tag="payments.refund.v1"):
     reason: str = ""
     # No more than what was taken and the order does not owe.
     overpaid: bool = False
+    # What the amount is for, where the shop says it: together they are the amount.
+    lines: tuple[RefundLine, ...] = ()
 
 
 class AcceptFacts(Message, frozen=True, kw_only=True, tag="payments.accept_facts.v1"):
@@ -335,6 +338,8 @@ class TransactionView(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: str
     created_at: datetime
     concluded_at: datetime | None
+    # Of a refund: what it is for, where that was said.
+    lines: list[RefundLine] = []
 
 
 class IntentView(msgspec.Struct, frozen=True, kw_only=True):
@@ -460,6 +465,8 @@ class IntentChanged(Event, frozen=True, kw_only=True, tag="payments.intent_chang
     intent: IntentView
     order_status: str
     failed_refunds: tuple[FailedRefund, ...] = ()
+    # In the order of the ledger.
+    returned: tuple[Returned, ...] = ()
 
 
 MESSAGES: tuple[type[Message], ...] = (

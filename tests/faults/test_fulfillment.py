@@ -1,5 +1,6 @@
-"""Fulfillment killed at every await that leaves it: one label, found again; one void; one record of tax; a quote all the same."""
+"""Fulfillment killed at every await that leaves it: one label, found again; one void; tax recorded once, reversed once; quotes."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,14 +13,16 @@ from tests.faults.nursery import Nursery
 from tests.faults.system import System, a_system
 from tests.fulfillment import shop
 from tests.fulfillment.shop import an_order, ok, quote
-from tests.world import Place, World, until
+from tests.world import Answer, Place, World, until
 
 VICTIM = "fulfillment"
+NEWS_SECONDS = 1.0
 ANSWERED = ("before WITH", "after WITH", "publish to the reply queue", "before ack")
 WANTED = {
     "label": (*ANSWERED, "before provider POST /v1/shipping/labels", "after provider POST /v1/shipping/labels"),
     "void": (*ANSWERED, "after provider POST /v1/shipping/labels/…/void"),
     "finalize": ANSWERED,
+    "refund": ("before WITH", "after WITH", "before ack"),
     "quote": (*ANSWERED, "after provider POST /v1/shipping/rates"),
 }
 
@@ -52,6 +55,11 @@ class _Ground(Dying):
         if self._operation == "quote":
             return order_id, lambda **how: world.send("POST", "/api/v1/checkout/quote", {"order_id": order_id}, key=key, **how)
         snapshot = await ok(await quote(world, order_id, shipping_service="ground"))
+        if self._operation in ("finalize", "refund"):
+            await shop.pay(world, order_id, snapshot["snapshot_id"])
+        if self._operation == "refund":
+            await ok(await shop.finalize(world, order_id, snapshot["snapshot_id"]))
+            return order_id, lambda **how: self._refunded(order_id, key, **how)
         if self._operation == "finalize":
             path, body = f"/api/v1/checkout/orders/{order_id}/tax/finalize", {"snapshot_id": snapshot["snapshot_id"]}
             return order_id, lambda **how: world.send("POST", path, body, key=key, **how)
@@ -61,11 +69,24 @@ class _Ground(Dying):
         label = (await ok(await world.send("POST", path, {})))["label"]
         return order_id, lambda **how: world.send("POST", f"{path}/{label['id']}/void", key=key, **how)
 
+    async def _refunded(self, order_id: UUID, key: str, **how: Any) -> Answer:
+        """Refund a line; its news comes after the answer."""
+        [payment] = (await self.world.ledger(order_id))["payments"]
+        path = f"/api/v1/admin/orders/{order_id}/payments/{payment['intent']['id']}/refund"
+        answer = await self.world.send("POST", path, {"lines": [{"line": 0, "amount": 298}]}, key=key, **how)
+        await asyncio.sleep(NEWS_SECONDS)
+        return answer
+
     async def check(self, order_id: UUID, at: int) -> None:
         world = self.world
         if self._operation == "finalize":
             recorded = (await ok(await world.send("GET", f"/api/v1/admin/orders/{order_id}/tax")))["documents"]
             assert [document["kind"] for document in recorded] == ["sale"], at
+            return
+        if self._operation == "refund":
+            await until(lambda: shop.told(world, order_id))
+            recorded = (await ok(await world.send("GET", f"/api/v1/admin/orders/{order_id}/tax")))["documents"]
+            assert [(document["kind"], len(document["lines"])) for document in recorded] == [("sale", 2), ("reversal", 1)], at
             return
         if self._operation == "quote":
             return

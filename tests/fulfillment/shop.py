@@ -5,7 +5,7 @@ from uuid import UUID
 
 from shared.ids import new_id
 from tests.planted import BUYER
-from tests.world import Answer, World
+from tests.world import Answer, Payment, World, until
 
 BERLIN = {"name": "Shop", "street_address": "Karl-Marx-Allee 1", "city": "Berlin", "postal_code": "10178", "country_code": "DE"}
 MUNICH = {**BUYER, "city": "München", "postal_code": "80331", "country_code": "DE"}
@@ -74,6 +74,33 @@ async def quote(world: World, order_id: UUID, **more: Any) -> Answer:
     return await world.send("POST", "/api/v1/checkout/quote", {"order_id": order_id, **more})
 
 
+async def pay(world: World, order_id: UUID, snapshot_id: str) -> None:
+    """Pay a snapshot where nobody has, and wait until fulfillment knows how its payments stand."""
+    if not await world.rows("SELECT FROM payments.payment_intents WHERE snapshot_id = $1", UUID(snapshot_id)):
+        paid = await world.authorize(order_id, snapshot_id)
+        if paid.status == 201 and paid.json["intent"]["status"] == "authorized":
+            await ok(await Payment(world, order_id, UUID(paid.json["intent"]["id"])).capture())
+    await until(lambda: told(world, order_id))
+
+
+async def told(world: World, order_id: UUID) -> bool:
+    """Tell whether fulfillment knows how an order's payments stand."""
+    return not await world.rows(
+        """
+        SELECT FROM payments.payment_intents i
+         WHERE i.order_id = $1 AND i.status <> 'processing' AND NOT i.superseded
+           AND NOT EXISTS (SELECT FROM fulfillment.order_payments p WHERE p.intent_id = i.id AND p.version >= i.version)
+        """,
+        order_id,
+    )
+
+
 async def finalize(world: World, order_id: UUID, snapshot_id: str, **more: Any) -> Answer:
-    """Finalize a snapshot's tax."""
+    """Finalize the tax of a snapshot that is paid, or is now."""
+    await pay(world, order_id, snapshot_id)
+    return await finalize_as_it_is(world, order_id, snapshot_id, **more)
+
+
+async def finalize_as_it_is(world: World, order_id: UUID, snapshot_id: str, **more: Any) -> Answer:
+    """Finalize a snapshot's tax, paid or not."""
     return await world.send("POST", f"/api/v1/checkout/orders/{order_id}/tax/finalize", {"snapshot_id": snapshot_id, **more})

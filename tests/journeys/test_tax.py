@@ -18,7 +18,7 @@ from services.gateway.domain import Role
 from shared.bus import Publisher
 from shared.ids import new_id
 from tests.fulfillment import shop
-from tests.fulfillment.shop import MUG, PARIS, an_order, finalize, ok, quote
+from tests.fulfillment.shop import MUG, PARIS, an_order, finalize, finalize_as_it_is, ok, quote
 from tests.payments.test_observations import observed, tell
 from tests.world import Payment, Place, World, a_world, until
 
@@ -88,10 +88,11 @@ class TestFinalize:
         order_id = await an_order(world)
         other = await ok(await quote(world, order_id))
         snapshot = await ok(await quote(world, order_id))
-        await ok(await world.authorize(order_id, snapshot["snapshot_id"]))
+        payment = await _authorized(world, order_id, snapshot, void=False)
         await until(lambda: world.rows("SELECT FROM fulfillment.order_payments WHERE order_id = $1 AND status = 'authorized'", order_id))
 
-        refused = await finalize(world, order_id, other["snapshot_id"])
+        refused = await finalize_as_it_is(world, order_id, other["snapshot_id"])
+        await ok(await payment.capture())
         done = await ok(await finalize(world, order_id, snapshot["snapshot_id"]))
 
         assert (refused.status, refused.code, refused.json["paid_by"]) == (409, "tax-mismatch", [snapshot["snapshot_id"]])
@@ -102,7 +103,7 @@ class TestFinalize:
         snapshot = await ok(await quote(world, order_id))
         await world.change("UPDATE fulfillment.tax_quotes SET expires_at = now() WHERE order_id = $1", order_id)
 
-        answer = await finalize(world, order_id, snapshot["snapshot_id"])
+        answer = await finalize_as_it_is(world, order_id, snapshot["snapshot_id"])
 
         assert (answer.status, answer.code) == (409, "tax-quote-expired")
 
@@ -152,7 +153,8 @@ class TestFinalize:
 
 
 async def _together(world: World, order_id: UUID, snapshot_id: str, count: int) -> list[Any]:
-    return await asyncio.gather(*(finalize(world, order_id, snapshot_id) for _ in range(count)))
+    await shop.pay(world, order_id, snapshot_id)
+    return await asyncio.gather(*(finalize_as_it_is(world, order_id, snapshot_id) for _ in range(count)))
 
 
 async def _authorized(world: World, order_id: UUID, snapshot: Any, *, void: bool) -> Payment:

@@ -1,17 +1,18 @@
-"""Recording tax for good: once a snapshot, and reversed as money goes back; nothing recorded ever changes."""
+"""Recording tax for good: once a snapshot is paid, and corrected as money goes back or comes; nothing recorded ever changes."""
 
 from collections.abc import Sequence
 from datetime import date
 from uuid import UUID
 
-from services.fulfillment.domain.tax.reversal import reversed_rows, shares_of_refund
+from services.fulfillment.domain.tax.kept import Payment, not_kept, payment_of
+from services.fulfillment.domain.tax.reversal import corrections
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.handlers.counting import warn
 from services.fulfillment.store import order_payments, taxes
-from services.fulfillment.store.taxes import Document, Quoted, Reversible
+from services.fulfillment.store.taxes import Document, Known, Quoted, Reversible
 from shared.contracts.fulfillment.tax import FinalizeTax, GetTax, TaxDocumentView, TaxView
 from shared.contracts.payments import IntentChanged
-from shared.database import connected
+from shared.database import Statement, connected
 from shared.errors import NotFound, Outcome, Refusal
 from shared.ids import new_id
 from shared.inbox import all_finished
@@ -51,53 +52,48 @@ class NoTaxQuoted(NotFound):
 
 
 async def finalize_tax(work: Work, command: FinalizeTax, context: Fulfillment) -> None:
-    """Record a snapshot's tax; again it is the same document."""
+    """Record a snapshot's tax once it is paid; again it is the same document."""
     envelope = work.envelope
     async with connected(context.desk.pool) as db:
-        ground = await taxes.ground(db, envelope, command.order_id, command.snapshot_id)
-        recorded = None if ground.sale_id is None else (await taxes.documents(db, envelope, command.order_id))[0]
+        known = await taxes.known(db, envelope, command.order_id, command.snapshot_id)
+        recorded = None if known.sale is None else (await taxes.documents(db, envelope, command.order_id))[0]
+    batch = work.batch()
     if recorded is not None:
         _check_same(command, recorded)
-        batch = work.batch()
         batch.conclude(done(recorded))
         await batch.commit()
         return
-    quoted = ground.quoted
+    quoted = _checked(command, known)
+
+    sale = _sale(quoted, command.snapshot_id, known.today)
+    paid = any(each.pays for each in known.payments if each.snapshot_id == command.snapshot_id)
+    batch.add(order_payments.moved_on(envelope, command.order_id, revision=known.revision))
+    if paid:
+        batch.add(*_recorded(envelope, sale), *_followed(envelope, _as_reversible(sale), known.payments, sale.document_date, "recorded"))
+    else:
+        batch.add(taxes.wanted(envelope, command.snapshot_id, sale.id))
+    batch.conclude(done(taxes.view(sale, recorded=paid)))
+    await batch.commit()
+    if paid:
+        await warn(work, context)
+
+
+def _checked(command: FinalizeTax, known: Known) -> Quoted:
+    quoted = known.quoted
     if quoted is None or quoted.order_id != command.order_id:
         raise NoTaxQuoted(f"No tax was worked out for the snapshot {command.snapshot_id} of the order {command.order_id}.")
     _check_hash(command, quoted.tax_hash)
-    if ground.paid_by and command.snapshot_id not in ground.paid_by:
-        paid = [str(each) for each in ground.paid_by]
+    paid_by = [each.snapshot_id for each in known.payments if each.holds]
+    if command.snapshot_id in paid_by:
+        return quoted
+    if paid_by:
         raise TaxMismatch(
-            "The order is paid by another snapshot; finalize that one.", {"snapshot_id": str(command.snapshot_id), "paid_by": paid}
+            "The order is paid by another snapshot; finalize that one.",
+            {"snapshot_id": str(command.snapshot_id), "paid_by": [str(each) for each in paid_by]},
         )
-
-    if quoted.expired and command.snapshot_id not in ground.paid_by:
+    if quoted.expired:
         raise TaxQuoteExpired("Nobody paid this snapshot while it held; quote the order again.", {"snapshot_id": str(command.snapshot_id)})
-
-    sale = _sale(command, quoted, new_id(), ground.today)
-    batch = work.batch()
-    at_provider = quoted.quote.parties is not None
-    batch.add(
-        *taxes.recorded(envelope, sale, at_provider=at_provider),
-        order_payments.moved_on(envelope, command.order_id, revision=ground.revision),
-    )
-    batch.add(taxes.forget_quote(envelope, command.snapshot_id))
-    if ground.refunded_amount:
-        reversible = Reversible(
-            id=sale.id,
-            snapshot_id=sale.snapshot_id,
-            tax_hash=sale.tax_hash,
-            quote=sale.quote,
-            line_amounts=dict(sale.line_amounts),
-            reversed_amounts={},
-            at_provider=at_provider,
-        )
-        reversal = _reversal(reversible, ground.refunded_amount, today=ground.today, order_id=command.order_id)
-        batch.add(*taxes.recorded(envelope, reversal, at_provider=at_provider))
-    batch.conclude(done(taxes.view(sale)))
-    await batch.commit()
-    await warn(work, context)
+    return quoted
 
 
 def _check_same(command: FinalizeTax, recorded: TaxDocumentView) -> None:
@@ -113,12 +109,12 @@ def _check_hash(command: FinalizeTax, tax_hash: str) -> None:
         raise TaxMismatch("The tax that was quoted is another one.", {"sent": command.tax_hash, "quoted": tax_hash})
 
 
-def _sale(command: FinalizeTax, quoted: Quoted, document_id: UUID, today: date) -> Document:
+def _sale(quoted: Quoted, snapshot_id: UUID, today: date) -> Document:
     return Document(
-        id=document_id,
+        id=quoted.document_id or new_id(),
         kind="sale",
-        order_id=command.order_id,
-        snapshot_id=command.snapshot_id,
+        order_id=quoted.order_id,
+        snapshot_id=snapshot_id,
         tax_hash=quoted.tax_hash,
         quote=quoted.quote,
         document_date=today,
@@ -127,29 +123,80 @@ def _sale(command: FinalizeTax, quoted: Quoted, document_id: UUID, today: date) 
     )
 
 
+def _as_reversible(sale: Document) -> Reversible:
+    return Reversible(
+        id=sale.id,
+        order_id=sale.order_id,
+        snapshot_id=sale.snapshot_id,
+        tax_hash=sale.tax_hash,
+        quote=sale.quote,
+        line_amounts=dict(sale.line_amounts),
+        reversed_amounts=dict.fromkeys(sale.line_amounts, 0),
+        at_provider=sale.quote.parties is not None,
+    )
+
+
+def _recorded(envelope: Envelope, sale: Document) -> list[Statement]:
+    return [
+        *taxes.recorded(envelope, sale, at_provider=sale.quote.parties is not None),
+        taxes.forget_quote(envelope, sale.snapshot_id),
+    ]
+
+
+def _followed(envelope: Envelope, sale: Reversible, payments: Sequence[Payment], today: date, reference: str) -> list[Statement]:
+    """Correct a recorded sale so that what is left of it is what is kept of its price."""
+    goods = sale.quote.goods
+    prices = {None if line == goods else line: price for line, price in sale.line_amounts.items()}
+    back = not_kept(prices, [each for each in payments if each.snapshot_id == sale.snapshot_id])
+    after = {goods if line is None else line: amount for line, amount in back.items()}
+    found = corrections(sale.quote.rows, sold=sale.line_amounts, before=sale.reversed_amounts, after=after)
+    statements: list[Statement] = []
+    for kind, correction in zip(("reversal", "reinstatement"), found, strict=True):
+        if correction is not None:
+            document = Document(
+                id=new_id(),
+                kind=kind,
+                order_id=sale.order_id,
+                snapshot_id=sale.snapshot_id,
+                tax_hash=sale.tax_hash,
+                quote=sale.quote,
+                document_date=today,
+                rows=correction.rows,
+                line_amounts=correction.line_amounts,
+                reverses=sale.id,
+                reference=f"{sale.id}:{reference}",
+            )
+            statements += taxes.recorded(envelope, document, at_provider=sale.at_provider)
+    return statements
+
+
 async def payment_changed(work: Work, event: IntentChanged, context: Fulfillment) -> None:
-    """Take in how a payment stands: which snapshot paid, and what goes back is reversed of the recorded tax."""
+    """Take in how a payment stands: a sale that waited for it is recorded, and recorded tax follows what is kept of the money."""
     envelope, intent = work.envelope, event.intent
     async with connected(context.desk.pool) as db:
-        known = await taxes.known(db, envelope, intent.order_id)
-    before = next((each for each in known.payments if each.intent_id == intent.id), None)
+        known = await taxes.known(db, envelope, intent.order_id, intent.snapshot_id)
+    now = payment_of(intent, event.returned)
+    others = [each for each in known.payments if each.intent_id != intent.id]
+    news = all(each.version < now.version for each in known.payments if each.intent_id == intent.id)
     batch = work.batch()
-    if before is None or before.version < intent.version:
-        batch.add(*order_payments.paid([(envelope, intent, known.revision)]))
+    counted = False
+    if news:
+        batch.add(*order_payments.paid([(envelope, intent.order_id, now, known.revision)]))
         sale = known.sale
+        if sale is None and now.pays and known.quoted is not None and known.quoted.document_id is not None:
+            document, counted = _sale(known.quoted, intent.snapshot_id, known.today), True
+            batch.add(*_recorded(envelope, document))
+            sale = _as_reversible(document)
         if sale is not None and sale.snapshot_id == intent.snapshot_id:
-            others = sum(p.refunded_amount for p in known.payments if p.snapshot_id == sale.snapshot_id and p.intent_id != intent.id)
-            back = others + order_payments.refunded_of_sale(intent) - sum(sale.reversed_amounts.values())
-            if back > 0:
-                now = _reversal(sale, back, today=known.today, order_id=intent.order_id)
-                if now.line_amounts:
-                    batch.add(*taxes.recorded(envelope, now, at_provider=sale.at_provider))
+            batch.add(*_followed(envelope, sale, [*others, now], known.today, f"{intent.id}:{intent.version}"))
     batch.conclude(done({"order_id": intent.order_id}))
     await batch.commit()
+    if counted:
+        await warn(work, context)
 
 
 async def payments_changed(works: Sequence[Work], events: Sequence[IntentChanged], context: Fulfillment) -> list[bool]:
-    """Take in how payments of different orders stand, with one read and one write; not where tax is recorded, which may be reversed."""
+    """Take in how payments of different orders stand, with one read and one write; not where tax is recorded or waits."""
     envelopes = [work.envelope for work in works]
     async with connected(context.desk.pool) as db:
         standings = await order_payments.standings(
@@ -159,29 +206,14 @@ async def payments_changed(works: Sequence[Work], events: Sequence[IntentChanged
     chosen = [each for each, is_news in zip(zip(works, events, standings, strict=True), news, strict=True) if is_news]
     if chosen:
         finished = all_finished([(work.envelope, work.digest) for work, _, _ in chosen], works[0].kind, encode_reply(done({})))
-        paid = order_payments.paid([(work.envelope, event.intent, standing.revision) for work, event, standing in chosen])
+        paid = order_payments.paid(
+            [
+                (work.envelope, event.intent.order_id, payment_of(event.intent, event.returned), standing.revision)
+                for work, event, standing in chosen
+            ]
+        )
         await context.desk.groups.write([*paid, finished])
     return news
-
-
-def _reversal(sale: Reversible, amount: int, *, today: date, order_id: UUID) -> Document:
-    """Reverse so much of a sale, of each line its share."""
-    shares = shares_of_refund(sale.line_amounts, sale.reversed_amounts, amount)
-    rows = reversed_rows(sale.quote.rows, sold=sale.line_amounts, before=sale.reversed_amounts, now=shares)
-    in_all = sum(sale.reversed_amounts.values()) + sum(shares.values())
-    return Document(
-        id=new_id(),
-        kind="reversal",
-        order_id=order_id,
-        snapshot_id=sale.snapshot_id,
-        tax_hash=sale.tax_hash,
-        quote=sale.quote,
-        document_date=today,
-        rows=rows,
-        line_amounts=shares,
-        reverses=sale.id,
-        reference=f"{sale.id}:{in_all}",
-    )
 
 
 async def get_tax(envelope: Envelope, query: GetTax, context: Fulfillment) -> TaxView:

@@ -104,7 +104,7 @@ def _due(row: Record) -> Due:
         correlation_id=row["correlation_id"],
         filing=TaxFiling(
             document_id=row["document_id"],
-            kind=row["kind"],
+            kind=_kind_of(row),
             currency=row["currency"],
             recorded_at=row["created_at"],
             parties=msgspec.json.decode(row["parties"], type=TaxParties),
@@ -112,6 +112,11 @@ def _due(row: Record) -> Due:
             reverses=row["reverses"],
         ),
     )
+
+
+def _kind_of(row: Record) -> str:
+    # To a provider, what is sold again after all is a sale.
+    return "sale" if row["kind"] == "reinstatement" else str(row["kind"])
 
 
 def lines_of(taxes: list[dict[str, object]], paid: Mapping[str, int], *, reversal: bool) -> tuple[FiledLine, ...]:
@@ -198,7 +203,7 @@ async def by_ids(db: Connection, ids: list[UUID], provider: str) -> list[Kept]:
         paid = sum(msgspec.json.decode(row["line_amounts"], type=dict[str, int]).values())
         sign = -1 if row["kind"] == "reversal" else 1
         facts = {name: row[name] for name in Kept.__struct_fields__ if name != "net_amount"}
-        found.append(Kept(**facts, net_amount=sign * paid - row["tax_amount"]))
+        found.append(Kept(**{**facts, "kind": _kind_of(row)}, net_amount=sign * paid - row["tax_amount"]))
     return found
 
 

@@ -22,7 +22,9 @@ SQL = """
       JOIN tracking_events t ON t.label_id = p.label_id AND t.position = p.position
      WHERE p.order_id = $3 AND p.store_id IS NOT DISTINCT FROM $1 AND p.environment IS NOT DISTINCT FROM $2
      UNION ALL
-    SELECT d.created_at, 'tax', CASE d.kind WHEN 'sale' THEN 'tax finalized' ELSE 'tax reversed' END, d.correlation_id, '', d.id::text,
+    SELECT d.created_at, 'tax',
+           CASE d.kind WHEN 'sale' THEN 'tax finalized' WHEN 'reversal' THEN 'tax reversed' ELSE 'tax reinstated' END,
+           d.correlation_id, '', d.id::text,
            json_build_object('tax', d.tax_amount, 'currency', d.currency, 'provider', d.provider, 'document_date', d.document_date)::text
       FROM known_documents d
      UNION ALL

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import msgspec
 
+from services.fulfillment.domain.tax.kept import Payment
 from shared.contracts.payments import IntentView
 from shared.database import Connection, Statement
 from shared.messages import Envelope
@@ -31,6 +32,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
     revision: int
     version: int
+    # Or to be recorded, as soon as it is paid.
     recorded: bool
 
 
@@ -48,40 +50,33 @@ async def standings(db: Connection, payments: Sequence[tuple[Envelope, IntentVie
                    AS version,
                EXISTS (SELECT
                          FROM tax_documents d
-                        WHERE (d.store_id, d.environment, d.order_id) = (asked.store_id, asked.environment, asked.order_id)) AS recorded
-          FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[])
-               WITH ORDINALITY AS asked (store_id, environment, order_id, intent_id, position)
+                        WHERE (d.store_id, d.environment, d.order_id) = (asked.store_id, asked.environment, asked.order_id))
+               OR EXISTS (SELECT
+                            FROM tax_quotes q
+                           WHERE (q.store_id, q.environment, q.snapshot_id) = (asked.store_id, asked.environment, asked.snapshot_id)
+                             AND q.document_id IS NOT NULL) AS recorded
+          FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[])
+               WITH ORDINALITY AS asked (store_id, environment, order_id, intent_id, snapshot_id, position)
          ORDER BY asked.position
         """,
         [envelope.store_id for envelope, _ in payments],
         [envelope.environment.value for envelope, _ in payments],
         [intent.order_id for _, intent in payments],
         [intent.id for _, intent in payments],
+        [intent.snapshot_id for _, intent in payments],
     )
     return [Standing(**dict(row)) for row in rows]
 
 
-# How a payment stands without which its order went on: it pays for nothing, whatever it took.
-SUPERSEDED = "superseded"
-
-
-def refunded_of_sale(intent: IntentView) -> int:
-    """Say how much of what an order owes went back; what was taken beyond that goes back first."""
-    if intent.superseded:
-        return 0
-    excess = max(0, intent.captured_amount - intent.requested_amount) if intent.requested_amount else 0
-    return max(0, intent.refunded_amount - excess)
-
-
-def paid(payments: Sequence[tuple[Envelope, IntentView, int]]) -> list[Statement]:
+def paid(payments: Sequence[tuple[Envelope, UUID, Payment, int]]) -> list[Statement]:
     """Keep how payments of different orders stand and move their orders' revisions on, which must be those given.
 
     An older version than known changes nothing.
     """
     # Sorted, so that two groups never wait for each other.
-    kept = sorted(payments, key=lambda each: (each[0].store_id, each[0].environment, each[1].order_id))
-    stores, environments = [envelope.store_id for envelope, _, _ in kept], [envelope.environment.value for envelope, _, _ in kept]
-    intents, orders = [intent for _, intent, _ in kept], [intent.order_id for _, intent, _ in kept]
+    kept = sorted(payments, key=lambda each: (each[0].store_id, each[0].environment, each[1]))
+    stores, environments = [envelope.store_id for envelope, *_ in kept], [envelope.environment.value for envelope, *_ in kept]
+    standing, orders = [payment for *_, payment, _ in kept], [order_id for _, order_id, *_ in kept]
     return [
         Statement(
             """
@@ -92,31 +87,33 @@ def paid(payments: Sequence[tuple[Envelope, IntentView, int]]) -> list[Statement
              WHERE k.revision = EXCLUDED.revision - 1
             RETURNING revision
             """,
-            (stores, environments, orders, [revision + 1 for _, _, revision in kept]),
+            (stores, environments, orders, [revision + 1 for *_, revision in kept]),
             must=True,
             rows="cardinality($3)",
         ),
         Statement(
             """
             INSERT INTO order_payments (store_id, environment, order_id, intent_id, snapshot_id, version, status, captured_amount,
-                                        refunded_amount)
+                                        refunded_amount, returned)
             SELECT *
-              FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::integer[], $7::text[], $8::bigint[], $9::bigint[])
+              FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::integer[], $7::text[], $8::bigint[], $9::bigint[],
+                          $10::jsonb[])
             ON CONFLICT (store_id, environment, intent_id) DO UPDATE
                SET version = EXCLUDED.version, status = EXCLUDED.status, captured_amount = EXCLUDED.captured_amount,
-                   refunded_amount = EXCLUDED.refunded_amount
+                   refunded_amount = EXCLUDED.refunded_amount, returned = EXCLUDED.returned
              WHERE order_payments.version < EXCLUDED.version
             """,
             (
                 stores,
                 environments,
                 orders,
-                [intent.id for intent in intents],
-                [intent.snapshot_id for intent in intents],
-                [intent.version for intent in intents],
-                [SUPERSEDED if intent.superseded else intent.status for intent in intents],
-                [intent.captured_amount for intent in intents],
-                [refunded_of_sale(intent) for intent in intents],
+                [payment.intent_id for payment in standing],
+                [payment.snapshot_id for payment in standing],
+                [payment.version for payment in standing],
+                [payment.status for payment in standing],
+                [payment.captured_amount for payment in standing],
+                [sum(part.amount for part in payment.returned) for payment in standing],
+                [msgspec.json.encode(payment.returned).decode() for payment in standing],
             ),
         ),
     ]

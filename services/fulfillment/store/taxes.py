@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from services.fulfillment.domain.tax.engine import Row
+from services.fulfillment.domain.tax.kept import Payment
 from services.fulfillment.domain.tax.rules import percent_text
 from services.fulfillment.providers.tax_books import TaxParties
 from services.fulfillment.store import registrations
@@ -57,6 +58,8 @@ class Quoted(msgspec.Struct, frozen=True, kw_only=True):
     tax_hash: str
     quote: TaxQuote
     expired: bool
+    # What it becomes once it is paid, where finalizing was asked for before.
+    document_id: UUID | None = None
 
 
 def quoted(
@@ -83,62 +86,17 @@ def quoted(
     )
 
 
-class Ground(msgspec.Struct, frozen=True, kw_only=True):
-    """What finalizing looks at: the quote, the sale that is recorded already, and by which snapshots the order is paid."""
-
-    quoted: Quoted | None
-    sale_id: UUID | None
-    sale_snapshot_id: UUID | None
-    paid_by: tuple[UUID, ...]
-    # How much was given back already of what the snapshot's payments took.
-    refunded_amount: int
-    revision: int
-    today: date
-
-
-async def ground(db: Connection, envelope: Envelope, order_id: UUID, snapshot_id: UUID) -> Ground:
-    """Read what finalizing looks at."""
-    row = await db.fetchrow(
-        """
-        SELECT (now() AT TIME ZONE 'UTC')::date AS today, q.order_id, q.tax_hash, q.quote,
-               q.expires_at <= now() AS expired, d.id AS sale_id,
-               d.snapshot_id AS sale_snapshot_id,
-               ARRAY(SELECT p.snapshot_id
-                       FROM order_payments p
-                      WHERE p.order_id = $3 AND (p.store_id, p.environment) IS NOT DISTINCT FROM ($1, $2)
-                        AND p.status NOT IN ('declined', 'expired', 'abandoned', 'voided', 'processing', 'requires_action')) AS paid_by,
-               (SELECT coalesce(sum(p.refunded_amount), 0)::bigint
-                  FROM order_payments p
-                 WHERE p.order_id = $3 AND (p.store_id, p.environment) IS NOT DISTINCT FROM ($1, $2) AND p.snapshot_id = $4) AS refunded,
-               coalesce((SELECT revision FROM orders_known k WHERE k.store_id = $1 AND k.environment = $2 AND k.order_id = $3), 0)
-                   AS revision
-          FROM (SELECT 1) AS always
-          LEFT JOIN tax_quotes q ON q.store_id = $1 AND q.environment = $2 AND q.snapshot_id = $4
-          LEFT JOIN tax_documents d ON d.store_id = $1 AND d.environment = $2 AND d.order_id = $3 AND d.kind = 'sale'
-        """,
-        envelope.store_id,
-        envelope.environment.value,
-        order_id,
-        snapshot_id,
-    )
-    assert row is not None, "the row is always there"
-    found = None
-    if row["quote"] is not None:
-        quote = msgspec.json.decode(row["quote"], type=TaxQuote)
-        found = Quoted(order_id=row["order_id"], tax_hash=row["tax_hash"], quote=quote, expired=row["expired"])
-    return Ground(
-        quoted=found,
-        sale_id=row["sale_id"],
-        sale_snapshot_id=row["sale_snapshot_id"],
-        paid_by=tuple(row["paid_by"]),
-        refunded_amount=row["refunded"],
-        revision=row["revision"],
-        today=row["today"],
+def wanted(envelope: Envelope, snapshot_id: UUID, document_id: UUID) -> Statement:
+    """Have a quote recorded as soon as it is paid."""
+    return Statement(
+        "UPDATE tax_quotes SET document_id = $4 WHERE store_id = $1 AND environment = $2 AND snapshot_id = $3 RETURNING snapshot_id",
+        (envelope.store_id, envelope.environment.value, snapshot_id, document_id),
+        must=True,
     )
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """A sale or a reversal about to be recorded."""
+    """A sale, or what corrects it, about to be recorded."""
 
     id: UUID
     kind: str
@@ -236,8 +194,8 @@ def recorded(envelope: Envelope, document: Document, *, at_provider: bool) -> li
 
 def _counted(envelope: Envelope, document: Document) -> Statement:
     """Count a document towards thresholds, on the day on which its tax arose; what goes back is taken off that day's sales."""
-    quote, is_sale = document.quote, document.kind == "sale"
-    paid = sum(document.line_amounts.values())
+    quote = document.quote
+    paid = sum(document.line_amounts.values()) * (-1 if document.kind == "reversal" else 1)
     return registrations.sold(
         envelope.store_id,
         envelope.environment.value,
@@ -247,12 +205,12 @@ def _counted(envelope: Envelope, document: Document) -> Statement:
         region=quote.ship_to_region,
         currency=quote.currency,
         day=quote.tax_date,
-        amount=(paid if is_sale else -paid) - sum(row.amount for row in document.rows),
+        amount=paid - sum(row.amount for row in document.rows),
     )
 
 
-def view(document: Document) -> TaxDocumentView:
-    """Show a document that is about to be recorded as it will be read."""
+def view(document: Document, *, recorded: bool = True) -> TaxDocumentView:
+    """Show a document that is about to be recorded as it will be read, or one that is not yet."""
     quote = document.quote
     return TaxDocumentView(
         id=document.id,
@@ -285,6 +243,7 @@ def view(document: Document) -> TaxDocumentView:
         ],
         evidence=quote.evidence,
         reverses=document.reverses,
+        recorded=recorded,
     )
 
 
@@ -299,7 +258,12 @@ def forget_quote(envelope: Envelope, snapshot_id: UUID) -> Statement:
 async def documents(db: Connection, envelope: Envelope, order_id: UUID) -> list[TaxDocumentView]:
     """Read what is recorded of an order's tax, the sale first."""
     rows = await db.fetch(
-        "SELECT * FROM tax_documents WHERE order_id = $3 AND (store_id, environment) IS NOT DISTINCT FROM ($1, $2) ORDER BY kind DESC, id",
+        """
+        SELECT *
+          FROM tax_documents
+         WHERE order_id = $3 AND (store_id, environment) IS NOT DISTINCT FROM ($1, $2)
+         ORDER BY kind <> 'sale', id
+        """,
         envelope.store_id,
         envelope.environment.value,
         order_id,
@@ -364,19 +328,11 @@ async def forget_old(db: Connection) -> None:
     )
 
 
-class Payment(msgspec.Struct, frozen=True, kw_only=True):
-    """How a payment stands, as far as we were told."""
-
-    intent_id: UUID
-    snapshot_id: UUID
-    version: int
-    refunded_amount: int
-
-
 class Reversible(msgspec.Struct, frozen=True, kw_only=True):
-    """A recorded sale, and what of each of its lines was reversed before."""
+    """A recorded sale, and what of each of its lines is reversed and was not reinstated."""
 
     id: UUID
+    order_id: UUID
     snapshot_id: UUID
     tax_hash: str
     quote: TaxQuote
@@ -387,27 +343,29 @@ class Reversible(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of an order when its payment changes."""
+    """What is known of an order when its payment changes or a snapshot of it is finalized."""
 
     revision: int
     today: date
     payments: tuple[Payment, ...]
     sale: Reversible | None
+    # Of the snapshot that it is about, unless its tax is recorded.
+    quoted: Quoted | None
 
 
-async def known(db: Connection, envelope: Envelope, order_id: UUID) -> Known:
-    """Read an order's payments and its recorded sale."""
+async def known(db: Connection, envelope: Envelope, order_id: UUID, snapshot_id: UUID) -> Known:
+    """Read an order's payments, its recorded sale, and what was quoted for a snapshot."""
     row = await db.fetchrow(
         """
         SELECT (now() AT TIME ZONE 'UTC')::date AS today, coalesce(k.revision, 0) AS revision, d.*,
+               q.order_id AS quoted_order_id, q.tax_hash AS quoted_hash, q.quote, q.expires_at <= now() AS expired, q.document_id,
                (SELECT coalesce(json_agg(p), '[]')
-                  FROM (SELECT intent_id, snapshot_id, version, refunded_amount
+                  FROM (SELECT intent_id, snapshot_id, version, status, captured_amount, returned
                           FROM order_payments
                          WHERE order_id = $3 AND (store_id, environment) IS NOT DISTINCT FROM ($1, $2)) AS p) AS payments,
                EXISTS (SELECT FROM tax_filings f WHERE f.document_id = d.id) AS at_provider,
-               (SELECT coalesce(json_agg(r.line_amounts), '[]')
-                  FROM tax_documents r
-                 WHERE r.reverses = d.id AND r.kind = 'reversal') AS reversals,
+               (SELECT coalesce(json_agg(r), '[]')
+                  FROM (SELECT kind, line_amounts FROM tax_documents WHERE reverses = d.id AND kind <> 'sale') AS r) AS corrections,
                (SELECT coalesce(json_agg(l ORDER BY l.position), '[]')
                   FROM (SELECT position, line, country, region, level, jurisdiction AS name, rate_percent::text, taxable_amount,
                                untaxed_amount, amount, included, reason, rule_version, quantity, tax_code
@@ -416,23 +374,45 @@ async def known(db: Connection, envelope: Envelope, order_id: UUID) -> Known:
           FROM (SELECT 1) AS always
           LEFT JOIN orders_known k ON k.store_id = $1 AND k.environment = $2 AND k.order_id = $3
           LEFT JOIN tax_documents d ON d.store_id = $1 AND d.environment = $2 AND d.order_id = $3 AND d.kind = 'sale'
+          LEFT JOIN tax_quotes q ON q.store_id = $1 AND q.environment = $2 AND q.snapshot_id = $4
         """,
         envelope.store_id,
         envelope.environment.value,
         order_id,
+        snapshot_id,
     )
     assert row is not None, "the row is always there"
-    payments = msgspec.json.decode(row["payments"], type=tuple[Payment, ...])
-    return Known(revision=row["revision"], today=row["today"], payments=payments, sale=None if row["id"] is None else _reversible(row))
+    quoted = None
+    if row["quote"] is not None:
+        quoted = Quoted(
+            order_id=row["quoted_order_id"],
+            tax_hash=row["quoted_hash"],
+            quote=msgspec.json.decode(row["quote"], type=TaxQuote),
+            expired=row["expired"],
+            document_id=row["document_id"],
+        )
+    return Known(
+        revision=row["revision"],
+        today=row["today"],
+        payments=msgspec.json.decode(row["payments"], type=tuple[Payment, ...]),
+        sale=None if row["id"] is None else _reversible(row),
+        quoted=quoted,
+    )
+
+
+class _Corrected(msgspec.Struct, frozen=True):
+    kind: str
+    line_amounts: dict[str, int]
 
 
 def _reversible(row: Record) -> Reversible:
     amounts = msgspec.json.decode(row["line_amounts"], type=dict[str, int])
     goods = len(amounts) - (SHIPPING in amounts)
-    before: dict[int, int] = {}
-    for each in msgspec.json.decode(row["reversals"], type=list[dict[str, int]]):
-        for line, amount in _numbered(each, goods).items():
-            before[line] = before.get(line, 0) + amount
+    line_amounts = _numbered(amounts, goods)
+    before = dict.fromkeys(line_amounts, 0)
+    for each in msgspec.json.decode(row["corrections"], type=list[_Corrected]):
+        for line, amount in _numbered(each.line_amounts, goods).items():
+            before[line] += amount if each.kind == "reversal" else -amount
     said = msgspec.json.decode(row["lines"])
     facts: dict[int, LineFacts] = {}
     for each in said:
@@ -440,6 +420,7 @@ def _reversible(row: Record) -> Reversible:
         facts[each["line"]] = LineFacts(gross=0, quantity=each.pop("quantity"), tax_code=each.pop("tax_code"))
     return Reversible(
         id=row["id"],
+        order_id=row["order_id"],
         snapshot_id=row["snapshot_id"],
         tax_hash=row["tax_hash"],
         quote=TaxQuote(
@@ -450,12 +431,12 @@ def _reversible(row: Record) -> Reversible:
             ship_to=row["ship_to"],
             ship_to_region=row["ship_to_region"],
             goods=goods,
-            lines=tuple(facts[n] for n in sorted(facts)),
+            lines=tuple(facts.get(n, LineFacts(gross=0)) for n in range(len(amounts))),
             rows=msgspec.convert(said, tuple[Row, ...], strict=False),
             evidence={},
             distance_sale=row["distance_sale"],
         ),
-        line_amounts=_numbered(amounts, goods),
+        line_amounts=line_amounts,
         reversed_amounts=before,
         at_provider=row["at_provider"],
     )

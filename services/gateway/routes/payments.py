@@ -12,11 +12,12 @@ from services.gateway.domain import Forbidden, refuse_card_numbers
 from services.gateway.handlers.commands import SubmitPayment, SubmitResult
 from services.gateway.routes.answers import CHECKOUT, FINANCE, carry_out, documented, gateway_of, principal_of
 from services.gateway.routes.customers import SUNSET
-from shared.contracts.orders import CurrencyCode, PositiveAmount, Token
+from shared.contracts.orders import ITEMS_MAX, CurrencyCode, PositiveAmount, Token
 from shared.contracts.payments import AcceptFacts, Authorize, Capture, Confirm, IntentView, PaymentView, Quote, Refund, SnapshotView, Void
 from shared.errors import Invalid
 from shared.outbound import OutboundUrlInvalid, check_return_url
 from shared.received import HttpRequest
+from shared.refund_shares import RefundLine
 from shared.vault import payment_method_place
 
 # The wrapper goes when storefronts have moved to authorize and capture (RFC 9745, RFC 8594).
@@ -64,14 +65,32 @@ class CaptureBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     final: bool = False
 
 
+class RefundLineBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much to give back of one line, by its position from 0, with its tax."""
+
+    line: Annotated[int, Meta(ge=0, lt=ITEMS_MAX)]
+    amount: PositiveAmount
+
+
 class RefundBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much to give back; all that is left when no amount is sent."""
+    """How much to give back; all that is left when no amount is sent, or what the lines and shipping come to that are named.
+
+    What names neither is shared by value among all lines, and its tax with it.
+    """
 
     amount: PositiveAmount | None = None
     currency: CurrencyCode | None = None
     reason: Annotated[str, Meta(max_length=200)] = ""
     # No more than the payment's `overpaid_amount`, all of it by default, whatever the payment's status.
     overpaid: bool = False
+    lines: Annotated[list[RefundLineBody], Meta(max_length=ITEMS_MAX)] = []
+    shipping: PositiveAmount | None = None
+
+    @property
+    def shares(self) -> tuple[RefundLine, ...]:
+        """What of it is for which line, shipping last."""
+        shipping = () if self.shipping is None else (RefundLine(line=None, amount=self.shipping),)
+        return (*(RefundLine(line=each.line, amount=each.amount) for each in self.lines), *shipping)
 
 
 class AcceptBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -195,6 +214,7 @@ async def refund(
             currency=data.currency,
             reason=data.reason,
             overpaid=data.overpaid,
+            lines=data.shares,
         ),
         data=data,
     )

@@ -235,7 +235,9 @@ class FinalizeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     status_code=200,
     tags=["Tax"],
     summary="Record a snapshot's tax for good",
-    responses=documented(200, TaxDocumentView, "What is recorded; again it is the same."),
+    responses=documented(
+        200, TaxDocumentView, "What is recorded, or will be once the snapshot is paid (`recorded`: false); again it is the same."
+    ),
 )
 async def finalize(request: HttpRequest, order_id: FromPath[UUID], data: JSONBody[FinalizeBody]) -> Response[Any]:
     return await carry_out(
@@ -248,7 +250,7 @@ async def finalize(request: HttpRequest, order_id: FromPath[UUID], data: JSONBod
     before_request=READ,
     tags=["Tax"],
     summary="Read what is recorded of an order's tax",
-    responses=documented(200, TaxView, "The sale, and what reversed it.", keyed=False),
+    responses=documented(200, TaxView, "The sale, and what reversed or reinstated it.", keyed=False),
 )
 async def get_tax(request: HttpRequest, order_id: FromPath[UUID]) -> Response[Any]:
     return await show(request, GetTax(order_id=order_id))

@@ -1,10 +1,13 @@
 """What may be asked of a payment: the states that allow it, and how much is left."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from services.payments.domain.intents import Intent, IntentStatus, Operation, Transaction, TransactionStatus
+import msgspec
+
+from services.payments.domain.intents import Intent, IntentStatus, Operation, Transaction, TransactionStatus, money_returned
 from shared.errors import Invalid, Outcome, Refusal, Retry
+from shared.refund_shares import RefundLine, given_back, owed_parts
 
 
 class OperationInProgress(Refusal):
@@ -103,12 +106,14 @@ def check_nothing_open(transactions: Sequence[Transaction]) -> None:
             raise OperationInProgress(f"A {transaction.operation.value} is under way.", facts)
 
 
-def done_with_key(transactions: Sequence[Transaction], operation: Operation, key: str, amount: int | None) -> Transaction | None:
-    """Find what this key did, long after the gateway has forgotten it; refuses it for another amount, and while it is not done."""
+def done_with_key(
+    transactions: Sequence[Transaction], operation: Operation, key: str, amount: int | None, lines: tuple[RefundLine, ...] = ()
+) -> Transaction | None:
+    """Find what this key did, long after the gateway has forgotten it; refuses it for another amount or lines, and while it is not done."""
     for transaction in transactions:
         if transaction.operation is operation and transaction.idempotency_key == key:
             facts = {"transaction_id": str(transaction.id), "amount": transaction.amount}
-            if amount is not None and amount != transaction.amount:
+            if (amount is not None and amount != transaction.amount) or lines != transaction.lines:
                 raise KeyUsed("Take a new key for another request.", facts)
             if transaction.open:
                 raise OperationInProgress(f"The {operation.value} of this key is under way.", facts)
@@ -133,6 +138,35 @@ def amount_to_refund(intent: Intent, amount: int | None, currency: str | None) -
     _check_not_free(intent, "refunded")
     _check_state(intent, REFUNDABLE, "refunded")
     return _amount(intent, amount, currency, available=intent.refundable, verb="refunded")
+
+
+def amount_of_lines(lines: Sequence[RefundLine], amount: int | None) -> int | None:
+    """Decide what a refund gives back that names its lines: what they come to; refuses a line named twice, and another amount."""
+    if not lines:
+        return amount
+    names = [each.line for each in lines]
+    for n, name in enumerate(names):
+        if name in names[:n]:
+            raise Invalid(f"The line {name} is named twice.", {"field": f"$.lines[{n}].line"})
+    total = sum(each.amount for each in lines)
+    if amount not in (None, total):
+        raise Invalid(f"The lines come to {total}, and the amount is {amount}.", {"field": "$.amount", "lines": total, "amount": amount})
+    return total
+
+
+def check_lines(intent: Intent, transactions: Sequence[Transaction], lines: Sequence[RefundLine], prices: Mapping[int | None, int]) -> None:
+    """Refuse a line that the order does not have, and more of a line than it cost less what went back of it or is on its way."""
+    settled = [msgspec.structs.replace(t, status=TransactionStatus.SUCCEEDED) if t.open else t for t in transactions]
+    excess = max(0, intent.captured_amount - intent.requested_amount)
+    gone = given_back(prices, owed_parts(money_returned(settled), excess=excess))
+    for n, each in enumerate(lines):
+        field = "$.shipping" if each.line is None else f"$.lines[{n}]"
+        if each.line not in prices:
+            raise Invalid("The order has no such line.", {"field": f"{field}.line" if each.line is not None else field, "line": each.line})
+        left = prices[each.line] - gone[each.line]
+        if each.amount > left:
+            facts = {"field": field, "line": each.line, "requested": each.amount, "available": left, "currency": intent.currency}
+            raise AmountExceeded(f"{each.amount} of a line was asked, {left} of it can be refunded.", facts)
 
 
 def amount_to_give_back(intent: Intent, amount: int | None, currency: str | None) -> int:

@@ -19,6 +19,7 @@ from shared.provider_values import (
     check_moment,
     check_text,
 )
+from shared.refund_shares import RefundLine, Returned
 
 
 class Operation(StrEnum):
@@ -105,6 +106,8 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     source: Source = Source.API
     command_id: UUID | None = None
     idempotency_key: str = ""
+    # Of a refund: what it is for, where that was said.
+    lines: tuple[RefundLine, ...] = ()
     raw: dict[str, Any] = {}
 
     @property
@@ -280,6 +283,20 @@ def fold(intent: Intent, transactions: Sequence[Transaction]) -> Intent:
         overpaid_amount=0 if overpaid.accepted else overpaid.size,
         holds_order=taken or (intent.holds_order and status not in INACTIVE),
     )
+
+
+def money_returned(transactions: Sequence[Transaction]) -> tuple[Returned, ...]:
+    """List what went back to the customer, in the order of the ledger; a dispute that was won takes back what disputes took last."""
+    won = sum(t.moved for t in transactions if t.operation is Operation.CHARGEBACK_REVERSAL)
+    found = []
+    for row in sorted(transactions, key=lambda t: t.id, reverse=True):
+        amount = row.moved if row.operation in (Operation.REFUND, Operation.CHARGEBACK) else 0
+        if row.operation is Operation.CHARGEBACK:
+            regained = min(won, amount)
+            won, amount = won - regained, amount - regained
+        if amount:
+            found.append(Returned(transaction_id=row.id, amount=amount, lines=row.lines if amount == row.amount else ()))
+    return tuple(reversed(found))
 
 
 def _released(transactions: Sequence[Transaction]) -> bool:

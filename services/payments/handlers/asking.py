@@ -8,7 +8,17 @@ from uuid import UUID
 import msgspec
 
 from services.payments.domain.declines import conflicted, declined
-from services.payments.domain.intents import NO_MONEY, Applied, Intent, Observation, Operation, Source, Transaction, TransactionStatus
+from services.payments.domain.intents import (
+    NO_MONEY,
+    Applied,
+    Intent,
+    Observation,
+    Operation,
+    Source,
+    Transaction,
+    TransactionStatus,
+    money_returned,
+)
 from services.payments.domain.intents import observe as apply
 from services.payments.domain.orders import OrderStatus, order_status
 from services.payments.providers import ConfirmRequest, PaymentProvider, Prepared, Pricing, Request
@@ -328,7 +338,13 @@ def keep_applied(
             batch.add(orders.status_changed(work.envelope, intent.order_id, before=before, after=status, reason=reason, source=where))
         before = status
     failed = _failed_refunds(seen, applied)
-    batch.tell([IntentChanged(intent=intent_rows.view(intent), order_status=after.value, failed_refunds=failed)])
+    changed = IntentChanged(
+        intent=intent_rows.view(intent),
+        order_status=after.value,
+        failed_refunds=failed,
+        returned=money_returned(applied.transactions),
+    )
+    batch.tell([changed])
     return intent
 
 

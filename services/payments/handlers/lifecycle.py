@@ -1,6 +1,6 @@
 """The payment lifecycle: authorize, confirm, capture, void, refund; and what happened at the provider without us."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -143,14 +143,29 @@ async def void(work: Work, command: Void, context: Payments) -> None:
 
 
 async def refund(work: Work, command: Refund, context: Payments) -> None:
-    """Give captured money back, all or part of it."""
+    """Give captured money back, all or part of it, or what it names of its lines."""
+    if command.overpaid and command.lines:
+        raise Invalid("What the order does not owe is for none of its lines.", {"field": "$.lines"})
+    command = msgspec.structs.replace(command, amount=guards.amount_of_lines(command.lines, command.amount))
+    prices: Mapping[int | None, int] = {}
+    if command.lines:
+        async with connected(context.desk.pool) as db:
+            prices = await snapshots.line_prices(db, command.intent_id)
 
     def plan(seen: Seen, provider: PaymentProvider) -> tuple[Transaction, Request]:
         intent = seen.intent
         decide = guards.amount_to_give_back if command.overpaid else guards.amount_to_refund
         amount = decide(intent, command.amount, command.currency)
+        guards.check_lines(intent, seen.transactions, command.lines, prices)
         _check_refund(provider, intent, amount)
-        row = Transaction(id=new_id(), operation=Operation.REFUND, amount=amount, status=TransactionStatus.PENDING, reason=command.reason)
+        row = Transaction(
+            id=new_id(),
+            operation=Operation.REFUND,
+            amount=amount,
+            status=TransactionStatus.PENDING,
+            reason=command.reason,
+            lines=command.lines,
+        )
         return row, RefundRequest(
             reference=row.id,
             provider_payment_id=_known(intent),
@@ -215,7 +230,8 @@ async def _try_to_remember(
             return _Unknown(due)
     guards.check_nothing_open(seen.transactions)
     amount = None if isinstance(command, Void) else command.amount
-    known = guards.done_with_key(seen.transactions, OPERATIONS[type(command)], command.idempotency_key, amount)
+    lines = command.lines if isinstance(command, Refund) else ()
+    known = guards.done_with_key(seen.transactions, OPERATIONS[type(command)], command.idempotency_key, amount, lines)
     if known is not None:
         await _tell_again(work, seen, known)
         return None

@@ -10,6 +10,7 @@ from services.payments.domain.intents import Intent, Transaction
 from shared.contracts.payments import TransactionView
 from shared.database import Record, Statement
 from shared.messages import Envelope
+from shared.refund_shares import RefundLine
 
 
 def json_text(value: Any) -> str:
@@ -40,7 +41,7 @@ class RowFacts(msgspec.Struct, frozen=True, kw_only=True):
 ROWS_AS_JSON = """
     (SELECT coalesce(json_agg(t ORDER BY t.id), '[]')
        FROM (SELECT id, operation, amount, status, processed_amount, final, contradicted, awaiting_customer, provider_txn_id, reason,
-                    decline_code, source, command_id, idempotency_key, raw_response_redacted AS raw,
+                    decline_code, source, command_id, idempotency_key, lines, raw_response_redacted AS raw,
                     answers <> command_id AND NOT awaiting_customer AS confirming,
                     answers, command_type, command_digest, actor, correlation_id, created_at, concluded_at
                FROM payment_transactions
@@ -68,6 +69,7 @@ def view(row: Record, currency: str) -> TransactionView:
         correlation_id=row["correlation_id"],
         created_at=row["created_at"],
         concluded_at=row["concluded_at"],
+        lines=msgspec.json.decode(row["lines"], type=list[RefundLine]),
     )
 
 
@@ -89,6 +91,7 @@ def view_of(transaction: Transaction, facts: RowFacts, currency: str, *, now: da
         correlation_id=facts.correlation_id,
         created_at=facts.created_at,
         concluded_at=None if transaction.open else facts.concluded_at or now,
+        lines=list(transaction.lines),
     )
 
 

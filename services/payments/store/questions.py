@@ -9,7 +9,7 @@ import msgspec
 
 from services.payments.domain.intents import Intent, Operation, Transaction
 from services.payments.providers import Prepared
-from services.payments.store.ledger import RowFacts
+from services.payments.store.ledger import RowFacts, json_text
 from shared.contracts.calls import TriedCall
 from shared.contracts.payments import UnknownView
 from shared.database import Connection, Pool, Record, Statement, connected
@@ -76,9 +76,9 @@ def asked(
         """
         INSERT INTO payment_transactions (id, payment_intent_id, store_id, environment, operation, idempotency_key, command_id, answers,
                                           command_type, command_digest, provider_idempotency_key, provider_account, amount, final,
-                                          status, source, reason, request, actor, correlation_id, lease_expires_at, created_at)
+                                          status, source, reason, request, actor, correlation_id, lease_expires_at, created_at, lines)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $11, $12, $13, 'pending', $14, $15, $16, $17, $18,
-                now() + make_interval(secs => $19), $20)
+                now() + make_interval(secs => $19), $20, $21)
         """,
         (
             transaction.id,
@@ -101,6 +101,7 @@ def asked(
             envelope.correlation_id,
             lease_seconds,
             now,
+            json_text(transaction.lines),
         ),
     )
     question = Question(

@@ -7,8 +7,8 @@ import msgspec
 
 from services.payments.store.ledger import json_text
 from services.payments.store.orders import Order, order_of
-from shared.contracts.orders import OrderContent
-from shared.contracts.payments import SnapshotView
+from shared.contracts.orders import OrderContent, TaxBehavior, TaxLine
+from shared.contracts.payments import SnapshotLine, SnapshotView, Totals
 from shared.database import Connection, Statement
 from shared.messages import Envelope
 
@@ -113,6 +113,36 @@ def new_snapshot(envelope: Envelope, snapshot: SnapshotView, *, order: Order, pr
             ),
         ),
     ]
+
+
+class _Priced(msgspec.Struct, frozen=True):
+    """What of a snapshot its lines cost."""
+
+    lines: list[SnapshotLine]
+    tax_lines: list[TaxLine]
+    totals: Totals
+
+
+async def line_prices(db: Connection, intent_id: UUID) -> dict[int | None, int]:
+    """Read what each line of what a payment paid cost, its tax in it; what is for no line is shipping's."""
+    found = await db.fetchval(
+        """
+        SELECT s.content::text
+          FROM payment_intents i
+          JOIN order_checkout_snapshots s ON s.id = i.snapshot_id
+         WHERE i.id = $1
+        """,
+        intent_id,
+    )
+    if found is None:
+        return {}
+    said = msgspec.json.decode(found, type=_Priced)
+    prices: dict[int | None, int] = {line.line: line.amount for line in said.lines}
+    prices[None] = said.totals.shipping
+    for tax in said.tax_lines:
+        if tax.behavior is TaxBehavior.EXCLUSIVE:
+            prices[tax.line] = prices.get(tax.line, 0) + tax.amount
+    return prices
 
 
 async def what_differs(db: Connection, envelope: Envelope, order_id: UUID, snapshot_id: UUID) -> tuple[OrderContent, OrderContent]:

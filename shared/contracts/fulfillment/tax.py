@@ -251,7 +251,7 @@ class TaxRowView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaxDocumentView(msgspec.Struct, frozen=True, kw_only=True):
-    """A recorded sale or reversal, with every line's tax."""
+    """A recorded sale, a reversal or a reinstatement, with every line's tax."""
 
     id: UUID
     kind: str
@@ -265,11 +265,14 @@ class TaxDocumentView(msgspec.Struct, frozen=True, kw_only=True):
     tax_amount: int
     lines: list[TaxRowView]
     evidence: dict[str, Any] = {}
+    # The sale that a reversal takes back from, and a reinstatement gives back to.
     reverses: UUID | None = None
+    # A snapshot that is not paid yet is recorded once it is.
+    recorded: bool = True
 
 
 class TaxView(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is recorded of an order's tax: the sale and what reversed it."""
+    """All that is recorded of an order's tax: the sale, and what reversed or reinstated it as money went back or came after all."""
 
     order_id: UUID
     documents: list[TaxDocumentView]
