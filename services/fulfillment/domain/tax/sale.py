@@ -7,8 +7,10 @@ from decimal import Decimal
 import msgspec
 
 from services.fulfillment.domain.postal import matches
+from services.fulfillment.domain.tax.conditions import applies_to, of_currency, within_combined_rate
 from services.fulfillment.domain.tax.engine import Line
-from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, Sourcing, selected
+from services.fulfillment.domain.tax.price_bounds import holding
+from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, Sourcing, matching, most_specific
 from shared.errors import Refusal
 
 EU = frozenset(
@@ -81,6 +83,9 @@ class Sale(msgspec.Struct, frozen=True, kw_only=True):
     exemptions: tuple[Exemption, ...] = ()
     # The buyer's VAT number was given and holds; without a valid one a buyer is a consumer (Directive 2006/112/EC, Article 138).
     buyer_vat_country: str = ""
+    currency: str = ""
+    # Goods are carried to the buyer, as a fee on deliveries asks.
+    delivered: bool = True
 
     @property
     def registered(self) -> tuple[Registration, ...]:
@@ -98,14 +103,29 @@ class Sale(msgspec.Struct, frozen=True, kw_only=True):
 def rules_of(sale: Sale, rules: Sequence[Rule]) -> Callable[[Line], list[Rule]]:
     """Give the rules for each line of a sale, with what frees it from tax put in; raises NoTaxRule."""
     place, freed = _where(sale)
-    known: dict[str, list[Rule]] = {}
+    known: dict[str, tuple[list[Rule], bool]] = {}
 
     def rules_for(line: Line) -> list[Rule]:
         if line.tax_code not in known:
-            known[line.tax_code] = _for_code(sale, rules, line.tax_code, place, freed)
-        return known[line.tax_code]
+            found = _for_code(sale, rules, line.tax_code, place, freed)
+            by_price = any(rule.depends_on_article for rule in found)
+            known[line.tax_code] = (found if by_price else _chosen(sale, line, place, most_specific(found)), by_price)
+        found, by_price = known[line.tax_code]
+        return _chosen(sale, line, place, holding(found, line)) if by_price else found
 
     return rules_for
+
+
+def _chosen(sale: Sale, line: Line, place: Place, found: list[Rule]) -> list[Rule]:
+    """Insist that a rule is there wherever the seller collects, and keep rules within what they may take together."""
+    if any(rule.flat_amount is None for rule in found):
+        return within_combined_rate(found)
+    if sale.collects(place.country) or sale.collects(place.country, place.region):
+        raise NoTaxRule(
+            f"No rule covers goods of the code {line.tax_code!r} in {place.country} {place.region} {place.postal_code} on {sale.day}.",
+            {"tax_code": line.tax_code, "country": place.country, "region": place.region},
+        )
+    return [_nothing(place)]
 
 
 def in_eu_vat_area(place: Place) -> bool:
@@ -136,18 +156,14 @@ def _has_regions(sale: Sale, place: Place) -> bool:
 
 
 def _for_code(sale: Sale, rules: Sequence[Rule], tax_code: str, place: Place, freed: Reason | None) -> list[Rule]:
-    found = selected(rules, lambda rule: _counts_at(rule, place, sale.ship_from), tax_code=tax_code, day=sale.day)
+    """Find all rules that may be about goods of a code, as they are for this sale."""
+    found = matching(rules, lambda rule: _counts_at(rule, place, sale.ship_from), tax_code=tax_code, day=sale.day)
+    found = of_currency([rule for rule in found if applies_to(rule, sale.ship_from, sale.ship_to, sale.delivered)], sale.currency)
     if freed is not None:
         # One row says why; the rates it is freed from do not matter.
-        first = found[0] if found else _nothing(place)
-        return [msgspec.structs.replace(first, reason=freed, rate_percent=Decimal(0))]
-    if not found:
-        if sale.collects(place.country) or sale.collects(place.country, place.region):
-            raise NoTaxRule(
-                f"No rule covers goods of the code {tax_code!r} in {place.country} {place.region} {place.postal_code} on {sale.day}.",
-                {"tax_code": tax_code, "country": place.country, "region": place.region},
-            )
-        return [_nothing(place)]
+        first = next((rule for rule in most_specific(found) if rule.flat_amount is None), _nothing(place))
+        unbound = msgspec.structs.replace(first, applies_from=None, applies_above=None, applies_up_to=None, applies_below=None)
+        return [msgspec.structs.replace(unbound, reason=freed, rate_percent=Decimal(0))]
     return [_as_it_is_for(sale, rule, tax_code) for rule in found]
 
 
