@@ -19,7 +19,7 @@ class TaxRuleCurrency(Refusal):
 
 
 def applies_to(rule: Rule, ship_from: Place, ship_to: Place, delivered: bool) -> bool:
-    """Tell whether a rule is about supplies between two places; in one country, without a region on either side, no kind of supply is known."""
+    """Tell whether a rule is about supplies between two places; within one country, both regions must be known to say."""
     if rule.flat_amount is not None and not delivered:
         return False
     if rule.supply is Supply.ANY:

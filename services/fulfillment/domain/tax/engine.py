@@ -235,9 +235,7 @@ def _taxed_at(net: Fraction, term: _Term) -> int:
 # Shipping
 
 
-def _on_shipping(
-    n: int, line: Line, lines: Sequence[Line], goods: Sequence[_Cell], rules_for: RulesFor, met: Met
-) -> list[_Cell]:
+def _on_shipping(n: int, line: Line, lines: Sequence[Line], goods: Sequence[_Cell], rules_for: RulesFor, met: Met) -> list[_Cell]:
     cells = []
     always, shared = [], set()
     for rule in rules_for(line):
@@ -257,7 +255,7 @@ def _on_shipping(
 
 
 def _of_highest_rate(rule: Rule, lines: Sequence[Line], rules_for: RulesFor) -> Rule:
-    """Find the rule of the highest rate among those of a jurisdiction on the goods; without goods that cost something it is shipping's own."""
+    """Find the rule of the highest rate among a jurisdiction's on goods that cost something; without any it is shipping's own."""
     carried = [each for each in lines if each.kind is Kind.GOODS and each.taxed_amount]
     found = [other for each in carried for other in rules_for(each) if other.jurisdiction == rule.jurisdiction]
     highest = max(found, key=lambda other: (_rate(other), other.version), default=rule)
@@ -266,9 +264,7 @@ def _of_highest_rate(rule: Rule, lines: Sequence[Line], rules_for: RulesFor) -> 
     return msgspec.structs.replace(highest, taxed_above=0, taxed_up_to=None) if by_article and _bounded(highest) else highest
 
 
-def _as_the_goods(
-    n: int, line: Line, lines: Sequence[Line], rules_for: RulesFor, met: Met, mode: ShippingMode
-) -> list[_Cell]:
+def _as_the_goods(n: int, line: Line, lines: Sequence[Line], rules_for: RulesFor, met: Met, mode: ShippingMode) -> list[_Cell]:
     """Share the charge among the goods by their value or weight, and tax each share as what it carries."""
     carried = [each for each in lines if each.kind is Kind.GOODS]
     if not carried:
@@ -365,7 +361,7 @@ def _round(cells: list[_Cell], lines: Sequence[Line]) -> None:
         exact = sum((cell.exact for cell in group), Fraction(0))
         if group[0].included and rule.inclusive is InclusiveRounding.NET:
             line = lines[group[0].line]
-            total = line.taxed_amount - _to_unit(line.taxed_amount - exact, rule)
+            total = line.taxed_amount - rounded(line.taxed_amount - exact, rule.rounding)
         else:
             total = _to_unit(exact, rule)
         shares = [cell.exact for cell in group]

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from services.fulfillment.domain.tax.rules import Reason, Rule, TaxedPer
+from services.fulfillment.domain.tax.rules import InclusiveRounding, Reason, Rule, TaxedPer
 from shared.errors import Refusal
 from shared.money import AMOUNT_MAX_MINOR_UNITS
 
@@ -237,6 +237,8 @@ def _place_and_rate_faults(rule: Rule) -> Iterable[str]:
         yield f"combined_max_percent {most} is not over 0 and at most {RATE_MAX_PERCENT}"
     if not 1 <= rule.rounding_unit <= ROUNDING_UNIT_MAX:
         yield f"rounding_unit {rule.rounding_unit} is under 1 or over {ROUNDING_UNIT_MAX}"
+    if rule.rounding_unit != 1 and rule.inclusive is InclusiveRounding.NET:
+        yield "a rounding_unit is the tax's, and inclusive net rounds the other part"
 
 
 def _price_faults(rule: Rule) -> Iterable[str]:

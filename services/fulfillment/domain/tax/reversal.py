@@ -25,7 +25,9 @@ def reversed_rows(rows: Sequence[Row], *, sold: Mapping[int, int], before: Mappi
     as much is back in all as of its line, rounded half-up; so the last refund takes the remainder and leaves nothing.
     """
     for line, amount in now.items():
-        if amount < 0 or before.get(line, 0) + amount > sold[line]:
+        # What rounded a total down comes back as less.
+        sign = -1 if sold[line] < 0 else 1
+        if sign * amount < 0 or sign * (before.get(line, 0) + amount) > sign * sold[line]:
             left = sold[line] - before.get(line, 0)
             raise RefundTooLarge(
                 f"{amount} of line {line} was asked, {left} is left.", {"line": line, "requested": amount, "available": left}

@@ -210,8 +210,8 @@ def matching(rules: Sequence[Rule], place_of: Callable[[Rule], Place], *, tax_co
 def most_specific(rules: Sequence[Rule]) -> list[Rule]:
     """Choose of each jurisdiction the most specific rule, the youngest of equals, in the order in which they are worked out.
 
-    A tax code is more specific than none, and `food.bread` more so than `food`; named postal codes are more so than none; then bounds of the
-    price, a kind of supply and a currency are.
+    A tax code is more specific than none, and `food.bread` more so than `food`; named postal codes are more so than none; then bounds of
+    the price, a kind of supply and a currency are.
     """
     chosen: dict[tuple[str, str, str, str], Rule] = {}
     for rule in rules:

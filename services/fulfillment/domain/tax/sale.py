@@ -104,6 +104,7 @@ def rules_of(sale: Sale, rules: Sequence[Rule]) -> Callable[[Line], list[Rule]]:
     """Give the rules for each line of a sale, with what frees it from tax put in; raises NoTaxRule."""
     place, freed = _where(sale)
     known: dict[str, tuple[list[Rule], bool]] = {}
+    priced: dict[Line, list[Rule]] = {}
 
     def rules_for(line: Line) -> list[Rule]:
         if line.tax_code not in known:
@@ -111,7 +112,11 @@ def rules_of(sale: Sale, rules: Sequence[Rule]) -> Callable[[Line], list[Rule]]:
             by_price = any(rule.depends_on_article for rule in found)
             known[line.tax_code] = (found if by_price else _chosen(sale, line, place, most_specific(found)), by_price)
         found, by_price = known[line.tax_code]
-        return _chosen(sale, line, place, holding(found, line)) if by_price else found
+        if not by_price:
+            return found
+        if line not in priced:
+            priced[line] = _chosen(sale, line, place, holding(found, line))
+        return priced[line]
 
     return rules_for
 
