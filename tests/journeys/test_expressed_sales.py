@@ -100,16 +100,14 @@ class TestNetPrices:
 class TestSteps:
     """A14: gh:woocommerce/woocommerce/issues/16035; the total goes to 0.05 CHF, the tax to 0.01."""
 
-    @pytest.mark.parametrize(("unit_price", "rounding"), [(1_002, -2), (1_003, 2), (1_005, 0)])
-    async def test_paid_recorded_and_given_back_to_the_last_centime(self, world: World, unit_price: int, rounding: int) -> None:
+    @pytest.mark.parametrize(("unit_price", "step"), [(1_002, 2), (1_003, 1), (1_004, 0), (1_005, -1), (1_006, -2)])
+    async def test_paid_recorded_and_given_back_to_the_last_centime(self, world: World, unit_price: int, step: int) -> None:
         mug = {**MUG, "quantity": 1, "unit_price": unit_price, "tax_behavior": "exclusive"}
-        tax = {1_002: 81, 1_003: 81, 1_005: 81}[unit_price]
         order_id = await an_order(world, currency="CHF", items=[mug], shipping_address=ZURICH, shipping_amount=0)
         snapshot = await ok(await quote(world, order_id))
 
         totals = snapshot["totals"]
-        step = {1_083: 2, 1_084: 1, 1_086: -1}[unit_price + tax]
-        assert (totals["tax_exclusive"], totals.get("rounding", 0), totals["total"] % 5) == (tax, step, 0)
+        assert (totals["tax_exclusive"], totals.get("rounding", 0), totals["total"] % 5) == (81, step, 0)
         assert adds_up(totals)
         payment = await paid(world, order_id, snapshot)
         await ok(await finalize(world, order_id, snapshot["snapshot_id"]))
@@ -122,8 +120,6 @@ class TestSteps:
     async def test_what_the_order_states_itself_is_rounded_with_it(self, world: World) -> None:
         stated = [{"jurisdiction": "MWST", "rate_percent": "8.1", "amount": 82, "line": 0}]
         mug = {**MUG, "quantity": 1, "unit_price": 1_010, "tax_behavior": "exclusive"}
-        table = {"carriers": [], "fallback_rates": []}
-        assert table
         order_id = await an_order(world, currency="CHF", items=[mug], shipping_address=None, billing_address=ZURICH, tax_lines=stated)
 
         totals = (await ok(await quote(world, order_id)))["totals"]
@@ -141,7 +137,8 @@ class TestFees:
 
         [fee] = [line for line in snapshot["tax_lines"] if line["jurisdiction"] == "Retail Delivery Fee"]
         assert (fee["line"], fee["amount"], fee["behavior"]) == (None, 28, "exclusive")
-        assert snapshot["totals"]["total"] == 20_000 + 500 + 580 + 28
+        # Of 5.00 for shipping, 0.80 were German VAT.
+        assert snapshot["totals"]["total"] == 20_000 + 420 + 580 + 28
         payment = await paid(world, order_id, snapshot)
         recorded = await ok(await finalize(world, order_id, snapshot["snapshot_id"]))
         assert [(row["line"], row["amount"]) for row in recorded["lines"] if row["tax_code"] == "fee"] == [(None, 28)]
@@ -169,8 +166,14 @@ class TestRules:
     async def test_all_that_a_rule_can_say_is_kept_as_said(self, world: World) -> None:
         said = {
             **a_rule("US", "Anything", "1.5", region="US-AK", level="county", tax_code="clothing", currency="USD"),
-            **{"applies_above": 100, "applies_up_to": 10_000, "taxed_up_to": 5_000, "taxed_per": "sale", "rounding_unit": 5},
-            **{"supply": "between_regions", "combined_max_percent": "7.5", "shipping": "by_weight"},
+            "applies_above": 100,
+            "applies_up_to": 10_000,
+            "taxed_up_to": 5_000,
+            "taxed_per": "sale",
+            "rounding_unit": 5,
+            "supply": "between_regions",
+            "combined_max_percent": "7.5",
+            "shipping": "by_weight",
         }
 
         made = await ok(await world.send("POST", "/api/v1/admin/tax/rules", said))
