@@ -15,6 +15,7 @@ from services.fulfillment.domain.tax.conditions import TaxRuleCurrency
 from services.fulfillment.domain.tax.engine import Kind, Line, Row
 from services.fulfillment.domain.tax.importing import RulesRefused, from_csv, refuse_overlaps, version_of
 from services.fulfillment.domain.tax.net_prices import at_home, without_home_tax
+from services.fulfillment.domain.tax.reversal import reversed_rows, shares_of_refund
 from services.fulfillment.domain.tax.rules import (
     InclusiveRounding,
     Level,
@@ -541,3 +542,26 @@ def test_a_price_with_its_tax_is_judged_as_its_net_would_be(amount: int, quantit
     ]
     written = "low" if each < bound else "high"
     assert row.rule_version == (agreeing[0] if len(agreeing) == 1 else written)
+
+
+@given(
+    lines=st.lists(st.integers(0, 5_000), min_size=1, max_size=5),
+    step=st.sampled_from([5, 10, 50]),
+    refunds=st.lists(st.integers(1, 9_000), max_size=4),
+)
+def test_a_rounded_total_goes_back_whole_with_its_tax(lines: list[int], step: int, refunds: list[int]) -> None:
+    """What rounded the total is a line of its own without tax, and may be less than nothing."""
+    rows = taxed([goods(amount) for amount in lines], rule("8.1"))
+    charged = {n: amount + of_line(rows, n) for n, amount in enumerate(lines)}
+    rounding = to_step(sum(charged.values()), {"CHF": step}, "CHF")
+    charged |= {len(lines): rounding} if rounding else {}
+    whole, before, back = sum(charged.values()), dict.fromkeys(charged, 0), []
+
+    for refund in [*refunds, whole]:
+        amount = min(refund, whole - sum(before.values()))
+        now = shares_of_refund(charged, before, amount) if amount else {}
+        assert sum(now.values()) == amount
+        back += reversed_rows(rows, sold=charged, before=before, now=now)
+        before = {n: before[n] + now.get(n, 0) for n in before}
+
+    assert total(back) == -total(rows) if whole else not back

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from services.gateway.domain import Role
 from tests.fulfillment import shop
 from tests.fulfillment.shop import BERLIN, MUG, MUNICH, PARIS, ZURICH, a_rule, an_order, finalize, ok, quote
 from tests.world import Payment, Place, World, a_world, until
@@ -62,6 +63,15 @@ async def documents(world: World, order_id: UUID, count: int) -> Any:
         return found if len(found) >= count else None
 
     return await until(recorded)
+
+
+async def export(world: World, format: str, day: str) -> Any:
+    """Export a day's tax."""
+    return await world.http.get(
+        "/api/v1/admin/tax/reports/export",
+        params={"from": day, "to": day, "format": format},
+        headers={"Authorization": f"Bearer {world.keys[Role.ADMIN]}"},
+    )
 
 
 class TestNetPrices:
@@ -144,8 +154,7 @@ class TestFees:
         assert [(row["line"], row["amount"]) for row in recorded["lines"] if row["tax_code"] == "fee"] == [(None, 28)]
         assert await ok(await finalize(world, order_id, snapshot["snapshot_id"])) == recorded
         day = recorded["document_date"]
-        path = f"/api/v1/admin/tax/reports/export?from={day}&to={day}&format="
-        itemized, states = [(await world.send("GET", path + name)).text for name in ("itemized", "us_states")]
+        itemized, states = [(await export(world, each, day)).text for each in ("itemized", "us_states")]
         assert ",fee,fee,1,USD," in itemized
         assert "CO,state,Retail Delivery Fee,0,USD,0.00,0.00,0.00,0.00,0.00,0.00,0.00,0.28" in states
 
