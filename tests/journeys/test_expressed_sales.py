@@ -180,7 +180,7 @@ class TestRules:
             "taxed_up_to": 5_000,
             "taxed_per": "sale",
             "rounding_unit": 5,
-            "supply": "between_regions",
+            "movement": "between_regions",
             "combined_max_percent": "7.5",
             "shipping": "by_weight",
         }
@@ -198,8 +198,8 @@ class TestRules:
     async def test_india_by_state_through_the_api(self, world: World) -> None:
         """E8 with E5's kind of supply: a seller abroad supplies between states."""
         rules = (
-            a_rule("IN", "IGST", "5", supply="between_regions", tax_code="apparel", reason="reduced_rated", applies_up_to=250_000),
-            a_rule("IN", "IGST", "18", supply="between_regions"),
+            a_rule("IN", "IGST", "5", movement="between_regions", tax_code="apparel", reason="reduced_rated", applies_up_to=250_000),
+            a_rule("IN", "IGST", "18", movement="between_regions"),
         )
         for rule in rules:
             await ok(await world.send("POST", "/api/v1/admin/tax/rules", rule))

@@ -6,7 +6,7 @@ ALTER TABLE tax_jurisdiction_rules
     ADD COLUMN applies_up_to        bigint,
     ADD COLUMN applies_below        bigint,
     ADD COLUMN currency             text         NOT NULL DEFAULT '',
-    ADD COLUMN supply               text         NOT NULL DEFAULT 'any' CHECK (supply IN ('any', 'within_region', 'between_regions')),
+    ADD COLUMN movement             text         NOT NULL DEFAULT 'any' CHECK (movement IN ('any', 'within_region', 'between_regions')),
     ADD COLUMN combined_max_percent numeric(9,6) CHECK (combined_max_percent > 0 AND combined_max_percent <= 100),
     ADD COLUMN flat_amount          bigint       CHECK (flat_amount > 0),
     ADD COLUMN rounding_unit        integer      NOT NULL DEFAULT 1 CHECK (rounding_unit BETWEEN 1 AND 10000);

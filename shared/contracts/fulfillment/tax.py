@@ -47,7 +47,7 @@ class RuleBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # Whose minor units these amounts are; empty: those of any sale.
     currency: Annotated[str, Meta(pattern="^([A-Z]{3})?$")] = ""
     # Within one region alone (India's CGST and SGST), or from one to another (IGST).
-    supply: Literal["any", "within_region", "between_regions"] = "any"
+    movement: Literal["any", "within_region", "between_regions"] = "any"
     # What a region's rules that say it may take together; in their order, one that would go over is left out.
     combined_max_percent: PercentText | None = None
     # A fee once a delivery with taxed goods, instead of a rate.

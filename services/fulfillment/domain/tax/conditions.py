@@ -6,7 +6,7 @@ from decimal import Decimal
 import msgspec
 
 from services.fulfillment.domain.tax.engine import UNTAXED
-from services.fulfillment.domain.tax.rules import Place, Reason, Rule, Supply
+from services.fulfillment.domain.tax.rules import Movement, Place, Reason, Rule
 from shared.errors import Refusal
 
 
@@ -22,12 +22,12 @@ def applies_to(rule: Rule, ship_from: Place, ship_to: Place, delivered: bool) ->
     """Tell whether a rule is about supplies between two places; within one country, both regions must be known to say."""
     if rule.flat_amount is not None and not delivered:
         return False
-    if rule.supply is Supply.ANY:
+    if rule.movement is Movement.ANY:
         return True
     if ship_from.country != ship_to.country:
-        return rule.supply is Supply.BETWEEN_REGIONS
+        return rule.movement is Movement.BETWEEN_REGIONS
     known = bool(ship_from.region and ship_to.region)
-    return known and (ship_from.region == ship_to.region) is (rule.supply is Supply.WITHIN_REGION)
+    return known and (ship_from.region == ship_to.region) is (rule.movement is Movement.WITHIN_REGION)
 
 
 def of_currency(rules: Sequence[Rule], currency: str) -> list[Rule]:

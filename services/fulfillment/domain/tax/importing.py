@@ -33,7 +33,7 @@ _json = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
 # What rules came to say later: a rule that does not say it keeps its version.
 LATER = frozenset(
     {
-        *("taxed_per", "applies_from", "applies_above", "applies_up_to", "applies_below", "currency", "supply"),
+        *("taxed_per", "applies_from", "applies_above", "applies_up_to", "applies_below", "currency", "movement"),
         *("combined_max_percent", "flat_amount", "rounding_unit"),
     }
 )
@@ -120,7 +120,7 @@ def _followed(rule: Rule, added: Sequence[Rule]) -> Rule | None:
 
 
 def _alike(rule: Rule) -> tuple[object, ...]:
-    more = (rule.supply, rule.currency, rule.has_price_bounds)
+    more = (rule.movement, rule.currency, rule.has_price_bounds)
     return (rule.jurisdiction, rule.tax_code, rule.postal_codes, rule.postal_codes_excluded, *more)
 
 

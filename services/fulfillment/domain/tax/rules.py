@@ -77,7 +77,7 @@ class Sourcing(StrEnum):
     HYBRID = "hybrid"
 
 
-class Supply(StrEnum):
+class Movement(StrEnum):
     """Whether a tax is on every supply, on those within one region alone, or on those from one region to another (India's GST)."""
 
     ANY = "any"
@@ -131,7 +131,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     applies_below: int | None = None
     # Whose minor units these amounts are; a sale in another currency that such a rule would decide is refused.
     currency: str = ""
-    supply: Supply = Supply.ANY
+    movement: Movement = Movement.ANY
     # Rules of a region that bear it are taken in their order while their rates together stay within it; what would go over is left out.
     combined_max_percent: Decimal | None = None
     # A fee once a delivery with goods that the same country, region and level taxes, instead of a rate.
@@ -222,5 +222,5 @@ def most_specific(rules: Sequence[Rule]) -> list[Rule]:
 
 
 def _specific(rule: Rule) -> tuple[int, bool, bool, bool, bool, date, str]:
-    narrower = (rule.has_price_bounds, rule.supply is not Supply.ANY, bool(rule.currency))
+    narrower = (rule.has_price_bounds, rule.movement is not Movement.ANY, bool(rule.currency))
     return (len(rule.tax_code), bool(rule.postal_codes), *narrower, rule.valid_from, rule.version)
