@@ -267,7 +267,7 @@ def _fee_faults(rule: Rule) -> Iterable[str]:
 
 
 def _overlaps(rules: Sequence[Rule]) -> list[Problem]:
-    """Two rules of one jurisdiction for the same goods at the same place, price and time: nobody could say which holds."""
+    """Two rules of one jurisdiction for the same goods at the same place, price and time: it could not be said which holds."""
     alike: dict[object, list[tuple[date, date, int]]] = {}
     for number, rule in enumerate(rules, start=1):
         alike.setdefault(_alike(rule), []).append((rule.valid_from, rule.valid_to or date.max, number))

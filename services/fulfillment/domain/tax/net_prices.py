@@ -18,7 +18,7 @@ def at_home(sale: Sale) -> Sale:
 def without_home_tax(lines: Sequence[Line], home: RulesFor, there: RulesFor) -> tuple[list[Line], list[int]]:
     """Take home's tax off the lines that hold it and are taxed otherwise; gives them, and by line what the buyer pays less.
 
-    What somebody else pays of a price goes down last.
+    What a third party pays of a price goes down last.
     """
     other = [_named(home, line) != _named(there, line) for line in lines]
     anywhere = any(other)

@@ -11,7 +11,7 @@ from services.fulfillment.domain.tax.rules import Rule, most_specific
 def holding(rules: Sequence[Rule], line: Line) -> list[Rule]:
     """Choose the rules that hold for a line: of each jurisdiction the most specific that applies at its article's price.
 
-    The price of an article is what the merchant gets for it after discounts, whoever pays, without tax. One that holds its tax is judged by
+    The price of an article is what the merchant gets for it after discounts, its part paid by others with it, without tax. One that holds its tax is judged by
     the one choice of rules under which its net leads to the same choice; where none does, or several do, by the price as it is written.
     Shipping has no articles: such rules are not about it.
     """
