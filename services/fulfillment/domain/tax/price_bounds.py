@@ -11,11 +11,11 @@ from services.fulfillment.domain.tax.rules import Rule, most_specific
 def holding(rules: Sequence[Rule], line: Line) -> list[Rule]:
     """Choose the rules that hold for a line: of each jurisdiction the most specific that applies at its article's price.
 
-    The price of an article is what the merchant gets for it after discounts, its part paid by others with it, without tax. One that holds its tax is judged by
-    the one choice of rules under which its net leads to the same choice; where none does, or several do, by the price as it is written.
-    Shipping has no articles: such rules are not about it.
+    The price of an article is what the merchant gets for it after discounts, a third party's part with it, without tax. One that holds its
+    tax is judged by the one choice of rules under which its net leads to the same choice; where none does, or several do, by the price as
+    it is written. Shipping has no articles: such rules are not about it.
     """
-    if line.kind is Kind.SHIPPING:
+    if line.kind is Kind.SHIPPING or not any(rule.depends_on_article for rule in rules):
         return most_specific([rule for rule in rules if not rule.depends_on_article])
     written = Fraction(abs(line.taxed_amount), line.quantity)
     if not line.included:
