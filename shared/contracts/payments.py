@@ -203,8 +203,8 @@ class GetPayments(Query, frozen=True, kw_only=True, tag="payments.get_payments.v
 # Views
 
 
-class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """What an order comes to, in minor units."""
+class Totals(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an order comes to, in minor units: items - discounts - tax_removed + shipping + tax_exclusive + rounding."""
 
     items: int
     discounts: int
@@ -212,6 +212,10 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     tax_exclusive: int
     tax_inclusive: int
     total: int
+    # Home's tax that prices and shipping held and the buyer does not pay, where the store fixes its net prices.
+    tax_removed: int = 0
+    # To the store's step of a total, either way.
+    rounding: int = 0
 
 
 class OrderView(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,8 +264,8 @@ class FoundOrders(msgspec.Struct, frozen=True, kw_only=True):
     next: UUID | None = None
 
 
-class SnapshotLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One priced line of a snapshot."""
+class SnapshotLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One priced line of a snapshot: quantity x unit_price - discount - tax_removed."""
 
     line: int
     product_variant_id: UUID
@@ -270,6 +274,7 @@ class SnapshotLine(msgspec.Struct, frozen=True, kw_only=True):
     unit_price: int
     discount: int
     amount: int
+    tax_removed: int = 0
 
 
 class NormalizedAddress(msgspec.Struct, frozen=True, kw_only=True):

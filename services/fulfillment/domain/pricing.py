@@ -1,18 +1,20 @@
 """A quote's shipping and tax: what the order says in the terms of carriers and taxes, and what comes of it in those of the order."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from fractions import Fraction
 from uuid import UUID
 
 import msgspec
 
 from services.fulfillment.domain.places import located
+from services.fulfillment.domain.tax.amounts import RoundingMode, rounded
 from services.fulfillment.domain.tax.engine import Kind, Line, Row
 from services.fulfillment.domain.tax.rules import SHIPPING_CODE, Level, Place, Reason, percent_text
 from services.fulfillment.domain.tax.sale import NO_RULE
-from shared.contracts.fulfillment.pricing import ShippingRate
+from shared.contracts.fulfillment.pricing import RemovedTax, ShippingRate
 from shared.contracts.orders import Address, FundedBy, Item, OrderContent, TaxBehavior, TaxLine
 from shared.errors import Outcome, Refusal
 
@@ -89,6 +91,7 @@ def _line(item: Item) -> Line:
         included=item.tax_behavior is TaxBehavior.INCLUSIVE,
         paid_by_others=paid_by_others,
         supply=item.supply,
+        weight_grams=None if item.weight_grams is None else item.quantity * item.weight_grams,
     )
 
 
@@ -114,7 +117,7 @@ def untaxed(lines: Sequence[Line], place: Place) -> list[Row]:
 
 
 def tax_lines_of(rows: Sequence[Row], goods: int) -> list[TaxLine]:
-    """Write tax rows as an order's; rows past its goods are shipping's."""
+    """Write tax rows as an order's; rows past its goods are shipping's, or fees on the whole."""
     return [
         TaxLine(
             jurisdiction=row.name,
@@ -149,6 +152,24 @@ def chosen_before(rates: Sequence[ShippingRate], rate_id: UUID, *, now: datetime
                 raise RateExpired("Ask for the rates again and choose among them.", facts)
             return rate
     raise NoSuchRate(f"There is no rate {rate_id} for this order.", {"rate_id": str(rate_id)})
+
+
+def removed_taxes_of(removed: Sequence[int], goods: int) -> list[RemovedTax]:
+    """Write what was taken off prices by line of the order; past its goods it is shipping's."""
+    return [RemovedTax(line=n if n < goods else None, amount=amount) for n, amount in enumerate(removed) if amount]
+
+
+def stated_total(content: OrderContent, shipping_amount: int) -> int:
+    """Add up what an order comes to with the tax that it states."""
+    goods = sum(_line(item).amount for item in content.items)
+    taxes = sum(tax.amount for tax in content.tax_lines or [] if tax.behavior is TaxBehavior.EXCLUSIVE)
+    return goods + shipping_amount + taxes
+
+
+def to_step(total: int, steps: Mapping[str, int], currency: str) -> int:
+    """Say what brings a total to the step of its currency: at most half of it, halves up."""
+    step = steps.get(currency, 1)
+    return rounded(Fraction(total, step), RoundingMode.HALF_UP) * step - total
 
 
 def tax_hash(priced_hash: str, currency: str, rows: Sequence[Row], *, shipping_amount: int) -> str:

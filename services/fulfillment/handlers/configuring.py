@@ -9,6 +9,7 @@ from services.fulfillment.domain.tax import importing
 from services.fulfillment.domain.tax.rules import Rule
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.handlers.counting import progress
+from services.fulfillment.providers.built_in import BuiltIn
 from services.fulfillment.store import registrations
 from services.fulfillment.store import rules as rule_rows
 from services.fulfillment.store import settings as settings_rows
@@ -51,6 +52,8 @@ async def put_settings(work: Work, command: PutSettings, context: Fulfillment) -
     for name in settings.carriers:
         context.carrier(envelope, name)
     context.engine(envelope, settings.tax_provider)
+    if settings.fixed_price == "net" and settings.tax_provider != BuiltIn.name:
+        raise Invalid("Net prices are fixed by the store's own rules; the tax provider must be built_in.", {"field": "$.fixed_price"})
     if settings.table is not None:
         settings = msgspec.structs.replace(settings, table=_checked(settings.table))
     if settings.customs is not None and settings.customs.itn is not None:

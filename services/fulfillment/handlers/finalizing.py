@@ -145,11 +145,12 @@ def _recorded(envelope: Envelope, sale: Document) -> list[Statement]:
 
 def _followed(envelope: Envelope, sale: Reversible, payments: Sequence[Payment], today: date, reference: str) -> list[Statement]:
     """Correct a recorded sale so that what is left of it is what is kept of its price."""
-    goods = sale.quote.goods
-    prices = {None if line == goods else line: price for line, price in sale.line_amounts.items()}
+    quote = sale.quote
+    shipping = next((n for n in range(quote.goods, len(quote.lines)) if quote.lines[n].tax_code == taxes.SHIPPING), None)
+    prices = {None if line == shipping else line: price for line, price in sale.line_amounts.items()}
     back = not_kept(prices, [each for each in payments if each.snapshot_id == sale.snapshot_id])
-    after = {goods if line is None else line: amount for line, amount in back.items()}
-    found = corrections(sale.quote.rows, sold=sale.line_amounts, before=sale.reversed_amounts, after=after)
+    after = {number: back[None if number == shipping else number] for number in sale.line_amounts}
+    found = corrections(quote.rows, sold=sale.line_amounts, before=sale.reversed_amounts, after=after)
     statements: list[Statement] = []
     for kind, correction in zip(("reversal", "reinstatement"), found, strict=True):
         if correction is not None:

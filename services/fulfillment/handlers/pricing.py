@@ -43,12 +43,17 @@ async def price(envelope: Envelope, query: Price, context: Fulfillment) -> Figur
     offered, selected, provider = await _shipping(envelope, query, context, standing)
     shipping_amount = content.shipping_amount if content.shipping_amount is not None else (selected.amount if selected else 0)
     tax_lines, tax_hash, tax_provider = content.tax_lines or [], "", AS_ORDERED
+    removed: tuple[int, ...] = ()
+    steps = standing.settings.total_steps if standing.settings else {}
+    rounding = rules.to_step(rules.stated_total(content, shipping_amount), steps, content.currency)
     notices, calls = list(offered.notices), list(offered.calls)
     if content.tax_lines is None:
         quote, more, made = await tax_of(envelope, query, context, standing, shipping_amount)
         tax_lines = rules.tax_lines_of(quote.rows, quote.goods)
         tax_hash = rules.tax_hash(query.priced_hash, content.currency, quote.rows, shipping_amount=shipping_amount)
         tax_provider = ProviderMetadata(name=quote.provider, capabilities={}, browser={})
+        rounding = sum(line.gross for line in quote.lines if line.tax_code == taxes.ROUNDING)
+        removed = quote.removed_taxes
         notices += more
         calls += made
         statements.append(
@@ -91,6 +96,8 @@ async def price(envelope: Envelope, query: Price, context: Fulfillment) -> Figur
         providers={"shipping": provider, "tax": tax_provider},
         notices=notices,
         tax_hash=tax_hash,
+        removed_taxes=rules.removed_taxes_of(removed, len(content.items)),
+        rounding_amount=rounding,
     )
 
 

@@ -1,6 +1,7 @@
 """The tax of a quote: worked out by the store's engine, with all that finalizing and a tax office will ask for."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -11,9 +12,11 @@ from services.fulfillment.domain.places import located
 from services.fulfillment.domain.pricing import AddressNeeded
 from services.fulfillment.domain.tax.certificates import counted
 from services.fulfillment.domain.tax.engine import Line, Row
+from services.fulfillment.domain.tax.exports import FEE
+from services.fulfillment.domain.tax.net_prices import at_home, without_home_tax
 from services.fulfillment.domain.tax.regional import check_origin, doubts
 from services.fulfillment.domain.tax.rules import Place
-from services.fulfillment.domain.tax.sale import Exemption, Registration, Sale, due_at_border, is_distance_sale, lacks_rules
+from services.fulfillment.domain.tax.sale import Exemption, Registration, Sale, due_at_border, is_distance_sale, lacks_rules, rules_of
 from services.fulfillment.domain.territories import EU_GOODS, in_eu_vat_area, rule_places, territory_of
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.handlers.shopping import in_time
@@ -21,7 +24,7 @@ from services.fulfillment.providers import TaxRequest
 from services.fulfillment.providers.tax_books import TaxParties
 from services.fulfillment.store import registrations
 from services.fulfillment.store.settings import Standing
-from services.fulfillment.store.taxes import SHIPPING, LineFacts, TaxQuote
+from services.fulfillment.store.taxes import ROUNDING, SHIPPING, LineFacts, TaxQuote
 from shared.contracts.fulfillment.pricing import (
     Notice,
     Price,
@@ -54,6 +57,7 @@ async def tax_of(
     address = rules.destination(content)
     buyer = vat_ids.checked(content.vat_id, country="" if content.billing_address is None else content.billing_address.country_code)
     notices: list[Notice] = []
+    removed: list[int] = []
     if settings is None:
         notices.append(Notice(code="tax-not-configured", detail="The store has not said where it sells from, so no tax is collected."))
         place = Place(country="ZZ") if address is None else rules.place_of(address)
@@ -67,8 +71,8 @@ async def tax_of(
         there, here = located(address), rules.place_of(settings.ship_from)
         place = there.place
         async with connected(context.desk.pool) as db:
-            at_home = rule_places(Place(country=settings.home_country))
-            countries = {country for names in (rule_places(place), rule_places(here), at_home) for country in names.countries}
+            own = rule_places(Place(country=settings.home_country))
+            countries = {country for names in (rule_places(place), rule_places(here), own) for country in names.countries}
             nexus, known = await context.ground(db, envelope, standing.revision, countries)
             exempt = []
             if content.customer_id is not None:
@@ -82,9 +86,12 @@ async def tax_of(
             exemptions=tuple(_exemption(each) for each in exempt),
             buyer_vat_country=buyer.country if buyer is not None and buyer.valid else "",
             currency=content.currency,
+            delivered=content.shipping_address is not None,
         )
         check_origin(sale, known)
         notices += doubts(there, sale, known, field=rules.destination_field(content))
+        if settings.fixed_price == "net":
+            lines, removed = without_home_tax(lines, rules_of(at_home(sale), known), rules_of(sale, known, lines))
         request = TaxRequest(
             sale=sale, lines=tuple(lines), rules=known, content=content, ship_from=settings.ship_from, reference=query.snapshot_id
         )
@@ -114,10 +121,11 @@ async def tax_of(
         ship_to=territory_of(place).country,
         ship_to_region=place.region,
         goods=len(content.items),
-        lines=tuple(_facts(n, line, found) for n, line in enumerate(lines)),
+        lines=_facts(lines, found, steps=settings.total_steps if settings else {}, currency=content.currency),
         rows=tuple(found),
         evidence=_evidence(buyer, freed=freed, address=address, now=standing.now),
         distance_sale=sale is not None and is_distance_sale(sale, lines),
+        removed_taxes=tuple(removed),
         parties=None
         if settings is None or address is None or context.tax_books(envelope.store_id, envelope.environment, provider) is None
         else TaxParties(
@@ -157,9 +165,17 @@ def _exemption(body: ExemptionBody) -> Exemption:
     )
 
 
-def _facts(n: int, line: Line, rows: Sequence[Row]) -> LineFacts:
-    exclusive = sum(row.amount for row in rows if row.line == n and not row.included)
-    return LineFacts(gross=line.amount + exclusive, quantity=line.quantity, tax_code=line.tax_code)
+def _facts(lines: Sequence[Line], rows: Sequence[Row], *, steps: Mapping[str, int], currency: str) -> tuple[LineFacts, ...]:
+    """Say what the buyer pays by line; fees and what rounds the total follow the lines, where there are any."""
+    exclusive: dict[int, int] = defaultdict(int)
+    for row in rows:
+        exclusive[row.line] += 0 if row.included else row.amount
+    facts = [LineFacts(gross=line.amount + exclusive[n], quantity=line.quantity, tax_code=line.tax_code) for n, line in enumerate(lines)]
+    if exclusive[len(lines)]:
+        facts.append(LineFacts(gross=exclusive[len(lines)], tax_code=FEE))
+    if rounding := rules.to_step(sum(each.gross for each in facts), steps, currency):
+        facts.append(LineFacts(gross=rounding, tax_code=ROUNDING))
+    return tuple(facts)
 
 
 def _evidence(

@@ -13,6 +13,7 @@ from shared.database import Connection, Record, Statement
 from shared.messages import Envelope
 
 COLUMNS = tuple(Rule.__struct_fields__)
+PERCENTS = ("rate_percent", "combined_max_percent")
 LISTED = ", ".join(COLUMNS)
 
 
@@ -26,7 +27,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 def _rule(row: Record) -> Rule:
     said = {name: row[name] for name in COLUMNS}
-    said["rate_percent"] = Decimal(row["rate_percent"]).normalize() + 0
+    for name in PERCENTS:
+        said[name] = None if row[name] is None else Decimal(row[name]).normalize() + 0
     return msgspec.convert(said, Rule, strict=False)
 
 
@@ -37,7 +39,9 @@ def _kept(row: Record) -> Kept:
 def view(kept: Kept) -> RuleView:
     """Show a rule."""
     said = msgspec.to_builtins(kept.rule)
-    said["rate_percent"] = f"{kept.rule.rate_percent:f}"
+    for name in PERCENTS:
+        percent = getattr(kept.rule, name)
+        said[name] = None if percent is None else f"{percent:f}"
     return RuleView(
         id=kept.id,
         version=kept.rule.version,

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from services.fulfillment.domain.tax.engine import Row
+from services.fulfillment.domain.tax.exports import FEE
 from services.fulfillment.domain.tax.kept import Payment
 from services.fulfillment.domain.tax.rules import percent_text
 from services.fulfillment.providers.tax_books import TaxParties
@@ -17,7 +18,9 @@ from shared.contracts.fulfillment.tax import TaxDocumentView, TaxRowView
 from shared.database import Connection, Record, Statement
 from shared.messages import Envelope
 
-SHIPPING = "shipping"
+SHIPPING, ROUNDING = "shipping", "rounding"
+# What follows the goods among an order's lines, in this order, where it is there; each is named by its tax code.
+EXTRAS = (SHIPPING, FEE, ROUNDING)
 KEPT_DAYS = 30
 DELETE_ROWS_MAX = 1_000
 
@@ -40,7 +43,7 @@ class TaxQuote(msgspec.Struct, frozen=True, kw_only=True):
     ship_from: str
     ship_to: str
     ship_to_region: str
-    # The goods come first, by their position; a charge for shipping is the last line.
+    # The goods come first, by their position; then a charge for shipping, fees, and what rounds the total.
     goods: int
     lines: tuple[LineFacts, ...]
     rows: tuple[Row, ...]
@@ -49,6 +52,8 @@ class TaxQuote(msgspec.Struct, frozen=True, kw_only=True):
     parties: TaxParties | None = None
     # The EU's threshold counts it.
     distance_sale: bool = False
+    # By line, home's tax that the buyer does not pay of a price that held it; empty where there is none.
+    removed_taxes: tuple[int, ...] = ()
 
 
 class Quoted(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +111,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     quote: TaxQuote
     document_date: date
     rows: Sequence[Row]
-    # By line, as the customer paid it or got it back; what is past the goods is shipping.
+    # By line, as the customer paid it or got it back; what is past the goods is shipping, fees and rounding.
     line_amounts: Mapping[int, int]
     reverses: UUID | None = None
     reference: str | None = None
@@ -115,7 +120,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 def recorded(envelope: Envelope, document: Document, *, at_provider: bool) -> list[Statement]:
     """Write a document with its lines; must be the first of its kind for its order or reference. Its provider may record it too."""
     quote, rows = document.quote, document.rows
-    amounts = {str(n) if n < quote.goods else SHIPPING: amount for n, amount in document.line_amounts.items()}
+    amounts = {str(n) if n < quote.goods else quote.lines[n].tax_code: amount for n, amount in document.line_amounts.items()}
     filing = [to_file(envelope, document.id, quote.provider, quote.parties)] if at_provider else []
     return [
         *filing,
@@ -407,17 +412,21 @@ class _Corrected(msgspec.Struct, frozen=True):
 
 def _reversible(row: Record) -> Reversible:
     amounts = msgspec.json.decode(row["line_amounts"], type=dict[str, int])
-    goods = len(amounts) - (SHIPPING in amounts)
-    line_amounts = _numbered(amounts, goods)
+    extras = [name for name in EXTRAS if name in amounts]
+    goods = len(amounts) - len(extras)
+    line_amounts = _numbered(amounts, goods, extras)
     before = dict.fromkeys(line_amounts, 0)
     for each in msgspec.json.decode(row["corrections"], type=list[_Corrected]):
-        for line, amount in _numbered(each.line_amounts, goods).items():
+        for line, amount in _numbered(each.line_amounts, goods, extras).items():
             before[line] += amount if each.kind == "reversal" else -amount
     said = msgspec.json.decode(row["lines"])
-    facts: dict[int, LineFacts] = {}
+    facts = {goods + n: LineFacts(gross=0, tax_code=name) for n, name in enumerate(extras)}
     for each in said:
-        each["line"] = goods if each["line"] is None else each["line"]
-        facts[each["line"]] = LineFacts(gross=0, quantity=each.pop("quantity"), tax_code=each.pop("tax_code"))
+        code, quantity = each.pop("tax_code"), each.pop("quantity")
+        if each["line"] is None:
+            each["line"] = goods + extras.index(FEE if code == FEE else SHIPPING)
+        else:
+            facts[each["line"]] = LineFacts(gross=0, quantity=quantity, tax_code=code)
     return Reversible(
         id=row["id"],
         order_id=row["order_id"],
@@ -442,5 +451,5 @@ def _reversible(row: Record) -> Reversible:
     )
 
 
-def _numbered(amounts: Mapping[str, int], goods: int) -> dict[int, int]:
-    return {goods if line == SHIPPING else int(line): amount for line, amount in amounts.items()}
+def _numbered(amounts: Mapping[str, int], goods: int, extras: Sequence[str]) -> dict[int, int]:
+    return {goods + extras.index(line) if line in extras else int(line): amount for line, amount in amounts.items()}

@@ -10,6 +10,7 @@ import msgspec
 
 from services.payments.domain.intents import Intent, IntentStatus
 from shared.addresses import in_form
+from shared.contracts.fulfillment.pricing import RemovedTax
 from shared.contracts.orders import Address, OrderContent, TaxBehavior, TaxLine
 from shared.contracts.payments import NormalizedAddress, SnapshotLine, Totals
 from shared.errors import Invalid, Outcome, Refusal, Retry
@@ -106,10 +107,11 @@ class Priced(msgspec.Struct, frozen=True, kw_only=True):
     hash: bytes
 
 
-def price(content: OrderContent) -> Priced:
+def price(content: OrderContent, *, removed_taxes: Sequence[RemovedTax] = (), rounding_amount: int = 0) -> Priced:
     """Work out every line and the totals, exactly; refuses what cannot be a price. What is not stated yet counts as nothing."""
     exponent(content.currency)
-    lines = [_line(content, position) for position in range(len(content.items))]
+    removed = {each.line: each.amount for each in removed_taxes}
+    lines = [_line(content, position, removed.get(position, 0)) for position in range(len(content.items))]
     tax_lines, shipping = content.tax_lines or [], content.shipping_amount or 0
     for position, tax in enumerate(tax_lines):
         if tax.line is not None and tax.line >= len(lines):
@@ -121,14 +123,16 @@ def price(content: OrderContent) -> Priced:
         shipping=shipping,
         tax_exclusive=exclusive,
         tax_inclusive=sum(tax.amount for tax in tax_lines) - exclusive,
-        total=sum(line.amount for line in lines) + shipping + exclusive,
+        tax_removed=sum(removed.values()),
+        rounding=rounding_amount,
+        total=sum(line.amount for line in lines) + shipping - removed.get(None, 0) + exclusive + rounding_amount,
     )
     if totals.total > AMOUNT_MAX_MINOR_UNITS:
         raise Invalid(f"The total of {totals.total} is over {AMOUNT_MAX_MINOR_UNITS}.", {"field": "$.items"})
     return Priced(lines=lines, tax_lines=tax_lines, totals=totals, hash=priced_hash(content))
 
 
-def _line(content: OrderContent, position: int) -> SnapshotLine:
+def _line(content: OrderContent, position: int, tax_removed: int) -> SnapshotLine:
     item = content.items[position]
     discount = sum(adjustment.amount for adjustment in item.adjustments)
     amount = item.quantity * item.unit_price - discount
@@ -141,7 +145,8 @@ def _line(content: OrderContent, position: int) -> SnapshotLine:
         quantity=item.quantity,
         unit_price=item.unit_price,
         discount=discount,
-        amount=amount,
+        amount=amount - tax_removed,
+        tax_removed=tax_removed,
     )
 
 

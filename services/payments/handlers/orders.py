@@ -128,7 +128,11 @@ async def quote(work: Work, command: Quote, context: Payments) -> None:
         ),
     )
 
-    priced = rules.price(msgspec.structs.replace(order.content, shipping_amount=figures.shipping_amount, tax_lines=figures.tax_lines))
+    priced = rules.price(
+        msgspec.structs.replace(order.content, shipping_amount=figures.shipping_amount, tax_lines=figures.tax_lines),
+        removed_taxes=figures.removed_taxes,
+        rounding_amount=figures.rounding_amount,
+    )
     payment = ProviderMetadata(name=name, capabilities=msgspec.to_builtins(provider.capabilities), browser=provider.browser())
     snapshot = SnapshotView(
         snapshot_id=snapshot_id,

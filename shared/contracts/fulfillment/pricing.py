@@ -1,7 +1,7 @@
 """Quotes: what shipping and tax come to for an order, and what a store decided about both."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -84,6 +84,13 @@ class Price(Query, frozen=True, kw_only=True, tag="fulfillment.price.v1"):
     personal: str | None = None
 
 
+class RemovedTax(msgspec.Struct, frozen=True, kw_only=True):
+    """Tax of home that a price held and the buyer does not pay; without a line it is shipping's."""
+
+    line: int | None
+    amount: int
+
+
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """What shipping and tax come to, and by whom."""
 
@@ -95,6 +102,9 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     notices: list[Notice] = []
     # Binds the tax to what was priced; finalizing asks for it.
     tax_hash: str = ""
+    removed_taxes: list[RemovedTax] = []
+    # What brings the total to the store's step, either way.
+    rounding_amount: int = 0
 
 
 class QuoteRates(Query, frozen=True, kw_only=True, tag="fulfillment.quote_rates.v1"):
@@ -173,6 +183,10 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     package_limit_grams: Grams = 30_000
     tax_provider: ShortText = "built_in"
     shipping_prices_include_tax: bool = False
+    # Of prices that hold their tax: what stays the same where another tax is due, or none.
+    fixed_price: Literal["gross", "net"] = "gross"
+    # By currency, to multiples of how many minor units totals are rounded: {"CHF": 5}.
+    total_steps: Annotated[dict[CurrencyCode, Annotated[int, Meta(ge=1, le=10_000)]], Meta(max_length=200)] = {}
     # Zones, tariffs and bands of the `table_rate` carrier.
     table: TableBody | None = None
     # How goods are declared and handed over, unless an order or a label says otherwise.

@@ -37,11 +37,28 @@ class RuleBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     priority: Annotated[int, Meta(ge=-COUNT_MAX, le=COUNT_MAX)] = 0
     compound: bool = False
     taxed_above: Amount = 0
+    # Of each article's price, or of all of a sale that the jurisdiction taxes, what is over the one and up to the other is taxed.
     taxed_up_to: Amount | None = None
-    shipping: Literal["always", "never", "follows_goods", "proportional"] = "always"
+    taxed_per: Literal["article", "sale"] = "article"
+    # All or nothing by the article's price without tax; of a fee by all that is taxed of the sale.
+    applies_from: Amount | None = None
+    applies_above: Amount | None = None
+    applies_up_to: Amount | None = None
+    applies_below: Amount | None = None
+    # Whose minor units these amounts are; empty: those of any sale.
+    currency: Annotated[str, Meta(pattern="^([A-Z]{3})?$")] = ""
+    # Within one region alone (India's CGST and SGST), or from one to another (IGST).
+    movement: Literal["any", "within_region", "between_regions"] = "any"
+    # What a region's rules that say it may take together; in their order, one that would go over is left out.
+    combined_max_percent: PercentText | None = None
+    # A fee once a delivery with taxed goods, instead of a rate.
+    flat_amount: PositiveAmount | None = None
+    shipping: Literal["always", "never", "follows_goods", "highest_rate", "proportional", "by_weight"] = "always"
     rounding: Literal["half_up", "half_even", "half_down", "down", "up"] = "half_up"
     scope: Literal["line", "rate_group", "document"] = "line"
     inclusive: Literal["tax", "net"] = "tax"
+    # Tax is rounded to multiples of so many minor units.
+    rounding_unit: Annotated[int, Meta(ge=1, le=10_000)] = 1
     sourcing: Literal["destination", "origin", "hybrid"] = "destination"
     valid_to: date | None = None
     source: Annotated[str, Meta(max_length=400)] = ""

@@ -19,6 +19,8 @@ VAT_NAMES = {"GR": "EL"}
 BZST_ROWS_MAX = 6_000
 BZST_HEADING = "#v1.0"
 EURO = "EUR"
+# The tax code of fees on a whole order.
+FEE = "fee"
 
 
 class Format(StrEnum):
@@ -80,7 +82,7 @@ def itemized(items: Iterable[Item], *, heading: bool) -> str:
     rows = (
         (
             *(item.document_id, item.kind, item.order_id, item.document_date, item.tax_date),
-            *("shipping" if item.line is None else item.line, item.tax_code, item.quantity, item.currency),
+            *(_line_of(item), item.tax_code, item.quantity, item.currency),
             *(item.ship_from, item.ship_to, item.ship_to_region, item.level, item.country, item.region, item.jurisdiction),
             *(percent_text(item.rate_percent), item.reason, "inclusive" if item.included else "exclusive"),
             *(_amount(item.taxable_amount, item.currency), _amount(item.untaxed_amount, item.currency)),
@@ -89,6 +91,12 @@ def itemized(items: Iterable[Item], *, heading: bool) -> str:
         for item in items
     )
     return _written(ITEMIZED_HEADING if heading else None, rows)
+
+
+def _line_of(item: Item) -> str:
+    if item.line is not None:
+        return str(item.line)
+    return FEE if item.tax_code == FEE else "shipping"
 
 
 class OssRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
-from itertools import pairwise
 from typing import Any
 
 import msgspec
 
 from services.fulfillment.domain.postal import pattern_fault, patterns_of
-from services.fulfillment.domain.tax.rules import Reason, Rule
+from services.fulfillment.domain.tax.rules import InclusiveRounding, Reason, Rule, TaxedPer
 from shared.errors import Refusal
+from shared.money import AMOUNT_MAX_MINOR_UNITS
 from shared.regions import current, exists, regions_of
 
 ROWS_MAX = 100_000
@@ -33,7 +33,19 @@ COUNTRY = re.compile(r"[A-Z]{2}")
 REGION = re.compile(r"[A-Z]{2}-[A-Z0-9]{1,3}")
 # A rate is what it is written as, never a float.
 _json = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
+# What rules came to say later: a rule that does not say it keeps its version.
+LATER = frozenset(
+    {
+        *("taxed_per", "applies_from", "applies_above", "applies_up_to", "applies_below", "currency", "movement"),
+        *("combined_max_percent", "flat_amount", "rounding_unit"),
+    }
+)
+ROUNDING_UNIT_MAX = 10_000
+# Rules for the same at the same time, by the bounds of their prices.
+PRICE_BANDS_MAX = 100
+CURRENCY = re.compile(r"([A-Z]{3})?")
 COLUMNS = tuple(name for name in Rule.__struct_fields__ if name not in DERIVED)
+DEFAULTS = {field.name: msgspec.to_builtins(field.default) for field in msgspec.structs.fields(Rule) if field.name in LATER}
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -102,7 +114,7 @@ def _followed(rule: Rule, added: Sequence[Rule]) -> Rule | None:
     following = [
         each.valid_from
         for each in added
-        if _alike(each) == _alike(rule) and rule.valid_from < each.valid_from <= (rule.valid_to or date.max)
+        if _alike(each) == _alike(rule) and bands_meet(each, rule) and rule.valid_from < each.valid_from <= (rule.valid_to or date.max)
     ]
     if not following:
         return None
@@ -115,7 +127,26 @@ def _alike(rule: Rule) -> tuple[object, ...]:
         frozenset(each for text in texts for each in patterns_of(rule.country, text))
         for texts in (rule.postal_codes, rule.postal_codes_excluded)
     )
-    return (rule.jurisdiction, rule.tax_code, codes, excluded)
+    return (rule.jurisdiction, rule.tax_code, codes, excluded, rule.movement, rule.currency, rule.has_price_bounds)
+
+
+def bands_meet(one: Rule, other: Rule) -> bool:
+    """Tell whether there is a price at which two rules apply."""
+    lower = max(_lower(one), _lower(other))
+    upper, included = min(_upper(one), _upper(other))
+    return lower[0] < upper or (lower == (upper, 0) and included == 1)
+
+
+def _lower(rule: Rule) -> tuple[int, int]:
+    """Give the lower bound, and whether it is left out itself."""
+    return (rule.applies_above, 1) if rule.applies_above is not None else (rule.applies_from or 0, 0)
+
+
+def _upper(rule: Rule) -> tuple[int, int]:
+    """Give the upper bound, and whether it is in itself."""
+    if rule.applies_below is not None:
+        return rule.applies_below, 0
+    return (AMOUNT_MAX_MINOR_UNITS, 1) if rule.applies_up_to is None else (rule.applies_up_to, 1)
 
 
 def _checked(rows: Iterable[dict[str, Any]]) -> list[Rule]:
@@ -172,10 +203,28 @@ def version_of(rule: Rule) -> str:
     """Name a rule after what it says."""
     said = {name: value for name, value in msgspec.to_builtins(rule).items() if name not in UNVERSIONED}
     said["rate_percent"] = str(rule.rate_percent.normalize())
+    if rule.combined_max_percent is not None:
+        said["combined_max_percent"] = str(rule.combined_max_percent.normalize())
+    said = {name: value for name, value in said.items() if name not in LATER or value != DEFAULTS[name]}
     return hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()[:32]
 
 
 def _faults(rule: Rule) -> Iterable[str]:
+    yield from _place_and_rate_faults(rule)
+    yield from _price_faults(rule)
+    if rule.flat_amount is not None:
+        yield from _fee_faults(rule)
+    if rule.valid_to is not None and rule.valid_to < rule.valid_from:
+        yield f"valid_to {rule.valid_to} is before valid_from {rule.valid_from}"
+    if rule.rate_percent and rule.reason in (Reason.ZERO_RATED, Reason.PRODUCT_EXEMPT, Reason.NOT_SUBJECT_TO_TAX):
+        yield f"{rule.reason.value} and a rate of {rule.rate_percent} contradict each other"
+    if rule.reason in SAID_BY_THE_SALE:
+        yield f"{rule.reason.value} depends on who buys, and is no rule's to say"
+    if not rule.source.strip():
+        yield "source is empty: say where the rate is from"
+
+
+def _place_and_rate_faults(rule: Rule) -> Iterable[str]:
     if not COUNTRY.fullmatch(rule.country):
         yield f"country {rule.country!r} is not two capital letters"
     if rule.region and (not REGION.fullmatch(rule.region) or not rule.region.startswith(f"{rule.country}-")):
@@ -192,27 +241,57 @@ def _faults(rule: Rule) -> Iterable[str]:
     for pattern in (*rule.postal_codes, *rule.postal_codes_excluded):
         if fault := pattern_fault(rule.country, pattern):
             yield f"postal code {pattern!r} {fault}"
+    most = rule.combined_max_percent
+    if most is not None and not (most.is_finite() and 0 < most <= RATE_MAX_PERCENT):
+        yield f"combined_max_percent {most} is not over 0 and at most {RATE_MAX_PERCENT}"
+    if not 1 <= rule.rounding_unit <= ROUNDING_UNIT_MAX:
+        yield f"rounding_unit {rule.rounding_unit} is under 1 or over {ROUNDING_UNIT_MAX}"
+    if rule.rounding_unit != 1 and rule.inclusive is InclusiveRounding.NET:
+        yield "a rounding_unit is the tax's, and inclusive net rounds the other part"
+
+
+def _price_faults(rule: Rule) -> Iterable[str]:
+    bounds = (rule.applies_from, rule.applies_above, rule.applies_up_to, rule.applies_below, rule.taxed_up_to)
+    if any(bound is not None and not 0 <= bound <= AMOUNT_MAX_MINOR_UNITS for bound in bounds):
+        yield f"a bound of a price is under 0 or over {AMOUNT_MAX_MINOR_UNITS}"
     if rule.taxed_above < 0 or (rule.taxed_up_to is not None and rule.taxed_up_to <= rule.taxed_above):
         yield "taxed_up_to must be over taxed_above, and neither under zero"
-    if rule.valid_to is not None and rule.valid_to < rule.valid_from:
-        yield f"valid_to {rule.valid_to} is before valid_from {rule.valid_from}"
-    if rule.rate_percent and rule.reason in (Reason.ZERO_RATED, Reason.PRODUCT_EXEMPT, Reason.NOT_SUBJECT_TO_TAX):
-        yield f"{rule.reason.value} and a rate of {rule.rate_percent} contradict each other"
-    if rule.reason in SAID_BY_THE_SALE:
-        yield f"{rule.reason.value} depends on who buys, and is no rule's to say"
-    if not rule.source.strip():
-        yield "source is empty: say where the rate is from"
+    if rule.taxed_per is TaxedPer.SALE and not rule.taxed_above and rule.taxed_up_to is None:
+        yield "taxed_per sale needs taxed_above or taxed_up_to"
+    if None not in (rule.applies_from, rule.applies_above) or None not in (rule.applies_up_to, rule.applies_below):
+        yield "applies_from and applies_above exclude each other, and so do applies_up_to and applies_below"
+    elif not bands_meet(rule, rule):
+        yield "there is no price at which it applies"
+    if not CURRENCY.fullmatch(rule.currency):
+        yield f"currency {rule.currency!r} is not three capital letters"
+
+
+def _fee_faults(rule: Rule) -> Iterable[str]:
+    if not 0 < (rule.flat_amount or 0) <= AMOUNT_MAX_MINOR_UNITS:
+        yield f"flat_amount {rule.flat_amount} is under 1 or over {AMOUNT_MAX_MINOR_UNITS}"
+    if rule.rate_percent or rule.compound or rule.taxed_above or rule.taxed_up_to is not None or rule.combined_max_percent is not None:
+        yield "a flat_amount has no rate, compounds on nothing, and is taken whole"
+    if rule.reason is not Reason.STANDARD_RATED:
+        yield f"a flat_amount and {rule.reason.value} contradict each other"
 
 
 def _overlaps(rules: Sequence[Rule]) -> list[Problem]:
-    """Two rules of one jurisdiction for the same goods at the same place and time: nobody could say which holds."""
+    """Two rules of one jurisdiction for the same goods at the same place, price and time: it could not be said which holds."""
     alike: dict[object, list[tuple[date, date, int]]] = {}
     for number, rule in enumerate(rules, start=1):
         alike.setdefault(_alike(rule), []).append((rule.valid_from, rule.valid_to or date.max, number))
     problems = []
     for spans in alike.values():
         spans.sort()
-        for (_, end, first), (start, _, second) in pairwise(spans):
-            if start <= end:
-                problems.append(Problem(second, f"it holds at the same time as row {first}, for the same"))
+        at_once: list[tuple[date, date, int]] = []
+        for span in spans:
+            start, _, number = span
+            at_once = [each for each in at_once if start <= each[1]]
+            if len(at_once) >= PRICE_BANDS_MAX:
+                problems.append(Problem(number, f"more than {PRICE_BANDS_MAX} rules hold at the same time for the same, by price"))
+                break
+            if (other := next((each[2] for each in at_once if bands_meet(rules[each[2] - 1], rules[number - 1])), None)) is not None:
+                problems.append(Problem(number, f"it holds at the same time as row {other}, for the same"))
+            else:
+                at_once.append(span)
     return problems

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
+from fractions import Fraction
 
 import msgspec
 
@@ -44,12 +45,14 @@ class Reason(StrEnum):
 
 
 class ShippingMode(StrEnum):
-    """Whether shipping is taxed: always, never, wholly when any goods are, or as the goods it carries, by their value."""
+    """Whether shipping is taxed: always, never, wholly when any goods are, at their highest rate, or as they are by value or weight."""
 
     ALWAYS = "always"
     NEVER = "never"
     FOLLOWS_GOODS = "follows_goods"
+    HIGHEST_RATE = "highest_rate"
     PROPORTIONAL = "proportional"
+    BY_WEIGHT = "by_weight"
 
 
 class RoundingScope(StrEnum):
@@ -73,6 +76,21 @@ class Sourcing(StrEnum):
     DESTINATION = "destination"
     ORIGIN = "origin"
     HYBRID = "hybrid"
+
+
+class Movement(StrEnum):
+    """Whether a tax is on every supply, on those within one region alone, or on those from one region to another (India's GST)."""
+
+    ANY = "any"
+    WITHIN_REGION = "within_region"
+    BETWEEN_REGIONS = "between_regions"
+
+
+class TaxedPer(StrEnum):
+    """Of what `taxed_above` and `taxed_up_to` are bounds: each article's price, or all that a jurisdiction taxes in one sale."""
+
+    ARTICLE = "article"
+    SALE = "sale"
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,10 +123,26 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     # Of each article's price, in minor units, only what is over the one and up to the other is taxed.
     taxed_above: int = 0
     taxed_up_to: int | None = None
+    taxed_per: TaxedPer = TaxedPer.ARTICLE
+    # All or nothing by the article's price, in minor units, of a fee by all that is taxed of the sale: at least, over, at most, under.
+    # Where it does not apply, the jurisdiction's next specific rule does.
+    applies_from: int | None = None
+    applies_above: int | None = None
+    applies_up_to: int | None = None
+    applies_below: int | None = None
+    # Whose minor units these amounts are; a sale in another currency that such a rule would decide is refused.
+    currency: str = ""
+    movement: Movement = Movement.ANY
+    # Rules of a region that bear it are taken in their order while their rates together stay within it; what would go over is left out.
+    combined_max_percent: Decimal | None = None
+    # A fee once a delivery with goods that the same country, region and level taxes, instead of a rate.
+    flat_amount: int | None = None
     shipping: ShippingMode = ShippingMode.ALWAYS
     rounding: RoundingMode = RoundingMode.HALF_UP
     scope: RoundingScope = RoundingScope.LINE
     inclusive: InclusiveRounding = InclusiveRounding.TAX
+    # Tax is rounded to whole multiples of so many minor units.
+    rounding_unit: int = 1
     sourcing: Sourcing = Sourcing.DESTINATION
     valid_from: date
     # The last day on which it is valid.
@@ -121,6 +155,25 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     def jurisdiction(self) -> tuple[str, str, str, str]:
         """Name whose tax it is: country, region, level, name."""
         return (self.country, self.region, self.level.value, self.name)
+
+    @property
+    def has_price_bounds(self) -> bool:
+        """Tell whether it applies at some prices alone."""
+        return not (self.applies_from is self.applies_above is self.applies_up_to is self.applies_below is None)
+
+    @property
+    def depends_on_article(self) -> bool:
+        """Tell whether the price of one article decides if it applies; of a fee it is that of the sale."""
+        return self.has_price_bounds and self.flat_amount is None
+
+    def applies_at(self, price: Fraction) -> bool:
+        """Tell whether it applies at a price."""
+        return (
+            (self.applies_from is None or price >= self.applies_from)
+            and (self.applies_above is None or price > self.applies_above)
+            and (self.applies_up_to is None or price <= self.applies_up_to)
+            and (self.applies_below is None or price < self.applies_below)
+        )
 
     def valid_on(self, day: date) -> bool:
         """Tell whether it is in force on a day."""
@@ -141,21 +194,35 @@ def percent_text(rate: Decimal) -> str:
 
 
 def selected(rules: Sequence[Rule], place_of: Callable[[Rule], Place], *, tax_code: str, day: date) -> list[Rule]:
-    """Choose the rules for goods on a day: of each jurisdiction the most specific, the youngest of equals, in their order.
+    """Choose the rules for goods on a day: of each jurisdiction the most specific, in their order."""
+    return most_specific(matching(rules, place_of, tax_code=tax_code, day=day))
 
-    `place_of` says at which place a rule looks. A tax code is more specific than none, and `food.bread` more so than `food`; named postal
-    codes are more so than none.
+
+def matching(rules: Sequence[Rule], place_of: Callable[[Rule], Place], *, tax_code: str, day: date) -> list[Rule]:
+    """Find the rules that name goods, on a day; `place_of` says at which place a rule looks."""
+    return [
+        rule
+        for rule in rules
+        if (rule.tax_code in ("", tax_code) or tax_code.startswith(f"{rule.tax_code}."))
+        and rule.valid_on(day)
+        and rule.covers(place_of(rule))
+    ]
+
+
+def most_specific(rules: Sequence[Rule]) -> list[Rule]:
+    """Choose of each jurisdiction the most specific rule, the youngest of equals, in the order in which they are worked out.
+
+    A tax code is more specific than none, and `food.bread` more so than `food`; named postal codes are more so than none; then bounds of
+    the price, a kind of supply and a currency are.
     """
     chosen: dict[tuple[str, str, str, str], Rule] = {}
     for rule in rules:
-        named = rule.tax_code in ("", tax_code) or tax_code.startswith(f"{rule.tax_code}.")
-        if not (named and rule.valid_on(day) and rule.covers(place_of(rule))):
-            continue
         known = chosen.get(rule.jurisdiction)
         if known is None or _specific(rule) > _specific(known):
             chosen[rule.jurisdiction] = rule
     return sorted(chosen.values(), key=lambda rule: (rule.priority, LEVELS.index(rule.level), rule.name))
 
 
-def _specific(rule: Rule) -> tuple[int, bool, date, str]:
-    return (len(rule.tax_code), bool(rule.postal_codes), rule.valid_from, rule.version)
+def _specific(rule: Rule) -> tuple[int, bool, bool, bool, bool, date, str]:
+    narrower = (rule.has_price_bounds, rule.movement is not Movement.ANY, bool(rule.currency))
+    return (len(rule.tax_code), bool(rule.postal_codes), *narrower, rule.valid_from, rule.version)

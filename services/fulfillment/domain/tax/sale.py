@@ -7,9 +7,11 @@ from decimal import Decimal
 import msgspec
 
 from services.fulfillment.domain.tax import imports
+from services.fulfillment.domain.tax.conditions import applies_to, of_currency, within_combined_rate
 from services.fulfillment.domain.tax.engine import UNTAXED, Kind, Line, Row, compute
+from services.fulfillment.domain.tax.price_bounds import holding
 from services.fulfillment.domain.tax.rule_book import RuleBook, book_of
-from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, Sourcing, selected
+from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, Sourcing, matching, most_specific
 from services.fulfillment.domain.territories import (
     EU,
     EU_AREA,
@@ -99,6 +101,8 @@ class Sale(msgspec.Struct, frozen=True, kw_only=True):
     currency: str = ""
     # What the line that is looked at supplies.
     supply: SupplyKind = SupplyKind.GOODS
+    # Goods are carried to the buyer, as a fee on deliveries asks.
+    delivered: bool = True
 
     @property
     def registered(self) -> tuple[Registration, ...]:
@@ -155,15 +159,21 @@ def rules_of(sale: Sale, rules: Sequence[Rule], lines: Sequence[Line] = ()) -> C
     """Give the rules for each line of a sale, with what frees it from tax put in; raises NoTaxRule, or ExchangeRateNeeded for imports."""
     book = book_of(rules)
     at_border = _at_border(sale, book, lines)
-    known: dict[tuple[str, SupplyKind, Reason | None], list[Rule]] = {}
+    known: dict[tuple[str, SupplyKind, Reason | None], _Candidates] = {}
+    chosen: dict[Line, list[Rule]] = {}
 
     def rules_for(line: Line) -> list[Rule]:
         key = (line.tax_code, line.supply, at_border(line))
         if key not in known:
             view = _as_supplied(sale, line.supply)
             place, freed = _where(view, book)
-            known[key] = _for_code(view, book, line.tax_code, place, key[2] or _why_freed(view, freed))
-        return known[key]
+            known[key] = _candidates(view, book, line.tax_code, place, key[2] or _why_freed(view, freed))
+        found = known[key]
+        if found.whatever_the_price is not None:
+            return found.whatever_the_price
+        if line not in chosen:
+            chosen[line] = _chosen(found, line)
+        return chosen[line]
 
     return rules_for
 
@@ -235,7 +245,7 @@ def _nets(sale: Sale, book: RuleBook, goods: Sequence[Line]) -> list[int]:
     """Take out of prices the tax that they hold if the seller collects it."""
     held = [0] * len(goods)
     if any(line.included for line in goods):
-        for row in compute(goods, lambda line: _for_code(sale, book, line.tax_code, sale.ship_to, None)):
+        for row in compute(goods, lambda line: _chosen(_candidates(sale, book, line.tax_code, sale.ship_to, None), line)):
             held[row.line] += row.amount if row.included else 0
     return [line.taxed_amount - tax for line, tax in zip(goods, held, strict=True)]
 
@@ -271,24 +281,53 @@ def _has_regions(sale: Sale, territory: Territory) -> bool:
     return any(each.country == territory.tax and each.region for each in sale.registered)
 
 
-def _for_code(sale: Sale, book: RuleBook, tax_code: str, place: Place, freed: Reason | None) -> list[Rule]:
-    found = _selected(sale, book, tax_code, place)
-    if freed is not None:
+class _Candidates(msgspec.Struct, kw_only=True):
+    """All rules that may be about goods of a code at a place, as they are for a sale, and those that hold at any price."""
+
+    sale: Sale
+    book: RuleBook
+    place: Place
+    tax_code: str
+    rules: list[Rule]
+    whatever_the_price: list[Rule] | None = None
+
+
+def _candidates(sale: Sale, book: RuleBook, tax_code: str, place: Place, freed: Reason | None) -> _Candidates:
+    rules = _matching(sale, book, tax_code, place)
+    if freed is None:
+        rules = [_as_it_is_for(sale, rule, tax_code, place) for rule in rules]
+    else:
         # One row says why; the rates it is freed from do not matter.
-        first = found[0] if found else _nothing(place)
-        return [msgspec.structs.replace(first, reason=freed, rate_percent=Decimal(0))]
-    if not found:
-        if _must_have_rule(sale, book, place):
-            raise NoTaxRule(
-                f"No rule covers goods of the code {tax_code!r} in {place.country} {place.region} {place.postal_code} on {sale.day}.",
-                {"tax_code": tax_code, "country": place.country, "region": place.region},
-            )
-        return [_nothing(place)]
-    return [_as_it_is_for(sale, rule, tax_code, place) for rule in found]
+        first = next((rule for rule in most_specific(rules) if rule.flat_amount is None), _nothing(place))
+        unbound = msgspec.structs.replace(first, applies_from=None, applies_above=None, applies_up_to=None, applies_below=None)
+        rules = [msgspec.structs.replace(unbound, reason=freed, rate_percent=Decimal(0))]
+    found = _Candidates(sale=sale, book=book, place=place, tax_code=tax_code, rules=rules)
+    if not any(rule.depends_on_article for rule in rules):
+        found.whatever_the_price = _insisted(found, most_specific(rules))
+    return found
 
 
-def _selected(sale: Sale, book: RuleBook, tax_code: str, place: Place) -> list[Rule]:
-    """Choose the rules at a place; those under a territory's own code go before those under its country's."""
+def _chosen(found: _Candidates, line: Line) -> list[Rule]:
+    if found.whatever_the_price is not None:
+        return found.whatever_the_price
+    return _insisted(found, holding(found.rules, line))
+
+
+def _insisted(found: _Candidates, rules: list[Rule]) -> list[Rule]:
+    """Insist that a rule is there wherever the seller collects, and keep rules within what they may take together."""
+    if any(rule.flat_amount is None for rule in rules):
+        return within_combined_rate(rules)
+    sale, place = found.sale, found.place
+    if _must_have_rule(sale, found.book, place):
+        raise NoTaxRule(
+            f"No rule covers goods of the code {found.tax_code!r} in {place.country} {place.region} {place.postal_code} on {sale.day}.",
+            {"tax_code": found.tax_code, "country": place.country, "region": place.region},
+        )
+    return [_nothing(place)]
+
+
+def _matching(sale: Sale, book: RuleBook, tax_code: str, place: Place) -> list[Rule]:
+    """Find the rules at a place; those under a territory's own code go before those under its country's."""
     names, origin_names = rule_places(place), rule_places(sale.ship_from)
 
     def seen_by(rule: Rule) -> Place:
@@ -296,7 +335,8 @@ def _selected(sale: Sale, book: RuleBook, tax_code: str, place: Place) -> list[R
         return (origin_names if at_origin else names).for_rule(rule)
 
     near = book.near((*names.places, *origin_names.places), tax_code)
-    found = selected(near, seen_by, tax_code=tax_code, day=sale.day)
+    found = matching(near, seen_by, tax_code=tax_code, day=sale.day)
+    found = of_currency([rule for rule in found if applies_to(rule, sale.ship_from, sale.ship_to, sale.delivered)], sale.currency)
     nearest = next((country for country in names.countries if any(rule.country == country for rule in found)), "")
     return [rule for rule in found if rule.country == nearest]
 
