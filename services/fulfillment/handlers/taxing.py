@@ -24,7 +24,7 @@ from shared.contracts.fulfillment.pricing import (
     Price,
 )
 from shared.contracts.fulfillment.tax import ExemptionBody, NexusBody
-from shared.contracts.orders import Address
+from shared.contracts.orders import Address, OrderContent, SupplyKind
 from shared.database import connected
 from shared.errors import Refusal, Retry
 from shared.http_client import Call
@@ -62,8 +62,11 @@ async def tax_of(
             raise AddressNeeded("Say where the order goes (shipping_address) or where its buyer is (billing_address).")
         engine = context.engine(envelope, settings.tax_provider)
         place, here = rules.place_of(address), rules.place_of(settings.ship_from)
+        # What is not sent comes from where the seller is at home.
+        sent = any(item.supply is SupplyKind.GOODS for item in content.items)
+        here = here if sent or here.country == settings.home_country else Place(country=settings.home_country)
         async with connected(context.desk.pool) as db:
-            nexus, known = await context.ground(db, envelope, standing.revision, {place.country, here.country, settings.home_country})
+            nexus, known = await context.ground(db, envelope, standing.revision, _countries(content, place, here, settings.home_country))
             exempt = []
             if content.customer_id is not None:
                 exempt = await registrations.exemptions_of(db, envelope.store_id, envelope.environment.value, content.customer_id)
@@ -115,6 +118,11 @@ async def tax_of(
         ),
     )
     return quote, notices, calls
+
+
+def _countries(content: OrderContent, place: Place, here: Place, home: str) -> set[str]:
+    services = any(item.supply is not SupplyKind.GOODS for item in content.items)
+    return {place.country, here.country} | ({home} if services else set())
 
 
 def _registration(nexus: NexusBody) -> Registration:

@@ -168,14 +168,18 @@ def _as_supplied(sale: Sale, supply: SupplyKind) -> Sale:
     if supply is SupplyKind.GOODS:
         return sale
     here = sale.ship_from if sale.ship_from.country == sale.home else Place(country=sale.home)
-    there = here if supply is SupplyKind.SERVICE and in_eu_vat_area(here) and not sale.buyer_vat_country else sale.ship_to
+    consumer = sale.buyer_vat_country in ("", here.country)
+    there = here if supply is SupplyKind.SERVICE and in_eu_vat_area(here) and consumer else sale.ship_to
     return msgspec.structs.replace(sale, supply=supply, ship_from=here, ship_to=there)
 
 
 def _why_freed(sale: Sale, freed: Reason | None) -> Reason | None:
-    """A service to a business of another member state is taxed at its buyer (Directive 2006/112/EC, Articles 44 and 196)."""
-    service = sale.supply is not SupplyKind.GOODS and freed is Reason.INTRA_COMMUNITY_SUPPLY
-    return Reason.REVERSE_CHARGE if service else freed
+    """Give the reason for services: a business of another member state owes their tax (Directive 2006/112/EC, Articles 44 and 196), and
+    what is made outside is under no tax here; goods alone are exported (Article 146)."""
+    if sale.supply is SupplyKind.GOODS:
+        return freed
+    of_services = {Reason.INTRA_COMMUNITY_SUPPLY: Reason.REVERSE_CHARGE, Reason.EXPORT: Reason.NOT_SUBJECT_TO_TAX}
+    return of_services.get(freed, freed) if freed else None
 
 
 def _at_border(sale: Sale, rules: Sequence[Rule], lines: Sequence[Line]) -> Callable[[Line], Reason | None]:
