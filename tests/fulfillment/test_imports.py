@@ -197,6 +197,15 @@ class TestServices:
     def test_consumers(self, supply: SupplyKind, there: str, registrations: Any, expected: tuple[int, Reason]) -> None:
         assert outcome(a_sale("DE", there, "EUR", *registrations), goods(100_00, supply=supply)) == [expected]
 
+    @pytest.mark.parametrize(
+        ("here", "there", "registration"),
+        [("US", "FR", OSS), ("US", "FR", Registration(country="FR")), ("DE", "GB", Registration(country="GB"))],
+    )
+    def test_a_business_owes_it_too_where_the_seller_is_registered(self, here: str, there: str, registration: Registration) -> None:
+        sale = a_sale(here, there, "EUR", registration, buyer_vat_country=there)
+
+        assert outcome(sale, goods(100_00, supply=DIGITAL)) == [(0, Reason.REVERSE_CHARGE)]
+
     def test_a_number_of_the_home_country_leaves_a_service_at_home(self) -> None:
         assert outcome(a_sale("DE", "FR", "EUR", OSS, buyer_vat_country="DE"), goods(100_00, supply=SERVICE)) == [(19_00, TAXED)]
 

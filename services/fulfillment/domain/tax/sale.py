@@ -178,6 +178,8 @@ def _why_freed(sale: Sale, freed: Reason | None) -> Reason | None:
     what is made outside is under no tax here; goods alone are exported (Article 146)."""
     if sale.supply is SupplyKind.GOODS:
         return freed
+    if freed is None and sale.buyer_vat_country != sale.ship_from.country != sale.ship_to.country and _to_business(sale):
+        return Reason.REVERSE_CHARGE
     of_services = {Reason.INTRA_COMMUNITY_SUPPLY: Reason.REVERSE_CHARGE, Reason.EXPORT: Reason.NOT_SUBJECT_TO_TAX}
     return of_services.get(freed, freed) if freed else None
 
@@ -191,8 +193,7 @@ def _at_border(sale: Sale, rules: Sequence[Rule], lines: Sequence[Line]) -> Call
     stated = {currency: amount for each in sale.registered for currency, amount in each.import_limits.items()}
     amount = imports.amount_in(limit, sale.currency, stated)
     too_dear = imports.over(limit, amount, [(net, line.quantity) for net, line in zip(_nets(sale, rules, goods), goods, strict=True)])
-    business = sale.buyer_vat_country == sale.ship_to.country or (in_eu_vat_area(sale.ship_to) and sale.buyer_vat_country in EU)
-    low = limit.business if business else None
+    low = limit.business if _to_business(sale) else None
     reasons = {line: Reason.EXPORT if dear else low for line, dear in zip(goods, too_dear, strict=True)}
     # The freight goes as the goods do, and is taxed where any of them are.
     of_freight = Reason.EXPORT if all(too_dear) else low
@@ -203,6 +204,11 @@ def _at_border(sale: Sale, rules: Sequence[Rule], lines: Sequence[Line]) -> Call
         return reasons.get(line)
 
     return at_border
+
+
+def _to_business(sale: Sale) -> bool:
+    """Tell whether the buyer is registered for the tax of where the sale goes."""
+    return sale.buyer_vat_country == sale.ship_to.country or (in_eu_vat_area(sale.ship_to) and sale.buyer_vat_country in EU)
 
 
 def _nets(sale: Sale, rules: Sequence[Rule], goods: Sequence[Line]) -> list[int]:
