@@ -27,7 +27,7 @@ from shared.contracts.fulfillment.pricing import (
     Price,
 )
 from shared.contracts.fulfillment.tax import ExemptionBody, NexusBody
-from shared.contracts.orders import Address
+from shared.contracts.orders import Address, OrderContent, SupplyKind
 from shared.database import connected
 from shared.errors import Refusal, Retry
 from shared.http_client import Call
@@ -64,12 +64,13 @@ async def tax_of(
         if address is None:
             raise AddressNeeded("Say where the order goes (shipping_address) or where its buyer is (billing_address).")
         engine = context.engine(envelope, settings.tax_provider)
-        there, here = located(address), rules.place_of(settings.ship_from)
+        there, here, home = located(address), rules.place_of(settings.ship_from), Place(country=settings.home_country)
         place = there.place
+        # What is not sent comes from where the seller is at home.
+        sent = any(item.supply is SupplyKind.GOODS for item in content.items)
+        here = here if sent or settings.home_country in rule_places(here).countries else home
         async with connected(context.desk.pool) as db:
-            at_home = rule_places(Place(country=settings.home_country))
-            countries = {country for names in (rule_places(place), rule_places(here), at_home) for country in names.countries}
-            nexus, known = await context.ground(db, envelope, standing.revision, countries)
+            nexus, known = await context.ground(db, envelope, standing.revision, _countries(content, place, here, home))
             exempt = []
             if content.customer_id is not None:
                 exempt = await registrations.exemptions_of(db, envelope.store_id, envelope.environment.value, content.customer_id)
@@ -129,6 +130,13 @@ async def tax_of(
         ),
     )
     return quote, notices, calls
+
+
+def _countries(content: OrderContent, place: Place, here: Place, home: Place) -> set[str]:
+    """Name the countries whose rules a sale may need."""
+    services = any(item.supply is not SupplyKind.GOODS for item in content.items)
+    places = (place, here, home) if services else (place, here)
+    return {country for each in places for country in rule_places(each).countries}
 
 
 def _registration(nexus: NexusBody) -> Registration:
