@@ -14,7 +14,7 @@ from services.fulfillment.domain.tax.engine import Line, Row
 from services.fulfillment.domain.tax.regional import check_origin, doubts
 from services.fulfillment.domain.tax.rules import Place
 from services.fulfillment.domain.tax.sale import Exemption, Registration, Sale, due_at_border, is_distance_sale, lacks_rules
-from services.fulfillment.domain.territories import EU_GOODS, in_eu_vat_area, rule_places, territory_of
+from services.fulfillment.domain.territories import EU_GOODS, NORTHERN_IRELAND, in_eu_vat_area, rule_places, territory_of
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.handlers.shopping import in_time
 from services.fulfillment.providers import TaxRequest
@@ -109,8 +109,8 @@ async def tax_of(
         currency=content.currency,
         provider=provider,
         tax_date=standing.now.date(),
-        ship_from=territory_of(here).country,
-        ship_to=territory_of(place).country,
+        ship_from=_in_returns(content, here),
+        ship_to=_in_returns(content, place),
         ship_to_region=place.region,
         goods=len(content.items),
         lines=tuple(_facts(n, line, found) for n, line in enumerate(lines)),
@@ -137,6 +137,13 @@ def _countries(content: OrderContent, place: Place, here: Place, home: Place) ->
     services = any(item.supply is not SupplyKind.GOODS for item in content.items)
     places = (place, here, home) if services else (place, here)
     return {country for each in places for country in rule_places(each).countries}
+
+
+def _in_returns(content: OrderContent, place: Place) -> str:
+    """Name the country of a place as returns do; Northern Ireland has a name of its own for goods alone."""
+    territory = territory_of(place)
+    sent = any(item.supply is SupplyKind.GOODS for item in content.items)
+    return territory.country if sent or territory.code != NORTHERN_IRELAND else territory.tax
 
 
 def _registration(nexus: NexusBody) -> Registration:
