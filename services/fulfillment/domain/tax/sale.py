@@ -339,7 +339,7 @@ def _as_it_is_for(sale: Sale, rule: Rule, tax_code: str, place: Place) -> Rule:
     regional = rule.level is not Level.COUNTRY and rule.region
     if not (sale.collects_in(rule.country, rule.region) if regional else sale.collects(territory_of(place))):
         return msgspec.structs.replace(rule, reason=Reason.NOT_COLLECTING)
-    # What nobody pays a tax on needs no certificate.
+    # What bears no tax needs no certificate.
     taxed = rule.reason not in UNTAXED and rule.rate_percent
     if taxed and sale.certificate(rule.country, rule.region, tax_code):
         return msgspec.structs.replace(rule, reason=Reason.CUSTOMER_EXEMPT)
