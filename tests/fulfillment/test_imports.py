@@ -189,13 +189,25 @@ class TestServices:
             pytest.param(DIGITAL, "DE", (), (19_00, TAXED), id="digital at home"),
             pytest.param(DIGITAL, "FR", (), (19_00, TAXED), id="digital under the threshold"),
             pytest.param(DIGITAL, "FR", (OSS,), (20_00, TAXED), id="digital by OSS"),
-            pytest.param(DIGITAL, "GB", (), (0, EXPORT), id="digital outside"),
+            pytest.param(DIGITAL, "GB", (), (0, Reason.NOT_SUBJECT_TO_TAX), id="digital outside"),
             pytest.param(SERVICE, "FR", (OSS,), (19_00, TAXED), id="another service is made at home"),
             pytest.param(SERVICE, "US", (), (19_00, TAXED), id="also for consumers outside"),
         ],
     )
     def test_consumers(self, supply: SupplyKind, there: str, registrations: Any, expected: tuple[int, Reason]) -> None:
         assert outcome(a_sale("DE", there, "EUR", *registrations), goods(100_00, supply=supply)) == [expected]
+
+    @pytest.mark.parametrize(
+        ("here", "there", "registration"),
+        [("US", "FR", OSS), ("US", "FR", Registration(country="FR")), ("DE", "GB", Registration(country="GB"))],
+    )
+    def test_a_business_owes_it_too_where_the_seller_is_registered(self, here: str, there: str, registration: Registration) -> None:
+        sale = a_sale(here, there, "EUR", registration, buyer_vat_country=there)
+
+        assert outcome(sale, goods(100_00, supply=DIGITAL)) == [(0, Reason.REVERSE_CHARGE)]
+
+    def test_a_number_of_the_home_country_leaves_a_service_at_home(self) -> None:
+        assert outcome(a_sale("DE", "FR", "EUR", OSS, buyer_vat_country="DE"), goods(100_00, supply=SERVICE)) == [(19_00, TAXED)]
 
     def test_a_download_comes_from_the_sellers_home_and_not_from_a_warehouse(self) -> None:
         sale = a_sale("FR", "FR", "EUR", OSS, home="DE", buyer_vat_country="FR")

@@ -523,9 +523,9 @@ class TestRules:
 
 
 SERVICES = [
-    ("consumer", SupplyKind.DIGITAL, "", (OSS,), Reason.EXPORT),
+    ("consumer", SupplyKind.DIGITAL, "", (OSS,), Reason.NOT_SUBJECT_TO_TAX),
     ("registered", SupplyKind.DIGITAL, "", (Registration(country="GB"),), Reason.STANDARD_RATED),
-    ("a number for goods", SupplyKind.DIGITAL, "XI", (OSS,), Reason.EXPORT),
+    ("a number for goods", SupplyKind.DIGITAL, "XI", (OSS,), Reason.NOT_SUBJECT_TO_TAX),
 ]
 
 

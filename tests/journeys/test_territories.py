@@ -113,6 +113,12 @@ async def test_evidence_and_return_name_northern_ireland(world: World) -> None:
     assert (done["evidence"]["territory"]["tax"], "Windsor Framework" in done["evidence"]["territory"]["source"]) == ("XI", True)
     [row] = await world.rows("SELECT ship_from, ship_to FROM fulfillment.tax_documents WHERE order_id = $1", order_id)
     assert (row["ship_from"], row["ship_to"]) == ("DE", "XI")
+    [counted] = await world.rows("SELECT country, count FROM fulfillment.tax_sales_totals WHERE country IN ('GB', 'XI') AND kind = 'sale'")
+    assert (counted["country"], counted["count"]) == ("XI", 1)
+    watch = {"country": "GB", "registered": False, "valid_from": shop.SINCE, "threshold_count": 10}
+    await ok(await world.send("POST", "/api/v1/admin/tax/nexus", watch))
+    views = (await ok(await world.send("GET", "/api/v1/admin/tax/nexus")))["nexus"]
+    assert [each["threshold"]["count"] for each in views if each["nexus"]["country"] == "GB"] == [1]
 
 
 LABELS = [

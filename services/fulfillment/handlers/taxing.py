@@ -17,7 +17,7 @@ from services.fulfillment.domain.tax.net_prices import at_home, without_home_tax
 from services.fulfillment.domain.tax.regional import check_origin, doubts
 from services.fulfillment.domain.tax.rules import Place
 from services.fulfillment.domain.tax.sale import Exemption, Registration, Sale, due_at_border, is_distance_sale, lacks_rules, rules_of
-from services.fulfillment.domain.territories import EU_GOODS, in_eu_vat_area, rule_places, territory_of
+from services.fulfillment.domain.territories import EU_GOODS, NORTHERN_IRELAND, in_eu_vat_area, rule_places, territory_of
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.handlers.shopping import in_time
 from services.fulfillment.providers import TaxRequest
@@ -30,7 +30,7 @@ from shared.contracts.fulfillment.pricing import (
     Price,
 )
 from shared.contracts.fulfillment.tax import ExemptionBody, NexusBody
-from shared.contracts.orders import Address
+from shared.contracts.orders import Address, OrderContent, SupplyKind
 from shared.database import connected
 from shared.errors import Refusal, Retry
 from shared.http_client import Call
@@ -68,12 +68,13 @@ async def tax_of(
         if address is None:
             raise AddressNeeded("Say where the order goes (shipping_address) or where its buyer is (billing_address).")
         engine = context.engine(envelope, settings.tax_provider)
-        there, here = located(address), rules.place_of(settings.ship_from)
+        there, here, home = located(address), rules.place_of(settings.ship_from), Place(country=settings.home_country)
         place = there.place
+        # What is not sent comes from where the seller is at home.
+        sent = any(item.supply is SupplyKind.GOODS for item in content.items)
+        here = here if sent or settings.home_country in rule_places(here).countries else home
         async with connected(context.desk.pool) as db:
-            own = rule_places(Place(country=settings.home_country))
-            countries = {country for names in (rule_places(place), rule_places(here), own) for country in names.countries}
-            nexus, known = await context.ground(db, envelope, standing.revision, countries)
+            nexus, known = await context.ground(db, envelope, standing.revision, _countries(place, here, home))
             exempt = []
             if content.customer_id is not None:
                 exempt = await registrations.exemptions_of(db, envelope.store_id, envelope.environment.value, content.customer_id)
@@ -117,8 +118,8 @@ async def tax_of(
         currency=content.currency,
         provider=provider,
         tax_date=standing.now.date(),
-        ship_from=territory_of(here).country,
-        ship_to=territory_of(place).country,
+        ship_from=_in_returns(content, here),
+        ship_to=_in_returns(content, place),
         ship_to_region=place.region,
         goods=len(content.items),
         lines=_facts(lines, found, steps=settings.total_steps if settings else {}, currency=content.currency),
@@ -139,6 +140,18 @@ async def tax_of(
         ),
     )
     return quote, notices, calls
+
+
+def _countries(*places: Place) -> set[str]:
+    """Name the countries whose rules may hold at places: services are made at home, and its tax may come off a price."""
+    return {country for each in places for country in rule_places(each).countries}
+
+
+def _in_returns(content: OrderContent, place: Place) -> str:
+    """Name the country of a place as returns do; Northern Ireland has a name of its own for goods alone."""
+    territory = territory_of(place)
+    sent = any(item.supply is SupplyKind.GOODS for item in content.items)
+    return territory.country if sent or territory.code != NORTHERN_IRELAND else territory.tax
 
 
 def _registration(nexus: NexusBody) -> Registration:

@@ -279,7 +279,7 @@ def _exempted(body: dict[str, Any], certificates: Sequence[str], *, whole: bool)
     """Say by which certificates lines are free: any number frees what it is written at, the document or the line (developer.avalara.com,
     exempt transactions)."""
     numbers = [certificate[:EXEMPTION_MAX_CHARACTERS] for certificate in certificates]
-    if whole and len(set(numbers)) == 1:
+    if whole and len(set(numbers)) == 1 and numbers[0]:
         return {**body, "exemptionNo": numbers[0]}
     lines = [{**line, "exemptionCode": number} if number else line for line, number in zip(body["lines"], numbers, strict=True)]
     return {**body, "lines": lines}

@@ -190,14 +190,14 @@ async def sold_between(
 ) -> Sold:
     """Add up sales to a country, or to one region of it; without a currency only their number means anything.
 
-    What states look at is what was sold, whatever came back of it.
+    What states look at is what was sold, whatever came back of it. Sales to Northern Ireland, which returns name XI, are the UK's.
     """
     row = await db.fetchrow(
         """
         SELECT coalesce(sum(amount) FILTER (WHERE currency = $5), 0)::bigint AS amount, coalesce(sum(count), 0)::bigint AS count
           FROM tax_sales_totals
-         WHERE store_id = $1 AND environment = $2 AND country = $3 AND ($4 = '' OR region = $4) AND day BETWEEN $6 AND $7
-           AND kind = 'sale'
+         WHERE store_id = $1 AND environment = $2 AND (country = $3 OR (country = 'XI' AND $3 = 'GB'))
+           AND ($4 = '' OR region = $4) AND day BETWEEN $6 AND $7 AND kind = 'sale'
         """,
         store_id,
         environment,

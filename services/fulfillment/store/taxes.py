@@ -199,8 +199,7 @@ def recorded(envelope: Envelope, document: Document, *, at_provider: bool) -> li
 
 def _counted(envelope: Envelope, document: Document) -> Statement:
     """Count a document towards thresholds, on the day on which its tax arose; what goes back is taken off that day's sales."""
-    quote = document.quote
-    paid = sum(document.line_amounts.values()) * (-1 if document.kind == "reversal" else 1)
+    quote, paid = document.quote, sum(document.line_amounts.values())
     return registrations.sold(
         envelope.store_id,
         envelope.environment.value,
@@ -210,7 +209,7 @@ def _counted(envelope: Envelope, document: Document) -> Statement:
         region=quote.ship_to_region,
         currency=quote.currency,
         day=quote.tax_date,
-        amount=paid - sum(row.amount for row in document.rows),
+        amount=(-paid if document.kind == "reversal" else paid) - sum(row.amount for row in document.rows),
     )
 
 

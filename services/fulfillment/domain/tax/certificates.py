@@ -12,7 +12,7 @@ TAXED_BY_REGIONS_ALONE = frozenset({"US"})
 
 
 class CertificateUnsupported(Refusal):
-    """A certificate frees goods from a region's tax and not from the country's, which no tax provider can be told."""
+    """A certificate frees goods from a region's tax and not from the country's, which no tax provider can express."""
 
     code = "certificate-unsupported"
     title = "The tax provider cannot apply this certificate"
@@ -28,7 +28,7 @@ def certificates_of(sale: Sale, lines: Sequence[Line]) -> tuple[str, ...]:
         regional = "" if whole or not there.region else sale.certificate(there.country, there.region, line.tax_code)
         if regional and there.country not in TAXED_BY_REGIONS_ALONE:
             raise CertificateUnsupported(
-                f"{regional} is for {there.region} alone, and {there.country} taxes the sale, too; the built-in engine tells them apart.",
+                f"{regional} is for {there.region} alone, and {there.country} taxes the sale, too; the built-in engine distinguishes them.",
                 {"certificate": regional, "region": there.region},
             )
         found.append(whole or regional)

@@ -10,7 +10,7 @@ from shared.errors import Refusal
 
 
 class ExchangeRateNeeded(Refusal):
-    """Whether a sale is of low value cannot be told: the law's limit is in another currency, and no exchange rate is guessed."""
+    """The law's limit for goods of low value is in another currency, and no exchange rate is guessed."""
 
     code = "exchange-rate-needed"
     title = "The limit for goods of low value is not known in this currency"
@@ -25,7 +25,7 @@ class ImportLimit(msgspec.Struct, frozen=True, kw_only=True):
     amount: int
     # Whether each article is looked at by itself, and not all that is sent together.
     per_article: bool = False
-    # What a buyer with a number of the country's own tax is told.
+    # Why a buyer with a number of the country's own tax is not taxed at the sale.
     business: Reason
     source: str
 

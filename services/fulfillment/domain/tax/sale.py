@@ -19,7 +19,6 @@ from services.fulfillment.domain.territories import (
     NORTHERN_IRELAND,
     TAXED_BY_STATES,
     Territory,
-    in_eu_vat_area,
     rule_places,
     territory_of,
 )
@@ -207,14 +206,22 @@ def _as_supplied(sale: Sale, supply: SupplyKind) -> Sale:
     if supply is SupplyKind.GOODS:
         return sale
     here = sale.ship_from if sale.at_home(territory_of(sale.ship_from)) else Place(country=sale.home)
-    there = here if supply is SupplyKind.SERVICE and in_eu_vat_area(here) and not sale.buyer_vat_country else sale.ship_to
+    origin = territory_of(here)
+    consumer = sale.buyer_vat_country in ("", origin.tax, origin.country)
+    there = here if supply is SupplyKind.SERVICE and EU_AREA in origin.vat and consumer else sale.ship_to
     return msgspec.structs.replace(sale, supply=supply, ship_from=here, ship_to=there)
 
 
 def _why_freed(sale: Sale, freed: Reason | None) -> Reason | None:
-    """A service to a business of another member state is taxed at its buyer (Directive 2006/112/EC, Articles 44 and 196)."""
-    service = sale.supply is not SupplyKind.GOODS and freed is Reason.INTRA_COMMUNITY_SUPPLY
-    return Reason.REVERSE_CHARGE if service else freed
+    """Give the reason for services: a business of another member state owes their tax (Directive 2006/112/EC, Articles 44 and 196), and
+    what is made outside is under no tax here; goods alone are exported (Article 146)."""
+    if sale.supply is SupplyKind.GOODS:
+        return freed
+    origin, target = territory_of(sale.ship_from), territory_of(sale.ship_to)
+    if freed is None and origin.tax not in (sale.buyer_vat_country, target.tax) and _to_business(sale):
+        return Reason.REVERSE_CHARGE
+    of_services = {Reason.INTRA_COMMUNITY_SUPPLY: Reason.REVERSE_CHARGE, Reason.EXPORT: Reason.NOT_SUBJECT_TO_TAX}
+    return of_services.get(freed, freed) if freed else None
 
 
 def _at_border(sale: Sale, book: RuleBook, lines: Sequence[Line]) -> Callable[[Line], Reason | None]:
@@ -226,9 +233,7 @@ def _at_border(sale: Sale, book: RuleBook, lines: Sequence[Line]) -> Callable[[L
     stated = {currency: amount for each in sale.registered for currency, amount in each.import_limits.items()}
     amount = imports.amount_in(limit, sale.currency, stated)
     too_dear = imports.over(limit, amount, [(net, line.quantity) for net, line in zip(_nets(sale, book, goods), goods, strict=True)])
-    target = territory_of(sale.ship_to)
-    business = sale.buyer_vat_country == target.tax or (EU_AREA in target.vat and sale.buyer_vat_country in EU_GOODS)
-    low = limit.business if business else None
+    low = limit.business if _to_business(sale) else None
     reasons = {line: Reason.EXPORT if dear else low for line, dear in zip(goods, too_dear, strict=True)}
     # The freight goes as the goods do, and is taxed where any of them are.
     of_freight = Reason.EXPORT if all(too_dear) else low
@@ -239,6 +244,12 @@ def _at_border(sale: Sale, book: RuleBook, lines: Sequence[Line]) -> Callable[[L
         return reasons.get(line)
 
     return at_border
+
+
+def _to_business(sale: Sale) -> bool:
+    """Tell whether the buyer is registered for the tax of where the sale goes."""
+    target = territory_of(sale.ship_to)
+    return sale.buyer_vat_country == target.tax or (sale.in_eu(target) and sale.buyer_vat_country in _eu_numbers(sale))
 
 
 def _nets(sale: Sale, book: RuleBook, goods: Sequence[Line]) -> list[int]:
@@ -368,7 +379,7 @@ def _as_it_is_for(sale: Sale, rule: Rule, tax_code: str, place: Place) -> Rule:
     regional = rule.level is not Level.COUNTRY and rule.region
     if not (sale.collects_in(rule.country, rule.region) if regional else sale.collects(territory_of(place))):
         return msgspec.structs.replace(rule, reason=Reason.NOT_COLLECTING)
-    # What nobody pays a tax on needs no certificate.
+    # What bears no tax needs no certificate.
     taxed = rule.reason not in UNTAXED and rule.rate_percent
     if taxed and sale.certificate(rule.country, rule.region, tax_code):
         return msgspec.structs.replace(rule, reason=Reason.CUSTOMER_EXEMPT)
