@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.fulfillment.domain.pricing import to_step
-from services.fulfillment.domain.tax.amounts import RoundingMode
+from services.fulfillment.domain.tax.amounts import RoundingMode, prorated
 from services.fulfillment.domain.tax.conditions import TaxRuleCurrency
 from services.fulfillment.domain.tax.engine import Kind, Line, Row
 from services.fulfillment.domain.tax.importing import RulesRefused, from_csv, refuse_overlaps, version_of
 from services.fulfillment.domain.tax.net_prices import at_home, without_home_tax
-from services.fulfillment.domain.tax.reversal import reversed_rows, shares_of_refund
+from services.fulfillment.domain.tax.reversal import reversed_rows
 from services.fulfillment.domain.tax.rules import (
     InclusiveRounding,
     Level,
@@ -560,7 +560,9 @@ def test_a_rounded_total_goes_back_whole_with_its_tax(lines: list[int], step: in
 
     for refund in [*refunds, whole]:
         amount = min(refund, whole - sum(before.values()))
-        now = shares_of_refund(charged, before, amount) if amount else {}
+        left = [charged[n] - before[n] for n in charged]
+        shares = prorated(left, amount) if amount else [0] * len(left)
+        now = {n: share for n, share in zip(charged, shares, strict=True) if share}
         assert sum(now.values()) == amount
         back += reversed_rows(rows, sold=charged, before=before, now=now)
         before = {n: before[n] + now.get(n, 0) for n in before}
