@@ -138,7 +138,7 @@ async def line_prices(db: Connection, intent_id: UUID) -> dict[int | None, int]:
         return {}
     said = msgspec.json.decode(found, type=_Priced)
     prices: dict[int | None, int] = {line.line: line.amount for line in said.lines}
-    prices[None] = said.totals.shipping
+    prices[None] = said.totals.shipping - (said.totals.tax_removed - sum(line.tax_removed for line in said.lines))
     for tax in said.tax_lines:
         if tax.behavior is TaxBehavior.EXCLUSIVE:
             prices[tax.line] = prices.get(tax.line, 0) + tax.amount
