@@ -150,7 +150,9 @@ class TestTax:
             pytest.param("DE", of("DE", "DE-78266"), [0], id="D6-Büsingen"),
             pytest.param("DE", of("ES", "E-35001", "Las Palmas"), [0], id="D6-Canaries"),
             pytest.param("DE", of("FI", "AX-22100"), [0], id="D6-Åland"),
-            pytest.param("DE", of("DE", "D-27499"), [1900], id="D6-beside-Heligoland"),
+            pytest.param("DE", of("DE", "D-27499"), [1900], id="D6-next-to-Heligoland"),
+            # In Oklahoma or Texas, so not where the seller is registered (Texhoma, on the border of both).
+            pytest.param("GB", us("73960", ""), [0], id="C3-elsewhere-in-any-case"),
         ],
     )
     async def test_is_that_of_where_an_address_is(self, store: Store, home: str, address: dict[str, str], taxes: list[int]) -> None:
@@ -162,6 +164,7 @@ class TestTax:
         ("home", "address", "field", "code"),
         [
             pytest.param("GB", us("", ""), "country_area", "region-not-understood", id="C3-nothing"),
+            pytest.param("GB", us("00000", ""), "country_area", "region-not-understood", id="C3-no-such-zip"),
             pytest.param("GB", us("9000", "Californa"), "country_area", "region-not-understood", id="C3-two-typos"),
             pytest.param("GB", us("90001", "Oregon"), "postal_code", "region-contradictory", id="C3-zip-of-a-state-with-nexus"),
             pytest.param("GB", of("IN", "", "Mysore"), "country_area", "region-not-understood", id="E6-no-state"),
