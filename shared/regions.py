@@ -14,6 +14,14 @@ ABBREVIATIONS = Path(__file__).with_name("region_abbreviations.tsv")
 # ZIP codes of other states than those around them: one ministry's each, and a town on the border that Google's data gives to one state
 # (against the list of ZIP codes of the package zipcodes 3.0.0). An empty one belongs to no state that can be told.
 ZIP_EXCEPTIONS = {"20588": "US-MD", "20598": "US-VA", "73960": ""}
+# Beginnings of the codes of regions with a tax law of their own, which Google's data lacks: Royal Mail's area BT, CTT's codes of the
+# islands, La Poste's of Corsica and the overseas departments, and Posti's of Åland.
+OWN_CODES = {
+    "GB": {"GB-NIR": "BT"},
+    "PT": {"PT-20": "9[5-9]", "PT-30": "9[0-4]"},
+    "FR": {"FR-20R": "20", **{f"FR-{code}": str(code) for code in (971, 972, 973, 974, 976)}},
+    "FI": {"FI-01": "22"},
+}
 # Words that say what kind of region it is, before or after its name.
 KINDS_BEFORE = re.compile(
     r"^(?:state|commonwealth|province|territory|prefecture|county|co|region|department|city|district|canton|estado|provincia|comunidad"
@@ -85,6 +93,18 @@ def region_of_postal_code(country: str, postal_code: str) -> str:
         longest = max(found.values(), default=0)
         found = {region: size for region, size in found.items() if size == longest}
     return next(iter(found)) if len(found) == 1 else ""
+
+
+def may_lie_in(region: str, postal_code: str) -> bool:
+    """Tell whether a postal code (capital letters and digits alone) could be one of a region, or of one that lies in it."""
+    country = region[:2]
+    if not postal_code or not in_form(country, postal_code):
+        return True
+    patterns = _postal_patterns(country)
+    if country not in OWN_CODES and not any(pattern.match(postal_code) for _, pattern in patterns):
+        return True
+    inside = [pattern for known, pattern in patterns if region in around(known)]
+    return not inside or any(pattern.match(postal_code) for pattern in inside)
 
 
 @lru_cache(maxsize=100_000)
@@ -210,7 +230,8 @@ def _postal_patterns(country: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
     data = _country(country)
     keys, patterns = (str(data.get(name) or "").split("~") for name in ("sub_keys", "sub_zips"))
     regions = (region_of(country, key) for key in keys)
-    return tuple((region, re.compile(pattern)) for region, pattern in zip(regions, patterns, strict=False) if region and pattern)
+    known = [*zip(regions, patterns, strict=False), *OWN_CODES.get(country, {}).items()]
+    return tuple((region, re.compile(pattern)) for region, pattern in known if region and pattern)
 
 
 def _without_separators(pattern: str) -> str:

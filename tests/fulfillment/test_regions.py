@@ -16,7 +16,7 @@ from services.fulfillment.domain.tax.regional import RegionContradictory, Region
 from services.fulfillment.domain.tax.rules import Level, Place, Rule
 from services.fulfillment.domain.tax.sale import Registration, Sale, rules_of
 from shared.contracts.orders import Address
-from shared.regions import around, current, exists, in_form, region_of, region_of_postal_code, regions_of
+from shared.regions import around, current, exists, in_form, may_lie_in, region_of, region_of_postal_code, regions_of
 from tests.fulfillment.rates import goods, rule
 
 DAY = date(2026, 6, 1)
@@ -134,6 +134,21 @@ class TestPostalCodes:
     )
     def test_say_the_region_where_they_lie_in_one(self, country: str, code: str, region: str) -> None:
         assert region_of_postal_code(country, code) == region
+
+    @pytest.mark.parametrize(
+        ("region", "code", "may"),
+        [
+            # Royal Mail: BT is Northern Ireland. CTT: 9000 to 9499 is Madeira, 9500 to 9999 the Azores.
+            *((region, code, may) for region, code, may in (("GB-NIR", "BT11AA", True), ("GB-NIR", "EC2R8EJ", False))),
+            *((region, code, may) for region, code, may in (("PT-30", "9100321", True), ("PT-20", "1250096", False))),
+            *((region, code, may) for region, code, may in (("ES-CN", "35001", True), ("ES-CN", "28001", False))),
+            *((region, code, may) for region, code, may in (("US-OK", "73960", True), ("US-CA", "73960", False), ("US-CA", "00000", True))),
+            # Nothing is known of where codes of Scotland begin.
+            ("GB-SCT", "EC2R8EJ", True),
+        ],
+    )
+    def test_may_lie_in_a_region_unless_that_is_known_not_to_be(self, region: str, code: str, may: bool) -> None:
+        assert may_lie_in(region, code) is may
 
     @pytest.mark.parametrize("country", COUNTRIES)
     def test_of_googles_examples_have_their_countrys_form(self, country: str) -> None:

@@ -84,7 +84,7 @@ async def tax_of(
             buyer_vat_country=buyer.country if buyer is not None and buyer.valid else "",
             currency=content.currency,
         )
-        check_origin(here, known)
+        check_origin(sale, known)
         notices += doubts(there, sale, known, field=rules.destination_field(content))
         request = TaxRequest(
             sale=sale, lines=tuple(lines), rules=known, content=content, ship_from=settings.ship_from, reference=query.snapshot_id

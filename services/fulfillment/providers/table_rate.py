@@ -6,7 +6,16 @@ from services.fulfillment.domain.pricing import place_of
 from services.fulfillment.domain.shipping.labels import LabelStatus
 from services.fulfillment.domain.shipping.table_rates import Band, Parcel, Table, Tariff, Zone, quoted
 from services.fulfillment.domain.shipping.tracking import TrackingEvent
-from services.fulfillment.providers import Bought, CarrierCapabilities, CarrierNews, CarrierRate, LabelRequest, RatesRequest, Unsupported
+from services.fulfillment.providers import (
+    Bought,
+    CarrierCapabilities,
+    CarrierNews,
+    CarrierRate,
+    CarrierRefused,
+    LabelRequest,
+    RatesRequest,
+    Unsupported,
+)
 from shared.contracts.fulfillment.pricing import TableBody
 
 
@@ -23,6 +32,9 @@ class TableRate:
         if request.table is None:
             return []
         place = place_of(request.ship_to)
+        if not place.region and any(zone.region for zone in request.table.zones if zone.country == place.country):
+            # The zone of the whole country would be a guess, and mostly the cheaper one.
+            raise CarrierRefused("region", f"there are zones for regions of {place.country}, and the address's region is not understood")
         parcels = [
             Parcel(weight_grams=p.weight_grams, length_mm=p.length_mm, width_mm=p.width_mm, height_mm=p.height_mm) for p in request.packages
         ]

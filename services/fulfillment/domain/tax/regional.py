@@ -11,7 +11,7 @@ from services.fulfillment.domain.tax.sale import Sale
 from services.fulfillment.domain.territories import territory_of
 from shared.contracts.fulfillment.pricing import Notice
 from shared.errors import Refusal
-from shared.regions import around
+from shared.regions import around, may_lie_in
 
 # Where the post gives every code to one region, so that with another one's name one of the two is an error: ZIP codes (USPS) and the first
 # letter of Canadian ones (Canada Post, Addressing Guidelines). Elsewhere the name holds.
@@ -38,14 +38,15 @@ def doubts(located: Located, sale: Sale, rules: Sequence[Rule], *, field: str) -
     """Say what is doubtful about an address where tax depends on it; refuses what could only be guessed."""
     book, place = book_of(rules), located.place
     notices: list[Notice] = []
-    if _depends_on_region(sale, book, place):
-        if not place.region:
+    if regions := _regions_that_count(sale, book, place):
+        if not place.region and any(may_lie_in(region, place.postal_code) for region in regions):
             raise RegionNotUnderstood(
                 f"Tax in {place.country} depends on the region; {located.typed_region or 'an empty one'!r} is none that is known, and the "
                 "postal code does not say which.",
                 {"field": f"{field}.country_area", "country": place.country, "country_area": located.typed_region},
             )
-        notices += _about_region(located, sale, book, field=field)
+        if place.region:
+            notices += _about_region(located, regions, field=field)
     else:
         notices += _about_territory(located)
     if not located.postal_code_fits and book.of(place.country).regions_with_codes & {"", *around(place.region)}:
@@ -56,24 +57,24 @@ def doubts(located: Located, sale: Sale, rules: Sequence[Rule], *, field: str) -
     return notices
 
 
-def check_origin(place: Place, rules: Sequence[Rule]) -> None:
-    """Refuse to tax where rules look at the region that goods come from and it is not known."""
-    if not place.region and book_of(rules).of(place.country).looks_at_origin:
+def check_origin(sale: Sale, rules: Sequence[Rule]) -> None:
+    """Refuse to tax a sale within a country whose rules look at where goods come from, if the region of that is not known."""
+    place = sale.ship_from
+    if place.country == sale.ship_to.country and not place.region and book_of(rules).of(place.country).looks_at_origin:
         raise RegionNotUnderstood(
             f"Tax in {place.country} depends on the region that the store ships from, which its settings do not name.",
             {"field": "$.ship_from.country_area", "country": place.country},
         )
 
 
-def _about_region(located: Located, sale: Sale, book: RuleBook, *, field: str) -> list[Notice]:
+def _about_region(located: Located, regions: frozenset[str], *, field: str) -> list[Notice]:
     named, by_code = located.named_region, located.postal_region
     if not named:
         detail = f"The region {located.typed_region!r} is none that is known; {by_code} is taken from the postal code."
         return [Notice(code="region-from-postal-code", detail=detail)]
     if not by_code or named in around(by_code) or by_code in around(named):
         return []
-    country = located.place.country
-    if country in CODES_SAY_THE_REGION and (by_code in book.of(country).taxed_regions or _registered(sale, by_code)):
+    if located.place.country in CODES_SAY_THE_REGION and not regions.isdisjoint(around(by_code)):
         raise RegionContradictory(
             f"{named} is named, and the postal code is one of {by_code}; correct one of the two.",
             {"field": f"{field}.postal_code", "country_area": named, "postal_code_of": by_code},
@@ -91,11 +92,7 @@ def _about_territory(located: Located) -> list[Notice]:
     return [Notice(code="region-contradictory", detail=detail)]
 
 
-def _depends_on_region(sale: Sale, book: RuleBook, place: Place) -> bool:
-    """Tell whether the seller is registered in a region of a country, or in the country where its own tax is another in each region."""
-    in_regions = any(each.country == place.country and each.region for each in sale.registered)
-    return in_regions or (bool(book.of(place.country).taxed_regions) and sale.collects(territory_of(place)))
-
-
-def _registered(sale: Sale, region: str) -> bool:
-    return any(each.region and each.region in around(region) for each in sale.registered)
+def _regions_that_count(sale: Sale, book: RuleBook, place: Place) -> frozenset[str]:
+    """Name the regions of a country in which the seller collects tax: registered there, or where the country's own tax is another."""
+    registered = frozenset(each.region for each in sale.registered if each.country == place.country and each.region)
+    return registered | (book.of(place.country).taxed_regions if sale.collects(territory_of(place)) else frozenset())

@@ -22,7 +22,7 @@ from services.fulfillment.domain.territories import (
 )
 from shared.contracts.orders import SupplyKind
 from shared.errors import Refusal
-from shared.regions import around
+from shared.regions import around, may_lie_in
 
 NO_RULE = "none"
 
@@ -282,6 +282,10 @@ def _has_regions(sale: Sale, territory: Territory) -> bool:
     return any(each.country == territory.tax and each.region for each in sale.registered)
 
 
+def _may_lie_in_region(sale: Sale, territory: Territory, place: Place) -> bool:
+    return any(each.country == territory.tax and may_lie_in(each.region, place.postal_code) for each in sale.registered if each.region)
+
+
 def _for_code(sale: Sale, book: RuleBook, tax_code: str, place: Place, freed: Reason | None) -> list[Rule]:
     found = _selected(sale, book, tax_code, place)
     if freed is not None:
@@ -316,7 +320,7 @@ def _must_have_rule(sale: Sale, book: RuleBook, place: Place) -> bool:
     """Tell whether a tax is due at a place that has no rule for it: it is refused then, for a tax is never guessed."""
     territory, names = territory_of(place), rule_places(place)
     region = place.region or territory.region
-    if sale.collects_in(territory.tax, region) if region else _has_regions(sale, territory):
+    if sale.collects_in(territory.tax, region) if region else _may_lie_in_region(sale, territory, place):
         return True
     if territory.tax in TAXED_BY_STATES:
         return False
