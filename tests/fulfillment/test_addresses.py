@@ -150,7 +150,7 @@ class TestTax:
             pytest.param("DE", of("DE", "DE-78266"), [0], id="D6-Büsingen"),
             pytest.param("DE", of("ES", "E-35001", "Las Palmas"), [0], id="D6-Canaries"),
             pytest.param("DE", of("FI", "AX-22100"), [0], id="D6-Åland"),
-            pytest.param("DE", of("DE", "D-27499"), [1900], id="D6-beside-Heligoland"),
+            pytest.param("DE", of("DE", "D-27499"), [1900], id="D6-next-to-Heligoland"),
             # In Oklahoma or Texas, so not where the seller is registered (Texhoma, on the border of both).
             pytest.param("GB", us("73960", ""), [0], id="C3-elsewhere-in-any-case"),
         ],

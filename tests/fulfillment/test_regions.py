@@ -142,7 +142,15 @@ class TestPostalCodes:
             *((region, code, may) for region, code, may in (("GB-NIR", "BT11AA", True), ("GB-NIR", "EC2R8EJ", False))),
             *((region, code, may) for region, code, may in (("PT-30", "9100321", True), ("PT-20", "1250096", False))),
             *((region, code, may) for region, code, may in (("ES-CN", "35001", True), ("ES-CN", "28001", False))),
-            *((region, code, may) for region, code, may in (("US-OK", "73960", True), ("US-CA", "73960", False), ("US-CA", "00000", True))),
+            *(
+                (region, code, may)
+                for region, code, may in (
+                    ("US-OK", "73960", True),
+                    ("US-TX", "73960", True),
+                    ("US-CA", "73960", False),
+                    ("US-CA", "00000", True),
+                )
+            ),
             # Nothing is known of where codes of Scotland begin.
             ("GB-SCT", "EC2R8EJ", True),
         ],
