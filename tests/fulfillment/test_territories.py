@@ -489,7 +489,7 @@ class TestRules:
             ("DE 10115", "FR 75001", (OSS,), (national("DE", "19"),)),
             ("DE 10115", "GB BT1 1AA", (OSS,), (national("DE", "19"),)),
             ("US US-CA", "US US-CA", (Registration(country="US", region="US-CA"),), (rule("4", region="US-NY"),)),
-            ("US US-CA", "US 20001", (Registration(country="US", region="US-CA"),), (rule("4", region="US-CA"),)),
+            ("US US-CA", "US 90001", (Registration(country="US", region="US-CA"),), (rule("4", region="US-CA"),)),
             ("ES 35001", "ES 38001", (), (national("ES", "7", postal_codes=("35*", "38*"), tax_code="books"),)),
         ],
         ids=["code", "at home in the scheme", "scheme", "scheme, XI", "state", "state unknown", "territory"],

@@ -24,7 +24,7 @@ from services.fulfillment.domain.territories import (
 )
 from shared.contracts.orders import SupplyKind
 from shared.errors import Refusal
-from shared.regions import around
+from shared.regions import around, may_lie_in
 
 NO_RULE = "none"
 
@@ -292,6 +292,10 @@ def _has_regions(sale: Sale, territory: Territory) -> bool:
     return any(each.country == territory.tax and each.region for each in sale.registered)
 
 
+def _may_lie_in_region(sale: Sale, territory: Territory, place: Place) -> bool:
+    return any(each.country == territory.tax and may_lie_in(each.region, place.postal_code) for each in sale.registered if each.region)
+
+
 class _Candidates(msgspec.Struct, kw_only=True):
     """All rules that may be about goods of a code at a place, as they are for a sale, and those that hold at any price."""
 
@@ -356,7 +360,7 @@ def _must_have_rule(sale: Sale, book: RuleBook, place: Place) -> bool:
     """Tell whether a tax is due at a place that has no rule for it: it is refused then, for a tax is never guessed."""
     territory, names = territory_of(place), rule_places(place)
     region = place.region or territory.region
-    if sale.collects_in(territory.tax, region) if region else _has_regions(sale, territory):
+    if sale.collects_in(territory.tax, region) if region else _may_lie_in_region(sale, territory, place):
         return True
     if territory.tax in TAXED_BY_STATES:
         return False
