@@ -26,7 +26,7 @@ from tests.answers.adapters import CONTENT, FILING, HOME, PACKAGE, PAYMENTS, UNK
 from tests.answers.scripted import Reply as Scripting
 from tests.answers.scripted import a_scripted_server
 from tests.fulfillment import shop
-from tests.fulfillment.shop import an_order, finalize, ok, quote
+from tests.fulfillment.shop import an_order, finalize, ok, pay, quote
 from tests.world import SANDBOX_KEY, Place, World, a_sandbox, a_world, until
 
 TIMEOUT_SECONDS = 1.0
@@ -290,6 +290,7 @@ class TestThroughTheSystem:
         await _settle(world, tax_provider=engine, home_country="US", ship_from=ship_from)
         order_id = await an_order(world, currency="USD", items=[ITEM], shipping_amount=795, shipping_address=SEATTLE)
         snapshot = await ok(await quote(world, order_id))
+        await pay(world, order_id, snapshot["snapshot_id"])
         _meddle(world, status, executed=executed)
 
         recorded = await ok(await finalize(world, order_id, snapshot["snapshot_id"], tax_hash=snapshot["tax_hash"]))

@@ -89,7 +89,8 @@ async def told(world: World, order_id: UUID) -> bool:
         """
         SELECT FROM payments.payment_intents i
          WHERE i.order_id = $1 AND i.status <> 'processing' AND NOT i.superseded
-           AND NOT EXISTS (SELECT FROM fulfillment.order_payments p WHERE p.intent_id = i.id AND p.version >= i.version)
+           AND NOT EXISTS (SELECT FROM fulfillment.order_payments p
+                            WHERE p.order_id = $1 AND p.intent_id = i.id AND p.version >= i.version)
         """,
         order_id,
     )

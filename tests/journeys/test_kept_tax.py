@@ -160,7 +160,7 @@ async def _is(payment: Payment, status: str) -> bool:
 
 
 class TestWhatGoesBack:
-    async def test_a_chargeback_reverses_and_a_dispute_that_is_won_records_again(self, world: World) -> None:
+    async def test_a_chargeback_reverses_and_a_won_dispute_reinstates(self, world: World) -> None:
         """G8: total or partial non-payment reduces the taxable amount (Directive 2006/112/EC, Article 90(1))."""
         payment = await sold(world)
 
