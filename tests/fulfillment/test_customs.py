@@ -138,7 +138,7 @@ class TestBorders:
 
 
 class TestDefaults:
-    def test_terms_nobody_gave(self) -> None:
+    def test_terms_that_were_not_given(self) -> None:
         """I12: DAP, as neither EasyPost nor Shippo has a term where none is given; "return" is EasyPost's own (docs/customs-infos)."""
         found = declared("berlin", "zurich")
 
@@ -380,7 +380,7 @@ class TestNumbers:
 class TestDuties:
     """I12: DDP only where an account pays."""
 
-    def test_paid_by_nobody_is_refused(self) -> None:
+    def test_ddp_without_an_account_is_refused(self) -> None:
         with pytest.raises(CustomsIncomplete) as refused:
             terms("berlin", "zurich", {"incoterm": "DDP"})
         assert field_of(refused.value) == "$.customs.duties_account"

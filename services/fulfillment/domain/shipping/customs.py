@@ -123,7 +123,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What a carrier must know of a parcel beside its weight and its way."""
+    """What a carrier must know of a parcel besides its weight and its way."""
 
     declaration: Declaration | None = None
     delivery_confirmation: DeliveryConfirmation | None = None
