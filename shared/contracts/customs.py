@@ -1,4 +1,4 @@
-"""What customs and carriers must know of a parcel beside its goods: terms, numbers, proofs of filing, and how it is handed over."""
+"""What customs and carriers must know of a parcel besides its goods: terms, numbers, proofs of filing, and how it is handed over."""
 
 import re
 from enum import StrEnum

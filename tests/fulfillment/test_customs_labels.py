@@ -1,5 +1,6 @@
 """Labels across customs borders, bought through HTTP: what EasyPost and Shippo were sent, and what is refused before they are asked."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -223,6 +224,23 @@ class TestTermsOfOneLabel:
 
         assert again["label"]["status"] == "purchased"
         assert last(world)["customs_info"]["contents_type"] == "gift"
+
+    async def test_carrier_that_fails_once_is_asked_again(self, world: World) -> None:
+        """Pricing with other terms fails: nothing is bought or written by then, and the command is carried out once the carrier is back."""
+        await ships(world, "easypost", shop.BERLIN)
+        order_id = await ordered(world, shop.ZURICH)
+        before, asked = len(world.sandbox.carrier.labels), sum(world.sandbox.calls.values())
+        world.sandbox.weather = {"fail": 1.0}
+        buying = asyncio.create_task(buy(world, order_id, customs={"contents": "gift"}))
+        try:
+            while sum(world.sandbox.calls.values()) == asked:
+                await asyncio.sleep(0.01)
+        finally:
+            world.sandbox.weather = {}
+        unsold = len(world.sandbox.carrier.labels) == before
+        bought = await buying
+
+        assert (unsold, bought.status, len(world.sandbox.carrier.labels)) == (True, 201, before + 1)
 
     async def test_dearer_label_than_the_quote_is_refused(self, world: World) -> None:
         """What the buyer's rate does not cover is not bought without the shop's word."""

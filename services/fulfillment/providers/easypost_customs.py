@@ -1,4 +1,4 @@
-"""What EasyPost is told of customs and of how a parcel is handed over, when a shipment is made.
+"""What EasyPost is sent of customs and of how a parcel is handed over, when a shipment is made.
 
 docs.easypost.com: docs/customs-infos, docs/customs-items, docs/shipments/tax-identifiers, docs/shipments/options. It has no incoterm of its
 own where none is given (easypost-python, tests/cassettes/test_shipment_create_empty_objects.yaml), so that each carrier takes its own.
@@ -19,7 +19,7 @@ HAZMAT = {DangerousGoods.LITHIUM_BATTERIES: "LITHIUM", DangerousGoods.LIMITED_QU
 
 
 def shipment_terms(terms: Terms) -> dict[str, Any]:
-    """Write what goes into a shipment beside its addresses and its parcel; refuses what EasyPost has no words for."""
+    """Write what goes into a shipment with its addresses and its parcel; refuses what EasyPost has no words for."""
     options: dict[str, Any] = {}
     said: dict[str, Any] = {"options": options}
     if terms.delivery_confirmation is not None:

@@ -1,4 +1,4 @@
-"""What Shippo is told of customs and of how a parcel is handed over, when a shipment is made.
+"""What Shippo is sent of customs and of how a parcel is handed over, when a shipment is made.
 
 shippo-python-sdk 3.9.0, src/shippo/models/components: CustomsDeclarationCreateRequest, CustomsItemCreateRequest, ShipmentExtra.
 """
@@ -36,14 +36,14 @@ LEGENDS = {
     "NOEEI 30.37(f)": "NOEEI_30_37_f",
     "NOEEI 30.36": "NOEEI_30_36",
 }
-# One number beside the EORI number: that of the scheme by which import tax is paid, before those that name the shop.
+# One number besides the EORI number: that of the scheme by which import tax is paid, before those that name the shop.
 TAX_IDS = (TaxNumberKind.IOSS, TaxNumberKind.ARN, TaxNumberKind.VAT, TaxNumberKind.EIN)
 SCHEMES = frozenset({TaxNumberKind.IOSS, TaxNumberKind.ARN})
 CONFIRMATIONS = {DeliveryConfirmation.SIGNATURE: "STANDARD", DeliveryConfirmation.ADULT_SIGNATURE: "ADULT"}
 
 
 def shipment_terms(terms: Terms) -> dict[str, Any]:
-    """Write what goes into a shipment beside its addresses and its parcel; refuses what Shippo has no words for."""
+    """Write what goes into a shipment with its addresses and its parcel; refuses what Shippo has no words for."""
     extra: dict[str, Any] = {}
     if terms.delivery_confirmation is not None:
         extra["signature_confirmation"] = CONFIRMATIONS[terms.delivery_confirmation]

@@ -123,7 +123,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What a carrier must know of a parcel beside its weight and its way."""
+    """What a carrier must know of a parcel besides its weight and its way."""
 
     declaration: Declaration | None = None
     delivery_confirmation: DeliveryConfirmation | None = None
@@ -310,7 +310,9 @@ def _numbers(
     content: OrderContent, goods: Sequence[DeclaredGoods], way: Way, stated: Sequence[TaxNumber], registered: Registered
 ) -> list[DeclaredNumber]:
     """Choose the numbers that say something at this border: the shop's, and the VAT number of a buyer in business."""
-    known = {(each.kind, each.country): each for each in (*registered.numbers, *stated)}.values()
+    by_register = {(each.kind, each.country): each for each in (*registered.numbers, *stated)}
+    # The exporter's number first: of several EORI numbers a carrier may take one.
+    known = sorted(by_register.values(), key=lambda each: each.kind is TaxNumberKind.EORI and not _registers(each.country, way.here))
     chosen = [
         DeclaredNumber(kind=each.kind, number=each.number, country=each.country, of_sender=not way.is_return)
         for each in known
