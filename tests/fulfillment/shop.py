@@ -75,7 +75,7 @@ async def quote(world: World, order_id: UUID, **more: Any) -> Answer:
 
 
 async def pay(world: World, order_id: UUID, snapshot_id: str) -> None:
-    """Pay a snapshot where nobody has, and wait until fulfillment knows how its payments stand."""
+    """Pay a snapshot that is not paid yet, and wait until fulfillment knows of its payments."""
     if not await world.rows("SELECT FROM payments.payment_intents WHERE snapshot_id = $1", UUID(snapshot_id)):
         paid = await world.authorize(order_id, snapshot_id)
         if paid.status == 201 and paid.json["intent"]["status"] == "authorized":

@@ -57,7 +57,7 @@ async def sold(world: World, method: str = "tok_success", **changes: Any) -> Pay
 
 
 async def documents(payment: Payment) -> list[Any]:
-    """What is recorded, once fulfillment knows how the payment stands."""
+    """What is recorded, once fulfillment knows of the payment."""
     await until(lambda: told(payment.world, payment.order_id))
     found = await ok(await payment.world.send("GET", f"/api/v1/admin/orders/{payment.order_id}/tax"))
     return list(found["documents"])

@@ -172,7 +172,7 @@ def _followed(envelope: Envelope, sale: Reversible, payments: Sequence[Payment],
 
 
 async def payment_changed(work: Work, event: IntentChanged, context: Fulfillment) -> None:
-    """Take in how a payment stands: a sale that waited for it is recorded, and recorded tax follows what is kept of the money."""
+    """Take in news of a payment: a sale that waited for it is recorded, and recorded tax follows what is kept of the money."""
     envelope, intent = work.envelope, event.intent
     async with connected(context.desk.pool) as db:
         known = await taxes.known(db, envelope, intent.order_id, intent.snapshot_id)

@@ -8,16 +8,16 @@ import msgspec
 from shared.contracts.payments import IntentView
 from shared.refund_shares import Returned, given_back, owed_parts
 
-# How a payment stands without which its order went on: it pays for nothing, whatever it took.
+# The status of a payment without which its order went on: it pays for nothing, whatever it took.
 SUPERSEDED = "superseded"
 UNOWED = frozenset({SUPERSEDED, "abandoned"})
 CAPTURED = "captured"
-# How one stands that has taken nothing, and may never.
+# The statuses of payments that have taken nothing, and may never.
 ENDED = UNOWED | {"declined", "expired", "voided", "processing", "requires_action"}
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
-    """How a payment of an order stands, as far as its events tell; its amounts are of what the order owes."""
+    """A payment of an order, as far as its events tell; its amounts are of what the order owes."""
 
     intent_id: UUID
     snapshot_id: UUID
