@@ -136,6 +136,14 @@ class TestBorders:
         with pytest.raises(CustomsNeeded):
             terms(start, end, item={"customs": None})
 
+    def test_services_are_not_declared(self) -> None:
+        """What is not sent crosses no border."""
+        items = [MUG, {**MUG, "name": "Guarantee", "supply": "service", "customs": None, "weight_grams": None}]
+
+        found = declared("berlin", "zurich", {"numbers": [EORI]}, items=items)
+
+        assert [each["description"] for each in found["goods"]] == ["Stoneware mug"]
+
 
 class TestDefaults:
     def test_terms_that_were_not_given(self) -> None:

@@ -54,6 +54,8 @@ async def old_world(place: Place) -> AsyncIterator[World]:
         await _everything(world)
         await load(place.database_url, world.store_id, datetime.now(UTC).date() - timedelta(days=40), DOCUMENTS)
         await world.change(PAST, world.store_id, SHIPMENTS)
+        # As autovacuum does after so many: a page of a list that is planned for four rows sorts all that there are.
+        await world.change("ANALYZE fulfillment.shipments")
         yield world
 
 

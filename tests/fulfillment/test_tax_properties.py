@@ -4,6 +4,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -164,3 +165,13 @@ def test_refunds_never_give_back_more_than_was_taken_and_the_last_leaves_nothing
 
 def _same(one: Row, other: Row) -> bool:
     return (one.line, one.rule_version, one.level, one.reason) == (other.line, other.rule_version, other.level, other.reason)
+
+
+@pytest.mark.parametrize("scope", list(RoundingScope))
+def test_no_price_holds_more_tax_than_itself(scope: RoundingScope) -> None:
+    """Two taxes that are rounded up are two cents apart, and one cent together, in a price of one."""
+    rules = [rule("0.0001", level.value, level=level, rounding=RoundingMode.UP, scope=scope) for level in (Level.STATE, Level.COUNTY)]
+
+    rows = compute([Line(amount=1, included=True)], lambda _: rules)
+
+    assert sorted(row.amount for row in rows) == [0, 1]

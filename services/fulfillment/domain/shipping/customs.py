@@ -24,7 +24,7 @@ from shared.contracts.customs import (
 )
 from shared.contracts.fulfillment.pricing import PackageBody
 from shared.contracts.fulfillment.tax import NexusBody
-from shared.contracts.orders import Address, FundedBy, Item, OrderContent, TaxBehavior
+from shared.contracts.orders import Address, FundedBy, Item, OrderContent, SupplyKind, TaxBehavior
 from shared.errors import Refusal
 
 LOW_VALUE, TO_CANADA, TO_TERRITORIES = "NOEEI 30.37(a)", "NOEEI 30.36", "NOEEI 30.2(d)(2)"
@@ -208,7 +208,8 @@ def _declaration(
         return None
     refuse_without_customs(content.items, here, there)
     contents = terms.contents or (CustomsContents.RETURNED_GOODS if way.is_return else CustomsContents.MERCHANDISE)
-    goods = tuple(_goods(n, item, _included_tax(content, n)) for n, item in enumerate(content.items))
+    sent = ((n, item) for n, item in enumerate(content.items) if item.supply is SupplyKind.GOODS)
+    goods = tuple(_goods(n, item, _included_tax(content, n)) for n, item in sent)
     _refuse_heavier(goods, packages)
     if contents is CustomsContents.OTHER and not terms.contents_explanation:
         raise _incomplete("customs.contents_explanation", "Contents of the type other need an explanation.")

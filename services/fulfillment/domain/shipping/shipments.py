@@ -7,7 +7,7 @@ from uuid import UUID
 from services.fulfillment.domain.shipping.tracking import TrackingStatus
 from services.fulfillment.domain.tax.rules import Place
 from services.fulfillment.domain.territories import crosses_customs_border, territory_of
-from shared.contracts.orders import Item
+from shared.contracts.orders import Item, SupplyKind
 from shared.errors import NotFound, Outcome, Refusal, Retry
 
 
@@ -115,7 +115,7 @@ def refuse_without_customs(items: Sequence[Item], here: Place, there: Place) -> 
     """Refuse goods that cross a customs border without a declaration."""
     if not crosses_customs_border(here, there):
         return
-    missing = [n for n, item in enumerate(items) if item.customs is None]
+    missing = [n for n, item in enumerate(items) if item.customs is None and item.supply is SupplyKind.GOODS]
     if missing:
         raise CustomsNeeded(
             f"From {territory_of(here).name} to {territory_of(there).name} every item needs its customs data "

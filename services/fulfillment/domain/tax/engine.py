@@ -396,8 +396,7 @@ def _round(cells: list[_Cell], lines: Sequence[Line]) -> None:
             shares = [share * total / exact for share in shares]
         for cell, amount in zip(group, apportioned(shares, total), strict=True):
             cell.amount = amount
-    if any(cell.rule.rounding_unit != 1 for cell in cells):
-        _keep_within_prices(cells, lines)
+    _keep_within_prices(list(groups.values()), lines)
 
 
 def _to_unit(amount: Fraction, rule: Rule) -> int:
@@ -406,14 +405,28 @@ def _to_unit(amount: Fraction, rule: Rule) -> int:
     return rounded(amount / rule.rounding_unit, rule.rounding) * rule.rounding_unit
 
 
-def _keep_within_prices(cells: Sequence[_Cell], lines: Sequence[Line]) -> None:
-    """Round to single minor units where larger ones would make a tax more than the price that holds it."""
-    for n, line in enumerate(lines):
-        mine = [cell for cell in cells if cell.line == n and cell.included]
-        if sum(abs(cell.amount) for cell in mine) > abs(line.taxed_amount):
-            exact = [cell.exact for cell in mine]
-            for cell, amount in zip(mine, apportioned(exact, rounded(sum(exact, NO_TAX), mine[0].rule.rounding)), strict=True):
-                cell.amount = amount
+def _keep_within_prices(groups: Sequence[list[_Cell]], lines: Sequence[Line]) -> None:
+    """Round a line's taxes together, to minor units, where apart they are more than the price that holds them.
+
+    What that takes off goes to other lines that are rounded together with it.
+    """
+    held: dict[int, int] = defaultdict(int)
+    for group in groups:
+        for cell in group:
+            held[cell.line] += cell.amount if cell.included else 0
+    for n in [n for n, amount in held.items() if abs(amount) > abs(lines[n].taxed_amount)]:
+        mine = [(group, cell) for group in groups for cell in group if cell.line == n and cell.included]
+        exact = [cell.exact for _, cell in mine]
+        amounts = apportioned(exact, rounded(sum(exact, NO_TAX), mine[0][1].rule.rounding))
+        held[n] = sum(amounts)
+        for (group, cell), amount in zip(mine, amounts, strict=True):
+            taken, cell.amount = cell.amount - amount, amount
+            for other in sorted(group, key=lambda each: each.exact, reverse=True):
+                room = lines[other.line].taxed_amount - held[other.line]
+                if other.line != n and cell.rule.rounding_unit == 1 and 0 < taken <= room:
+                    other.amount += taken
+                    held[other.line] += taken
+                    taken = 0
 
 
 def _rows(lines: Sequence[Line], cells: Sequence[_Cell]) -> list[Row]:
