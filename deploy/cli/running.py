@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TextIO
@@ -52,6 +53,9 @@ def demo(order_file: Path | None, provider: str, use_docker: bool, use_local: bo
         demonstration.run(up.state, order, provider, instance.folder)
 
 
+interrupted = threading.Event()
+
+
 @click.command()
 @click.option("-d", "--detach", is_flag=True, help="Run in the background; stop with ./tender down.")
 @click.option("--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65535), help="The gateway's port; 0 for any.")
@@ -67,7 +71,8 @@ def up(detach: bool, port: int, sandbox_port: int, log_level: str, otlp: str, us
     instance = main_instance()
     if instance.stack() is not None:
         raise Failed("It is already up; ./tender status shows it, ./tender down stops it.")
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     if detach:
         _detach(instance)
         return
@@ -78,10 +83,11 @@ def up(detach: bool, port: int, sandbox_port: int, log_level: str, otlp: str, us
         log_level=log_level,
         otlp_endpoint=otlp,
     )
-    with running(instance, options, say) as stack:
+    with running(instance, options, _say_unless_interrupted) as stack:
         _tell(instance)
         try:
             while all(process.running for process in stack.processes.values()):
+                _go_on()
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             return
@@ -90,7 +96,19 @@ def up(detach: bool, port: int, sandbox_port: int, log_level: str, otlp: str, us
 
 
 def _interrupt(*_: object) -> None:
+    # Python drops an exception that is raised while it forks or collects garbage; the event remains.
+    interrupted.set()
     raise KeyboardInterrupt
+
+
+def _go_on() -> None:
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+def _say_unless_interrupted(text: str) -> None:
+    _go_on()
+    say(text)
 
 
 def _detach(instance: Instance) -> None:
@@ -116,6 +134,7 @@ def _await_stack(instance: Instance, child: "subprocess.Popen[bytes]", log: Path
     ends = time.monotonic() + UP_TIMEOUT_SECONDS
     with log.open(errors="replace") as output:
         while instance.stack() is None:
+            _go_on()
             _show_steps(output)
             if child.poll() is not None:
                 raise Failed(output.read().strip().removeprefix("tender: ") or "It did not start.")

@@ -248,3 +248,33 @@ class TestSystem:
 
         assert up.returncode == 1
         assert left == []
+
+    def test_stops_also_where_python_drops_the_interruption(self, tmp_path: Path) -> None:
+        """docs.python.org/3/library/signal.html: an exception of a handler may come anywhere, and is ignored while a process forks."""
+        script = (
+            "import os, signal, sys\n"
+            "def once():\n"
+            "    if not done:\n"
+            "        done.append(1)\n"
+            "        os.kill(os.getpid(), signal.SIGTERM)\n"
+            "done = []\n"
+            "from deploy.cli import main\n"
+            "import deploy.cli.running\n"
+            "os.register_at_fork(after_in_parent=once)\n"
+            "sys.argv = ['tender', 'up', '--port', '0', '--sandbox-port', '0']\n"
+            "main()\n"
+        )
+
+        up = subprocess.run(
+            [sys.executable, "-c", script],
+            env=environment(tmp_path),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
+
+        assert "Exception ignored in" in up.stderr
+        assert up.returncode == 1
+        assert running_for(tmp_path) == []
