@@ -58,7 +58,10 @@ class TestAMissingPackage:
             ("taxjar", ["fulfillment/engines/test_taxjar_sdk.py"]),
             (
                 "shippo",
-                ["fulfillment/carriers/test_shippo.py", *(f"provider_facts/shippo/test_{name}.py" for name in ("tracking", "types"))],
+                [
+                    "fulfillment/carriers/test_shippo.py",
+                    *(f"provider_facts/shippo/test_{name}.py" for name in ("customs", "tracking", "types")),
+                ],
             ),
             ("playwright", ["console"]),  # its conftest needs it, so nothing in there can be read
             ("nothing-needs-it", []),

@@ -14,7 +14,8 @@ from services.fulfillment.domain.postal import normalized
 from services.fulfillment.domain.tax.engine import compute
 from services.fulfillment.domain.tax.regional import RegionContradictory, RegionNotUnderstood, doubts
 from services.fulfillment.domain.tax.rules import Level, Place, Rule
-from services.fulfillment.domain.tax.sale import Registration, Sale, rules_of
+from services.fulfillment.domain.tax.sale import NoTaxRule, Registration, Sale, rules_of
+from services.fulfillment.domain.territories import territory_of
 from shared.contracts.orders import Address
 from shared.regions import around, current, exists, in_form, may_lie_in, region_of, region_of_postal_code, regions_of
 from tests.fulfillment.rates import goods, rule
@@ -205,7 +206,12 @@ class TestAnyAddress:
             assert not named or found.postal_region not in ("", *around(named))
             return
 
-        taxed = [row for row in compute([goods(1_000)], rules_of(sale, rules)) if row.amount]
+        try:
+            taxed = [row for row in compute([goods(1_000)], rules_of(sale, rules)) if row.amount]
+        except NoTaxRule:
+            # Monaco's is the tax of France, which has no rules here.
+            assert territory_of(found.place).tax != address.country_code
+            return
 
         assert taxed
         assert {row.region for row in taxed} <= set(around(found.place.region))

@@ -237,6 +237,12 @@ class TestTheMostThereIs:
     async def test_is_shipped_taxed_and_reported(self, whole: World) -> None:
         houses = {"tax_code": "houses", "taxed_above": MOST - 1, "taxed_up_to": MOST, "valid_to": "2021-01-02"}
         await shop.ok(await whole.send("POST", "/api/v1/admin/tax/rules", shop.a_rule("DE", "Grunderwerb", "6", **houses)))
+        within = [{"applies_from": MOST - 1, "applies_below": MOST}, {"applies_above": MOST - 1, "applies_up_to": MOST}]
+        for name, bounds in zip(("One price", "Another price"), within, strict=True):
+            castles = {"tax_code": "castles", **bounds, "valid_to": "2021-01-02"}
+            await shop.ok(await whole.send("POST", "/api/v1/admin/tax/rules", shop.a_rule("DE", name, "6", **castles)))
+        fee = {"tax_code": "castles", "flat_amount": MOST, "valid_to": "2021-01-02"}
+        await shop.ok(await whole.send("POST", "/api/v1/admin/tax/rules", shop.a_rule("DE", "Fee", "0", **fee)))
         item = {**shop.MUG, "quantity": 1, "unit_price": 2 * PART, "tax_behavior": "inclusive"}
         gift = {"label": "Gift", "amount": PART, "kind": "campaign", "funded_by": "merchant"}
         order_id = await shop.an_order(whole, items=[{**item, "adjustments": [gift]}])

@@ -169,6 +169,7 @@ class TestRefundsThatArePending:
         assert (await payment.intent())["refund_reserved"] == 400
 
         captured, second = await payment.capture(2_000), await payment.refund(100, headers=AT_ONCE)
+        await comes(payment.intent, refund_reserved=500)
         too_much = await patiently(lambda: payment.refund(6_501))
 
         assert (captured.status, second.status) == (201, 202)
