@@ -90,6 +90,7 @@ BODIES = [
     ("NUL in a text", msgspec.json.encode({**ORDER, "items": [{**MUG, "name": "M\x00g"}]})),
     ("half a character", b'{"currency":"EUR","items":[%s]}' % _MUG.replace(b'"Mug"', b'"M\\ud800g"')),
     ("a number without end", b'{"currency":"EUR","items":[],"shipping_amount":1e400}'),
+    ("a number of thousands of digits", b'{"currency":"EUR","items":[],"shipping_amount":' + b"9" * 5_000 + b"}"),
     ("compressed", gzip.compress(msgspec.json.encode(ORDER))),
 ]
 
