@@ -6,6 +6,7 @@ import hmac
 import json
 import math
 import re
+from collections import Counter
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -21,6 +22,8 @@ KEY_PREFIX = "tender"
 TOKEN_PREFIX = "tok"
 IDEMPOTENCY_KEY = re.compile(r"^[\x20-\x7e]{1,255}$")
 WAIT_MAX_SECONDS = 60
+# In a header. Python's own digits are also those of other scripts, and "²"; a number of thousands of digits it does not read at all.
+WHOLE_NUMBER = re.compile(r"[0-9]{1,9}")
 CARD_NUMBER = re.compile(r"\d(?:[ -]?\d){11,18}")
 
 
@@ -297,7 +300,7 @@ def wait_seconds(prefer: str | None, default_seconds: float) -> float:
         if name.lower() == "respond-async":
             return 0.0
         if name.lower() == "wait":
-            if not value.strip().isdigit():
+            if not WHOLE_NUMBER.fullmatch(value.strip()):
                 raise HeaderMalformed(f"Prefer: wait takes whole seconds, not {value!r}.", {"header": "Prefer"})
             return float(min(int(value), WAIT_MAX_SECONDS))
     return default_seconds
@@ -308,7 +311,7 @@ def expected_version(if_match: str | None) -> int | None:
     if if_match is None or if_match.strip() == "*":
         return None
     bare = if_match.strip().removeprefix("W/").strip('"')
-    if not bare.isdigit() or len(bare) > 9:
+    if not WHOLE_NUMBER.fullmatch(bare):
         raise HeaderMalformed(f"If-Match takes an order's version as its ETag, not {if_match!r}.", {"header": "If-Match"})
     return int(bare)
 
@@ -329,8 +332,13 @@ def refuse_card_numbers(text: str) -> None:
 
 
 def parsed(raw: bytes) -> Any:
-    """Read a body's JSON; refuses an object that names a key twice (RFC 8259 4: readers differ) and texts that hold NUL."""
-    value = _READER.decode(raw.decode())
+    """Read a body's JSON; refuses what readers differ over (RFC 8259 4 and 6: a key twice, endless numbers) and texts that hold NUL."""
+    try:
+        value = _READER.decode(raw.decode())
+    except (json.JSONDecodeError, UnicodeError):
+        raise
+    except ValueError as endless:
+        raise BodyAmbiguous("A number has more digits than can be read.", {}) from endless
     # Postgres keeps no NUL; JSON can only spell it as an escape.
     if b"\\u0000" in raw:
         refuse_unstorable(value)
@@ -339,15 +347,15 @@ def parsed(raw: bytes) -> Any:
 
 def refuse_unstorable(value: Any) -> None:
     """Refuse a value with a text in it that holds NUL."""
-    if (field := _where_nul(value, "$")) is not None:
+    if (inside := _where_nul(value)) is not None:
+        field = f"${inside}"
         raise TextUnstorable(f"{field} holds a NUL character.", {"errors": [{"field": field, "reason": "holds a NUL character"}]})
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
         raise BodyAmbiguous(f"The key {twice!r} comes twice in one object.", {"key": twice})
     return found
 
@@ -355,16 +363,18 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _READER = json.JSONDecoder(object_pairs_hook=_each_key_once)
 
 
-def _where_nul(value: Any, at: str) -> str | None:
-    inside: list[tuple[Any, str]] = []
+def _where_nul(value: Any) -> str | None:
+    """Find a text with NUL; where it lies is written on the way back, for a way to each of many values would be longer than the body."""
     match value:
         case str():
-            return at if "\0" in value else None
+            return "" if "\0" in value else None
         case dict():
-            inside = [*((name, at) for name in value), *((inner, f"{at}.{name}") for name, inner in value.items())]
+            if any("\0" in name for name in value):
+                return ""
+            return next((f".{name}{found}" for name, inner in value.items() if (found := _where_nul(inner)) is not None), None)
         case list():
-            inside = [(inner, f"{at}[{number}]") for number, inner in enumerate(value)]
-    return next((found for inner, where in inside if (found := _where_nul(inner, where)) is not None), None)
+            return next((f"[{number}]{found}" for number, inner in enumerate(value) if (found := _where_nul(inner)) is not None), None)
+    return None
 
 
 # API keys

@@ -4,7 +4,7 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 import pytest
@@ -90,6 +90,7 @@ BODIES = [
     ("NUL in a text", msgspec.json.encode({**ORDER, "items": [{**MUG, "name": "M\x00g"}]})),
     ("half a character", b'{"currency":"EUR","items":[%s]}' % _MUG.replace(b'"Mug"', b'"M\\ud800g"')),
     ("a number without end", b'{"currency":"EUR","items":[],"shipping_amount":1e400}'),
+    ("a number of thousands of digits", b'{"currency":"EUR","items":[],"shipping_amount":' + b"9" * 5_000 + b"}"),
     ("compressed", gzip.compress(msgspec.json.encode(ORDER))),
 ]
 
@@ -236,3 +237,24 @@ class TestHeaders:
 
         assert (answer.status, answer.code, answer.json["outcome"]) == (status, code, "not_attempted")
         assert await _written(world, order_id) == (0, 0)
+
+
+# Without their offsets before the year 1 and after 9999, which neither Python nor the services' databases can say in UTC.
+TIMELESS = ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"]
+
+
+class TestMoments:
+    @pytest.mark.parametrize("moment", TIMELESS)
+    async def test_that_no_clock_shows_are_refused_wherever_they_are_given(self, world: World, moment: str) -> None:
+        query = urlencode({"since": moment, "until": moment})
+        period = {"since": moment, "until": moment}
+
+        answers = [
+            await world.send("GET", f"/api/v1/admin/webhooks/events?{query}"),
+            await world.send("GET", f"/api/v1/admin/reconciliation/unsettled?provider=sandbox&{query}"),
+            await world.send("POST", "/api/v1/admin/reconciliation/runs", {"domain": "payments", "provider": "sandbox", **period}),
+            await world.send("POST", "/api/v1/admin/webhooks/events/replay", period),
+            await world.send("POST", f"/api/v1/admin/webhook-endpoints/{new_id()}/recover", {"since": moment}),
+        ]
+
+        assert [(answer.status, answer.json.get("field")) for answer in answers] == [(422, "since")] * len(answers), answers

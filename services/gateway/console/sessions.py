@@ -14,6 +14,8 @@ from services.gateway.store import sessions as store
 from shared.received import HttpRequest
 
 HOME = "/console"
+# A key and where to go next, read for anybody.
+FORM_MAX_BYTES = 8 * 1024
 Next = Annotated[str, QueryParameter(name="next", max_length=2000, required=False)]
 
 
@@ -27,7 +29,7 @@ async def ask_who(request: HttpRequest, wanted: Next = HOME) -> Response[Any]:
     return html(request, "sign_in.html", {"wanted": _inside(wanted), "wrong": ""})
 
 
-@post("/sign-in", before_request=open_to_all)
+@post("/sign-in", before_request=open_to_all, request_max_body_size=FORM_MAX_BYTES)
 async def sign_in(request: HttpRequest) -> Response[Any]:
     form = await request.form()
     wanted, gateway = _inside(str(form.get("next", HOME))), gateway_of(request)

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -195,6 +196,7 @@ async def carry_out(
 
 async def execute(request: HttpRequest, key: str, command: Message, digest: bytes, *, wait_seconds: float) -> Answer:
     """Carry a command out once for its key, whose request `digest` names, and wait so long for its answer."""
+    _refuse_timeless(command)
     gateway, principal = gateway_of(request), principal_of(request)
     claim = Claim(
         scope=principal.scope,
@@ -214,6 +216,17 @@ async def execute(request: HttpRequest, key: str, command: Message, digest: byte
         answer = await gateway.idempotency.execute(claim, wait_seconds=wait_seconds, gone=lambda: _gone(request))
     _bind_intent(answer)
     return answer
+
+
+def _refuse_timeless(message: Message) -> None:
+    """Refuse a moment that no clock shows in UTC, by its offset from the first year or the last; no service could read it."""
+    for name in message.__struct_fields__:
+        value = getattr(message, name)
+        if isinstance(value, datetime):
+            try:
+                value.astimezone(UTC)
+            except OverflowError as timeless:
+                raise Invalid(f"{name} lies before the first year or after the last.", {"field": name}) from timeless
 
 
 async def _gone(request: HttpRequest) -> None:
@@ -243,6 +256,7 @@ def answered(gateway: Gateway, answer: Answer) -> Response[Any]:
 
 async def show(request: HttpRequest, query: Query, *, headers: Callable[[bytes], dict[str, str]] = lambda _: {}) -> Response[Any]:
     """Ask a service and show what it answers."""
+    _refuse_timeless(query)
     found = unwrap(await gateway_of(request).ask(principal_of(request), query, correlation_id=correlation_of(request)))
     if isinstance(found, Problem):
         return _problem(request, found)

@@ -16,6 +16,8 @@ PUBLIC_KEY_PREFIX = "whpk_"
 # standard-webhooks.md, "Signature scheme": a secret has 24 to 64 bytes; an ed25519 public key has 32.
 SECRET_BYTES = range(24, 65)
 PUBLIC_KEY_BYTES = 32
+# One for each secret in use, of which a sender rotates one at a time; verifying one with a public key hashes the whole body.
+SIGNATURES_MAX = 10
 
 
 def sign(secret: str, *, event_id: str, timestamp: str, body: bytes) -> str:
@@ -36,6 +38,8 @@ def _check(incoming: Incoming, _: Account, secret: str, now: datetime) -> None:
     content = _content(event_id, timestamp, incoming.body)
     check_time(timestamp, now)
     signatures = [signature for line in _lines(incoming, "signature") for signature in line.split(" ")]
+    if len(signatures) > SIGNATURES_MAX:
+        raise Forged(f"there are more than {SIGNATURES_MAX} signatures")
     if not secret.startswith(PUBLIC_KEY_PREFIX):
         insist(signatures, sign(secret, event_id=event_id, timestamp=timestamp, body=incoming.body))
     elif not any(_verified(secret, s.removeprefix("v1a,"), content) for s in signatures if s.startswith("v1a,")):
