@@ -173,9 +173,18 @@ def not_valued(content: OrderContent, tax_lines: Sequence[TaxLine], removed: Seq
     for each in removed:
         if each.line in held:
             held[each.line] += each.amount
+    return _held(held)
+
+
+def above_nets(content: OrderContent, nets: Mapping[int, int]) -> list[TaxLine]:
+    """Write the same from what the buyer pays without tax."""
+    return _held({n: _line(item).amount - nets[n] for n, item in enumerate(content.items) if n in nets})
+
+
+def _held(amounts: Mapping[int, int]) -> list[TaxLine]:
     return [
         TaxLine(jurisdiction="held", rate_percent="0", amount=amount, behavior=TaxBehavior.INCLUSIVE, line=line)
-        for line, amount in held.items()
+        for line, amount in amounts.items()
         if amount
     ]
 
