@@ -26,6 +26,7 @@ def given_back(prices: Mapping[int | None, int], parts: Iterable[Returned], *, u
     """Add up by line what was not paid of a sale or went back, part after part; no line gives more than its price.
 
     What a part does not name, or names beyond what its line has left, is shared by what is left of all lines; so is what was never paid.
+    Where nothing is left of the whole, nothing is left of any line, also where one of less than nothing rounds the total.
     """
     left = dict(prices)
     _take(left, unpaid)
@@ -36,6 +37,8 @@ def given_back(prices: Mapping[int | None, int], parts: Iterable[Returned], *, u
             amount -= taken
             left |= {each.line: left[each.line] - taken} if taken else {}
         _take(left, amount)
+    if not sum(left.values()):
+        left = dict.fromkeys(left, 0)
     return {line: price - left[line] for line, price in prices.items()}
 
 

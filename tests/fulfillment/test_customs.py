@@ -297,6 +297,9 @@ class TestNumbers:
             # Directive 2006/112/EC, Article 369l: consignments of 150 EUR at most, to others than those registered for VAT.
             ("zurich", "berlin", {"item": {"unit_price": 7_500}}, ["EORI", "IOSS"]),
             ("zurich", "berlin", {"item": {"unit_price": 7_501}}, ["EORI"]),
+            # A number that cannot be one, or of a country outside the EU, makes a consumer, whose tax was collected at the sale.
+            ("zurich", "berlin", {"vat_id": "hello"}, ["EORI", "IOSS"]),
+            ("zurich", "berlin", {"vat_id": "GB980780684"}, ["EORI", "IOSS", "VAT"]),
             ("zurich", "berlin", {"vat_id": "DE136695976"}, ["EORI", "VAT"]),
             ("canaries", "madrid", {}, ["EORI", "IOSS"]),
             ("madrid", "canaries", {}, ["EORI"]),

@@ -301,3 +301,22 @@ class TestRegistrations:
         [declared] = last(world)["customs_info"]["customs_items"]
         assert declared["value"] == "100.00"
         assert [(each["tax_id_type"], each["tax_id"]) for each in last(world)["tax_identifiers"]] == [("VAT", "DE136695976")]
+
+    @pytest.mark.parametrize("recorded", [False, True])
+    async def test_order_of_stated_shipping_bears_the_scheme_it_was_taxed_by(self, world: World, recorded: bool) -> None:
+        """170.00 with 27.14 of IOSS tax are 142.86, below its limit; without its number they are taxed again at the border."""
+        await ships(world, "easypost", {**TOKYO, "country_code": "JP"})
+        if not recorded:
+            nexus = {"ioss": True, "valid_from": shop.SINCE, "registration_number": "IM2760000742"}
+            await ok(await world.send("POST", "/api/v1/admin/tax/nexus", nexus))
+        item = {**GOODS, "unit_price": 17_000, "tax_behavior": "inclusive"}
+        order_id = await an_order(world, items=[item], shipping_address=shop.MUNICH, shipping_amount=0)
+        snapshot = await ok(await quote(world, order_id))
+        if recorded:
+            await ok(await shop.finalize(world, order_id, snapshot["snapshot_id"]))
+        rates = await ok(await world.send("POST", f"/api/v1/checkout/orders/{order_id}/shipping/rates", {}))
+        await ok(await buy(world, order_id, rate_id=rates["rates"][0]["id"]))
+
+        [declared] = last(world)["customs_info"]["customs_items"]
+        assert (snapshot["totals"]["tax_inclusive"], declared["value"]) == (2_714, "142.86")
+        assert "IOSS" in [each["tax_id_type"] for each in last(world)["tax_identifiers"]]

@@ -191,6 +191,9 @@ def test_what_rounds_a_total_goes_back_with_it() -> None:
 
     assert (sum(half.values()), half[2] in (-1, -2)) == (750, True)
     assert given_back(prices, (Returned(transaction_id=UUID(int=1), amount=1_500),)) == prices
+    # Also where lines are named: what is left is a line and what rounded it away.
+    named = Returned(transaction_id=UUID(int=1), amount=1_000, lines=(RefundLine(line=0, amount=1_000),))
+    assert given_back({0: 1_049, 1: -49}, (named,)) == {0: 1_049, 1: -49}
     assert first is not None
     assert again is not None
     assert (first.line_amounts, again.line_amounts) == ({1: 250, 2: -1}, {0: 501})

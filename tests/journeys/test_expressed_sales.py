@@ -9,6 +9,7 @@ import pytest
 from services.gateway.domain import Role
 from tests.fulfillment import shop
 from tests.fulfillment.shop import BERLIN, MUG, MUNICH, PARIS, ZURICH, a_rule, an_order, finalize, ok, quote
+from tests.journeys.test_kept_tax import refund
 from tests.world import Payment, Place, World, a_world, until
 
 DENVER = {
@@ -163,6 +164,21 @@ class TestFees:
         found = await documents(world, order_id, 2)
         assert [(row["line"], row["amount"]) for row in found[1]["lines"] if row["tax_code"] == "fee"] == [(None, -28)]
         assert sum(each["tax_amount"] for each in found) == 0
+
+    async def test_a_refund_of_shipping_gives_the_fee_back_last(self, world: World) -> None:
+        """What has no line is refunded as shipping, 4.20 and the fee, and reverses nothing of the goods."""
+        mug = {**MUG, "quantity": 1, "unit_price": 10_000, "tax_behavior": "exclusive"}
+        order_id = await an_order(world, currency="USD", items=[mug], shipping_address=DENVER, shipping_amount=500)
+        snapshot = await ok(await quote(world, order_id))
+        payment = await paid(world, order_id, snapshot)
+        await ok(await finalize(world, order_id, snapshot["snapshot_id"]))
+
+        await ok(await refund(payment, shipping=420))
+        first = await documents(world, order_id, 2)
+        await ok(await refund(payment, shipping=28))
+        second = await documents(world, order_id, 3)
+
+        assert (first[1]["tax_amount"], second[2]["tax_amount"]) == (0, -28)
 
     async def test_none_without_a_delivery(self, world: World) -> None:
         mug = {**MUG, "quantity": 1, "unit_price": 10_000, "tax_behavior": "exclusive"}

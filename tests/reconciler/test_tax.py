@@ -83,6 +83,23 @@ async def test_sales_and_reversals_are_recorded_once_and_agree(world: World, eng
     assert (run["compared"], run["drift_found"]) == (2, 0)
 
 
+async def test_what_rounds_a_total_is_no_part_of_a_document(world: World, engine: str) -> None:
+    """63.84 are rounded to 63.85; providers know of the sale and its tax alone."""
+    settings = (await ok(await world.send("GET", "/api/v1/admin/fulfillment/settings")))["settings"]
+    await ok(await world.send("PUT", "/api/v1/admin/fulfillment/settings", {**settings, "total_steps": {"USD": 5}}))
+    payment = await a_sale(world)
+    await ok(await world.send("PUT", "/api/v1/admin/fulfillment/settings", settings))
+    await recorded(world, payment.order_id, 1)
+    await ok(await payment.refund())
+    sale, reversal = await recorded(world, payment.order_id, 2)
+
+    await a_run(world, "tax", engine)
+
+    assert (float(sale.amount), float(sale.tax)) == (57.85, TAX / 100)
+    assert (float(reversal.amount), float(reversal.tax)) == (-57.85, -TAX / 100)
+    assert not await found_of(world, payment.order_id)
+
+
 @pytest.mark.parametrize("city", ["Late Harbour", "Failing Once", "Silent Once"])
 async def test_whatever_befalls_the_call_a_document_is_recorded_once(world: World, engine: str, city: str) -> None:
     payment = await a_sale(world, city=city)

@@ -15,7 +15,7 @@ from services.fulfillment.domain.tax.engine import Kind, Line, Row
 from services.fulfillment.domain.tax.rules import SHIPPING_CODE, Level, Place, Reason, percent_text
 from services.fulfillment.domain.tax.sale import NO_RULE
 from shared.contracts.fulfillment.pricing import RemovedTax, ShippingRate
-from shared.contracts.orders import Address, FundedBy, Item, OrderContent, TaxBehavior, TaxLine
+from shared.contracts.orders import Address, FundedBy, Item, OrderContent, SupplyKind, TaxBehavior, TaxLine
 from shared.errors import Outcome, Refusal
 
 
@@ -72,6 +72,11 @@ def destination(content: OrderContent) -> Address | None:
 def destination_field(content: OrderContent) -> str:
     """Name the field that says where an order goes."""
     return "$.shipping_address" if content.shipping_address is not None else "$.billing_address"
+
+
+def is_sent(content: OrderContent) -> bool:
+    """Tell whether anything of an order is sent: services are not, by whichever means."""
+    return content.shipping_address is not None and any(item.supply is SupplyKind.GOODS for item in content.items)
 
 
 def lines_of(content: OrderContent, *, shipping_amount: int, shipping_includes_tax: bool) -> list[Line]:
@@ -157,6 +162,31 @@ def chosen_before(rates: Sequence[ShippingRate], rate_id: UUID, *, now: datetime
 def removed_taxes_of(removed: Sequence[int], goods: int) -> list[RemovedTax]:
     """Write what was taken off prices by line of the order; past its goods it is shipping's."""
     return [RemovedTax(line=n if n < goods else None, amount=amount) for n, amount in enumerate(removed) if amount]
+
+
+def not_valued(content: OrderContent, tax_lines: Sequence[TaxLine], removed: Sequence[RemovedTax]) -> list[TaxLine]:
+    """Write by line of the order what customs do not value of its price: the tax in it, and what was taken off for the tax of home."""
+    held = dict.fromkeys(range(len(content.items)), 0)
+    for tax in tax_lines:
+        if tax.line in held and tax.behavior is TaxBehavior.INCLUSIVE:
+            held[tax.line] += tax.amount
+    for each in removed:
+        if each.line in held:
+            held[each.line] += each.amount
+    return _held(held)
+
+
+def above_nets(content: OrderContent, nets: Mapping[int, int]) -> list[TaxLine]:
+    """Write the same from what the buyer pays without tax."""
+    return _held({n: _line(item).amount - nets[n] for n, item in enumerate(content.items) if n in nets})
+
+
+def _held(amounts: Mapping[int, int]) -> list[TaxLine]:
+    return [
+        TaxLine(jurisdiction="held", rate_percent="0", amount=amount, behavior=TaxBehavior.INCLUSIVE, line=line)
+        for line, amount in amounts.items()
+        if amount
+    ]
 
 
 def stated_total(content: OrderContent, shipping_amount: int) -> int:

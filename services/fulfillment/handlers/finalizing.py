@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 from uuid import UUID
 
-from services.fulfillment.domain.tax.kept import Payment, not_kept, payment_of
+from services.fulfillment.domain.tax.kept import Payment, not_kept_of, payment_of
 from services.fulfillment.domain.tax.reversal import corrections
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.handlers.counting import warn
@@ -146,10 +146,8 @@ def _recorded(envelope: Envelope, sale: Document) -> list[Statement]:
 def _followed(envelope: Envelope, sale: Reversible, payments: Sequence[Payment], today: date, reference: str) -> list[Statement]:
     """Correct a recorded sale so that what is left of it is what is kept of its price."""
     quote = sale.quote
-    shipping = next((n for n in range(quote.goods, len(quote.lines)) if quote.lines[n].tax_code == taxes.SHIPPING), None)
-    prices = {None if line == shipping else line: price for line, price in sale.line_amounts.items()}
-    back = not_kept(prices, [each for each in payments if each.snapshot_id == sale.snapshot_id])
-    after = {number: back[None if number == shipping else number] for number in sale.line_amounts}
+    unnamed = [n for n in range(quote.goods, len(quote.lines)) if quote.lines[n].tax_code != taxes.ROUNDING]
+    after = not_kept_of(sale.line_amounts, [each for each in payments if each.snapshot_id == sale.snapshot_id], unnamed=unnamed)
     found = corrections(quote.rows, sold=sale.line_amounts, before=sale.reversed_amounts, after=after)
     statements: list[Statement] = []
     for kind, correction in zip(("reversal", "reinstatement"), found, strict=True):

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
-from services.fulfillment.domain.pricing import RateChanged, RateExpired
+import msgspec
+
+from services.fulfillment.domain.pricing import RateChanged, RateExpired, above_nets
 from services.fulfillment.domain.shipping.customs import said_of_return, terms_of, way_of
 from services.fulfillment.domain.shipping.labels import LabelStatus
 from services.fulfillment.domain.shipping.shipments import (
@@ -29,7 +31,7 @@ from services.fulfillment.providers import (
 )
 from services.fulfillment.store import labels as rows
 from services.fulfillment.store import rates as rate_rows
-from services.fulfillment.store import shipments
+from services.fulfillment.store import shipments, taxes
 from services.fulfillment.store.labels import Label
 from services.fulfillment.store.rates import Rate
 from services.fulfillment.store.settings import Standing
@@ -117,9 +119,12 @@ async def _unpriced(envelope: Envelope, command: BuyLabel, context: Fulfillment)
         standing = await context.standing(db, envelope)
         content = await rate_rows.content_of(db, envelope, command.order_id, command.rate_id)
         found = await rate_rows.shown_with(db, envelope, command.order_id, command.rate_id)
-    rate = next((each for each in found if each.shown.id == command.rate_id), None)
-    if content is None or rate is None:
-        return None
+        rate = next((each for each in found if each.shown.id == command.rate_id), None)
+        if content is None or rate is None:
+            return None
+        if content.tax_lines is None:
+            nets = await taxes.nets(db, envelope, command.order_id, rate.priced_hash)
+            content = msgspec.structs.replace(content, tax_lines=above_nets(content, nets))
     return Shipment(
         id=new_id(),
         order_id=command.order_id,

@@ -15,10 +15,12 @@ from services.fulfillment.store.settings import Standing
 from shared import audit
 from shared.contracts.fulfillment.pricing import (
     Figures,
+    Notice,
     Price,
     ProviderMetadata,
     QuoteRates,
     RatesView,
+    RemovedTax,
     ShippingRate,
 )
 from shared.contracts.orders import Personal, with_personal
@@ -43,7 +45,7 @@ async def price(envelope: Envelope, query: Price, context: Fulfillment) -> Figur
     offered, selected, provider = await _shipping(envelope, query, context, standing)
     shipping_amount = content.shipping_amount if content.shipping_amount is not None else (selected.amount if selected else 0)
     tax_lines, tax_hash, tax_provider = content.tax_lines or [], "", AS_ORDERED
-    removed: tuple[int, ...] = ()
+    removed: list[RemovedTax] = []
     steps = standing.settings.total_steps if standing.settings else {}
     rounding = rules.to_step(rules.stated_total(content, shipping_amount), steps, content.currency)
     notices, calls = list(offered.notices), list(offered.calls)
@@ -53,7 +55,7 @@ async def price(envelope: Envelope, query: Price, context: Fulfillment) -> Figur
         tax_hash = rules.tax_hash(query.priced_hash, content.currency, quote.rows, shipping_amount=shipping_amount)
         tax_provider = ProviderMetadata(name=quote.provider, capabilities={}, browser={})
         rounding = sum(line.gross for line in quote.lines if line.tax_code == taxes.ROUNDING)
-        removed = quote.removed_taxes
+        removed = rules.removed_taxes_of(quote.removed_taxes, len(content.items))
         notices += more
         calls += made
         statements.append(
@@ -76,8 +78,7 @@ async def price(envelope: Envelope, query: Price, context: Fulfillment) -> Figur
                 order_id=query.order_id,
                 snapshot_id=query.snapshot_id,
                 rate=selected,
-                # With the tax, which is no part of what customs value.
-                content=msgspec.structs.replace(content, tax_lines=tax_lines),
+                content=msgspec.structs.replace(content, tax_lines=rules.not_valued(content, tax_lines, removed)),
                 ship_from=standing.settings.ship_from if standing.settings else None,
                 packages=shown.packages,
             )
@@ -96,7 +97,7 @@ async def price(envelope: Envelope, query: Price, context: Fulfillment) -> Figur
         providers={"shipping": provider, "tax": tax_provider},
         notices=notices,
         tax_hash=tax_hash,
-        removed_taxes=rules.removed_taxes_of(removed, len(content.items)),
+        removed_taxes=removed,
         rounding_amount=rounding,
     )
 
@@ -108,6 +109,9 @@ async def quote_rates(envelope: Envelope, query: QuoteRates, context: Fulfillmen
         standing = await context.standing(db, envelope)
     if query.content.shipping_address is None:
         raise AddressNeeded("Say where the order goes (shipping_address), then ask for the rates.")
+    if not rules.is_sent(query.content):
+        nothing = Notice(code="nothing-to-ship", detail="All of the order is services, of which nothing is sent.")
+        return RatesView(order_id=query.order_id, rates=[], packages=[], notices=[nothing])
     offered = await offer(envelope, context, standing, query.content, query.priced_hash, query.packages, required=not query.packages)
     statements = [rate_rows.quoted(envelope, query.order_id, offered.rates, content=query.content)] if offered.rates else []
     if offered.calls:
@@ -135,7 +139,7 @@ async def _shipping(
     if content.shipping_amount is not None:
         rate = ShippingRate(service="as-ordered", amount=content.shipping_amount, currency=content.currency)
         return nothing, rate, AS_ORDERED
-    if content.shipping_address is None:
+    if not rules.is_sent(content):
         return nothing, None, NOTHING_TO_SHIP
     if query.rate_id is not None:
         async with connected(context.desk.pool) as db:

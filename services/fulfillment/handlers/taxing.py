@@ -87,7 +87,7 @@ async def tax_of(
             exemptions=tuple(_exemption(each) for each in exempt),
             buyer_vat_country=buyer.country if buyer is not None and buyer.valid else "",
             currency=content.currency,
-            delivered=content.shipping_address is not None,
+            delivered=rules.is_sent(content),
         )
         check_origin(sale, known)
         notices += doubts(there, sale, known, field=rules.destination_field(content))

@@ -124,7 +124,7 @@ def lines_of(taxes: list[dict[str, object]], paid: Mapping[str, int], *, reversa
     by_line = {"shipping" if each["line"] is None else str(each["line"]): each for each in taxes}
     sign = -1 if reversal else 1
     lines = []
-    for name, amount in paid.items():
+    for name, amount in _of_sale(paid).items():
         said = by_line.get(name, {})
         tax = int(str(said.get("tax_amount", 0)))
         lines.append(
@@ -136,6 +136,11 @@ def lines_of(taxes: list[dict[str, object]], paid: Mapping[str, int], *, reversa
             )
         )
     return tuple(lines)
+
+
+def _of_sale(paid: Mapping[str, int]) -> dict[str, int]:
+    """Leave out what rounds a total, which is no part of a sale as providers know it."""
+    return {name: amount for name, amount in paid.items() if name == "shipping" or name.isdecimal()}
 
 
 def filed(due: Due) -> Statement:
@@ -200,7 +205,7 @@ async def by_ids(db: Connection, ids: list[UUID], provider: str) -> list[Kept]:
     )
     found = []
     for row in rows:
-        paid = sum(msgspec.json.decode(row["line_amounts"], type=dict[str, int]).values())
+        paid = sum(_of_sale(msgspec.json.decode(row["line_amounts"], type=dict[str, int])).values())
         sign = -1 if row["kind"] == "reversal" else 1
         facts = {name: row[name] for name in Kept.__struct_fields__ if name != "net_amount"}
         found.append(Kept(**{**facts, "kind": _kind_of(row)}, net_amount=sign * paid - row["tax_amount"]))

@@ -259,6 +259,49 @@ def forget_quote(envelope: Envelope, snapshot_id: UUID) -> Statement:
     )
 
 
+async def nets(db: Connection, envelope: Envelope, order_id: UUID, priced_hash: str) -> dict[int, int]:
+    """Read what the buyer pays of each of an order's items without tax, from its recorded sale or from a quote of what was priced so."""
+    row = await db.fetchrow(
+        """
+        SELECT d.line_amounts,
+               (SELECT coalesce(json_agg(json_build_object('line', l.line, 'amount', l.amount)), '[]')
+                  FROM order_tax_lines l
+                 WHERE l.document_id = d.id AND l.line IS NOT NULL) AS rows
+          FROM tax_documents d
+         WHERE (d.store_id, d.environment, d.order_id) IS NOT DISTINCT FROM ($1, $2, $3) AND d.kind = 'sale'
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        order_id,
+    )
+    if row is not None:
+        found = {int(n): amount for n, amount in msgspec.json.decode(row["line_amounts"]).items() if n.isdecimal()}
+        for each in msgspec.json.decode(row["rows"]):
+            found[each["line"]] -= each["amount"]
+        return found
+    said = await db.fetchval(
+        """
+        SELECT quote
+          FROM tax_quotes
+         WHERE (store_id, environment, order_id, priced_hash) IS NOT DISTINCT FROM ($1, $2, $3, $4)
+         ORDER BY created_at DESC
+         LIMIT 1
+        """,
+        envelope.store_id,
+        envelope.environment.value,
+        order_id,
+        priced_hash,
+    )
+    if said is None:
+        return {}
+    quote = msgspec.json.decode(said, type=TaxQuote)
+    found = {n: quote.lines[n].gross for n in range(quote.goods)}
+    for each in quote.rows:
+        if each.line in found:
+            found[each.line] -= each.amount
+    return found
+
+
 async def documents(db: Connection, envelope: Envelope, order_id: UUID) -> list[TaxDocumentView]:
     """Read what is recorded of an order's tax, the sale first."""
     rows = await db.fetch(

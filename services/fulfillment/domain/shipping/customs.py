@@ -6,10 +6,19 @@ from datetime import date
 
 import msgspec
 
+from services.fulfillment.domain import vat_ids
 from services.fulfillment.domain.pricing import place_of
 from services.fulfillment.domain.shipping.shipments import refuse_without_customs
 from services.fulfillment.domain.tax.rules import Place
-from services.fulfillment.domain.territories import EU, EU_AREA, NORTHERN_IRELAND, crosses_customs_border, in_eu_vat_area, territory_of
+from services.fulfillment.domain.territories import (
+    EU,
+    EU_AREA,
+    EU_GOODS,
+    NORTHERN_IRELAND,
+    crosses_customs_border,
+    in_eu_vat_area,
+    territory_of,
+)
 from shared.contracts.customs import (
     FORMS,
     CustomsContents,
@@ -323,12 +332,18 @@ def _numbers(
     if unnamed and _counts(TaxNumberKind.IOSS, "", content, goods, way, registered):
         # Only with its number is the import free of the tax that the sale bore (Directive 2006/112/EC, Article 143(1)(ca)).
         raise _incomplete("customs.numbers", "The store collects import VAT by the IOSS, so the label needs its number.")
-    if (theirs := _plain(content.vat_id)) and not way.is_return:
+    if (theirs := _plain(content.vat_id)) and not way.is_return and (_buyer(content) or not in_eu_vat_area(way.there)):
         prefix = theirs[:2] if theirs[:2].isalpha() else way.end.country_code
         # Greece writes its VAT numbers with EL (Directive 2006/112/EC, Article 215).
         country = "GR" if prefix == "EL" else prefix
         chosen.append(DeclaredNumber(kind=TaxNumberKind.VAT, number=theirs, country=country, of_sender=False))
     return chosen
+
+
+def _buyer(content: OrderContent) -> str:
+    """Name the country in which the buyer is registered for its tax, as the tax of the sale has it; empty for consumers."""
+    found = vat_ids.checked(content.vat_id, country="" if content.billing_address is None else content.billing_address.country_code)
+    return found.country if found is not None and found.valid else ""
 
 
 def _plain(number: str) -> str:
@@ -351,8 +366,9 @@ def _counts(
         TaxNumberKind.VOEC: there.country == "NO" and here.country != "NO",
         TaxNumberKind.ARN: there.country == "AU" and here.country != "AU",
     }
-    consumer = not content.vat_id and not way.is_return
-    return destined[kind] and consumer and not _exceeds(kind, goods, content.currency, registered)
+    buyer = _buyer(content)
+    business = buyer == territory_of(there).tax or (in_eu_vat_area(there) and buyer in EU_GOODS)
+    return destined[kind] and not business and not way.is_return and not _exceeds(kind, goods, content.currency, registered)
 
 
 def _registers(country: str, place: Place) -> bool:

@@ -7,7 +7,7 @@ import msgspec
 
 from services.fulfillment.domain.shipping.packing import Goods, Size, packed, size_of, volume
 from shared.contracts.fulfillment.pricing import PackageBody
-from shared.contracts.orders import Item, OrderContent
+from shared.contracts.orders import Item, OrderContent, SupplyKind
 from shared.errors import Refusal
 
 WEIGHT_MIN_GRAMS = 1
@@ -24,9 +24,11 @@ class PackagesUnfit(Refusal):
 
 
 def pack_order(content: OrderContent, *, limit_grams: int, limit_mm3: int) -> list[PackageBody]:
-    """Pack an order by its weights and sizes; refuses a unit that is over the limit."""
+    """Pack the goods of an order by their weights and sizes; refuses a unit that is over the limit."""
     goods = [
-        Goods(line=n, quantity=item.quantity, weight_grams=item.weight_grams or 0, size=_size(item)) for n, item in enumerate(content.items)
+        Goods(line=n, quantity=item.quantity, weight_grams=item.weight_grams or 0, size=_size(item))
+        for n, item in enumerate(content.items)
+        if item.supply is SupplyKind.GOODS
     ]
     return [
         PackageBody(
@@ -39,14 +41,14 @@ def pack_order(content: OrderContent, *, limit_grams: int, limit_mm3: int) -> li
 
 
 def check_packages(content: OrderContent, packages: Sequence[PackageBody]) -> list[PackageBody]:
-    """Hold named packages against their order: every unit is in one of them, and none is lighter or smaller than what is in it.
+    """Hold named packages against their order: every unit of goods is in one of them, and none is lighter or smaller than what is in it.
 
-    A single package that names no units holds all; one that names no size is sized as one of ours.
+    A single package that names no units holds all goods; one that names no size is sized as one of ours.
     """
     checked = [_checked(content.items, package, number, alone=len(packages) == 1) for number, package in enumerate(packages)]
     for line, item in enumerate(content.items):
         count = sum(package.units.get(str(line), 0) for package in checked)
-        if count != item.quantity:
+        if item.supply is SupplyKind.GOODS and count != item.quantity:
             facts = {"line": line, "quantity": item.quantity, "packed": count}
             raise PackagesUnfit(f"Of line {line} {count} units are packed; the order has {item.quantity}.", facts)
     return checked
@@ -54,13 +56,15 @@ def check_packages(content: OrderContent, packages: Sequence[PackageBody]) -> li
 
 def lines_without_size(content: OrderContent) -> list[int]:
     """List the lines of a known weight and an unknown size, where the size of others is known: packages are sized without them."""
-    if all(item.dimensions is None for item in content.items):
+    goods = [(n, item) for n, item in enumerate(content.items) if item.supply is SupplyKind.GOODS]
+    if all(item.dimensions is None for _, item in goods):
         return []
-    return [n for n, item in enumerate(content.items) if item.dimensions is None and item.weight_grams]
+    return [n for n, item in goods if item.dimensions is None and item.weight_grams]
 
 
 def _checked(items: Sequence[Item], package: PackageBody, number: int, *, alone: bool) -> PackageBody:
-    names = package.units or ({str(n): item.quantity for n, item in enumerate(items)} if alone else {})
+    goods = {str(n): item.quantity for n, item in enumerate(items) if item.supply is SupplyKind.GOODS}
+    names = package.units or (goods if alone else {})
     if not names:
         raise PackagesUnfit(f"Package {number} names no units; of several packages each must.", {"package": number})
     units = {line: names[str(line)] for line in range(len(items)) if str(line) in names}

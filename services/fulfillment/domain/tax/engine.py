@@ -333,7 +333,8 @@ def _fees(lines: Sequence[Line], fees: Sequence[_Cell], taxes: Sequence[_Cell]) 
     taxed = {(cell.line, _authority(cell.rule)) for cell in taxes if cell.exact}
     due: dict[object, list[_Cell]] = defaultdict(list)
     for cell in fees:
-        named = lines[cell.line].kind is Kind.GOODS and cell.reason not in UNTAXED
+        line = lines[cell.line]
+        named = line.kind is Kind.GOODS and line.supply is SupplyKind.GOODS and cell.reason not in UNTAXED
         if named and (cell.line, _authority(cell.rule)) in taxed:
             due[cell.rule.jurisdiction].append(cell)
     rows = []

@@ -59,3 +59,21 @@ def not_kept(prices: Mapping[int | None, int], payments: Sequence[Payment]) -> d
     captured = sum(payment.captured_amount for payment in payments)
     parts = sorted((part for payment in payments for part in payment.returned), key=lambda part: part.transaction_id)
     return given_back(prices, parts, unpaid=max(0, sum(prices.values()) - captured))
+
+
+def not_kept_of(sold: Mapping[int, int], payments: Sequence[Payment], *, unnamed: Sequence[int]) -> dict[int, int]:
+    """Work it out by the lines of a document; refunds name goods by their position, and as shipping all that has no line.
+
+    Of that, what comes first goes back first: shipping, and fees with the last of it.
+    """
+    prices: dict[int | None, int] = {}
+    for line, price in sorted(sold.items()):
+        name = None if line in unnamed else line
+        prices[name] = prices.get(name, 0) + price
+    back = not_kept(prices, payments)
+    found = {}
+    for line, price in sorted(sold.items()):
+        name = None if line in unnamed else line
+        found[line] = min(price, back[name]) if name is None else back[name]
+        back[name] -= found[line]
+    return found
