@@ -381,7 +381,11 @@ def _counts_at(rule: Rule, place: Place, origin: Place) -> Place:
 
 def _as_it_is_for(sale: Sale, rule: Rule, tax_code: str, place: Place) -> Rule:
     regional = rule.level is not Level.COUNTRY and rule.region
-    if not (sale.collects_in(rule.country, rule.region) if regional else sale.collects(territory_of(place))):
+    territory = territory_of(place)
+    # A country's rule for a region may be that of a territory with a tax of its own, where the seller is registered by its code.
+    own = territory.tax != rule.country and territory_of(Place(country=rule.country, region=rule.region)) == territory
+    by_region = regional and not (own and sale.collects(territory))
+    if not (sale.collects_in(rule.country, rule.region) if by_region else sale.collects(territory)):
         return msgspec.structs.replace(rule, reason=Reason.NOT_COLLECTING)
     # What bears no tax needs no certificate.
     taxed = rule.reason not in UNTAXED and rule.rate_percent

@@ -1,0 +1,90 @@
+"""Orders of goods and services together, and registrations for a territory by its own code."""
+
+import msgspec
+import pytest
+
+from services.fulfillment.domain.tax.engine import Line
+from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, ShippingMode
+from services.fulfillment.domain.tax.sale import Registration, Sale
+from services.fulfillment.domain.territories import territory_of
+from shared.contracts.orders import SupplyKind
+from tests.fulfillment.rates import DAY, goods, national, of_line, rule, shipping, sold, total
+
+STATE = Place(country="US", region="US-WA")
+IN_STATE = Sale(
+    ship_from=STATE, ship_to=STATE, day=DAY, home="US", registrations=(Registration(country="US", region="US-WA"),), currency="USD"
+)
+MODES = (ShippingMode.PROPORTIONAL, ShippingMode.BY_WEIGHT, ShippingMode.HIGHEST_RATE)
+
+
+def at_rates(mode: ShippingMode) -> list[Rule]:
+    """Rates of two countries."""
+    return [
+        national("DE", "19", version="DE 19", shipping=mode),
+        national("DE", "7", version="DE 7", tax_code="book", shipping=mode),
+        national("FR", "20", version="FR 20", shipping=mode),
+    ]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("supply", [SupplyKind.DIGITAL, SupplyKind.SERVICE])
+def test_shipping_is_for_goods_alone(mode: ShippingMode, supply: SupplyKind) -> None:
+    """What is not sent has no part in the freight, which is ancillary to what is (UStAE 3.10(5), (6); CJEU C-349/96, CPP)."""
+    lines = [goods(1_000, tax_code="book", weight_grams=500), goods(2_000, supply=supply), shipping(600)]
+    home = Sale(ship_from=Place(country="DE"), ship_to=Place(country="DE"), day=DAY, home="DE", registrations=(Registration(oss=True),))
+
+    assert of_line(sold(home, lines, *at_rates(mode)), 2) == 42
+    # The service is made in Germany, the goods and their freight are taxed in France.
+    abroad = msgspec.structs.replace(home, ship_to=Place(country="FR"))
+    lines = [goods(10_000, weight_grams=500), goods(10_000, supply=SupplyKind.SERVICE), shipping(1_000)]
+    assert of_line(sold(abroad, lines, *at_rates(mode)), 2) == 200
+
+
+def test_shipping_of_exempt_goods_follows_no_service() -> None:
+    """New York taxes delivery as the goods that are delivered (TB-ST-838), not as a download in the same order."""
+    food = rule("0", tax_code="food", reason=Reason.PRODUCT_EXEMPT, shipping=ShippingMode.FOLLOWS_GOODS)
+    rules = (rule("4", shipping=ShippingMode.FOLLOWS_GOODS), food)
+
+    rows = sold(IN_STATE, [goods(1_000, tax_code="food"), goods(1_000, supply=SupplyKind.DIGITAL), shipping(1_000)], *rules)
+
+    assert [of_line(rows, n) for n in range(3)] == [0, 40, 0]
+
+
+@pytest.mark.parametrize(
+    ("line", "fee"),
+    [
+        (goods(5_000), 28),
+        (goods(5_000, supply=SupplyKind.DIGITAL), 0),
+        (goods(5_000, supply=SupplyKind.SERVICE), 0),
+    ],
+)
+def test_a_delivery_fee_is_for_goods(line: Line, fee: int) -> None:
+    """Colorado's is due where tangible personal property is delivered (C.R.S. 43-4-218); untaxed goods with a taxed service owe none."""
+    rules = (rule("2.9"), rule("0", "fee", flat_amount=28), rule("0", tax_code="food", reason=Reason.PRODUCT_EXEMPT))
+
+    rows = sold(IN_STATE, [line, goods(1_000, tax_code="food")], *rules)
+
+    assert sum(row.amount for row in rows if row.line == 2) == fee
+
+
+@pytest.mark.parametrize(
+    ("home", "there", "code", "region"),
+    [
+        ("US", Place(country="US", region="US-PR", postal_code="00901"), "PR", "US-PR"),
+        ("US", Place(country="PR", postal_code="00901"), "PR", "US-PR"),
+        ("ES", Place(country="ES", region="ES-GC", postal_code="35001"), "IC", "ES-CN"),
+    ],
+)
+def test_a_territory_is_registered_for_by_either_name(home: str, there: Place, code: str, region: str) -> None:
+    """Rules under a country's code with a region, and a registration under the territory's own code, are of one tax."""
+    law = rule("7", country=home, region=region, level=Level.STATE)
+    sale = Sale(ship_from=Place(country=home), ship_to=there, day=DAY, home=home)
+    by_code, by_region = Registration(country=code), Registration(country=home, region=region)
+
+    for registration in (by_code, by_region):
+        assert total(sold(msgspec.structs.replace(sale, registrations=(registration,)), [goods(1_000)], law)) == 70
+
+
+def test_the_faroes_are_known_by_their_letters() -> None:
+    """Three digits after FO (Posta), in addresses of Denmark."""
+    assert territory_of(Place(country="DK", postal_code="FO-100")).code == "FO"
