@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from services.fulfillment.domain.tax.engine import Line
+from services.fulfillment.domain.tax.engine import Line, compute
 from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, ShippingMode
-from services.fulfillment.domain.tax.sale import Registration, Sale
+from services.fulfillment.domain.tax.sale import Registration, Sale, rules_of
 from services.fulfillment.domain.territories import territory_of
 from shared.contracts.orders import SupplyKind
 from tests.fulfillment.rates import DAY, goods, national, of_line, rule, shipping, sold, total
@@ -88,3 +88,34 @@ def test_a_territory_is_registered_for_by_either_name(home: str, there: Place, c
 def test_the_faroes_are_known_by_their_letters() -> None:
     """Three digits after FO (Posta), in addresses of Denmark."""
     assert territory_of(Place(country="DK", postal_code="FO-100")).code == "FO"
+
+
+@pytest.mark.parametrize(
+    ("home", "tax", "reason"),
+    [
+        ("GB", 2_000, Reason.STANDARD_RATED),
+        # MWSTG (CH), Article 8(1): where the recipient is.
+        ("CH", 0, Reason.NOT_SUBJECT_TO_TAX),
+    ],
+)
+def test_a_service_for_a_consumer_abroad_is_made_where_its_law_says(home: str, tax: int, reason: Reason) -> None:
+    """VATA 1994, s. 7A(2)(b): to a person who is no relevant business person, in the country in which the supplier belongs."""
+    sale = Sale(ship_from=Place(country=home), ship_to=Place(country="FR"), day=DAY, home=home)
+
+    rows = sold(sale, [goods(10_000, supply=SupplyKind.SERVICE)], national("GB", "20"), national("CH", "8.1"))
+
+    assert [(row.amount, row.reason) for row in rows] == [(tax, reason)]
+
+
+@pytest.mark.parametrize("supply", [SupplyKind.GOODS, SupplyKind.DIGITAL])
+def test_a_number_of_northern_ireland_is_a_uk_business(supply: SupplyKind) -> None:
+    """The UK number with XI before it (gov.uk, Notice 725): imports up to 135 GBP and services are under the reverse charge."""
+    there = Place(country="GB", region="GB-NIR", postal_code="BT11AA")
+    sale = Sale(ship_from=Place(country="US", region="US-WA"), ship_to=there, day=DAY, home="US", currency="GBP")
+    sale = msgspec.structs.replace(sale, registrations=(Registration(country="GB"),), buyer_vat_country="XI")
+
+    lines = [goods(10_000, supply=supply)]
+
+    rows = compute(lines, rules_of(sale, [national("GB", "20")], lines))
+
+    assert [(row.amount, row.reason) for row in rows] == [(0, Reason.REVERSE_CHARGE)]
