@@ -1,5 +1,7 @@
 """Orders of goods and services together, and registrations for a territory by its own code."""
 
+from collections.abc import AsyncIterator
+
 import msgspec
 import pytest
 
@@ -8,7 +10,10 @@ from services.fulfillment.domain.tax.rules import Level, Place, Reason, Rule, Sh
 from services.fulfillment.domain.tax.sale import Registration, Sale, rules_of
 from services.fulfillment.domain.territories import territory_of
 from shared.contracts.orders import SupplyKind
+from tests.fulfillment import shop
 from tests.fulfillment.rates import DAY, goods, national, of_line, rule, shipping, sold, total
+from tests.world import Place as WorldPlace
+from tests.world import World, a_world
 
 STATE = Place(country="US", region="US-WA")
 IN_STATE = Sale(
@@ -119,3 +124,20 @@ def test_a_number_of_northern_ireland_is_a_uk_business(supply: SupplyKind) -> No
     rows = compute(lines, rules_of(sale, [national("GB", "20")], lines))
 
     assert [(row.amount, row.reason) for row in rows] == [(0, Reason.REVERSE_CHARGE)]
+
+
+@pytest.fixture(scope="module")
+async def world(place: WorldPlace) -> AsyncIterator[World]:
+    """A shop that ships by its own table."""
+    async with a_world(place, fulfillment={}) as made:
+        await shop.set_up(made)
+        yield made
+
+
+@pytest.mark.parametrize(("supply", "charge"), [("goods", 490), ("digital", 0), ("service", 0)])
+async def test_no_freight_where_nothing_is_sent(world: World, supply: str, charge: int) -> None:
+    order_id = await shop.an_order(world, items=[{**shop.MUG, "supply": supply}])
+
+    snapshot = await shop.ok(await shop.quote(world, order_id))
+
+    assert (snapshot["totals"]["shipping"], snapshot["totals"]["total"]) == (charge, 2_980 + charge + round(charge * 0.19))

@@ -21,7 +21,7 @@ from shared.contracts.fulfillment.pricing import (
     RatesView,
     ShippingRate,
 )
-from shared.contracts.orders import Personal, with_personal
+from shared.contracts.orders import Personal, SupplyKind, with_personal
 from shared.database import Statement, connected
 from shared.ids import new_id
 from shared.messages import Envelope
@@ -135,7 +135,9 @@ async def _shipping(
     if content.shipping_amount is not None:
         rate = ShippingRate(service="as-ordered", amount=content.shipping_amount, currency=content.currency)
         return nothing, rate, AS_ORDERED
-    if content.shipping_address is None:
+    chosen = query.rate_id is not None or query.service is not None
+    sent = any(item.supply is SupplyKind.GOODS for item in content.items)
+    if content.shipping_address is None or not (sent or chosen):
         return nothing, None, NOTHING_TO_SHIP
     if query.rate_id is not None:
         async with connected(context.desk.pool) as db:
