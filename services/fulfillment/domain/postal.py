@@ -11,16 +11,17 @@ import msgspec
 from shared.regions import in_form
 
 # Before the code, people and old CEPT usage write the country: ISO 3166-1 or the sign of its vehicles (Convention on Road Traffic, 1968,
-# Annex 3), also that of the country whose post serves a territory.
+# Annex 3), also that of the country whose post serves a territory, and in that country's addresses the territory's own (MC-98000).
 SIGNS: dict[str, tuple[str, ...]] = {
     country: tuple(signs)
     for country, *signs in map(
         str.split,
         (
-            *("AD AND", "AT A", "AX FI FIN", "BE B", "BL FR F", "CY CYP", "CZ CS", "DE D", "EE EST", "ES E", "FI FIN SF AX", "FO DK FR"),
-            *("FR F", "GB UK", "GF FR F", "GG GB UK", "GL DK", "GP FR F", "GR EL", "HU H", "IE IRL", "IM GB UK", "IT I", "JE GB UK"),
-            *("LI FL CH", "LU L", "MC F FR", "MF FR F", "MQ FR F", "NC FR F", "NO N", "PF FR F", "PM FR F", "PT P", "RE FR F", "RS SRB"),
-            *("RU RUS", "SE S", "SI SLO", "SJ NO N", "SM RSM I IT", "TR TUR", "UA UKR", "VA V SCV I IT", "WF FR F", "YT FR F"),
+            *("AD AND", "AT A", "AX FI FIN", "BE B", "BL FR F", "CH FL LI", "CY CYP", "CZ CS", "DE D", "DK GL", "EE EST", "ES E EA IC"),
+            *("FI FIN SF AX", "FO DK FR", "FR F BL GF GP MC MF MQ NC PF PM RE WF YT", "GB UK", "GF FR F", "GG GB UK", "GL DK", "GP FR F"),
+            *("GR EL", "HU H", "IE IRL", "IM GB UK", "IT I RSM SCV SM V VA", "JE GB UK", "LI FL CH", "LU L", "MC F FR", "MF FR F"),
+            *("MQ FR F", "NC FR F", "NO N SJ", "PF FR F", "PM FR F", "PT P", "RE FR F", "RS SRB", "RU RUS", "SE S", "SI SLO", "SJ NO N"),
+            *("SM RSM I IT", "TR TUR", "UA UKR", "VA V SCV I IT", "WF FR F", "YT FR F"),
             # Not a country: El Salvador and Oman write "código postal" and "postal code" before theirs.
             *("SV CP", "OM PC"),
         ),

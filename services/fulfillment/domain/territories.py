@@ -198,7 +198,7 @@ TERRITORIES = (
     _own("SX", "Sint Maarten", OCT, regions=("NL-SX",)),
     _own("BQ", "Bonaire, Sint Eustatius and Saba", OCT, regions=("NL-BQ1", "NL-BQ2", "NL-BQ3")),
     _own("GL", "Greenland", f"{OCT}; Treaty on Greenland (OJ L 29, 1.2.1985)", postal_codes={"DK": ("39",)}),
-    _own("FO", "Faroe Islands", f"TFEU, Article 355(5)(a); {UCC_4}(1)", postal_codes={"DK": ("38",)}),
+    _own("FO", "Faroe Islands", f"TFEU, Article 355(5)(a); {UCC_4}(1)", postal_codes={"DK": ("38", "FO")}),
     _own(
         "SM", "San Marino", "no part of Italy; Agreement on customs union with the EU (OJ L 84, 28.3.2002)", postal_codes={"IT": ("4789",)}
     ),

@@ -240,21 +240,29 @@ def _taxed_at(net: Fraction, term: _Term) -> int:
 def _on_shipping(n: int, line: Line, lines: Sequence[Line], goods: Sequence[_Cell], rules_for: RulesFor, met: Met) -> list[_Cell]:
     cells = []
     always, shared = [], set()
+    carried = _carried(lines)
+    goods = [cell for cell in goods if cell.line in carried]
     for rule in rules_for(line):
         of_goods = [cell for cell in goods if cell.rule.jurisdiction == rule.jurisdiction]
         taxed = any(cell.exact for cell in of_goods)
         if rule.shipping in SHARED:
             shared.add(rule.shipping)
         elif rule.shipping is ShippingMode.HIGHEST_RATE:
-            always.append(_of_highest_rate(rule, lines, rules_for))
+            always.append(_of_highest_rate(rule, [lines[m] for m in carried], rules_for))
         elif rule.shipping is ShippingMode.ALWAYS or (rule.shipping is ShippingMode.FOLLOWS_GOODS and taxed):
             always.append(rule)
         else:
             always.append(_without_tax(rule, _why_untaxed(rule, of_goods)))
     for mode in SHARED:
         if mode in shared:
-            cells += _as_the_goods(n, line, lines, goods, rules_for, met, mode)
+            cells += _as_the_goods(n, line, [(m, lines[m]) for m in carried], goods, rules_for, met, mode)
     return cells + _on(n, line, always, met)
+
+
+def _carried(lines: Sequence[Line]) -> list[int]:
+    """Name the lines that a charge for shipping is for: goods where there are any, for services are not sent; else all."""
+    sold = [n for n, line in enumerate(lines) if line.kind is Kind.GOODS]
+    return [n for n in sold if lines[n].supply is SupplyKind.GOODS] or sold
 
 
 def _why_untaxed(rule: Rule, of_goods: Sequence[_Cell]) -> Reason:
@@ -266,10 +274,10 @@ def _why_untaxed(rule: Rule, of_goods: Sequence[_Cell]) -> Reason:
     return Reason.CUSTOMER_EXEMPT if exempt else Reason.NOT_SUBJECT_TO_TAX
 
 
-def _of_highest_rate(rule: Rule, lines: Sequence[Line], rules_for: RulesFor) -> Rule:
+def _of_highest_rate(rule: Rule, carried: Sequence[Line], rules_for: RulesFor) -> Rule:
     """Find the rule of the highest rate among a jurisdiction's on goods that cost something; without any it is shipping's own."""
-    carried = [each for each in lines if each.kind is Kind.GOODS and each.taxed_amount]
-    found = [other for each in carried for other in rules_for(each) if other.jurisdiction == rule.jurisdiction]
+    priced = [each for each in carried if each.taxed_amount]
+    found = [other for each in priced for other in rules_for(each) if other.jurisdiction == rule.jurisdiction]
     highest = max(found, key=lambda other: (_rate(other), other.version), default=rule)
     # Bounds of an article's price are not about the charge for shipping.
     by_article = highest.taxed_per is TaxedPer.ARTICLE
@@ -277,10 +285,9 @@ def _of_highest_rate(rule: Rule, lines: Sequence[Line], rules_for: RulesFor) -> 
 
 
 def _as_the_goods(
-    n: int, line: Line, lines: Sequence[Line], goods: Sequence[_Cell], rules_for: RulesFor, met: Met, mode: ShippingMode
+    n: int, line: Line, carried: Sequence[tuple[int, Line]], goods: Sequence[_Cell], rules_for: RulesFor, met: Met, mode: ShippingMode
 ) -> list[_Cell]:
     """Share the charge among the goods by their value or weight, and tax each share as what it carries."""
-    carried = [(m, each) for m, each in enumerate(lines) if each.kind is Kind.GOODS]
     if not carried:
         return _on(n, line, [r for r in rules_for(line) if r.shipping is mode], met)
     taxes: dict[int, Fraction] = defaultdict(Fraction)

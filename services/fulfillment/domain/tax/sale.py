@@ -27,6 +27,7 @@ from shared.errors import Refusal
 from shared.regions import around, may_lie_in
 
 NO_RULE = "none"
+UNITED_KINGDOM = "GB"
 
 
 class NoTaxRule(Refusal):
@@ -149,8 +150,11 @@ class Sale(msgspec.Struct, frozen=True, kw_only=True):
         origin, target = territory_of(self.ship_from), territory_of(self.ship_to)
         if origin.tax == target.tax or any(each.importer and each.collects(target) for each in self.registered):
             return None
-        if EU_AREA in target.vat:
-            return imports.EU_LIMIT if EU_AREA not in origin.vat and any(each.ioss for each in self.registered) else None
+        if EU_AREA in target.vat and EU_AREA in origin.vat:
+            return None
+        if EU_AREA in target.vat and any(each.ioss for each in self.registered):
+            return imports.EU_LIMIT
+        # Northern Ireland's imports from outside of both are also under the UK's limit.
         return imports.LIMITS.get(target.tax) if self.collects(target) else None
 
 
@@ -202,13 +206,14 @@ def due_at_border(sale: Sale, rows: Sequence[Row]) -> bool:
 
 def _as_supplied(sale: Sale, supply: SupplyKind) -> Sale:
     """See a sale as of one supply: what is not sent comes from where the seller is at home, and any other service than an electronic one
-    is made there for consumers (Directive 2006/112/EC, Articles 45 and 58)."""
+    is made there for consumers (Directive 2006/112/EC, Articles 45 and 58; VATA 1994, s. 7A(2)(b) and Schedule 4A, paragraph 15)."""
     if supply is SupplyKind.GOODS:
         return sale
     here = sale.ship_from if sale.at_home(territory_of(sale.ship_from)) else Place(country=sale.home)
     origin = territory_of(here)
     consumer = sale.buyer_vat_country in ("", origin.tax, origin.country)
-    there = here if supply is SupplyKind.SERVICE and EU_AREA in origin.vat and consumer else sale.ship_to
+    made_here = supply is SupplyKind.SERVICE and consumer and (EU_AREA in origin.vat or origin.tax == UNITED_KINGDOM)
+    there = here if made_here else sale.ship_to
     return msgspec.structs.replace(sale, supply=supply, ship_from=here, ship_to=there)
 
 
@@ -249,7 +254,7 @@ def _at_border(sale: Sale, book: RuleBook, lines: Sequence[Line]) -> Callable[[L
 def _to_business(sale: Sale) -> bool:
     """Tell whether the buyer is registered for the tax of where the sale goes."""
     target = territory_of(sale.ship_to)
-    return sale.buyer_vat_country == target.tax or (sale.in_eu(target) and sale.buyer_vat_country in _eu_numbers(sale))
+    return sale.buyer_vat_country in (target.tax, target.code) or (sale.in_eu(target) and sale.buyer_vat_country in _eu_numbers(sale))
 
 
 def _nets(sale: Sale, book: RuleBook, goods: Sequence[Line]) -> list[int]:
@@ -381,7 +386,11 @@ def _counts_at(rule: Rule, place: Place, origin: Place) -> Place:
 
 def _as_it_is_for(sale: Sale, rule: Rule, tax_code: str, place: Place) -> Rule:
     regional = rule.level is not Level.COUNTRY and rule.region
-    if not (sale.collects_in(rule.country, rule.region) if regional else sale.collects(territory_of(place))):
+    territory = territory_of(place)
+    # A country's rule for a region may be that of a territory with a tax of its own, where the seller is registered by its code.
+    own = territory.tax != rule.country and territory_of(Place(country=rule.country, region=rule.region)) == territory
+    by_region = regional and not (own and sale.collects(territory))
+    if not (sale.collects_in(rule.country, rule.region) if by_region else sale.collects(territory)):
         return msgspec.structs.replace(rule, reason=Reason.NOT_COLLECTING)
     # What bears no tax needs no certificate.
     taxed = rule.reason not in UNTAXED and rule.rate_percent
