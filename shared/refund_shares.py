@@ -37,7 +37,7 @@ def given_back(prices: Mapping[int | None, int], parts: Iterable[Returned], *, u
             amount -= taken
             left |= {each.line: left[each.line] - taken} if taken else {}
         _take(left, amount)
-    if not sum(left.values()):
+    if sum(prices.values()) and not sum(left.values()):
         left = dict.fromkeys(left, 0)
     return {line: price - left[line] for line, price in prices.items()}
 
