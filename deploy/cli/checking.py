@@ -132,7 +132,7 @@ def _run_checks(missing: Mapping[str, str]) -> None:
 @click.option("--sample", "size", type=click.IntRange(1), help="So many, drawn at random; all of them otherwise.")
 @click.option("--seed", default=None, type=int, help="The same seed draws the same mistakes; random by default.")
 @click.option("--only", multiple=True, help="Only the mistakes of these keys, from an earlier list; may be repeated.")
-@click.option("--map", "draw", is_flag=True, help="Find out anew which tests reach which lines: one run of the suite under coverage.")
+@click.option("--map", "draw", is_flag=True, help="Find out again which tests reach which lines: one run of the suite under coverage.")
 @click.option("--workers", default=3, show_default=True, type=click.IntRange(1, 64), help="How many mistakes are tried at a time.")
 @click.option("--json", "into", type=click.Path(path_type=Path, dir_okay=False, writable=True), help="Write everything into this file.")
 def mutate(

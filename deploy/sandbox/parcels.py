@@ -278,7 +278,7 @@ class Carrier:
             code=code,
             detail=detail,
             location=str(body.get("location") or label.ship_to.get("city") or ""),
-            # Told as it is said: a time may be without its zone, or be missing.
+            # Sent as it is given: a time may be without its zone, or be missing.
             occurred_at=str(body["occurred_at"] or "") if "occurred_at" in body else now().isoformat(),
             sequence=len(parcel.scans),
             estimated_delivery=None if status == "delivered" else estimated.replace(microsecond=0).isoformat(),

@@ -196,7 +196,8 @@ class _Crowd:
     async def quoted(self) -> tuple[UUID, str]:
         order_id = new_id()
         await self._send("PUT", f"/api/v1/admin/orders/{order_id}", ORDER)
-        _, answer = await self._send("POST", "/api/v1/checkout/quote", {"order_id": order_id})
+        status, answer = await self._send("POST", "/api/v1/checkout/quote", {"order_id": order_id})
+        assert status == 201, (status, answer)
         return order_id, msgspec.json.decode(answer)["snapshot_id"]
 
     async def authorized(self, order_id: UUID, snapshot_id: str) -> int:
@@ -215,7 +216,9 @@ class _Crowd:
                 return None
             finally:
                 connection.close()
-            return None if status in (202, 429, 503) else (status, answer)
+            # What is under way already, for its connection broke, or was cut off by a busy machine, is asked for again as clients do.
+            again = status in (202, 408, 429, 503) or (status == 409 and msgspec.json.decode(answer).get("retry") == "after")
+            return None if again else (status, answer)
 
         found: tuple[int, bytes] = await until(answered, timeout_seconds=120)
         return found

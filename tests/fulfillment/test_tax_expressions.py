@@ -29,7 +29,7 @@ from services.fulfillment.domain.tax.rules import (
     ShippingMode,
     TaxedPer,
 )
-from services.fulfillment.domain.tax.sale import Exemption, NoTaxRule, Registration, Sale, rules_of
+from services.fulfillment.domain.tax.sale import Exemption, NoTaxRule, Registration, Sale, own_region_untaxed, rules_of
 from shared.refund_shares import Returned, given_back
 from tests.fulfillment.rates import DAY, goods, national, of_line, rule, shipping, sold, taxed, total
 
@@ -258,6 +258,15 @@ def test_e5_an_unknown_state_is_refused_rather_than_guessed() -> None:
 
     with pytest.raises(NoTaxRule):
         sold(sale, [goods(10_000)], *GST)
+
+
+@pytest.mark.parametrize(("registered", "region"), [(True, ""), (False, "IN-KA")])
+def test_e5_a_state_tax_that_is_not_collected_at_home_is_said(registered: bool, region: str) -> None:
+    here = Place(country="IN", region="IN-KA")
+    registrations = (Registration(country="IN", region="IN-KA"),) if registered else ()
+    sale = Sale(ship_from=here, ship_to=here, day=DAY, home="IN", registrations=registrations)
+
+    assert own_region_untaxed(sale, sold(sale, [goods(10_000)], *GST)) == region
 
 
 # Fees

@@ -16,7 +16,16 @@ from services.fulfillment.domain.tax.exports import FEE
 from services.fulfillment.domain.tax.net_prices import at_home, without_home_tax
 from services.fulfillment.domain.tax.regional import check_origin, doubts
 from services.fulfillment.domain.tax.rules import Place
-from services.fulfillment.domain.tax.sale import Exemption, Registration, Sale, due_at_border, is_distance_sale, lacks_rules, rules_of
+from services.fulfillment.domain.tax.sale import (
+    Exemption,
+    Registration,
+    Sale,
+    due_at_border,
+    is_distance_sale,
+    lacks_rules,
+    own_region_untaxed,
+    rules_of,
+)
 from services.fulfillment.domain.territories import EU_GOODS, NORTHERN_IRELAND, in_eu_vat_area, rule_places, territory_of
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.handlers.shopping import in_time
@@ -103,6 +112,9 @@ async def tax_of(
         found = answer
         if lacks_rules(sale, found):
             detail = f"There is no tax rule for {territory_of(place).name}, so no tax is collected there."
+            notices.append(Notice(code="tax-not-collected", detail=detail))
+        if region := own_region_untaxed(sale, found):
+            detail = f"The store sells from {region} and has no registration there, so the tax of that region is not collected."
             notices.append(Notice(code="tax-not-collected", detail=detail))
         if due_at_border(sale, found):
             notices.append(Notice(code="import-vat-due", detail="The tax on the import is collected at the border, not by the store."))

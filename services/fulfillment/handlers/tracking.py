@@ -97,7 +97,7 @@ def _reworded(parcel: Parcel, events: Sequence[TrackingEvent]) -> list[TrackingE
 
 
 async def look_for_due(context: Fulfillment) -> None:
-    """Ask the carriers for parcels of which nothing was told for a while; one that cannot be read holds up no other."""
+    """Ask the carriers for parcels of which no news came for a while; one that cannot be read holds up no other."""
     async with connected(context.desk.pool) as db:
         due = await rows.claim_due(db, again_seconds=context.settings.track_every_seconds)
     for label_id, position, carrier in due:

@@ -268,7 +268,7 @@ async def nets(db: Connection, envelope: Envelope, order_id: UUID, priced_hash: 
                   FROM order_tax_lines l
                  WHERE l.document_id = d.id AND l.line IS NOT NULL) AS rows
           FROM tax_documents d
-         WHERE (d.store_id, d.environment, d.order_id) IS NOT DISTINCT FROM ($1, $2, $3) AND d.kind = 'sale'
+         WHERE d.order_id = $3 AND (d.store_id, d.environment) IS NOT DISTINCT FROM ($1, $2) AND d.kind = 'sale'
         """,
         envelope.store_id,
         envelope.environment.value,
@@ -283,7 +283,7 @@ async def nets(db: Connection, envelope: Envelope, order_id: UUID, priced_hash: 
         """
         SELECT quote
           FROM tax_quotes
-         WHERE (store_id, environment, order_id, priced_hash) IS NOT DISTINCT FROM ($1, $2, $3, $4)
+         WHERE order_id = $3 AND (store_id, environment, priced_hash) IS NOT DISTINCT FROM ($1, $2, $4)
          ORDER BY created_at DESC
          LIMIT 1
         """,

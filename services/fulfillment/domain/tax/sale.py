@@ -188,6 +188,13 @@ def lacks_rules(sale: Sale, rows: Sequence[Row]) -> bool:
     return within and any(row.rule_version == NO_RULE and row.reason is Reason.NOT_COLLECTING for row in rows)
 
 
+def own_region_untaxed(sale: Sale, rows: Sequence[Row]) -> str:
+    """Name the region that the seller sells from and within, and whose tax they do not collect for want of a registration."""
+    own = around(sale.ship_from.region)
+    untaxed = (row.region for row in rows if row.reason is Reason.NOT_COLLECTING and row.rate_percent and row.region)
+    return next((region for region in untaxed if region in own), "")
+
+
 def is_distance_sale(sale: Sale, lines: Sequence[Line]) -> bool:
     """Tell whether the EU's threshold counts a sale: goods or electronic services, to a consumer in another member state (Article 59c)."""
 
