@@ -2,6 +2,7 @@
 
 import logging
 import mmap
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,9 @@ async def leaks_on_disk(management_url: str | None) -> list[str]:
     async with management(management_url) as http:
         [folder] = [Path(node["db_dir"]) for node in (await http.get("/api/nodes")).json()][:1]
     wanted = {name: secret.encode() for name, secret in {**PLANTED, **PERSONAL}.items()}
-    return sorted({f"{file.name} holds {name}" for file in folder.rglob("*") for name in _on_disk(file, wanted)})
+    # Unlike rglob, walk goes on where the broker deletes a folder meanwhile.
+    files = [Path(parent, file) for parent, _, names in os.walk(folder) for file in names]
+    return sorted({f"{file.name} holds {name}" for file in files for name in _on_disk(file, wanted)})
 
 
 def _on_disk(file: Path, wanted: Mapping[str, bytes]) -> list[str]:
@@ -93,5 +96,5 @@ def _on_disk(file: Path, wanted: Mapping[str, bytes]) -> list[str]:
         with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return [name for name, secret in wanted.items() if content.find(secret) >= 0]
     except (OSError, ValueError):
-        # A folder, an empty file, or one that the broker has deleted meanwhile.
+        # An empty file, or one that the broker has deleted meanwhile.
         return []
