@@ -31,10 +31,10 @@ def moment_of(value: object) -> Moment:
     """
     if not isinstance(value, str):
         raise ValueError(f"{value!r:.50} is no time")
-    told = datetime.fromisoformat(value.strip().removesuffix(" UTC"))
-    zoned = told.replace(tzinfo=UTC) if told.tzinfo is None else told
+    written = datetime.fromisoformat(value.strip().removesuffix(" UTC"))
+    zoned = written.replace(tzinfo=UTC) if written.tzinfo is None else written
     check_moment("time", zoned)
-    return Moment(at=zoned.astimezone(UTC), zone_assumed=told.tzinfo is None and not value.strip().endswith(" UTC"))
+    return Moment(at=zoned.astimezone(UTC), zone_assumed=written.tzinfo is None and not value.strip().endswith(" UTC"))
 
 
 def number_of(value: object) -> str:
@@ -61,7 +61,7 @@ def estimate_of(value: object, *, carrier: str, number: str) -> datetime | None:
 
 
 def events_of(entries: object, read: Callable[[Mapping[str, Any]], TrackingEvent], *, carrier: str, number: str) -> list[TrackingEvent]:
-    """Read a history, in whichever direction it is told."""
+    """Read a history, whichever entry comes first."""
     events: list[TrackingEvent] = []
     unread: list[Exception] = [] if entries is None or isinstance(entries, list) else [ValueError("the history is no list")]
     for entry in entries if isinstance(entries, list) else []:
