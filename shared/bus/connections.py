@@ -109,10 +109,22 @@ async def close(connection: AbstractConnection) -> None:
 
 
 @contextmanager
+def losses_named() -> Iterator[None]:
+    """Raise what is in LOST also where the library ends all that waits on a connection with a bare Exception, for want of a reason."""
+    try:
+        yield
+    except Exception as ended:
+        if type(ended) is not Exception:
+            raise
+        raise AMQPConnectionError("the connection was closed without a reason") from ended
+
+
+@contextmanager
 def losses_ignored() -> Iterator[None]:
     """Go on when the connection is lost inside, for what has no use on another one."""
     try:
-        yield
+        with losses_named():
+            yield
     except LOST:
         return
     except asyncio.CancelledError:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 
-from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, LOST, close, connect
+from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, LOST, close, connect, losses_named
 from shared.errors import Unavailable
 
 
@@ -21,19 +21,20 @@ async def depths(url: str, queues: Sequence[str]) -> dict[str, Depth]:
     """Tell how full these queues are; one that does not exist, or that this user may not see, is left out. Raises Unavailable."""
     found: dict[str, Depth] = {}
     try:
-        async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-            connection = await connect(url, name="depths")
-            try:
-                for name in queues:
-                    channel = await connection.channel()
-                    try:
-                        declared = await channel.queue_declare(name, passive=True)
-                    except (ChannelNotFoundEntity, ChannelAccessRefused):
-                        continue  # The channel is closed by it.
-                    await channel.close()
-                    found[name] = Depth(messages=declared.message_count or 0, consumers=declared.consumer_count or 0)
-            finally:
-                await close(connection)
+        with losses_named():
+            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+                connection = await connect(url, name="depths")
+                try:
+                    for name in queues:
+                        channel = await connection.channel()
+                        try:
+                            declared = await channel.queue_declare(name, passive=True)
+                        except (ChannelNotFoundEntity, ChannelAccessRefused):
+                            continue  # The channel is closed by it.
+                        await channel.close()
+                        found[name] = Depth(messages=declared.message_count or 0, consumers=declared.consumer_count or 0)
+                finally:
+                    await close(connection)
     except LOST as lost:
         raise Unavailable(f"broker: {lost}") from lost
     return found

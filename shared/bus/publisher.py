@@ -9,7 +9,7 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, LOST, close, connect, connect_first, told_to_stop
+from shared.bus.connections import ANSWER_TIMEOUT_SECONDS, LOST, close, connect, connect_first, losses_named, told_to_stop
 from shared.bus.letters import PERSISTENT, TRANSIENT, Letter, TooLarge, Unroutable
 from shared.errors import Unavailable
 from shared.ids import new_id_text
@@ -71,9 +71,10 @@ class Publisher:
             await self.reopen()
             channel = self._unconfirmed
             assert channel is not None, "both channels are opened together"
-            await channel.basic_publish(
-                letter.body, exchange=letter.exchange, routing_key=letter.routing_key, properties=_properties(letter), wait=False
-            )
+            with losses_named():
+                await channel.basic_publish(
+                    letter.body, exchange=letter.exchange, routing_key=letter.routing_key, properties=_properties(letter), wait=False
+                )
         except LOST as lost:
             raise Unavailable(f"broker: {lost}") from lost
 
@@ -98,15 +99,16 @@ class Publisher:
             if channel is None or channel.is_closed:
                 channel = await self._open()
             # The confirm is waited for, not that the socket has taken it: many travel at once.
-            await channel.basic_publish(
-                letter.body,
-                exchange=letter.exchange,
-                routing_key=letter.routing_key,
-                properties=_properties(letter),
-                mandatory=letter.mandatory,
-                timeout=CONFIRM_TIMEOUT_SECONDS,
-                wait=False,
-            )
+            with losses_named():
+                await channel.basic_publish(
+                    letter.body,
+                    exchange=letter.exchange,
+                    routing_key=letter.routing_key,
+                    properties=_properties(letter),
+                    mandatory=letter.mandatory,
+                    timeout=CONFIRM_TIMEOUT_SECONDS,
+                    wait=False,
+                )
         except PublishError as returned:
             raise Unroutable(f"{letter.exchange} has no queue for {letter.routing_key}") from returned
         except ChannelNotFoundEntity as missing:
@@ -130,9 +132,10 @@ class Publisher:
             if self._connection is None or self._connection.is_closed:
                 self._connection = await connect(self._url, name=f"{self._name} publish")
             try:
-                async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-                    self._unconfirmed = cast(Channel, await self._connection.channel(publisher_confirms=False))
-                    self._channel = cast(Channel, await self._connection.channel(publisher_confirms=True, on_return_raises=True))
+                with losses_named():
+                    async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+                        self._unconfirmed = cast(Channel, await self._connection.channel(publisher_confirms=False))
+                        self._channel = cast(Channel, await self._connection.channel(publisher_confirms=True, on_return_raises=True))
             except LOST:
                 # Open and mute, or gone without the library's having noticed: the next try gets another connection.
                 useless, self._connection = self._connection, None

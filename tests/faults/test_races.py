@@ -195,7 +195,8 @@ class _Crowd:
 
     async def quoted(self) -> tuple[UUID, str]:
         order_id = new_id()
-        await self._send("PUT", f"/api/v1/admin/orders/{order_id}", ORDER)
+        status, answer = await self._send("PUT", f"/api/v1/admin/orders/{order_id}", ORDER)
+        assert status == 200, (status, answer)
         status, answer = await self._send("POST", "/api/v1/checkout/quote", {"order_id": order_id})
         assert status == 201, (status, answer)
         return order_id, msgspec.json.decode(answer)["snapshot_id"]

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from shared import topology
-from shared.bus import Consumer, Letter, Publisher, Received, publisher
+from shared.bus import Consumer, Letter, Publisher, Received, depths, publisher
 from shared.bus.connections import LOST, close, connect
 from shared.dependencies import nodes_of, where_of
 from shared.errors import Unavailable
@@ -82,3 +82,21 @@ async def test_no_node_that_answers_is_said(bare_place: Place) -> None:
 
 async def _as_many(arrived: list[bytes], count: int) -> bool:
     return len(arrived) == count
+
+
+async def test_a_connection_that_ends_without_a_reason_is_a_lost_one(bare_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiormq ends what waits on it with a bare Exception then (`FutureStore.reject_all`); under load that was a 500 for a kept command."""
+    monkeypatch.setattr(publisher, "CONFIRM_TIMEOUT_SECONDS", 0.5)
+    url, queue = bare_place.amqp_url, topology.lane("probe")
+    await topology.declare(url, ["probe"])
+    letter = Letter(exchange=topology.COMMANDS, routing_key="probe.do.v1", body=b"{}", headers={})
+
+    async with Publisher(url, name="tests") as publishing:
+        for _ in range(5):
+            waiting = asyncio.gather(*(publishing.publish(letter) for _ in range(50)))
+            await asyncio.sleep(0)
+            assert publishing._connection is not None
+            await publishing._connection.close(None)
+            await waiting
+
+        assert (await depths(url, [queue]))[queue].messages >= 250
