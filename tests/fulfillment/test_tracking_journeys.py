@@ -166,6 +166,27 @@ async def test_a_look_that_fails_holds_up_no_other(world: World, monkeypatch: py
     assert REGISTRY.get_sample_value("tender_tracking_looks_failed_total", {"carrier": "easypost"}) == before + 1
 
 
+@pytest.mark.parametrize("carrier", CARRIERS)
+async def test_a_return_of_which_no_news_came_is_looked_for(world: World, carrier: str) -> None:
+    """Parcels that news had brought to their end were never looked for: one that went back counted as delivered for good."""
+    order_id, [number] = await a_label(world, carrier)
+    due = "UPDATE fulfillment.shipment_packages SET next_look_at = now() + make_interval(hours => $2) WHERE order_id = $1"
+    await world.change(due, order_id, 1)
+    await move(world, number, "delivered", occurred_at=at(2))
+    shown = await until(partial(seen_of, world, order_id, 1))
+    assert shown["status"] == "delivered"
+    tell, world.sandbox.carrier.tell = world.sandbox.carrier.tell, lambda *_: None
+    await move(world, number, "return_to_sender", occurred_at=at(1))
+    world.sandbox.carrier.tell = tell
+
+    await world.change(due, order_id, 0)
+
+    shown = await until(partial(seen_of, world, order_id, 2))
+    assert shown["status"] == "return_to_sender"
+    looked = "SELECT 1 FROM fulfillment.shipment_packages WHERE order_id = $1 AND looked_after_end"
+    assert await until(lambda: world.rows(looked, order_id))
+
+
 NEWS: Sequence[tuple[str, float, bool]] = (
     ("in_transit", 1, True),
     ("exception", 2, False),

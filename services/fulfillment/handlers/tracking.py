@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from services.fulfillment.domain.shipping.shipments import as_a_whole
-from services.fulfillment.domain.shipping.tracking import TrackingEvent, history, of_parcel, project, tells_more
+from services.fulfillment.domain.shipping.tracking import ENDS, TrackingEvent, history, of_parcel, project, tells_more
 from services.fulfillment.handlers.context import Fulfillment
 from services.fulfillment.store import labels, shipments
 from services.fulfillment.store import parcels as rows
@@ -111,14 +111,22 @@ async def look_for_due(context: Fulfillment) -> None:
 async def _look_for(context: Fulfillment, label_id: UUID, position: int) -> None:
     async with connected(context.desk.pool) as db:
         parcel = await rows.get(db, label_id, position)
+    events = await _told_by_carrier(context, parcel)
+    await take_in(_work(context, parcel), context, parcel, events, source="poll")
+    of_this = of_parcel(events, made_at=parcel.made_at, followed_at=parcel.followed_at)
+    if parcel.tracking.status in ENDS or any(event.status in ENDS for event in of_this):
+        async with connected(context.desk.pool) as db:
+            await rows.looked_after_end(db, parcel)
+
+
+async def _told_by_carrier(context: Fulfillment, parcel: Parcel) -> Sequence[TrackingEvent]:
     carrier = context.carrier_of_numbers(parcel.store_id, parcel.environment, parcel.carrier)
     if carrier is None or not carrier.capabilities.tracking:
-        return
+        return []
     try:
-        events = await carrier.track(parcel.tracking_number, provider_label_id=parcel.provider_label_id)
+        return await carrier.track(parcel.tracking_number, provider_label_id=parcel.provider_label_id)
     except OUTCOME_UNKNOWN as silent:
         raise Unavailable(f"{parcel.tracking_number}: {type(silent).__name__}: {silent}") from silent
-    await take_in(_work(context, parcel), context, parcel, events, source="poll")
 
 
 def _work(context: Fulfillment, parcel: Parcel) -> Work:

@@ -358,8 +358,8 @@ def packed(label: Label, bought: Bought, *, carrier: str, look_seconds: float) -
     return Statement(
         """
         INSERT INTO shipment_packages (label_id, position, store_id, environment, order_id, shipment_id, carrier, tracking_number,
-                                       weight_grams, media_type, document, next_look_at)
-        SELECT $1, position, $2, $3, $4, $5, $6, number, weight, media, document, now() + make_interval(secs => $7)
+                                       weight_grams, media_type, document, next_look_at, looked_after_end)
+        SELECT $1, position, $2, $3, $4, $5, $6, number, weight, media, document, now() + make_interval(secs => $7), false
           FROM unnest($8::integer[], $9::text[], $10::integer[], $11::text[], $12::bytea[]) AS t (position, number, weight, media, document)
         """,
         (

@@ -136,14 +136,15 @@ async def of_order(db: Connection, envelope: Envelope, order_id: UUID) -> list[P
 
 
 async def claim_due(db: Connection, *, again_seconds: float) -> list[tuple[UUID, int, str]]:
-    """Take parcels that are to be looked for, and say when again; gives their labels, positions and carriers."""
+    """Take parcels that are to be looked for, at the end of their way once more, and say when again; gives labels, positions, carriers."""
     rows = await db.fetch(
         """
         UPDATE shipment_packages
            SET next_look_at = now() + make_interval(secs => $1)
          WHERE (label_id, position) IN (SELECT label_id, position
                                           FROM shipment_packages
-                                         WHERE tracking_status NOT IN ('delivered', 'return_to_sender', 'cancelled')
+                                         WHERE tracking_status <> 'cancelled'
+                                           AND (tracking_status NOT IN ('delivered', 'return_to_sender') OR NOT looked_after_end)
                                            AND next_look_at <= now()
                                          ORDER BY next_look_at
                                          LIMIT $2
@@ -161,6 +162,13 @@ async def get(db: Connection, label_id: UUID, position: int) -> Parcel:
     row = await db.fetchrow(_PARCEL + " WHERE (p.label_id, p.position) = ($1, $2)", label_id, position)
     assert row is not None, "a package is never deleted"
     return _parcel(row)
+
+
+async def looked_after_end(db: Connection, parcel: Parcel) -> None:
+    """Write down that the carrier was asked when a parcel had come to its end, so that it need not be asked again."""
+    await db.execute(
+        "UPDATE shipment_packages SET looked_after_end = true WHERE (label_id, position) = ($1, $2)", parcel.label_id, parcel.position
+    )
 
 
 async def look_sooner(db: Connection, label_id: UUID, position: int, *, seconds: float) -> None:

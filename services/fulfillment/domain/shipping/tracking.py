@@ -45,6 +45,8 @@ RANK = {
     TrackingStatus.RETURN_TO_SENDER: 8,
     TrackingStatus.CANCELLED: 9,
 }
+# Where the way of a parcel ends, as far as its carrier is concerned.
+ENDS = frozenset({TrackingStatus.DELIVERED, TrackingStatus.RETURN_TO_SENDER})
 MOVING = frozenset(RANK) - {TrackingStatus.UNKNOWN, TrackingStatus.PRE_TRANSIT, TrackingStatus.CANCELLED}
 
 
