@@ -4,7 +4,7 @@ import asyncio
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from deploy.sandbox.webhooks import Moods
@@ -41,8 +41,9 @@ async def _soak(nursery: Nursery, folder: Path, minutes: float, rng: random.Rand
     ends = time.monotonic() + minutes * 60
     async with a_ground(nursery, folder, moods=MOODS) as ground:
         ground.rng = rng
-        while time.monotonic() < ends:
-            pair = _pair(rng)
+        for pair in _pairs(rng):
+            if time.monotonic() >= ends:
+                break
             seconds = [_lasts(fault, rng) for fault in pair]
             names = " + ".join(f"{fault.name} ({lasts:.0f} s)" for fault, lasts in zip(pair, seconds, strict=True))
             counters = await strike(ground, pair, seconds, rng)
@@ -65,11 +66,15 @@ async def strike(ground: Ground, faults: Sequence[Fault], seconds: Sequence[floa
     return await audit(ground.world, shop.attempts)
 
 
-def _pair(rng: random.Random) -> tuple[Fault, Fault]:
+def _pairs(rng: random.Random) -> Iterator[tuple[Fault, Fault]]:
+    """Give pairs without end, in rounds in which every fault comes first in one pair: none is left to chance."""
     while True:
-        one, other = rng.sample(FAULTS, 2)
-        if one.touches != other.touches and not (one.needs & {other.touches} or other.needs & {one.touches}):
-            return one, other
+        for one in rng.sample(FAULTS, len(FAULTS)):
+            yield one, rng.choice([other for other in FAULTS if _can_pair(one, other)])
+
+
+def _can_pair(one: Fault, other: Fault) -> bool:
+    return one.touches != other.touches and not (one.needs & {other.touches} or other.needs & {one.touches})
 
 
 def _lasts(fault: Fault, rng: random.Random) -> float:
