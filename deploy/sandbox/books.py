@@ -383,8 +383,8 @@ class Books:
     def dispute(self, payment: Payment, body: dict[str, Any]) -> Payment:
         """Open a dispute, or have the latest (or the one that is named) turn, and move its money as Stripe does.
 
-        `returned` is what a lost one gives back all the same (support.stripe.com: "partially won"); `withdrawn` has one that was
-        prevented take its money, as Visa's Rapid Dispute Resolution does.
+        `returned` is what a lost one gives back all the same (support.stripe.com: "partially won"), and so never the whole: one that
+        gave back all of it is won. `withdrawn` has one that was prevented take its money, as Visa's Rapid Dispute Resolution does.
         """
         status, amount = _text(body, "status"), body.get("amount", payment.amount)
         found = [d for d in payment.disputes if body.get("id") in (None, d.id)]
@@ -404,7 +404,10 @@ class Books:
         taken = taken or (dispute.status in DISPUTED and not payment.of(dispute))
         if taken and out == 0:
             self.add(payment, "chargeback", dispute.amount, reason="fraudulent", dispute=dispute.id)
-        back = out if dispute.status == "won" or (dispute.status == "prevented" and not taken) else body.get("returned", 0)
+        if dispute.status == "won" or (dispute.status == "prevented" and not taken):
+            back = out
+        else:
+            back = min(body.get("returned", 0), payment.lost_by(dispute) - 1) if dispute.status == "lost" else 0
         if back > 0:
             self.add(payment, "chargeback_reversal", back, dispute=dispute.id)
 
