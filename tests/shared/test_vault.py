@@ -1,27 +1,57 @@
 """Seals: they open where they belong and nowhere else; sealing, opening and rotating in any order loses and mixes nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import base64
+from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploy import keys
+from services.payments.domain.intents import Operation
+from services.payments.handlers.asking import Payments
+from services.payments.providers import Prepared
+from services.payments.store.questions import Question
+from services.webhooks.handlers.signing_secrets import SecretOwner
 from shared import credentials
 from shared.contracts.credentials import TOLD, Use, place_of
 from shared.credentials import Credential, Wallet
 from shared.database import Pool, connected, open_pool
 from shared.ids import new_id
 from shared.messages import Envelope, Environment, type_of
-from shared.vault import BrokenSeal, KeySource, PrivateKeys, Sealed, Sealer, UnknownKey, Vault, as_text, new_private_key, of_text, public_of
+from shared.vault import (
+    DATA_KEY_PLACE,
+    WRAPPED,
+    BrokenSeal,
+    Chest,
+    KeySource,
+    PrivateKeys,
+    Sealed,
+    Sealer,
+    UnknownKey,
+    Unwrapper,
+    Vault,
+    Wrapper,
+    as_text,
+    endpoint_place,
+    new_private_key,
+    of_text,
+    payment_method_place,
+    personal_place,
+    public_of,
+)
 from shared.vitals import Pulse
 from shared.work import Desk, Work
-from tests.world import Place, payments_settings
+from tests.holding import held, waiting
+from tests.world import Place, payments_settings, vault_keys
 
 PROVIDERS = ("sandbox", "stripe")
 OPERATIONS = ("put", "rotate", "reseal", "refresh", "retire")
@@ -66,6 +96,162 @@ class TestASeal:
 
         assert of_text(as_text(sealed)) == sealed
         assert [of_text(text) for text in ("", "tok_success", "sealed:x:y", "sealed:1:*", "sealed:1")] == [None] * 5
+
+
+class TestAWrappedText:
+    """Of a context that is not bound: what was wrapped for one place would open at every other."""
+
+    def test_opens_by_the_private_key_alone_at_its_place_alone(self) -> None:
+        ours = some_keys(1)
+        wrapper, unwrapper = Wrapper(Sealer(public_of(ours))), Unwrapper(Vault(ours))
+        here, there = wrapper.wrap(b"secret", info="here"), wrapper.wrap(b"another", info="there")
+
+        assert (unwrapper.unwrap(here, info="here"), unwrapper.unwrap(there, info="there")) == (b"secret", b"another")
+        for text, info in ((here, "there"), (there, "here"), (here, ""), (here, "her")):
+            with pytest.raises(BrokenSeal):
+                unwrapper.unwrap(text, info=info)
+        with pytest.raises(BrokenSeal):
+            Unwrapper(Vault(some_keys(1))).unwrap(here, info="here")
+        with pytest.raises(UnknownKey):
+            Unwrapper(Vault(some_keys(2))).unwrap(here, info="here")
+
+    def test_looks_different_each_time_and_hides_what_is_in_it(self) -> None:
+        wrapper = Wrapper(Sealer(public_of(some_keys(1))))
+        first, second = wrapper.wrap(b"secret", info="here"), wrapper.wrap(b"secret", info="here")
+
+        assert first.split(":")[:3] == second.split(":")[:3]
+        assert first.split(":")[3] != second.split(":")[3]
+        assert b"secret" not in base64.b64decode(first.split(":")[3])
+
+    def test_that_was_altered_does_not_open(self) -> None:
+        ours = some_keys(1)
+        *head, content = Wrapper(Sealer(public_of(ours))).wrap(b"secret", info="here").split(":")
+        raw = bytearray(base64.b64decode(content))
+        raw[-1] ^= 1
+
+        for altered in (base64.b64encode(raw).decode(), "", "*"):
+            with pytest.raises(BrokenSeal):
+                Unwrapper(Vault(ours)).unwrap(":".join((*head, altered)), info="here")
+
+    def test_takes_no_seal_of_another_place_for_its_data_key(self) -> None:
+        ours, key, nonce = some_keys(1), bytes(32), bytes(12)
+        content = base64.b64encode(nonce + AESGCM(key).encrypt(nonce, b"secret", b"here")).decode()
+
+        for place, opens in ((DATA_KEY_PLACE, True), ("tender/credential/1|store|sandbox|stripe|payments", False)):
+            sealed = base64.b64encode(Sealer(public_of(ours)).seal(key, info=place).blob).decode()
+            text = f"{WRAPPED}:1:{sealed}:{content}"
+            with nullcontext() if opens else pytest.raises(BrokenSeal):
+                assert Unwrapper(Vault(ours)).unwrap(text, info="here") == b"secret"
+
+
+class TestAChest:
+    def test_opens_by_its_secret_and_purpose_for_its_subject_alone(self) -> None:
+        """Of answers at rest that are not bound to their operation: one caller's could be put into another's row."""
+        chest = Chest("secret", purpose="answers")
+        locked = chest.lock(b"answer", about=b"one")
+
+        assert Chest("secret", purpose="answers").unlock(locked, about=b"one") == b"answer"
+        for other, about in (
+            (chest, b"two"),
+            (chest, b""),
+            (Chest("another", purpose="answers"), b"one"),
+            (Chest("secret", purpose="questions"), b"one"),
+        ):
+            with pytest.raises(BrokenSeal):
+                other.unlock(locked, about=about)
+        assert chest.lock(b"answer", about=b"one") != locked
+        assert b"answer" not in locked
+
+
+STORE, THING = new_id(), new_id()
+# Every place at which something opens, by the facts that name it; all services take the texts from these.
+PLACES: dict[str, tuple[Callable[..., str], tuple[object, ...]]] = {
+    "payment method": (payment_method_place, (STORE, "sandbox", THING)),
+    "personal": (personal_place, (STORE, "sandbox", THING)),
+    "webhook endpoint": (endpoint_place, (STORE, "sandbox", THING)),
+    "credential": (place_of, (STORE, "sandbox", "stripe", "payments")),
+    "signing secret": (
+        lambda store_id, environment, endpoint_id: SecretOwner(store_id=store_id, environment=environment, endpoint_id=endpoint_id).info,
+        (STORE, "sandbox", THING),
+    ),
+}
+
+
+class TestPlaces:
+    @pytest.mark.parametrize("what", PLACES)
+    def test_name_every_fact(self, what: str) -> None:
+        """Of a place without its store or environment: both sides leave it out, so that only a stranger would notice."""
+        name, facts = PLACES[what]
+        texts = [name(*facts[:n], f"other-{fact}", *facts[n + 1 :]) for n, fact in enumerate(facts)]
+
+        assert len({name(*facts), *texts}) == len(facts) + 1
+
+    def test_are_told_apart_by_what_lies_there(self) -> None:
+        assert len({name(*facts) for name, facts in PLACES.values()}) == len(PLACES)
+
+
+async def a_wallet(pool: Pool) -> Wallet:
+    wallet = Wallet(pool, KeySource(text=vault_keys("payments")), [Use.PAYMENTS])
+    await wallet.refresh()
+    return wallet
+
+
+class TestInRows:
+    """What the rows of a service hold wrapped opens in its own row alone."""
+
+    async def test_a_kept_reply_opens_for_its_command_alone(self, pool: Pool) -> None:
+        desk = _desk(pool)
+        desk.seal = await a_wallet(pool)
+        envelope = Envelope(
+            id=new_id(), store_id=new_id(), environment=Environment.SANDBOX, source="tests", actor="tests", correlation_id="tests"
+        )
+
+        kept = desk.sealed(envelope, b"reply")
+
+        assert b"reply" not in kept
+        assert desk.unsealed(envelope, kept) == b"reply"
+        for change in ({"id": new_id()}, {"store_id": new_id()}, {"environment": Environment.PRODUCTION}, {"source": "gateway"}):
+            with pytest.raises(BrokenSeal):
+                desk.unsealed(msgspec.structs.replace(envelope, **change), kept)
+
+    async def test_an_exact_call_opens_for_its_transaction_alone(self, pool: Pool) -> None:
+        """Another row's call would be repeated in its place, with another amount or another customer's token."""
+        nothing: Any = SimpleNamespace()
+        context = Payments(desk=nothing, settings=nothing, wallet=await a_wallet(pool), providers=nothing, pricing=nothing)
+        prepared, ours = Prepared(operation="authorize", method="POST", path="/v1/payments", body=b"tok_success"), new_id()
+
+        request = context.pinned(ours, prepared)
+
+        assert b"tok_success" not in request
+        assert context.with_call(_question(ours, request)).prepared == prepared
+        assert context.with_call(_question(new_id(), request)).prepared is None
+
+
+def _question(transaction_id: UUID, request: bytes) -> Question:
+    envelope = Envelope(
+        id=new_id(), store_id=new_id(), environment=Environment.SANDBOX, source="tests", actor="tests", correlation_id="tests"
+    )
+    return Question(
+        transaction_id=transaction_id,
+        intent_id=new_id(),
+        order_id=new_id(),
+        operation=Operation.AUTHORIZE,
+        provider="sandbox",
+        provider_account="sandbox:default",
+        provider_payment_id=None,
+        provider_txn_id=None,
+        prepared=None,
+        request=request,
+        idempotency_key="tests",
+        lease_token=1,
+        looks=0,
+        age_seconds=0,
+        awaiting_customer=False,
+        intent_abandoned=False,
+        envelope=envelope,
+        command_type="tests",
+        command_digest=b"",
+    )
 
 
 class _Ground:
@@ -115,6 +301,46 @@ async def pool(place: Place) -> AsyncIterator[Pool]:
     opened = await open_pool(payments_settings(place, "").database_url, connections=6)
     yield opened
     await opened.close()
+
+
+class TestAtOnce:
+    """Two processes at one credential: held between their reading and their writing, and let go."""
+
+    async def test_of_two_that_are_put_one_is_decided_again(self, place: Place, pool: Pool, tmp_path: Path) -> None:
+        keys.make(tmp_path)
+        # Each with a desk of its own: one process writes what is of one shape one after the other.
+        grounds = [_Ground(pool, tmp_path) for _ in PROVIDERS]
+        for ground in grounds:
+            await ground.wallets[0].refresh()
+
+        async with held(place, "payments.credentials_revision"):
+            putting = [
+                asyncio.create_task(ground.put(provider, ground.wallets[0])) for ground, provider in zip(grounds, PROVIDERS, strict=True)
+            ]
+            await waiting(place, 2)
+        results = await asyncio.gather(*putting, return_exceptions=True)
+
+        assert sorted(type(each).__name__ for each in results) == ["Contended", "NoneType"]
+
+    async def test_what_was_sealed_again_meanwhile_stays(self, place: Place, pool: Pool, tmp_path: Path) -> None:
+        keys.make(tmp_path)
+        ground, wallet = _Ground(pool, tmp_path), Wallet(pool, KeySource(file=str(keys.private_file(tmp_path, "payments"))), [Use.PAYMENTS])
+        await wallet.refresh()
+        async with connected(pool) as db:
+            await db.execute("DELETE FROM provider_credentials")
+        await ground.put("stripe", wallet)
+        keys.renew(tmp_path, "payments")
+        await wallet.refresh()
+
+        async with held(place, "payments.provider_credentials") as others:
+            sealing = asyncio.create_task(wallet.reseal())
+            await waiting(place, 1)
+            await others.execute("UPDATE payments.provider_credentials SET key_version = 7, sealed = 'theirs'")
+        await sealing
+
+        async with connected(pool) as db:
+            rows = await db.fetch("DELETE FROM provider_credentials RETURNING key_version, sealed")
+        assert [tuple(row) for row in rows] == [(7, b"theirs")]
 
 
 steps = st.lists(st.tuples(st.sampled_from(OPERATIONS), st.sampled_from(PROVIDERS), st.integers(0, 1)), min_size=4, max_size=16)
