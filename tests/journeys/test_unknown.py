@@ -68,8 +68,8 @@ async def test_an_operator_decides_and_the_waiting_key_hears_it(world: World, ou
     assert answer.status == status
     row = next(t for t in await payment.transactions() if t["id"] == listed["transaction_id"])
     assert "ticket 4711" in row["raw_response_redacted"]["evidence"]
-    audited = await world.rows("SELECT actor, reason FROM payments.admin_audit WHERE subject = $1", listed["transaction_id"])
-    assert [row["actor"].split(":")[0] for row in audited] == ["admin"]
+    audited = await world.rows("SELECT action, actor, reason FROM payments.admin_audit WHERE subject = $1", listed["transaction_id"])
+    assert [(row["action"], row["actor"].split(":")[0]) for row in audited] == [("outcome.decide", "admin")]
     assert all("ticket 4711" in row["reason"] for row in audited)
 
 
