@@ -1,14 +1,18 @@
-"""A row that changes between a writer's read and its write: forced with a lock, without a clock."""
+"""A row that changes between a writer's read and its write: forced with locks, without a clock."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
 
 from tests.world import World, until
 
-WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+# For a row; for a table it would be a relation.
+WAITING = """
+    SELECT FROM pg_stat_activity
+     WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event IN ('tuple', 'transactionid')
+"""
 Change = tuple[str, Sequence[Any]]
 
 
@@ -32,3 +36,16 @@ async def changed_meanwhile(world: World, *changes: Change) -> AsyncIterator[Non
 
 async def _nothing_waits(world: World) -> bool:
     return not await world.rows(WAITING)
+
+
+@contextlib.asynccontextmanager
+async def held(world: World, table: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Hold every process that reads a table, until what this gives is called."""
+    other = await asyncpg.connect(world.place.database_url)
+    try:
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        yield transaction.commit
+    finally:
+        await other.close()
