@@ -1,4 +1,4 @@
-"""Two processes at one label or one parcel: a process that lost the lease, or read an older revision, changes nothing.
+"""Two processes at one label, parcel or order: a process that lost the lease, or read an older revision, changes nothing.
 
 And labels whose carrier's list may lag behind: nothing is bought again before the wait that the carrier's adapter declares.
 """
@@ -256,3 +256,18 @@ class TestOlderRevision:
         await until(lambda: seen_of(world, order_id, 2))
         [row] = await world.rows("SELECT tracking_status FROM fulfillment.shipments WHERE order_id = $1", order_id)
         assert ((await tracking(world, order_id))["status"], row["tracking_status"]) == ("delivered", "delivered")
+
+    async def test_tax_is_recorded_of_what_is_paid_at_the_time(self, world: World) -> None:
+        """For a sale worked out of an older revision of its order: it would be recorded although the payment is gone."""
+        order_id = await shop.an_order(world)
+        snapshot_id = (await ok(await shop.quote(world, order_id)))["snapshot_id"]
+        await shop.pay(world, order_id, snapshot_id)
+        known = "UPDATE fulfillment.orders_known SET revision = revision + 1 WHERE order_id = $1"
+        gone = "UPDATE fulfillment.order_payments SET status = 'voided', captured_amount = 0, version = version + 1 WHERE order_id = $1"
+
+        async with changed_meanwhile(world, (known, [order_id]), (gone, [order_id])):
+            finalizing = asyncio.create_task(shop.finalize_as_it_is(world, order_id, snapshot_id))
+        await finalizing
+
+        documents = (await ok(await world.send("GET", f"/api/v1/admin/orders/{order_id}/tax")))["documents"]
+        assert documents == []
