@@ -8,11 +8,12 @@ import asyncpg
 
 from tests.world import World, until
 
-# For a row; for a table it would be a relation.
+# For a row, and for a table.
 WAITING = """
     SELECT FROM pg_stat_activity
      WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event IN ('tuple', 'transactionid')
 """
+HELD = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'relation'"
 Change = tuple[str, Sequence[Any]]
 
 
@@ -49,3 +50,13 @@ async def held(world: World, table: str) -> AsyncIterator[Callable[[], Awaitable
         yield transaction.commit
     finally:
         await other.close()
+
+
+async def is_held(world: World) -> bool:
+    """Tell whether a process waits for a table that is held."""
+    return bool(await world.rows(HELD))
+
+
+async def is_free(world: World) -> bool:
+    """Tell whether no process waits for a table or a row any more."""
+    return not await is_held(world) and await _nothing_waits(world)
