@@ -76,33 +76,6 @@ async def found_of(world: World, order_id: UUID, **filters: str) -> list[Any]:
     return [item for item in await drift(world, domain="tax", **filters) if item["order_id"] == str(order_id)]
 
 
-FILING = "SELECT * FROM fulfillment.tax_filings WHERE document_id IN (SELECT id FROM fulfillment.tax_documents WHERE order_id = $1)"
-TAKEN_OVER = (
-    "UPDATE fulfillment.tax_filings SET lease_token = lease_token + 1, lease_expires_at = now() + interval '1 hour' WHERE document_id = $1"
-)
-LEASE_ENDS = "UPDATE fulfillment.tax_filings SET lease_expires_at = now(), next_look_at = now() WHERE document_id = $1"
-
-
-async def test_document_is_marked_by_the_one_that_has_it(world: World) -> None:
-    """For a document that is written down as recorded by a process that lost it, while another process is at it."""
-    payment, snapshot_id = await a_paid_order(world)
-    await shop.pay(world, payment.order_id, snapshot_id)
-    # The provider is called; what came of it cannot be written yet, with the audit of the call.
-    async with held(world, "fulfillment.provider_call_audit") as let_go:
-        await ok(await finalize(world, payment.order_id, snapshot_id))
-        await until(partial(is_held, world))
-        [filing] = await world.rows(FILING, payment.order_id)
-        await world.change(TAKEN_OVER, filing["document_id"])
-        await let_go()
-        await until(partial(is_free, world))
-
-    [lost] = await world.rows(FILING, payment.order_id)
-    await world.change(LEASE_ENDS, filing["document_id"])
-
-    assert (filing["lease_token"], lost["lease_token"], lost["status"]) == (1, 2, "pending")
-    await recorded(world, payment.order_id, 1)
-
-
 async def test_sales_and_reversals_are_recorded_once_and_agree(world: World, engine: str) -> None:
     payment = await a_sale(world)
     await recorded(world, payment.order_id, 1)
@@ -184,3 +157,30 @@ async def test_another_currency_or_a_document_struck_out_is_found_where_the_prov
 
         assert {each[0] for each in brief(await found_of(world, other.order_id))} == {"currency"}
         assert {each[0] for each in brief(await found_of(world, struck_out.order_id))} == {"status"}
+
+
+FILING = "SELECT * FROM fulfillment.tax_filings WHERE document_id IN (SELECT id FROM fulfillment.tax_documents WHERE order_id = $1)"
+TAKEN_OVER = (
+    "UPDATE fulfillment.tax_filings SET lease_token = lease_token + 1, lease_expires_at = now() + interval '1 hour' WHERE document_id = $1"
+)
+LEASE_ENDS = "UPDATE fulfillment.tax_filings SET lease_expires_at = now(), next_look_at = now() WHERE document_id = $1"
+
+
+async def test_document_is_marked_by_the_one_that_has_it(world: World) -> None:
+    """For a document that is written down as recorded by a process that lost it, while another process is at it."""
+    payment, snapshot_id = await a_paid_order(world)
+    await shop.pay(world, payment.order_id, snapshot_id)
+    # The provider is called; what came of it cannot be written yet, with the audit of the call.
+    async with held(world, "fulfillment.provider_call_audit") as let_go:
+        await ok(await finalize(world, payment.order_id, snapshot_id))
+        await until(partial(is_held, world))
+        [filing] = await world.rows(FILING, payment.order_id)
+        await world.change(TAKEN_OVER, filing["document_id"])
+        await let_go()
+        await until(partial(is_free, world))
+
+    [lost] = await world.rows(FILING, payment.order_id)
+    await world.change(LEASE_ENDS, filing["document_id"])
+
+    assert (filing["lease_token"], lost["lease_token"], lost["status"]) == (1, 2, "pending")
+    await recorded(world, payment.order_id, 1)
