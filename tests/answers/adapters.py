@@ -31,7 +31,16 @@ TIMEOUT_SECONDS = 0.5
 REFERENCE = new_id()
 NOW = datetime.now(UTC)
 SINCE = NOW - timedelta(hours=1)
-HOME = Address(name="Shop", street_address="415 Pine St", city="Seattle", country_area="WA", postal_code="98101", country_code="US")
+HOME = Address(
+    name="Erika Planted",
+    company_name="Planted & Daughters",
+    street_address="415 Pine St",
+    city="Seattle",
+    country_area="WA",
+    postal_code="98101",
+    country_code="US",
+    phone="+1 206 555 0100",
+)
 CONTENT = msgspec.convert(
     {"currency": "USD", "items": [{"product_variant_id": str(new_id()), "name": "Mug", "quantity": 1, "unit_price": 1490}]}, OrderContent
 )

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, StorageState, expect
 
 from services.gateway.domain import Role
 from shared.messages import Envelope
@@ -76,6 +76,31 @@ async def test_what_is_not_there(seat: Seat) -> None:
     await expect(seat.page.get_by_role("alert")).to_contain_text("There is no order")
     await seat.look("not-there")
     await seat.open("/console/nonsense")
+
+
+# Ways in which a text would run if a page took it for markup.
+SCRIPTS = """
+    document.body.insertAdjacentHTML("beforeend", '<b id="handler" onclick="window.ran = 1">x</b>');
+    document.getElementById("handler").click();
+    for (const [name, text] of [["text", "window.ran = 2"], ["src", "https://evil.example/x.js"]]) {
+        const script = document.createElement("script");
+        script[name] = text;
+        document.body.append(script);
+    }
+"""
+
+
+async def test_policy_stops_a_script_that_is_in_a_page(browser: Browser, world: World, signed_in: StorageState) -> None:
+    """For a policy that lets through what a page should never have held."""
+    async with Seat.taken(browser, world, screenshots=SCREENSHOTS, signed_in=signed_in) as seat:
+        await seat.open("/console/orders")
+
+        await seat.page.evaluate(SCRIPTS)
+        await seat.page.wait_for_function("window.violations.length >= 3")
+
+        assert await seat.page.evaluate("window.ran === undefined")
+        stopped = await seat.page.evaluate("window.violations.map((each) => each.split(' ')[0])")
+        assert set(stopped) == {"script-src-attr", "script-src-elem"}
 
 
 class TestAnOrder:

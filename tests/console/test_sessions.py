@@ -5,16 +5,22 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 import httpx
 import pytest
 
+from deploy import setup
 from services.gateway.console import ROUTES
+from services.gateway.console.rendering import TEMPLATES
 from services.gateway.domain import STAFF, Role
 from shared.ids import new_id
-from tests.console.shop import Shop
-from tests.world import Payment, Place, World, a_key, a_world
+from shared.messages import Environment
+from tests.console.shop import TRACE_ID, Shop, a_trace
+from tests.fulfillment import shop as tax_shop
+from tests.reconciler.letters import an_envelope, park, the_letter
+from tests.world import MUG, Payment, Place, World, a_key, a_world, until
 
 CSRF = re.compile(r'name="csrf" value="([^"]+)"')
 KEY = re.compile(r'name="key" value="([^"]+)"')
@@ -309,6 +315,71 @@ async def test_a_page_is_small(world: World) -> None:
     assert len(files) == 5
     assert all("immutable" in file.headers["cache-control"] for file in files)
     assert sum(int(file.headers["content-length"]) for file in files) < 40_000
+
+
+# A text that ends the attribute or the element it is put into, unless it is escaped.
+PLANTED = re.compile(r"&lt;u&gt;([a-z ]+)&lt;/u&gt;")
+PLAIN = ("", "/orders", "/attention", "/events", "/dead-letters", "/dead-letters/list", "/shipments", "/reconciliation", "/keys", "/audit")
+TEXTS = """
+    WITH spans AS (UPDATE payments.spans
+                      SET name = '{span}', attributes = jsonb_build_object('a', '{attribute}') WHERE trace_id = '{trace}'),
+         holds AS (UPDATE payments.payment_intents SET attention = '{attention}' WHERE id = '{payment}'),
+         calls AS (UPDATE payments.provider_call_audit SET url_path = '{path}', response = jsonb_build_object('message', '{answer}')),
+         labels AS (UPDATE fulfillment.shipment_labels SET reason = '{label}'),
+         events AS (UPDATE webhooks.webhook_events SET last_error = '{event}', event_type = '{type}' WHERE id = '{webhook}'),
+         endpoints AS (UPDATE webhooks.webhook_endpoints SET url = '{address}', disabled_why = '{disabled}'),
+         deliveries AS (UPDATE webhooks.webhook_deliveries SET last_error = '{delivery}'),
+         runs AS (UPDATE reconciler.reconciliation_runs SET last_error = '{run}')
+    UPDATE reconciler.drift_items SET key = '{key}', theirs = jsonb_build_object('status', '{theirs}')
+"""
+
+
+def planted(name: str) -> str:
+    """A text with markup in it that says where it was planted."""
+    return f"\"'><u>{name}</u>"
+
+
+class TestMarkup:
+    async def test_texts_with_markup_are_shown_as_texts(self, world: World, shop: Shop) -> None:
+        """For a page that does not escape: what shoppers, providers and callers wrote would run in an operator's browser."""
+        key = await setup.create_key(
+            world.place.database_url, store_id=world.store_id, environment=Environment.SANDBOX, role=Role.ADMIN, name=planted("key name")
+        )
+        order_id = await world.an_order(items=[{**MUG, "name": planted("item")}])
+        given_back = f"/api/v1/admin/orders/{shop.captured.order_id}/payments/{shop.captured.id}/refund"
+        await tax_shop.ok(await world.send("POST", given_back, {"amount": 100, "reason": planted("refund")}))
+        envelope = an_envelope(world, actor=planted("actor"), correlation_id=planted("request"))
+        texts = {"dead_reason": planted("death"), "dead_traceback": planted("traceback")}
+        await park(world, "payments", planted("message"), {"amount": planted("body")}, envelope, **texts)
+        letter = await the_letter(world, envelope.id)
+        await tax_shop.ok(await world.send("POST", "/api/v1/admin/webhook-endpoints", {"url": "http://127.0.0.1:9/hook"}))
+        put_away = {"action": "discard", "ids": [str(new_id())], "reason": planted("reason")}
+        redrive = await tax_shop.ok(await world.send("POST", "/api/v1/admin/dead-letters/redrives", put_away))
+        await a_trace(world)
+        await world.a_payment()
+        await until(lambda: world.rows("SELECT FROM webhooks.webhook_deliveries"))
+        names = re.findall(r"'{([a-z]+)}'", TEXTS.replace("{trace}", "").replace("{payment}", "").replace("{webhook}", ""))
+        texts = {name: planted(name).replace("'", "''") for name in names}
+        await world.change(TEXTS.format(trace=TRACE_ID, payment=shop.held.id, webhook=shop.event, **texts))
+
+        asked = urlencode(dict.fromkeys(("text", "provider", "operation", "correlation_id", "event_type", "order_id"), planted("asked")))
+        orders = [f"/orders/{each}" for each in (order_id, shop.captured.order_id, shop.held.order_id)]
+        lists = [f"/{name}?{asked}" for name in ("orders", "events", "provider-calls", "traces", "audit", "attention", "shipments")]
+        letters = [f"/dead-letters/{each}" for each in (letter["id"], f"{shop.letter}/edit", f"redrives/{redrive['id']}")]
+        others = [f"/traces/{TRACE_ID}", f"/events/{shop.event}", "/provider-calls", "/traces", "/tax"]
+        async with a_browser(world, key) as http:
+            pages = {path: (await http.get(f"/console{path}")).text for path in (*PLAIN, *orders, *lists, *letters, *others)}
+
+        assert [path for path, page in pages.items() if "<u>" in page] == []
+        shown = {name for page in pages.values() for name in PLANTED.findall(page)}
+        wanted = {"key name", "item", "refund", "actor", "request", "death", "traceback", "message", "body", "reason", "asked", *names}
+        assert wanted - shown == set()
+
+    def test_no_template_turns_escaping_off(self) -> None:
+        """For one text that is taken for markup: the rule holds for all texts, so that no page needs a test of its own."""
+        off = re.compile(r"\|\s*safe\b|autoescape|Markup")
+
+        assert [path.name for path in TEMPLATES.glob("*.html") if off.search(path.read_text())] == []
 
 
 def _first(pattern: re.Pattern[str], page: str) -> str:

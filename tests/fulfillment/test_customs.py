@@ -325,6 +325,12 @@ class TestNumbers:
             ({"oss": True, "registration_number": "DE136695976"}, "zurich", "berlin", {}, []),
             ({"country": "US", "region": "US-CA", "registration_number": "123456789"}, "berlin", "boston", {}, []),
             ({"country": "NO", "registration_number": "2000001", "valid_to": "2026-11-29"}, "berlin", "oslo", {}, []),
+            ({"country": "NO", "registration_number": "2000001", "valid_from": "2026-12-01"}, "berlin", "oslo", {}, []),
+            # The first and the last day count.
+            (
+                {"country": "NO", "registration_number": "2000001", "valid_from": "2026-11-30", "valid_to": "2026-11-30"},
+                *("berlin", "oslo", {}, [("VOEC", "2000001", "NO")]),
+            ),
             # The limit as the store states it in another currency.
             (
                 {"ioss": True, "registration_number": "IM2760000742", "import_limits": {"CHF": 14_000}},

@@ -1,6 +1,6 @@
 """Which rules apply where and when, and whom nobody taxes."""
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -131,6 +131,25 @@ class TestSales:
 
         assert self.row(sale, rule("6.5"), tax_code="supplies.paper").reason is Reason.CUSTOMER_EXEMPT
         assert self.row(sale, rule("6.5"), tax_code="toys").amount == 650
+
+    @pytest.mark.parametrize(
+        ("time", "valid"),
+        [
+            ({"valid_from": DAY}, True),
+            ({"valid_from": DAY + timedelta(days=1)}, False),
+            ({"valid_to": DAY}, True),
+            ({"valid_to": DAY - timedelta(days=1)}, False),
+        ],
+    )
+    def test_first_and_last_day_count(self, time: Any, valid: bool) -> None:
+        """For a border that is left out: of what a seller is registered for, and of what a customer is freed from."""
+        here: Any = {"country": "US", "region": "US-WA"}
+        others: Any = {"country": "US", "region": "US-TX"}
+        registered = self.sale(PLACE, TEXAS, Registration(**here, **time), Registration(**others))
+        freed = self.sale(PLACE, TEXAS, Registration(**here), exemptions=(Exemption(certificate="R-1", **here, **time),))
+
+        assert self.row(registered, rule("6.5")).amount == (650 if valid else 0)
+        assert self.row(freed, rule("6.5")).amount == (0 if valid else 650)
 
     def test_an_exemption_has_its_time(self) -> None:
         over = Exemption(certificate="R-1", country="US", valid_to=date(2026, 5, 31))

@@ -1,7 +1,9 @@
 """Outcomes that nobody learnt: shown with what was tried, decided by an operator with evidence, and the waiting key gets its answer."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -68,8 +70,8 @@ async def test_an_operator_decides_and_the_waiting_key_hears_it(world: World, ou
     assert answer.status == status
     row = next(t for t in await payment.transactions() if t["id"] == listed["transaction_id"])
     assert "ticket 4711" in row["raw_response_redacted"]["evidence"]
-    audited = await world.rows("SELECT actor, reason FROM payments.admin_audit WHERE subject = $1", listed["transaction_id"])
-    assert [row["actor"].split(":")[0] for row in audited] == ["admin"]
+    audited = await world.rows("SELECT action, actor, reason FROM payments.admin_audit WHERE subject = $1", listed["transaction_id"])
+    assert [(row["action"], row["actor"].split(":")[0]) for row in audited] == [("outcome.decide", "admin")]
     assert all("ticket 4711" in row["reason"] for row in audited)
 
 
@@ -93,6 +95,38 @@ async def test_the_providers_own_word_wins(world: World) -> None:
 
 async def _is(held: bool) -> bool:
     return held
+
+
+LOOKED_AT_AGE = """
+    UPDATE payments.payment_transactions
+       SET created_at = now() - make_interval(hours => $2), next_look_at = now(), lease_expires_at = now()
+     WHERE id = $1
+"""
+
+
+async def test_absence_proves_something_after_the_wait_alone(world: World) -> None:
+    """For a resolver that repeats a call whose key Stripe may have forgotten, or that takes it for not made before the list is sure."""
+    payment, key, listed = await an_unknown_capture(world)
+    transaction_id, sent = UUID(listed["transaction_id"]), world.sandbox.calls.get("capture", 0)
+    found = "SELECT status, next_look_at > now() AND lease_expires_at <= now() AS looked FROM payments.payment_transactions WHERE id = $1"
+    await world.change("UPDATE payments.payment_transactions SET next_look_at = now() + interval '1 hour' WHERE id = $1", transaction_id)
+    world.sandbox.api_key = SANDBOX_KEY
+
+    seen = []
+    for hours in (25, 27):
+        await world.change(LOOKED_AT_AGE, transaction_id, hours)
+        await until(partial(_looked, world, found, transaction_id))
+        seen.append((await world.rows(found, transaction_id))[0]["status"])
+    answer = await patiently(lambda: payment.capture(key=key))
+
+    assert seen == ["unknown", "failed"]
+    assert (answer.status, world.sandbox.calls.get("capture", 0)) == (409, sent)
+    await world.books_agree(payment.order_id)
+
+
+async def _looked(world: World, found: str, transaction_id: UUID) -> bool:
+    [row] = await world.rows(found, transaction_id)
+    return bool(row["looked"] or row["status"] != "unknown")
 
 
 async def test_what_has_ended_or_is_not_there_cannot_be_decided(world: World) -> None:

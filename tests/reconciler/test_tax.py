@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ import pytest
 from tests.fulfillment import shop
 from tests.fulfillment.engines.test_providers import ITEM, SEATTLE
 from tests.fulfillment.shop import an_order, finalize, ok, quote
+from tests.meanwhile import held, is_free, is_held
 from tests.reconciler.books import a_run, brief, drift, make_drift
 from tests.world import Payment, Place, World, a_world, until
 
@@ -39,13 +41,19 @@ async def a_shop(place: Place, engine: str) -> AsyncIterator[World]:
 
 async def a_sale(world: World, **address: str) -> Payment:
     """An order that is paid and whose tax is finalized."""
+    payment, snapshot_id = await a_paid_order(world, **address)
+    await ok(await finalize(world, payment.order_id, snapshot_id))
+    return payment
+
+
+async def a_paid_order(world: World, **address: str) -> tuple[Payment, str]:
+    """An order that is paid, and the snapshot that was."""
     order_id = await an_order(world, currency="USD", items=[ITEM], shipping_amount=795, shipping_address={**SEATTLE, **address})
     snapshot = await ok(await quote(world, order_id))
     paid = await ok(await world.authorize(order_id, snapshot["snapshot_id"]))
     payment = Payment(world, order_id, UUID(paid["intent"]["id"]))
     await ok(await payment.capture())
-    await ok(await finalize(world, order_id, snapshot["snapshot_id"]))
-    return payment
+    return payment, snapshot["snapshot_id"]
 
 
 async def documents(world: World, order_id: UUID) -> list[Any]:
@@ -149,3 +157,30 @@ async def test_another_currency_or_a_document_struck_out_is_found_where_the_prov
 
         assert {each[0] for each in brief(await found_of(world, other.order_id))} == {"currency"}
         assert {each[0] for each in brief(await found_of(world, struck_out.order_id))} == {"status"}
+
+
+FILING = "SELECT * FROM fulfillment.tax_filings WHERE document_id IN (SELECT id FROM fulfillment.tax_documents WHERE order_id = $1)"
+TAKEN_OVER = (
+    "UPDATE fulfillment.tax_filings SET lease_token = lease_token + 1, lease_expires_at = now() + interval '1 hour' WHERE document_id = $1"
+)
+LEASE_ENDS = "UPDATE fulfillment.tax_filings SET lease_expires_at = now(), next_look_at = now() WHERE document_id = $1"
+
+
+async def test_document_is_marked_by_the_one_that_has_it(world: World) -> None:
+    """For a document that is written down as recorded by a process that lost it, while another process is at it."""
+    payment, snapshot_id = await a_paid_order(world)
+    await shop.pay(world, payment.order_id, snapshot_id)
+    # The provider is called; what came of it cannot be written yet, with the audit of the call.
+    async with held(world, "fulfillment.provider_call_audit") as let_go:
+        await ok(await finalize(world, payment.order_id, snapshot_id))
+        await until(partial(is_held, world))
+        [filing] = await world.rows(FILING, payment.order_id)
+        await world.change(TAKEN_OVER, filing["document_id"])
+        await let_go()
+        await until(partial(is_free, world))
+
+    [lost] = await world.rows(FILING, payment.order_id)
+    await world.change(LEASE_ENDS, filing["document_id"])
+
+    assert (filing["lease_token"], lost["lease_token"], lost["status"]) == (1, 2, "pending")
+    await recorded(world, payment.order_id, 1)

@@ -1,6 +1,7 @@
 """What merchants' endpoints can do to deliveries, by the rows of the security report: hang, ask for a pause, come back, change."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -194,9 +195,10 @@ class TestShares:
 
 
 class TestLease:
-    async def test_a_sender_without_the_lease_writes_nothing(self, world: World) -> None:
-        gate = asyncio.Event()
-        async with a_merchant(Scripted((gate, 500, {}))) as merchant:
+    @pytest.mark.parametrize(("late", "status"), [(500, 200), (200, 500)])
+    async def test_a_sender_without_the_lease_writes_nothing(self, world: World, late: int, status: int) -> None:
+        gate, before = asyncio.Event(), await self._superseded(world)
+        async with a_merchant(Scripted((gate, late, {}), (None, status, {}))) as merchant:
             endpoint = await an_endpoint(world, merchant.url)
             await announce(world, "authorized")
             await told(merchant, 1)
@@ -205,19 +207,22 @@ class TestLease:
             await world.change(
                 "UPDATE webhooks.webhook_deliveries SET next_attempt_at = now() WHERE endpoint_id = $1", UUID(endpoint["id"])
             )
-            await delivery_of(world, endpoint, status="delivered")
+            await delivery_of(world, endpoint, last_status=status)
             gate.set()
 
             async def written() -> bool:
-                return (
-                    'tender_merchant_deliveries_total{result="superseded"}'
-                    in (await world.http.get(f"{world.monitoring['webhooks']}/metrics")).text
-                )
+                return await self._superseded(world) > before
 
             await until(written)
             [delivery] = await deliveries(world, endpoint)
-            assert (delivery["status"], delivery["last_status"], delivery["attempt_count"]) == ("delivered", 200, 1)
-            assert (await endpoint_now(world, endpoint))["failing_since"] is None
+            expected = ("delivered", 200, 1) if status == 200 else ("pending", 500, 1)
+            assert (delivery["status"], delivery["last_status"], delivery["attempt_count"]) == expected
+            assert ((await endpoint_now(world, endpoint))["failing_since"] is None) is (status == 200)
+
+    async def _superseded(self, world: World) -> float:
+        metrics = (await world.http.get(f"{world.monitoring['webhooks']}/metrics")).text
+        found = re.search(r'^tender_merchant_deliveries_total{result="superseded"} (\S+)', metrics, re.MULTILINE)
+        return 0.0 if found is None else float(found[1])
 
     @pytest.mark.parametrize("status", [200, 500])
     async def test_a_result_waits_for_its_endpoint_first(self, world: World, status: int) -> None:
