@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from services.fulfillment.domain.shipping.customs import registered_in
+from services.fulfillment.domain.tax.importing import changes
 from services.fulfillment.domain.tax.sale import Exemption, Registration
 from services.fulfillment.domain.tax.thresholds import Period, State, Threshold, percent, spans, state
 from shared.contracts.fulfillment.tax import NexusBody
@@ -59,3 +60,18 @@ def test_thresholds_count_whole_spans_of_days(today: date, period: Period, found
 @pytest.mark.parametrize(("amount", "near"), [(7_999, State.BELOW), (8_000, State.NEAR), (9_999, State.NEAR), (10_000, State.REACHED)])
 def test_a_threshold_is_near_at_80_and_reached_at_100(amount: int, near: State) -> None:
     assert state(percent(Threshold(amount=10_000, count=None), amount=amount, count=0)) is near
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends"),
+    [(FIRST - A_DAY, None), (FIRST, None), (FIRST + A_DAY, FIRST), (LAST, LAST - A_DAY), (LAST + A_DAY, None)],
+    ids=["before its first day", "on its first day", "after its first day", "on its last day", "after its last day"],
+)
+def test_an_import_ends_what_a_new_rule_follows(begins: date, ends: date | None) -> None:
+    """A rule ends on the day before the next one's first day, if that day is within its time."""
+    old = rule("9", version="old", valid_from=FIRST, valid_to=LAST)
+
+    found = changes([old], [rule("10", version="new", valid_from=begins)])
+
+    assert [after.valid_to for _, after in found.ended] == ([] if ends is None else [ends])
+    assert found.missing == ((old,) if ends is None else ())
