@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,11 +12,12 @@ import asyncpg
 import httpx
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 
 from shared import topology
 from shared.bus import Consumer, Letter, Received, Unroutable
 from shared.ids import new_id
-from shared.messages import Envelope, Environment, decode_reply
+from shared.messages import Envelope, Environment, decode_reply, encode, type_of
 from shared.migrations import role_of
 from shared.replies import Replies
 from shared.worker import SLOTS
@@ -205,6 +207,32 @@ class TestQuery:
         assert reply == decode_reply(b'{"kind":"done","body":{"tries":1}}')
         assert envelope.environment is Environment.SANDBOX
 
+    @pytest.mark.parametrize(("late_seconds", "result"), [(20, "done"), (40, "too late")])
+    async def test_is_dropped_past_its_deadline_and_grace(self, probe: Probe, late_seconds: int, result: str) -> None:
+        """Clocks may differ by thirty seconds; what nothing can wait for any more costs no work."""
+        labels = {"service": NAME, "type": type_of(Ask), "result": result}
+        before = _handled(labels)
+        late = Envelope(
+            id=new_id(),
+            store_id=new_id(),
+            environment=Environment.SANDBOX,
+            source="tests",
+            actor="tests",
+            correlation_id="probe",
+            deadline=datetime.now(UTC) - timedelta(seconds=late_seconds),
+        )
+
+        await probe.send_raw(encode(Ask()), kind=type_of(Ask), envelope=late)
+
+        async def handled() -> bool:
+            return _handled(labels) > before
+
+        await until(handled)
+
+
+def _handled(labels: dict[str, str]) -> float:
+    return REGISTRY.get_sample_value("tender_message_seconds_count", labels) or 0.0
+
 
 class TestOutbox:
     async def test_an_event_goes_out_after_the_commit_and_its_row_goes(self, probe: Probe) -> None:
@@ -225,6 +253,26 @@ class TestOutbox:
 
         assert event.body == b"{}"
         await until(lambda: _empty(probe))
+
+    async def test_what_has_a_head_start_is_not_swept_before(self, probe: Probe) -> None:
+        """An event that its writer is about to publish is not sent a second time by the sweeper."""
+        past, before = new_id(), new_id()
+        await probe.rows(
+            """
+            INSERT INTO outbox (id, routing_key, headers, body, available_at)
+            VALUES ($1, 'probe.happened.v1', '{}', '{}', now() - interval '1 second'),
+                   ($2, 'probe.happened.v1', '{}', '{}', now() + interval '1 minute')
+            """,
+            past,
+            before,
+        )
+
+        async def swept() -> bool:
+            return not await probe.rows("SELECT FROM outbox WHERE id = $1", past)
+
+        await until(swept)
+        assert len(await probe.rows("DELETE FROM outbox WHERE id = $1 RETURNING id", before)) == 1
+        assert (await take(probe.place, topology.UNROUTED_QUEUE)).type == "probe.happened.v1"
 
 
 class TestStopping:
