@@ -12,7 +12,7 @@ import asyncpg
 
 from deploy import setup
 from shared import topology
-from tests.planted import IN_THE_CLEAR, PERSONAL, PLANTED, SIGNING_SECRET_PATTERN, forms_of, leaks_in
+from tests.planted import IN_THE_CLEAR, PERSONAL, PLANTED, SIGNING_SECRET_PATTERN, every_form_of, forms_of, leaks_in
 from tests.world import Place, management
 
 DEAD_LETTERS_MAX = 1_000
@@ -34,6 +34,25 @@ class Watch(logging.Handler):
 async def leaks_at(place: Place) -> list[str]:
     """Which tables and dead letters of a place hold a secret."""
     return [*await _in_tables(place), *await _in_dead_letters(place)]
+
+
+async def kept_in(place: Place, text: str) -> list[str]:
+    """Which tables of the services hold a text in any column: as it is, as rows show bytes, or in base64."""
+    connection = await asyncpg.connect(place.database_url)
+    try:
+        tables = await connection.fetch(
+            "SELECT schemaname || '.' || tablename AS name FROM pg_tables WHERE schemaname = ANY($1::text[]) ORDER BY 1",
+            [service.name for service in setup.SERVICES],
+        )
+        looks = [
+            f"SELECT '{each['name']}' AS name WHERE EXISTS (SELECT FROM {each['name']} t, unnest($1::text[]) AS form"
+            " WHERE position(form IN t::text) > 0)"
+            for each in tables
+        ]
+        found = await connection.fetch(" UNION ALL ".join(looks), every_form_of(text))
+    finally:
+        await connection.close()
+    return [str(row["name"]) for row in found]
 
 
 async def _in_tables(place: Place) -> list[str]:

@@ -1,6 +1,7 @@
 """Secrets that every test plants by merely running, so that whatever tells one is found."""
 
 import re
+from base64 import b64encode
 from collections.abc import Mapping
 
 import msgspec
@@ -49,6 +50,18 @@ IN_THE_CLEAR = frozenset(
 def forms_of(secrets: Mapping[str, str]) -> list[str]:
     """Write secrets as they are and as rows show bytes."""
     return [form for secret in secrets.values() for form in (secret, secret.encode().hex())]
+
+
+def every_form_of(text: str) -> list[str]:
+    """Write a text as it is, as rows show bytes, and in base64, wherever in what was encoded it begins."""
+    return sorted({*forms_of({"": text}), *(form for shift in range(3) for form in _in_base64(text.encode(), shift))})
+
+
+def _in_base64(raw: bytes, shift: int) -> tuple[str, str]:
+    # A character holds six bits: those that hold bits of what is before or after are left out.
+    first, end = -(-shift * 8 // 6), (shift + len(raw)) * 8 // 6
+    form = b64encode(bytes(shift) + raw).decode()[first:end]
+    return form, form.replace("+", "-").replace("/", "_")
 
 
 def leaks_in(text: str) -> list[str]:

@@ -11,7 +11,7 @@ from shared.ids import new_id
 from tests.fulfillment import shop
 from tests.fulfillment.shop import MUG, an_order, ok, quote
 from tests.journeys.test_shipping import buy, void
-from tests.world import Answer, Place, World, a_world
+from tests.world import Answer, Place, World, a_world, until
 
 CUSTOMS = {"hs_code": "691200", "origin_country": "DE", "description": "Stoneware mug"}
 BOX = {"length_mm": 200, "width_mm": 200, "height_mm": 200}
@@ -232,9 +232,12 @@ class TestTermsOfOneLabel:
         before, asked = len(world.sandbox.carrier.labels), sum(world.sandbox.calls.values())
         world.sandbox.weather = {"fail": 1.0}
         buying = asyncio.create_task(buy(world, order_id, customs={"contents": "gift"}))
+
+        async def was_asked() -> bool:
+            return sum(world.sandbox.calls.values()) > asked
+
         try:
-            while sum(world.sandbox.calls.values()) == asked:
-                await asyncio.sleep(0.01)
+            await until(was_asked)
         finally:
             world.sandbox.weather = {}
         unsold = len(world.sandbox.carrier.labels) == before

@@ -229,10 +229,12 @@ class TestRaces:
         payment = await world.a_payment()
 
         async def patiently(amount: int, key: str) -> int:
-            answer = await payment.capture(amount, key=key)
-            while answer.status == 409 and answer.json["retry"] == "after":
+            async def captured() -> int | None:
                 answer = await payment.capture(amount, key=key)
-            return answer.status
+                return None if answer.status == 409 and answer.json["retry"] == "after" else answer.status
+
+            status: int = await until(captured)
+            return status
 
         statuses = await asyncio.gather(*(patiently(1_000, f"part-{n}") for n in range(10) for _ in range(2)))
 

@@ -10,7 +10,7 @@ import pytest
 from deploy.sandbox.tokens import DECLINE_CODES, TOKENS
 from services.gateway.domain import Role
 from shared.ids import new_id
-from tests.world import ORDER, TOTAL, Payment, Place, World, a_key, a_world, until
+from tests.world import ORDER, TOTAL, Answer, Payment, Place, World, a_key, a_world, until
 
 # Outcomes that a token reaches at once; the rest is told below, and the life of refunds in test_lives.py.
 AUTHORIZED_AT_ONCE = (
@@ -282,9 +282,11 @@ class TestSilence:
         first = await payment.capture(4_000, headers={"Prefer": "respond-async"})
         await until(lambda: _has_unknown(world, payment))
 
-        second = await payment.capture(4_000)
-        while second.status == 409 and second.json["retry"] == "after":
-            second = await payment.capture(4_000)
+        async def captured() -> Answer | None:
+            answer = await payment.capture(4_000)
+            return None if answer.status == 409 and answer.json["retry"] == "after" else answer
+
+        second = await until(captured)
 
         assert (first.status, second.status) == (202, 201)
         assert payment.at_the_provider().moved("capture") == 8_000

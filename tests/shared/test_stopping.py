@@ -39,4 +39,11 @@ async def test_a_cancellation_that_is_lost_is_said_again(monkeypatch: pytest.Mon
 
 
 async def test_nothing_to_stop_is_stopped_already() -> None:
+    """Waiting for nothing is an error of asyncio's; what has ended is not cancelled."""
+    done = asyncio.create_task(asyncio.sleep(0, "done"))
+    assert await done == "done"
+
     await stop()
+    await stop(done)
+
+    assert (done.cancelled(), done.result()) == (False, "done")

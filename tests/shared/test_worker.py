@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import aio_pika
@@ -354,11 +355,21 @@ class TestBroker:
 
     async def test_declaring_twice_changes_nothing(self, bare_place: Place) -> None:
         await topology.declare(bare_place.amqp_url, [NAME])
+        first = await _definitions(bare_place)
         await topology.declare(bare_place.amqp_url, [NAME])
+
+        assert first["queues"]
+        assert await _definitions(bare_place) == first
 
     async def test_a_broker_that_is_away_is_said_in_one_line(self) -> None:
         with pytest.raises(topology.TopologyRefused, match="cannot be reached"):
             await topology.declare("amqp://guest:guest@127.0.0.1:1/", [NAME])
+
+
+async def _definitions(place: Place) -> dict[str, list[str]]:
+    async with management(place.management_url) as http:
+        told = (await http.get(f"/api/definitions/{quote(place.vhost, safe='')}")).json()
+    return {name: sorted(map(str, told[name])) for name in ("queues", "exchanges", "bindings", "policies")}
 
 
 async def _is(probe: Probe, envelope: Any, state: str) -> bool:

@@ -535,8 +535,22 @@ class TestList:
         assert ids == sorted(ids, reverse=True)
 
     async def test_filters_by_provider_and_status(self, world: World) -> None:
-        assert {e["provider"] for e in (await events(world, provider="sandbox"))["events"]} <= {"sandbox"}
-        assert {e["status"] for e in (await events(world, status="processed"))["events"]} <= {"processed"}
+        kind = f"filter.{new_id().hex}"
+        await post(world, an_event(world, {}, kind=kind))
+
+        async def ended() -> Any:
+            [found] = (await events(world, event_type=kind))["events"]
+            return found if found["status"] in ("ignored", "processed", "failed") else None
+
+        event = await until(ended)
+        others = {"ignored", "processed", "failed"} - {event["status"]}
+
+        providers = [len((await events(world, event_type=kind, provider=each))["events"]) for each in ("sandbox", "stripe")]
+        kept = (await events(world, event_type=kind, status=event["status"]))["events"]
+
+        assert providers == [1, 0]
+        assert [each["id"] for each in kept] == [event["id"]]
+        assert [(await events(world, event_type=kind, status=each))["events"] for each in sorted(others)] == [[]] * len(others)
 
 
 class TestRetention:
