@@ -55,6 +55,7 @@ class TestImport:
         store = new_id()
         await bring_in(place, store, a_file(tmp_path, "DE,MwSt,19,2024-01-01,law", "FR,TVA,20,2024-01-01,law"))
         before = await rules_of_store(place, store)
+        assert len(before) == 2
 
         assert await bring_in(place, store, a_file(tmp_path, "DE,MwSt,16,2024-07-01,law")) == (1, 0, 1)
 

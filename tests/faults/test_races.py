@@ -65,23 +65,6 @@ class TestDuringTheCall:
         assert (changed.status, changed.code) == (409, "order-locked")
         assert (await paying).json["intent"]["authorized_amount"] == TOTAL
 
-    async def test_an_order_changed_just_before_is_not_charged(self, system: tuple[System, World]) -> None:
-        _, world = system
-        order_id = await world.an_order()
-        snapshot_id = await world.a_snapshot(order_id)
-
-        changes = [world.put_order(order_id, {**ORDER, "shipping_amount": n}) for n in range(1, 9)]
-        paid, *changed = await asyncio.gather(world.authorize(order_id, snapshot_id), *changes)
-
-        if paid.status == 201:
-            assert {a.code for a in changed if a.status != 200} <= {"order-locked"}
-            assert paid.json["intent"]["authorized_amount"] == TOTAL
-            first = next(p for p in world.sandbox.books.payments.values())
-            assert first.amount == TOTAL
-        else:
-            assert paid.code == "order-changed"
-            assert not world.sandbox.books.payments
-
     async def test_copies_of_the_command_and_the_resolver_make_one_call(self, system: tuple[System, World]) -> None:
         processes, world = system
         await processes.start("payments 2")
