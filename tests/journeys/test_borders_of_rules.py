@@ -14,7 +14,7 @@ from shared.messages import encode
 from tests.fulfillment import shop
 from tests.fulfillment.shop import a_rule, ok
 from tests.journeys.test_shipping import a_label
-from tests.webhooks.test_ingest import all_processed, an_event, post, stands
+from tests.webhooks.test_ingest import all_processed
 from tests.webhooks.test_merchants import Merchant, a_merchant, an_endpoint, endpoint_now
 from tests.world import Payment, Place, World, a_neighbour, a_world, until
 
@@ -254,51 +254,6 @@ class TestMerchants:
 
 CLAIMED = "(status <> 'pending' OR lease_token IS NOT NULL)"
 MOMENT = timedelta(microseconds=1)
-
-
-class TestNews:
-    """What a provider says of a payment or label whose name there is not known yet waits, if it may be one that was asked for before."""
-
-    @pytest.mark.parametrize(("later", "status"), [("30 seconds", "waiting"), ("90 seconds", "ignored")])
-    async def test_of_a_payment_that_was_asked_for_before(self, world: World, later: str, status: str) -> None:
-        """Both clocks may differ by a minute; what was asked for later than that is not what the provider speaks of."""
-        payment = await world.a_payment("tok_3ds_passed")
-        known_as = "UPDATE payments.payment_intents SET provider_payment_id = $2 WHERE id = $1"
-        asked = """
-            UPDATE payments.payment_transactions SET created_at = now() + $2::text::interval, next_look_at = now() + interval '1 hour'
-             WHERE payment_intent_id = $1
-        """
-        theirs = payment.at_the_provider().id
-        await world.change(asked, payment.id, later)
-        await world.change(known_as, payment.id, None)
-        said = an_event(world, {"id": f"pay_{new_id().hex}"})
-
-        await post(world, said)
-
-        await stands(world, said, status)
-        await world.change(known_as, payment.id, theirs)
-
-    @pytest.mark.parametrize(("later", "status"), [("30 seconds", "waiting"), ("90 seconds", "ignored")])
-    async def test_of_a_parcel_whose_label_was_asked_for_before(self, world: World, later: str, status: str) -> None:
-        _, label = await a_label(world)
-        [number] = label["tracking_numbers"]
-        bought = """
-            UPDATE fulfillment.shipment_labels
-               SET status = $2, next_look_at = now() + interval '1 hour', created_at = now() + $3::text::interval
-             WHERE id = $1
-        """
-        named = "UPDATE fulfillment.shipment_packages SET tracking_number = $2 WHERE tracking_number = $1"
-        began = new_id()
-        await world.change(bought, UUID(label["id"]), "buying", later)
-        await world.change(named, number, "later")
-
-        await world.http.post(f"{world.sandbox.base_url}/control/parcels/{number}/move", json={})
-
-        said = "SELECT status FROM webhooks.webhook_events WHERE provider = 'sandbox-carrier' AND status <> 'received' AND id > $1"
-        [event] = await until(lambda: world.rows(said, began))
-        await world.change(named, "later", number)
-        await world.change(bought, UUID(label["id"]), "purchased", "0")
-        assert event["status"] == status
 
 
 class TestRanges:
