@@ -19,7 +19,7 @@ from tests.fulfillment import shop
 from tests.fulfillment.carriers.test_conformance import ADAPTERS
 from tests.fulfillment.shop import MUG, ok
 from tests.fulfillment.test_tracking_journeys import SERVICES, SIZED, at, move, seen_of, tracking
-from tests.meanwhile import changed_meanwhile
+from tests.locks import changed_meanwhile
 from tests.world import Place, World, a_world, until
 
 WAITS = {name: adapter.absence_is_proof_after_seconds for name, adapter in ADAPTERS.items() if adapter.absence_is_proof_after_seconds}

@@ -167,8 +167,8 @@ async def test_a_look_that_fails_holds_up_no_other(world: World, monkeypatch: py
 
 
 @pytest.mark.parametrize("carrier", CARRIERS)
-async def test_a_return_of_which_no_news_came_is_looked_for(world: World, carrier: str) -> None:
-    """Parcels that news had brought to their end were never looked for: one that went back counted as delivered for good."""
+async def test_a_return_whose_webhook_was_lost_is_looked_for(world: World, carrier: str) -> None:
+    """Parcels that a webhook had brought to their end were never looked for: one that went back counted as delivered for good."""
     order_id, [number] = await a_label(world, carrier)
     due = "UPDATE fulfillment.shipment_packages SET next_look_at = now() + make_interval(hours => $2) WHERE order_id = $1"
     await world.change(due, order_id, 1)

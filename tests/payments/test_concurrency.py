@@ -20,7 +20,7 @@ from shared.database import Pool, Rows, Statement, connected, open_pool
 from shared.errors import Contended
 from shared.ids import new_id
 from shared.messages import Envelope, Environment
-from tests.holding import held, waiting
+from tests.locks import rows_held, waiting
 from tests.payments.test_observations import observed, tell
 from tests.world import ORDER, SANDBOX_KEY, TOTAL, Payment, Place, World, a_world, payments_settings, until
 
@@ -190,7 +190,7 @@ class TestHeld:
         """Of writing an intent as it was seen before an operation reserved: until that is answered, its amount would be free."""
         payment = await world.a_payment()
         with _Gate(world) as gate:
-            async with held(world.place, "payments.payment_intents WHERE id = $1", payment.id):
+            async with rows_held(world.place, "payments.payment_intents WHERE id = $1", payment.id):
                 taking = asyncio.create_task(payment.capture(4_000))
                 await waiting(world.place, 1)
                 theirs = world.sandbox.books.add(payment.at_the_provider(), "capture", 1_000, reason="dashboard")
@@ -208,7 +208,7 @@ class TestHeld:
         """Of reserving on an intent that has changed: here it is frozen since, so that nothing may be asked of its provider."""
         payment, before = await world.a_payment(), world.sandbox.calls.get("capture", 0)
 
-        async with held(world.place, "payments.payment_intents WHERE id = $1", payment.id):
+        async with rows_held(world.place, "payments.payment_intents WHERE id = $1", payment.id):
             await tell(world, publisher, observed(payment, "refund", 500))
             await waiting(world.place, 1)
             taking = asyncio.create_task(payment.capture(4_000))
@@ -223,7 +223,7 @@ class TestHeld:
         order_id = await world.an_order()
         snapshot_id = await world.a_snapshot(order_id)
 
-        async with held(world.place, "payments.orders WHERE id = $1", order_id):
+        async with rows_held(world.place, "payments.orders WHERE id = $1", order_id):
             changing = asyncio.create_task(world.put_order(order_id, {**ORDER, "shipping_amount": 490}))
             await waiting(world.place, 1)
             paying = asyncio.create_task(world.authorize(order_id, snapshot_id))
@@ -237,7 +237,7 @@ class TestHeld:
         snapshot_id = await world.a_snapshot(order_id)
 
         with _Gate(world) as gate:
-            async with held(world.place, "payments.orders WHERE id = $1", order_id):
+            async with rows_held(world.place, "payments.orders WHERE id = $1", order_id):
                 paying = asyncio.create_task(world.authorize(order_id, snapshot_id))
                 await waiting(world.place, 1)
                 changing = asyncio.create_task(world.put_order(order_id, {**ORDER, "shipping_amount": 490}))
@@ -384,7 +384,7 @@ class TestLease:
         """A process that froze for longer than its lease: another may be at it, so what became of it is looked up first."""
         payment = await world.a_payment()
 
-        async with held(world.place, "payments.payment_intents WHERE id = $1", payment.id):
+        async with rows_held(world.place, "payments.payment_intents WHERE id = $1", payment.id):
             taking = asyncio.create_task(payment.capture(4_000))
             await waiting(world.place, 1, longer_than_seconds=LEASE_SECONDS)
 

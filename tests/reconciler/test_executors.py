@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from shared.ids import new_id
-from tests.meanwhile import changed_meanwhile, held
+from tests.locks import changed_meanwhile, table_held
 from tests.reconciler.books import a_run, completed
 from tests.reconciler.letters import an_envelope, park, show, the_letter
 from tests.world import Place, World, a_world, until
@@ -50,7 +50,7 @@ async def test_run_is_renewed_and_written_by_its_owner_alone(world: World) -> No
     run_id = UUID((await a_run(world))["id"])
     await world.change(RUN_BEGUN_AGAIN, run_id)
     before = await the_row(world, RUN, run_id)
-    async with held(world, "payments.payment_intents") as let_go:
+    async with table_held(world, "payments.payment_intents") as let_go:
         await world.change(LEASE_ENDS.format("reconciliation_runs"), run_id)
         taken = await until(partial(_taken, world, RUN, before))
         await until(partial(_renewed, world, run_id, taken["lease_expires_at"]))
@@ -85,7 +85,7 @@ async def test_redrive_of_another_or_of_none_sends_nothing(world: World, change:
     await world.change(REDRIVE_BEGUN_AGAIN, redrive_id, [UUID(letter["id"])])
     before = await the_row(world, REDRIVE, redrive_id)
 
-    async with held(world, "reconciler.dead_letters") as let_go:
+    async with table_held(world, "reconciler.dead_letters") as let_go:
         await world.change(LEASE_ENDS.format("redrives"), redrive_id)
         await until(partial(_taken, world, REDRIVE, before))
         async with changed_meanwhile(world, (change, [redrive_id])):

@@ -11,7 +11,7 @@ import pytest
 from tests.fulfillment import shop
 from tests.fulfillment.engines.test_providers import ITEM, SEATTLE
 from tests.fulfillment.shop import an_order, finalize, ok, quote
-from tests.meanwhile import held, is_free, is_held
+from tests.locks import is_free, is_held, table_held
 from tests.reconciler.books import a_run, brief, drift, make_drift
 from tests.world import Payment, Place, World, a_world, until
 
@@ -171,7 +171,7 @@ async def test_document_is_marked_by_the_one_that_has_it(world: World) -> None:
     payment, snapshot_id = await a_paid_order(world)
     await shop.pay(world, payment.order_id, snapshot_id)
     # The provider is called; what came of it cannot be written yet, with the audit of the call.
-    async with held(world, "fulfillment.provider_call_audit") as let_go:
+    async with table_held(world, "fulfillment.provider_call_audit") as let_go:
         await ok(await finalize(world, payment.order_id, snapshot_id))
         await until(partial(is_held, world))
         [filing] = await world.rows(FILING, payment.order_id)

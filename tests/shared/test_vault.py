@@ -50,7 +50,7 @@ from shared.vault import (
 )
 from shared.vitals import Pulse
 from shared.work import Desk, Work
-from tests.holding import held, waiting
+from tests.locks import rows_held, waiting
 from tests.world import Place, payments_settings, vault_keys
 
 PROVIDERS = ("sandbox", "stripe")
@@ -313,7 +313,7 @@ class TestAtOnce:
         for ground in grounds:
             await ground.wallets[0].refresh()
 
-        async with held(place, "payments.credentials_revision"):
+        async with rows_held(place, "payments.credentials_revision"):
             putting = [
                 asyncio.create_task(ground.put(provider, ground.wallets[0])) for ground, provider in zip(grounds, PROVIDERS, strict=True)
             ]
@@ -332,7 +332,7 @@ class TestAtOnce:
         keys.renew(tmp_path, "payments")
         await wallet.refresh()
 
-        async with held(place, "payments.provider_credentials") as others:
+        async with rows_held(place, "payments.provider_credentials") as others:
             sealing = asyncio.create_task(wallet.reseal())
             await waiting(place, 1)
             await others.execute("UPDATE payments.provider_credentials SET key_version = 7, sealed = 'theirs'")

@@ -368,8 +368,8 @@ class TestBroker:
 
 async def _definitions(place: Place) -> dict[str, list[str]]:
     async with management(place.management_url) as http:
-        told = (await http.get(f"/api/definitions/{quote(place.vhost, safe='')}")).json()
-    return {name: sorted(map(str, told[name])) for name in ("queues", "exchanges", "bindings", "policies")}
+        answer = (await http.get(f"/api/definitions/{quote(place.vhost, safe='')}")).json()
+    return {name: sorted(map(str, answer[name])) for name in ("queues", "exchanges", "bindings", "policies")}
 
 
 async def _is(probe: Probe, envelope: Any, state: str) -> bool:

@@ -1,4 +1,4 @@
--- A parcel that news brought to its end is looked for once more: what of its way no news told is with the carrier. Older parcels
+-- A parcel that a webhook brought to its end is looked for one last time: the carrier knows what no webhook reported. Older parcels
 -- count as looked for.
 ALTER TABLE shipment_packages ADD COLUMN looked_after_end boolean NOT NULL DEFAULT true;
 DROP INDEX packages_due;

@@ -136,7 +136,7 @@ async def of_order(db: Connection, envelope: Envelope, order_id: UUID) -> list[P
 
 
 async def claim_due(db: Connection, *, again_seconds: float) -> list[tuple[UUID, int, str]]:
-    """Take parcels that are to be looked for, at the end of their way once more, and say when again; gives labels, positions, carriers."""
+    """Take parcels that are to be looked for, one last time after their end, and say when again; gives labels, positions, carriers."""
     rows = await db.fetch(
         """
         UPDATE shipment_packages
