@@ -143,6 +143,13 @@ REDRIVE = {
 }
 EXPIRED, VALID = ago("1 minute"), ago("-1 hour")
 
+
+def around_thirty_days_unless_valid(column: str) -> Sides:
+    """What is old and expired on one side; what is younger, or old and still valid, on the other."""
+    old, younger = ago("30 days 1 hour"), ago("29 days 23 hours")
+    return [{column: old, "expires_at": EXPIRED}], [{column: younger, "expires_at": EXPIRED}, {column: old, "expires_at": VALID}]
+
+
 BORDERS: dict[str, Border] = {
     **{name: border for service in SERVICES for name, border in _of_every_service(service).items()},
     "gateway: answers of keys": Border(
@@ -184,25 +191,13 @@ BORDERS: dict[str, Border] = {
         table="fulfillment.shipment_rates",
         key="id",
         row=RATE,
-        sides=(
-            [{"quoted_at": ago("30 days 1 hour"), "expires_at": EXPIRED}],
-            [
-                {"quoted_at": ago("29 days 23 hours"), "expires_at": EXPIRED},
-                {"quoted_at": ago("30 days 1 hour"), "expires_at": VALID},
-            ],
-        ),
+        sides=around_thirty_days_unless_valid("quoted_at"),
     ),
     "fulfillment: tax of quotes": Border(
         table="fulfillment.tax_quotes",
         key="snapshot_id",
         row=TAX_QUOTE,
-        sides=(
-            [{"created_at": ago("30 days 1 hour"), "expires_at": EXPIRED}],
-            [
-                {"created_at": ago("29 days 23 hours"), "expires_at": EXPIRED},
-                {"created_at": ago("30 days 1 hour"), "expires_at": VALID},
-            ],
-        ),
+        sides=around_thirty_days_unless_valid("created_at"),
     ),
     "webhooks: events of providers": Border(
         table="webhooks.webhook_events",

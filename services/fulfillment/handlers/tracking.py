@@ -111,7 +111,7 @@ async def look_for_due(context: Fulfillment) -> None:
 async def _look_for(context: Fulfillment, label_id: UUID, position: int) -> None:
     async with connected(context.desk.pool) as db:
         parcel = await rows.get(db, label_id, position)
-    events = await _told_by_carrier(context, parcel)
+    events = await _events_of_carrier(context, parcel)
     await take_in(_work(context, parcel), context, parcel, events, source="poll")
     of_this = of_parcel(events, made_at=parcel.made_at, followed_at=parcel.followed_at)
     if parcel.tracking.status in ENDS or any(event.status in ENDS for event in of_this):
@@ -119,7 +119,7 @@ async def _look_for(context: Fulfillment, label_id: UUID, position: int) -> None
             await rows.looked_after_end(db, parcel)
 
 
-async def _told_by_carrier(context: Fulfillment, parcel: Parcel) -> Sequence[TrackingEvent]:
+async def _events_of_carrier(context: Fulfillment, parcel: Parcel) -> Sequence[TrackingEvent]:
     carrier = context.carrier_of_numbers(parcel.store_id, parcel.environment, parcel.carrier)
     if carrier is None or not carrier.capabilities.tracking:
         return []
